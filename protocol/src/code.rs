@@ -1,0 +1,202 @@
+//! The pairing code: a nameplate the relay hands out, and a secret that never leaves the two ends.
+//!
+//! `483 20417`: all but the last five digits are the nameplate, the last five the secret. A relay that knew the whole
+//! code could sit in the middle unseen; that is the reason for the split (docs/protocol.md, "The pairing code").
+
+use std::{fmt, str::FromStr};
+
+use rand_core::CryptoRng;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::limits::{NAMEPLATE_MAX_DIGITS, NAMEPLATE_MIN_DIGITS, SECRET_DIGITS};
+
+/// Why a text is not a pairing code. Never holds the text: it may be a mistyped secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodeError {
+    /// Nothing but separators.
+    #[error("no code was given: type the digits that `mykube server` shows, like 483 20417")]
+    Empty,
+    /// Something that is neither a digit nor a separator.
+    #[error("a pairing code has digits only, like 483 20417: check what was typed")]
+    NotDigits,
+    /// Too few or too many digits.
+    #[error(
+        "a pairing code has 8 digits, 10 at the most, and {0} were typed: check the code that `mykube server` shows"
+    )]
+    Length(usize),
+    /// Not a nameplate: 3 to 5 digits.
+    #[error("a nameplate has 3 to 5 digits")]
+    Nameplate,
+}
+
+/// The public part of a code: 3 to 5 digits, by which the relay finds the session.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Nameplate(String);
+
+impl Nameplate {
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Nameplate {
+    type Err = CodeError;
+
+    fn from_str(s: &str) -> Result<Self, CodeError> {
+        let fits = (NAMEPLATE_MIN_DIGITS..=NAMEPLATE_MAX_DIGITS).contains(&s.len());
+        if fits && s.bytes().all(|b| b.is_ascii_digit()) { Ok(Self(s.to_owned())) } else { Err(CodeError::Nameplate) }
+    }
+}
+
+impl fmt::Display for Nameplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Nameplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Nameplate {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Nameplate {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<str>::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The secret part of a code: five digits. Wiped on drop, prints nothing.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Secret([u8; SECRET_DIGITS]);
+
+impl Secret {
+    /// Draws five digits, each of the 100,000 values equally likely.
+    pub fn random(rng: &mut impl CryptoRng) -> Self {
+        const VALUES: u32 = 10u32.pow(SECRET_DIGITS as u32);
+        const FAIR: u32 = u32::MAX - u32::MAX % VALUES;
+        let mut value = loop {
+            let drawn = rng.next_u32();
+            if drawn < FAIR {
+                break drawn % VALUES;
+            }
+        };
+        let mut digits = [b'0'; SECRET_DIGITS];
+        for digit in digits.iter_mut().rev() {
+            *digit += u8::try_from(value % 10).unwrap_or(0);
+            value /= 10;
+        }
+        Self(digits)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// A whole code: nameplate and secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PairingCode {
+    /// What the relay knows.
+    pub nameplate: Nameplate,
+    /// What only the two ends know.
+    pub secret: Secret,
+}
+
+impl PairingCode {
+    /// All digits of the code without separators: the password of the PAKE.
+    #[must_use]
+    pub fn digits(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([self.nameplate.0.as_bytes(), &self.secret.0].concat())
+    }
+
+    /// The code for people: `483 20417`.
+    #[must_use]
+    pub fn to_display(&self) -> Zeroizing<String> {
+        let digits = self.secret.0.map(char::from);
+        Zeroizing::new(std::iter::once(' ').chain(digits).fold(self.nameplate.0.clone(), |mut text, c| {
+            text.push(c);
+            text
+        }))
+    }
+}
+
+impl FromStr for PairingCode {
+    type Err = CodeError;
+
+    /// Forgives white space and dashes of every kind anywhere.
+    fn from_str(s: &str) -> Result<Self, CodeError> {
+        let is_separator = |c: char| c.is_whitespace() || matches!(c, '-' | '_' | '\u{2010}'..='\u{2015}' | '\u{2212}');
+        let digits: Zeroizing<String> = Zeroizing::new(s.chars().filter(|c| !is_separator(*c)).collect());
+        if digits.is_empty() {
+            return Err(CodeError::Empty);
+        }
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(CodeError::NotDigits);
+        }
+        let nameplate_len = digits
+            .len()
+            .checked_sub(SECRET_DIGITS)
+            .filter(|n| (NAMEPLATE_MIN_DIGITS..=NAMEPLATE_MAX_DIGITS).contains(n));
+        let Some((nameplate, secret)) = nameplate_len.map(|n| digits.split_at(n)) else {
+            return Err(CodeError::Length(digits.len()));
+        };
+        let secret = Secret(secret.as_bytes().try_into().map_err(|_| CodeError::Length(digits.len()))?);
+        Ok(Self { nameplate: nameplate.parse()?, secret })
+    }
+}
+
+impl fmt::Debug for PairingCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PairingCode({} ...)", self.nameplate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_is_forgiving() {
+        for text in ["48320417", "483 20417", " 483-204-17\n", "4 8 3 2 0 4 1 7", "483\u{2013}20417"] {
+            let code: PairingCode = text.parse().unwrap();
+            assert_eq!(code.nameplate.as_str(), "483");
+            assert_eq!(code.to_display().as_str(), "483 20417");
+            assert_eq!(code.digits().as_slice(), b"48320417");
+        }
+    }
+
+    #[test]
+    fn the_code_grows_with_its_nameplate() {
+        let code: PairingCode = "4831 20417".parse().unwrap();
+        assert_eq!(code.nameplate.as_str(), "4831");
+        assert_eq!("48312 20417".parse::<PairingCode>().unwrap().nameplate.as_str(), "48312");
+    }
+
+    #[test]
+    fn what_is_no_code_says_why() {
+        assert_eq!("".parse::<PairingCode>(), Err(CodeError::Empty));
+        assert_eq!(" - ".parse::<PairingCode>(), Err(CodeError::Empty));
+        assert_eq!("4832041x".parse::<PairingCode>(), Err(CodeError::NotDigits));
+        assert_eq!("٤٨٣٢٠٤١٧".parse::<PairingCode>(), Err(CodeError::NotDigits));
+        assert_eq!("4832041".parse::<PairingCode>(), Err(CodeError::Length(7)));
+        assert_eq!("48320417123".parse::<PairingCode>(), Err(CodeError::Length(11)));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let code: PairingCode = "483 20417".parse().unwrap();
+        assert!(!format!("{code:?}{:?}", code.secret).contains("204"));
+    }
+}

@@ -1,0 +1,71 @@
+//! Bodies of the relay's HTTP interface.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Attempt, Nameplate, SessionId, Ticket};
+
+/// `POST /api/sessions`. Without a version it is the plain form.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CreateSession {
+    /// 2, or nothing in the plain form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// 201 to a version 2 [`CreateSession`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionCreated {
+    /// The session.
+    pub session_id: SessionId,
+    /// The public part of the code.
+    pub nameplate: Nameplate,
+    /// Agent, session class.
+    pub ticket: Ticket,
+    /// RFC 3339. Display only.
+    pub expires_at: String,
+}
+
+/// `POST /api/pair`: `nameplate` in version 2, `code` in the plain form.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct PairRequest {
+    /// Version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nameplate: Option<String>,
+    /// The plain form's whole code. Never logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// 200 to a version 2 [`PairRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PairAnswer {
+    /// The session.
+    pub session_id: SessionId,
+    /// Client, pair class.
+    pub ticket: Ticket,
+    /// This claim.
+    pub attempt: Attempt,
+}
+
+/// 200 to a plain-form [`CreateSession`]: the relay draws all eight digits.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PlainCreated {
+    /// The session.
+    pub session_id: SessionId,
+    /// All eight digits.
+    pub code: String,
+}
+
+/// 200 to a plain-form [`PairRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlainPaired {
+    /// The session.
+    pub session_id: SessionId,
+}
+
+/// Every error answer: `{"error": "..."}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What happened, for a person.
+    pub error: String,
+}

@@ -1,0 +1,77 @@
+//! Limits, each with its reason and what it bounds. Those a relay's operator may change are defaults here.
+
+use std::time::Duration;
+
+/// Digits of the secret. 100,000 values against 3 online attempts a code.
+pub const SECRET_DIGITS: usize = 5;
+/// Shortest nameplate.
+pub const NAMEPLATE_MIN_DIGITS: usize = 3;
+/// Longest nameplate: 100,000 waiting sessions, more than one relay admits.
+pub const NAMEPLATE_MAX_DIGITS: usize = 5;
+
+/// How long a code waits to be typed (`--code-ttl`). Short, because it is short enough to be read aloud.
+pub const CODE_TTL: Duration = Duration::from_secs(120);
+/// Wrong secrets before a code is burned. Bounds an attacker to 3 in 100,000 a code.
+pub const WRONG_SECRETS_PER_CODE: u32 = 3;
+/// Hellos that never show a tag, a code: bounds the work a stranger can cause without being counted.
+pub const SILENT_HELLOS_PER_CODE: u32 = 20;
+/// How long a client has to show its tag after the agent's hello.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A JSON hello: about 5 KiB of key material in base64url, and no more.
+pub const HELLO_MAX: usize = 8 * 1024;
+/// Plaintext of one record, so that one record never blocks a slow line for long.
+pub const RECORD_PLAINTEXT_MAX: usize = 16 * 1024;
+/// A whole frame in version 2, type byte included.
+pub const FRAME_MAX: usize = 64 * 1024;
+/// A whole frame in the plain form, which sends what it reads.
+pub const PLAIN_FRAME_MAX: usize = 16 * 1024 * 1024;
+/// A text frame between the relay and an end: the longest is `ticket:`.
+pub const RELAY_TEXT_MAX: usize = 1024;
+/// A control text inside the channel.
+pub const CONTROL_MAX: usize = 4 * 1024;
+/// A reason in `done:` and `bye:`, in bytes.
+pub const REASON_MAX: usize = 256;
+/// The joined `welcome`: a CA bundle, a certificate and a key fit well.
+pub const WELCOME_MAX: usize = 256 * 1024;
+/// Records up to this length are padded to a multiple of [`PAD_BLOCK`].
+pub const PAD_BELOW: usize = 1024;
+/// See [`PAD_BELOW`].
+pub const PAD_BLOCK: usize = 64;
+
+/// Records under one key: far below AES-GCM's bound of 2^32 for random nonces and 2^64 here.
+pub const REKEY_RECORDS: u64 = 1 << 24;
+/// Bytes under one key: keeps the confidentiality advantage of AES-GCM below 2^-57 (draft-irtf-cfrg-aead-limits).
+pub const REKEY_BYTES: u64 = 64 << 30;
+
+/// Streams at once: bounds what one peer may make the other keep.
+pub const STREAMS_MAX: usize = 256;
+/// Streams an agent may open a second: a client's loopback services are not a target.
+pub const AGENT_OPENS_PER_SECOND: u32 = 50;
+/// A stream's first window.
+pub const STREAM_WINDOW: u64 = 256 * 1024;
+/// What a stream's window may grow to.
+pub const STREAM_WINDOW_MAX: u64 = 32 * 1024 * 1024;
+/// All streams of a session together: 256 first windows are reserved, growth shares the other 64 MiB.
+pub const SESSION_WINDOW: u64 = 128 * 1024 * 1024;
+/// Unacknowledged control text: a peer that never acknowledges is not kept for.
+pub const CONTROL_UNACKED_MAX: usize = 1024 * 1024;
+/// An acknowledgement is sent after so many bytes ...
+pub const ACK_BYTES: u64 = 64 * 1024;
+/// ... or after so long.
+pub const ACK_DELAY: Duration = Duration::from_millis(20);
+/// Records in a row that do not open before the session ends.
+pub const BAD_RECORDS: u32 = 5;
+
+/// Body of an API request.
+pub const REQUEST_BODY_MAX: usize = 16 * 1024;
+/// Requests a minute an address (IPv4 /32, IPv6 /64) on `/api/*`.
+pub const API_REQUESTS_PER_MINUTE: u32 = 20;
+/// How long a pair ticket lives: enough to open a WebSocket.
+pub const PAIR_TICKET_TTL: Duration = Duration::from_secs(30);
+/// How long a session ticket lives (`--ticket-ttl`).
+pub const SESSION_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Longest ticket in its wire form, in characters.
+pub const TICKET_MAX: usize = 256;
+/// A socket of a role is replaced at most this often.
+pub const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
