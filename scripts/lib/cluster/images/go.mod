@@ -1,0 +1,3 @@
+module mykube-e2e-images
+
+go 1.19
