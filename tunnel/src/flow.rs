@@ -1,0 +1,141 @@
+//! Receive windows: how much the peer may send, and when it is told of more. docs/protocol.md, "Flow control".
+
+use std::time::Duration;
+
+use crate::Time;
+
+/// Growth that all streams of a session share: the session's credit less the first window of every stream.
+#[derive(Debug)]
+pub(crate) struct GrowthPool {
+    left: u64,
+}
+
+impl GrowthPool {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { left: bytes }
+    }
+
+    fn take(&mut self, bytes: u64) -> bool {
+        let enough = bytes <= self.left;
+        if enough {
+            self.left -= bytes;
+        }
+        enough
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.left += bytes;
+    }
+}
+
+/// One window, of a stream or of the session.
+#[derive(Debug)]
+pub(crate) struct RecvWindow {
+    first: u64,
+    size: u64,
+    max: u64,
+    /// What the peer may still send.
+    allowance: u64,
+    /// Consumed, and not yet told to the peer.
+    owed: u64,
+    /// Consumed since `epoch`.
+    drained: u64,
+    epoch: Option<Time>,
+}
+
+/// The peer sent more than it was allowed to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Overflow;
+
+impl RecvWindow {
+    pub(crate) fn new(first: u64, max: u64) -> Self {
+        Self { first, size: first, max, allowance: first, owed: 0, drained: 0, epoch: None }
+    }
+
+    /// Bytes arrived.
+    pub(crate) fn receive(&mut self, now: Time, bytes: u64) -> Result<(), Overflow> {
+        self.allowance = self.allowance.checked_sub(bytes).ok_or(Overflow)?;
+        self.epoch.get_or_insert(now);
+        Ok(())
+    }
+
+    /// The application took bytes. Gives the credit to send, once it is worth a message. A window that drained within
+    /// two round trips doubles, as far as the pool has room.
+    pub(crate) fn consume(
+        &mut self,
+        now: Time,
+        bytes: u64,
+        rtt: Option<Duration>,
+        pool: &mut GrowthPool,
+    ) -> Option<u64> {
+        self.owed += bytes;
+        self.drained += bytes;
+        if self.drained >= self.size {
+            let quick = rtt.zip(self.epoch).is_some_and(|(rtt, epoch)| now.since(epoch) <= rtt * 2);
+            if quick && self.size * 2 <= self.max && pool.take(self.size) {
+                self.owed += self.size;
+                self.size *= 2;
+            }
+            self.drained = 0;
+            self.epoch = Some(now);
+        }
+        if self.owed * 4 < self.size {
+            return None;
+        }
+        self.allowance += self.owed;
+        Some(std::mem::take(&mut self.owed))
+    }
+
+    /// The window is over: its growth goes back to the pool.
+    pub(crate) fn retire(&mut self, pool: &mut GrowthPool) {
+        pool.give_back(self.size - self.first);
+        self.size = self.first;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Option<Duration> = Some(Duration::from_millis(10));
+
+    fn at(ms: u64) -> Time {
+        Time::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn credit_comes_by_the_quarter() {
+        let (mut window, mut pool) = (RecvWindow::new(1000, 1000), GrowthPool::new(0));
+        window.receive(at(0), 500).unwrap();
+        assert_eq!(window.consume(at(0), 200, RTT, &mut pool), None);
+        assert_eq!(window.consume(at(0), 100, RTT, &mut pool), Some(300));
+        assert_eq!(window.receive(at(0), 801), Err(Overflow));
+        assert_eq!(window.receive(at(0), 800), Ok(()));
+    }
+
+    #[test]
+    fn a_quick_reader_doubles_its_window_until_the_pool_is_dry() {
+        let (mut window, mut pool) = (RecvWindow::new(1000, 8000), GrowthPool::new(3000));
+        for (expected, t) in [(2000, 1), (4000, 2), (4000, 3)] {
+            let size = window.size();
+            window.receive(at(t), size).unwrap();
+            window.consume(at(t), size, RTT, &mut pool);
+            assert_eq!(window.size(), expected);
+        }
+        window.retire(&mut pool);
+        assert!(pool.take(3000));
+    }
+
+    #[test]
+    fn a_slow_reader_keeps_its_window() {
+        let (mut window, mut pool) = (RecvWindow::new(1000, 8000), GrowthPool::new(9000));
+        window.receive(at(0), 1000).unwrap();
+        window.consume(at(21), 1000, RTT, &mut pool);
+        assert_eq!(window.size(), 1000);
+    }
+}

@@ -1,0 +1,163 @@
+//! The key schedule. Every key has its purpose in its type, is wiped on drop and prints nothing.
+//!
+//! docs/protocol.md, "Key schedule"; every value is in `tests/vectors.json`.
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// `SHA-256("mykube/2 transcript" || lv(hello_agent) || lv(hello_client))`. Public.
+pub(crate) type TranscriptHash = [u8; 32];
+
+macro_rules! secret {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Zeroize, ZeroizeOnDrop)]
+        pub(crate) struct $name(pub(crate) [u8; 32]);
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
+secret! {
+    /// What SPAKE2 makes of the code.
+    CodeKey
+}
+secret! {
+    /// The root of everything below, from the code key, X25519 and ML-KEM-768.
+    Prk
+}
+secret! {
+    /// One end's key for its confirmation tag.
+    ConfirmKey
+}
+secret! {
+    /// One direction's traffic secret, until the next rekey.
+    TrafficSecret
+}
+
+/// `lv(x) = u32be len || x`, fed to a hash.
+fn hash_lv(hash: &mut Sha256, x: &[u8]) {
+    // Hellos are at most 8 KiB; the length always fits.
+    hash.update(u32::try_from(x.len()).unwrap_or(u32::MAX).to_be_bytes());
+    hash.update(x);
+}
+
+/// The transcript over the exact frames sent, type byte included.
+pub(crate) fn transcript(hello_agent: &[u8], hello_client: &[u8]) -> TranscriptHash {
+    let mut hash = Sha256::new();
+    hash.update(b"mykube/2 transcript");
+    hash_lv(&mut hash, hello_agent);
+    hash_lv(&mut hash, hello_client);
+    hash.finalize().into()
+}
+
+/// The agent's commitment to `r`.
+pub(crate) fn commitment(r: &[u8; 32]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"mykube/2 commit");
+    hash.update(r);
+    hash.finalize().into()
+}
+
+impl Prk {
+    /// `HKDF-SHA256-Extract(salt = K_code, ikm = X25519 || ML-KEM-768)`.
+    pub(crate) fn extract(code: &CodeKey, x25519: &[u8; 32], mlkem: &[u8; 32]) -> Self {
+        let mut ikm = Zeroizing::new([0; 64]);
+        ikm[..32].copy_from_slice(x25519);
+        ikm[32..].copy_from_slice(mlkem);
+        let (mut prk, _) = Hkdf::<Sha256>::extract(Some(&code.0), ikm.as_slice());
+        let out = Self(prk.into());
+        prk.zeroize();
+        out
+    }
+
+    /// `E(l) = HKDF-Expand(PRK, "mykube/2 " || l || 0x00 || th, 32)`.
+    fn expand(&self, label: &str, th: &TranscriptHash) -> [u8; 32] {
+        expand::<32>(&self.0, &[b"mykube/2 ", label.as_bytes(), &[0], th])
+    }
+
+    pub(crate) fn confirm_client(&self, th: &TranscriptHash) -> ConfirmKey {
+        ConfirmKey(self.expand("confirm c", th))
+    }
+
+    pub(crate) fn confirm_agent(&self, th: &TranscriptHash) -> ConfirmKey {
+        ConfirmKey(self.expand("confirm a", th))
+    }
+
+    pub(crate) fn traffic_client(&self, th: &TranscriptHash) -> TrafficSecret {
+        TrafficSecret(self.expand("traffic c", th))
+    }
+
+    pub(crate) fn traffic_agent(&self, th: &TranscriptHash) -> TrafficSecret {
+        TrafficSecret(self.expand("traffic a", th))
+    }
+
+    /// The short authentication string: 44 bits as four BIP-39 English words.
+    pub(crate) fn words(&self, th: &TranscriptHash, r: &[u8; 32]) -> String {
+        let bytes = expand::<6>(&self.0, &[b"mykube/2 words", &[0], th, r]);
+        let mut bits = 0_u64;
+        for byte in bytes {
+            bits = bits << 8 | u64::from(byte);
+        }
+        let list = bip39::Language::English.word_list();
+        let word = |n: u32| list[usize::try_from(bits >> (48 - 11 * n) & 0x7ff).unwrap_or(0)];
+        [word(1), word(2), word(3), word(4)].join(" ")
+    }
+}
+
+impl ConfirmKey {
+    fn mac(&self, parts: [&[u8]; 2]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        for part in parts {
+            mac.update(part);
+        }
+        mac
+    }
+
+    /// `HMAC-SHA256(E("confirm ..."), th || r)`; the client's tag has no r.
+    pub(crate) fn tag(&self, th: &TranscriptHash, r: &[u8]) -> [u8; 32] {
+        self.mac([th, r]).finalize().into_bytes().into()
+    }
+
+    /// In constant time.
+    pub(crate) fn verify(&self, th: &TranscriptHash, r: &[u8], tag: &[u8; 32]) -> bool {
+        self.mac([th, r]).verify_slice(tag).is_ok()
+    }
+}
+
+impl TrafficSecret {
+    pub(crate) fn key(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(expand(&self.0, &[b"mykube/2 key"]))
+    }
+
+    pub(crate) fn iv(&self) -> [u8; 12] {
+        expand(&self.0, &[b"mykube/2 iv"])
+    }
+
+    pub(crate) fn next(&self) -> Self {
+        Self(expand(&self.0, &[b"mykube/2 next"]))
+    }
+}
+
+fn expand<const N: usize>(prk: &[u8; 32], info: &[&[u8]]) -> [u8; N] {
+    let mut out = [0; N];
+    Hkdf::<Sha256>::from_prk(prk)
+        .expect("a PRK of the hash's length is valid (RFC 5869)")
+        .expand_multi_info(info, &mut out)
+        .expect("at most 32 bytes are far below 255 hashes (RFC 5869)");
+    out
+}
+
+/// Every labelled key of the schedule, for the vector file.
+#[cfg(test)]
+pub(crate) fn labelled(prk: &Prk, th: &TranscriptHash) -> Vec<(&'static str, [u8; 32])> {
+    ["confirm c", "confirm a", "traffic c", "traffic a", "attach c", "attach a", "resume", "device"]
+        .map(|label| (label, prk.expand(label, th)))
+        .to_vec()
+}

@@ -1,0 +1,305 @@
+//! How much bulk may be under way: `max(64 KiB, g x minimum RTT x delivery rate)`, so that nothing piles up below the
+//! scheduler and a keystroke never waits behind megabytes (docs/protocol.md, "Fair, and quick").
+//!
+//! The delivery rate is sampled as in draft-cheng-iccrg-delivery-rate-estimation: per acknowledgement, what was
+//! delivered since the acknowledged message left, over the longer of the time it took to send and to acknowledge.
+
+use std::time::Duration;
+
+use mykube_protocol::limits::SESSION_WINDOW;
+
+use crate::Time;
+
+/// For whom there is room on the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Room {
+    /// Nobody.
+    None,
+    /// Streams with little to say.
+    Sparse,
+    /// Everybody.
+    Bulk,
+}
+
+/// The cap never falls below this, so that a line always has a full acknowledgement's worth under way.
+const FLOOR: u64 = 64 * 1024;
+/// Acknowledgements come in steps of this much or this long; the cap leaves room for one step.
+const ACK_STEP: u64 = 64 * 1024;
+const ACK_STEP_TIME: Duration = Duration::from_millis(20);
+const RTT_HALF_LIFE: Duration = Duration::from_secs(5);
+/// Bulk keeps a short queue on the line at all times, and a round trip that waits in it is no minimum. So when none
+/// near the minimum was seen for this long, bulk pauses until the queue is gone and a ping has left on the empty line.
+const MIN_RTT_AGE: Duration = Duration::from_secs(4);
+/// A pause that has not emptied the line by then is given up.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// What streams with little to say may have under way beyond bulk's cap, in caps.
+const SPARSE_CAPS: u64 = 2;
+/// Never more than this, whatever credit the peer gives: it bounds what is kept for a peer that acknowledges nothing.
+const UNACKED_MAX: u64 = SESSION_WINDOW;
+const RATE_HALF_ROUNDS: u64 = 5;
+
+/// What is known of the path when a message leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    sent: Time,
+    delivered: u64,
+    delivered_at: Time,
+    first_sent: Time,
+    limited_by_application: bool,
+}
+
+/// A filter that keeps the best of two half-windows.
+#[derive(Debug, Default, Clone, Copy)]
+struct Halves<T> {
+    old: Option<T>,
+    new: Option<T>,
+    turned: u64,
+}
+
+impl<T: Copy> Halves<T> {
+    fn add(&mut self, at: u64, half: u64, value: T, better: impl Fn(T, T) -> bool) {
+        if at >= self.turned + half {
+            self.old = if at >= self.turned + 2 * half { None } else { self.new };
+            self.new = None;
+            self.turned = at;
+        }
+        if self.new.is_none_or(|best| better(value, best)) {
+            self.new = Some(value);
+        }
+    }
+
+    fn best(&self, better: impl Fn(T, T) -> bool) -> Option<T> {
+        match (self.old, self.new) {
+            (Some(old), Some(new)) => Some(if better(old, new) { old } else { new }),
+            (old, new) => new.or(old),
+        }
+    }
+}
+
+/// The path's estimates of one direction.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    smoothed_rtt: Option<Duration>,
+    min_rtt: Halves<Duration>,
+    /// Bytes a second.
+    rate: Halves<u64>,
+    delivered: u64,
+    delivered_at: Time,
+    first_sent: Time,
+    in_flight: u64,
+    round: u64,
+    round_ends: u64,
+    plateau: u64,
+    flat_rounds: u32,
+    min_rtt_seen: Time,
+    /// Bulk waits, since then, for the line to be empty.
+    pause: Option<Time>,
+}
+
+impl Pace {
+    pub(crate) fn new(now: Time) -> Self {
+        Self {
+            smoothed_rtt: None,
+            min_rtt: Halves::default(),
+            rate: Halves::default(),
+            delivered: 0,
+            delivered_at: now,
+            first_sent: now,
+            in_flight: 0,
+            round: 0,
+            round_ends: 0,
+            plateau: 0,
+            flat_rounds: 0,
+            min_rtt_seen: now,
+            pause: None,
+        }
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.smoothed_rtt
+    }
+
+    /// A round trip was measured.
+    pub(crate) fn handle_rtt(&mut self, now: Time, rtt: Duration) {
+        self.smoothed_rtt = Some(self.smoothed_rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
+        let half = u64::try_from(RTT_HALF_LIFE.as_micros()).unwrap_or(u64::MAX);
+        if self.best_rtt().is_none_or(|best| rtt <= best + best / 8) {
+            self.min_rtt_seen = now;
+        }
+        self.min_rtt.add(now.as_micros(), half, rtt, |a, b| a < b);
+    }
+
+    /// Payload leaves. `more` says that the application had no more to send.
+    pub(crate) fn handle_sent(&mut self, now: Time, bytes: u64, limited_by_application: bool) -> Stamp {
+        if self.in_flight == 0 {
+            self.delivered_at = now;
+            self.first_sent = now;
+        }
+        self.in_flight += bytes;
+        Stamp {
+            sent: now,
+            delivered: self.delivered,
+            delivered_at: self.delivered_at,
+            first_sent: self.first_sent,
+            limited_by_application,
+        }
+    }
+
+    /// Payload was acknowledged; called for every message, the newest last.
+    pub(crate) fn handle_acked(&mut self, now: Time, bytes: u64, stamp: &Stamp) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.delivered += bytes;
+        self.delivered_at = now;
+        self.first_sent = stamp.sent;
+    }
+
+    /// After the last [`Pace::handle_acked`] of one acknowledgement.
+    pub(crate) fn sample(&mut self, now: Time, newest: &Stamp) {
+        let took = now.since(newest.delivered_at).max(newest.sent.since(newest.first_sent));
+        let bytes = self.delivered - newest.delivered;
+        let rate = u64::try_from(u128::from(bytes) * 1_000_000 / took.as_micros().max(1)).unwrap_or(u64::MAX);
+        let new_round = newest.delivered >= self.round_ends;
+        if new_round {
+            self.round += 1;
+            self.round_ends = self.delivered;
+        }
+        if !newest.limited_by_application || self.best_rate().is_none_or(|best| rate > best) {
+            self.rate.add(self.round, RATE_HALF_ROUNDS, rate, |a, b| a > b);
+        }
+        let best = self.best_rate().unwrap_or(0);
+        if best >= self.plateau.saturating_add(self.plateau / 4) {
+            self.plateau = best;
+            self.flat_rounds = 0;
+        } else if new_round && !newest.limited_by_application {
+            self.flat_rounds = self.flat_rounds.saturating_add(1);
+            self.plateau = if self.flat_rounds > 3 { best } else { self.plateau };
+        }
+        if self.pause.is_none() && now.since(self.min_rtt_seen) >= MIN_RTT_AGE {
+            self.pause = Some(now);
+        }
+        if self.pause.is_some_and(|since| now.since(since) >= PAUSE_MAX) {
+            self.resume(now);
+        }
+    }
+
+    fn resume(&mut self, now: Time) {
+        self.pause = None;
+        self.min_rtt_seen = now;
+    }
+
+    /// Whether the line is as empty as it gets, and a ping should leave alone.
+    pub(crate) fn wants_probe(&self) -> bool {
+        self.pause.is_some() && self.in_flight <= self.product().map_or(0, |product| product / 2)
+    }
+
+    /// [`Pace::wants_probe`], and bulk goes on after that ping.
+    pub(crate) fn take_probe(&mut self, now: Time) -> bool {
+        let probe = self.wants_probe();
+        if probe {
+            self.resume(now);
+        }
+        probe
+    }
+
+    fn best_rate(&self) -> Option<u64> {
+        self.rate.best(|a, b| a > b)
+    }
+
+    fn best_rtt(&self) -> Option<Duration> {
+        self.min_rtt.best(|a, b| a < b)
+    }
+
+    /// Who may send now.
+    pub(crate) fn room(&self) -> Room {
+        let cap = self.cap();
+        match self.in_flight {
+            under_way if under_way < cap && self.pause.is_none() => Room::Bulk,
+            under_way if under_way < cap.saturating_mul(SPARSE_CAPS).min(UNACKED_MAX) => Room::Sparse,
+            _ => Room::None,
+        }
+    }
+
+    /// What the line itself holds: the bandwidth-delay product.
+    fn product(&self) -> Option<u64> {
+        self.best_rtt().zip(self.best_rate()).map(|(rtt, rate)| bytes_in(rate, rtt))
+    }
+
+    fn cap(&self) -> u64 {
+        let Some((product, rate)) = self.product().zip(self.best_rate()) else { return FLOOR };
+        let gained = if self.flat_rounds < 3 { product.saturating_mul(2) } else { product.saturating_add(product / 4) };
+        let step = bytes_in(rate, ACK_STEP_TIME).min(ACK_STEP);
+        gained.saturating_add(step).clamp(FLOOR, UNACKED_MAX)
+    }
+}
+
+fn bytes_in(rate: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(rate) * time.as_micros() / 1_000_000).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const CHUNK: u64 = 16 * 1024;
+
+    /// A line of `rate` bytes a second and `rtt`; the application always has more.
+    fn run(rate: u64, rtt: Duration, seconds: u64) -> (u64, u64) {
+        let mut now = Time::default();
+        let mut pace = Pace::new(now);
+        pace.handle_rtt(now, rtt);
+        let mut under_way: VecDeque<(Time, Stamp)> = VecDeque::new();
+        let (mut line_free, mut acked, mut worst) = (now, 0, 0);
+        let end = now + Duration::from_secs(seconds);
+        while now < end {
+            pace.take_probe(now);
+            while pace.room() == Room::Bulk {
+                let stamp = pace.handle_sent(now, CHUNK, false);
+                line_free = line_free.max(now) + Duration::from_micros(CHUNK * 1_000_000 / rate);
+                under_way.push_back((line_free + rtt, stamp));
+            }
+            if end.since(now) < Duration::from_secs(1) {
+                worst = worst.max(pace.in_flight);
+            }
+            // What arrived is acknowledged after 64 KiB or 20 ms, whichever comes first.
+            let Some((first, _)) = under_way.front() else { break };
+            now = under_way.get(3).map_or(*first + ACK_STEP_TIME, |(fourth, _)| (*first + ACK_STEP_TIME).min(*fourth));
+            let mut newest = None;
+            while let Some((_, stamp)) = under_way.pop_front_if(|(at, _)| *at <= now) {
+                pace.handle_acked(now, CHUNK, &stamp);
+                acked += CHUNK;
+                newest = Some(stamp);
+            }
+            if let Some(newest) = newest {
+                pace.sample(now, &newest);
+            }
+        }
+        (acked / seconds, worst)
+    }
+
+    #[test]
+    fn a_slow_line_is_full_and_nothing_piles_up() {
+        let (rate, rtt) = (1_250_000, Duration::from_millis(50));
+        let (got, in_flight) = run(rate, rtt, 20);
+        assert!(got > rate * 9 / 10, "{got}");
+        let product = rate / 20;
+        assert!(in_flight < product + rate * 60 / 1000, "{in_flight} under way, the line holds {product}");
+    }
+
+    #[test]
+    fn a_fat_line_is_filled() {
+        let (got, _) = run(62_500_000, Duration::from_millis(200), 20);
+        assert!(got > 62_500_000 * 8 / 10, "{got}");
+    }
+
+    #[test]
+    fn nothing_known_means_the_floor() {
+        let mut pace = Pace::new(Time::default());
+        assert_eq!(pace.room(), Room::Bulk);
+        pace.handle_sent(Time::default(), FLOOR, false);
+        assert_eq!(pace.room(), Room::Sparse);
+        pace.handle_sent(Time::default(), FLOOR, false);
+        assert_eq!(pace.room(), Room::None);
+    }
+}

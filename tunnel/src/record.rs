@@ -1,0 +1,232 @@
+//! The record layer: `0x05 || AES-256-GCM(key, iv XOR seq, aad = 0x05, plaintext)`.
+//!
+//! `seq` is implicit, from 0 under each key, and private to [`Sealer`] and [`Opener`]: no caller can use a nonce twice.
+//! docs/protocol.md, "Records". This file is the seam behind which another AES-GCM may sit.
+
+use aes_gcm::{Aes256Gcm, KeyInit, aead::AeadInOut};
+use mykube_protocol::{
+    frame,
+    limits::{REKEY_BYTES, REKEY_RECORDS},
+};
+
+use crate::key::TrafficSecret;
+
+/// Length of the authentication tag.
+pub(crate) const TAG: usize = 16;
+
+/// A record that did not open: forged, flipped, replayed, reordered or over the key's limit. One error for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a record did not open: it was altered, repeated or lost on the way")]
+pub struct RecordError;
+
+struct Key {
+    secret: TrafficSecret,
+    cipher: Aes256Gcm,
+    iv: [u8; 12],
+    seq: u64,
+    bytes: u64,
+}
+
+impl Key {
+    fn new(secret: TrafficSecret) -> Self {
+        let cipher = Aes256Gcm::new((&*secret.key()).into());
+        let iv = secret.iv();
+        Self { secret, cipher, iv, seq: 0, bytes: 0 }
+    }
+
+    fn nonce(&self) -> [u8; 12] {
+        let mut nonce = self.iv;
+        for (byte, seq) in nonce[4..].iter_mut().zip(self.seq.to_be_bytes()) {
+            *byte ^= seq;
+        }
+        nonce
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.seq += 1;
+        self.bytes += bytes as u64;
+    }
+
+    fn next(&mut self) {
+        *self = Self::new(self.secret.next());
+    }
+}
+
+/// Seals this end's records.
+pub struct Sealer {
+    key: Key,
+    max_records: u64,
+    max_bytes: u64,
+}
+
+/// Opens the peer's records.
+pub struct Opener {
+    key: Key,
+    max_records: u64,
+    max_bytes: u64,
+}
+
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sealer(seq {})", self.key.seq)
+    }
+}
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opener(seq {})", self.key.seq)
+    }
+}
+
+impl Sealer {
+    pub(crate) fn new(secret: TrafficSecret) -> Self {
+        Self { key: Key::new(secret), max_records: REKEY_RECORDS, max_bytes: REKEY_BYTES }
+    }
+
+    /// A sealer with a given secret, for benches and fuzzing only: the other end must be an [`Opener`] of the same.
+    #[must_use]
+    pub fn from_secret(secret: [u8; 32]) -> Self {
+        Self::new(TrafficSecret(secret))
+    }
+
+    /// Rekeys sooner than it must.
+    pub(crate) fn set_limits(&mut self, records: u64, bytes: u64) {
+        self.max_records = records.clamp(1, REKEY_RECORDS);
+        self.max_bytes = bytes.min(REKEY_BYTES);
+    }
+
+    /// Whether the next record must be the last under this key, with `rekey` in it.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.key.seq + 1 >= self.max_records || self.key.bytes + 64 * 1024 >= self.max_bytes
+    }
+
+    /// Seals a frame in place: `frame` is the type byte and the plaintext, the tag is appended.
+    pub fn seal(&mut self, frame: &mut bytes::BytesMut) {
+        debug_assert_eq!(frame.first(), Some(&frame::RECORD));
+        let nonce = self.key.nonce();
+        let (kind, plaintext) = frame.split_at_mut(1);
+        let tag = self
+            .key
+            .cipher
+            .encrypt_inout_detached(&nonce.into(), kind, plaintext.into())
+            .expect("a record is far below the cipher's limit of 64 GiB");
+        frame.extend_from_slice(&tag);
+        self.key.spend(frame.len());
+    }
+
+    /// Moves on to the next key, after a record that ended with `rekey`.
+    pub fn rekey(&mut self) {
+        self.key.next();
+    }
+}
+
+impl Opener {
+    pub(crate) fn new(secret: TrafficSecret) -> Self {
+        Self { key: Key::new(secret), max_records: REKEY_RECORDS, max_bytes: REKEY_BYTES }
+    }
+
+    /// An opener with a given secret, for benches and fuzzing only.
+    #[must_use]
+    pub fn from_secret(secret: [u8; 32]) -> Self {
+        Self::new(TrafficSecret(secret))
+    }
+
+    /// What this end accepts from a sender that does not rekey.
+    #[cfg(test)]
+    pub(crate) fn set_limits(&mut self, records: u64, bytes: u64) {
+        self.max_records = records;
+        self.max_bytes = bytes;
+    }
+
+    /// Opens a frame in place and gives its plaintext.
+    ///
+    /// # Errors
+    /// Anything but the next record of the peer under the current key. The key does not move then.
+    pub fn open<'f>(&mut self, frame: &'f mut [u8]) -> Result<&'f mut [u8], RecordError> {
+        let over =
+            self.key.seq >= self.max_records || self.key.bytes.saturating_add(frame.len() as u64) > self.max_bytes;
+        let len = frame.len();
+        if over || len < 1 + TAG || frame[0] != frame::RECORD {
+            return Err(RecordError);
+        }
+        let nonce = self.key.nonce();
+        let (kind, rest) = frame.split_at_mut(1);
+        let (sealed, tag) = rest.split_at_mut(len - 1 - TAG);
+        let tag: [u8; TAG] = (&*tag).try_into().map_err(|_| RecordError)?;
+        self.key
+            .cipher
+            .decrypt_inout_detached(&nonce.into(), kind, (&mut *sealed).into(), &tag.into())
+            .map_err(|_| RecordError)?;
+        self.key.spend(len);
+        Ok(sealed)
+    }
+
+    /// Moves on to the next key, after a record that ended with `rekey`.
+    pub fn rekey(&mut self) {
+        self.key.next();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    fn pair() -> (Sealer, Opener) {
+        (Sealer::from_secret([1; 32]), Opener::from_secret([1; 32]))
+    }
+
+    fn sealed(sealer: &mut Sealer, text: &[u8]) -> BytesMut {
+        let mut frame = BytesMut::from(&[frame::RECORD][..]);
+        frame.extend_from_slice(text);
+        sealer.seal(&mut frame);
+        frame
+    }
+
+    #[test]
+    fn records_open_once_and_in_order() {
+        let (mut sealer, mut opener) = pair();
+        let mut first = sealed(&mut sealer, b"one");
+        let mut second = sealed(&mut sealer, b"two");
+        assert_eq!(opener.open(&mut second.clone()), Err(RecordError));
+        assert_eq!(opener.open(&mut first.clone()).unwrap(), b"one");
+        assert_eq!(opener.open(&mut first), Err(RecordError));
+        assert_eq!(opener.open(&mut second).unwrap(), b"two");
+    }
+
+    #[test]
+    fn every_flipped_or_missing_byte_is_noticed() {
+        let (mut sealer, mut opener) = pair();
+        let good = sealed(&mut sealer, b"some plaintext");
+        for i in 0..good.len() {
+            let mut bad = good.clone();
+            bad[i] ^= 1;
+            assert_eq!(opener.open(&mut bad), Err(RecordError));
+            assert_eq!(opener.open(&mut good.clone()[..i]), Err(RecordError));
+        }
+        assert!(opener.open(&mut good.clone()).is_ok());
+    }
+
+    #[test]
+    fn a_sender_that_does_not_rekey_is_cut_off() {
+        let (mut sealer, mut opener) = pair();
+        opener.set_limits(2, u64::MAX);
+        for _ in 0..2 {
+            assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());
+        }
+        assert_eq!(opener.open(&mut sealed(&mut sealer, b"x")), Err(RecordError));
+        opener.rekey();
+        sealer.rekey();
+        assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());
+    }
+
+    #[test]
+    fn the_old_key_opens_nothing_after_a_rekey() {
+        let (mut sealer, mut opener) = pair();
+        let mut old = sealed(&mut sealer, b"x");
+        opener.rekey();
+        assert_eq!(opener.open(&mut old), Err(RecordError));
+    }
+}

@@ -1,0 +1,125 @@
+//! Whose turn it is: streams with little to say first, the others by deficit round robin with a 16 KiB quantum.
+//!
+//! Deficit round robin is Shreedhar and Varghese 1996; the list of streams with little to say is that of FQ-CoDel
+//! (RFC 8290), with what such a stream may send ahead of the others renewed once a round trip.
+
+use std::{collections::VecDeque, time::Duration};
+
+use mykube_protocol::channel::StreamId;
+
+use crate::{Time, pace::Room};
+
+/// Bytes a stream may send in its turn, and ahead of the others in a round trip.
+pub(crate) const QUANTUM: usize = 16 * 1024;
+/// A round trip that is not known yet, or too short to matter.
+const RENEWAL_MIN: Duration = Duration::from_millis(5);
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Place {
+    #[default]
+    Idle,
+    Sparse,
+    Bulk,
+}
+
+/// What the scheduler keeps in a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    pub(crate) place: Place,
+    deficit: usize,
+    renewed: Option<Time>,
+    ahead: usize,
+}
+
+/// The two lists.
+#[derive(Debug, Default)]
+pub(crate) struct Scheduler {
+    sparse: VecDeque<StreamId>,
+    bulk: VecDeque<StreamId>,
+}
+
+impl Scheduler {
+    /// A stream has something to send that may be sent.
+    /// `backlogged` says that it has waited for credit: such a stream has more to say than a little.
+    pub(crate) fn activate(
+        &mut self,
+        now: Time,
+        id: StreamId,
+        turn: &mut Turn,
+        rtt: Option<Duration>,
+        backlogged: bool,
+    ) {
+        if turn.place != Place::Idle {
+            return;
+        }
+        let renewal = rtt.unwrap_or(RENEWAL_MIN).max(RENEWAL_MIN);
+        if turn.renewed.is_none_or(|at| now.since(at) >= renewal) {
+            turn.renewed = Some(now);
+            turn.ahead = QUANTUM;
+        }
+        if turn.ahead > 0 && !backlogged {
+            turn.place = Place::Sparse;
+            self.sparse.push_back(id);
+        } else {
+            turn.place = Place::Bulk;
+            turn.deficit = 0;
+            self.bulk.push_back(id);
+        }
+    }
+
+    /// The stream whose turn it is, and as what.
+    pub(crate) fn next(&self, room: Room) -> Option<(StreamId, Place)> {
+        let sparse = self.sparse.front().filter(|_| room >= Room::Sparse).map(|id| (*id, Place::Sparse));
+        sparse.or_else(|| self.bulk.front().filter(|_| room >= Room::Bulk).map(|id| (*id, Place::Bulk)))
+    }
+
+    /// How much it may send in this turn.
+    pub(crate) fn allowance(turn: &mut Turn) -> usize {
+        match turn.place {
+            Place::Sparse => turn.ahead,
+            Place::Bulk => {
+                if turn.deficit == 0 {
+                    turn.deficit = QUANTUM;
+                }
+                turn.deficit
+            }
+            Place::Idle => 0,
+        }
+    }
+
+    /// The stream at the head sent so much; `more` says that it has more that may be sent.
+    pub(crate) fn handle_sent(&mut self, id: StreamId, turn: &mut Turn, bytes: usize, more: bool) {
+        let (list, left) = match turn.place {
+            Place::Sparse => (&mut self.sparse, &mut turn.ahead),
+            Place::Bulk => (&mut self.bulk, &mut turn.deficit),
+            Place::Idle => return,
+        };
+        debug_assert_eq!(list.front(), Some(&id));
+        *left = left.saturating_sub(bytes);
+        if more && *left > 0 {
+            return;
+        }
+        list.pop_front();
+        turn.place = if more { Place::Bulk } else { Place::Idle };
+        if more {
+            turn.deficit = 0;
+            self.bulk.push_back(id);
+        }
+    }
+
+    /// A stream is no more.
+    pub(crate) fn remove(&mut self, id: StreamId, turn: &mut Turn) {
+        match turn.place {
+            Place::Sparse => self.sparse.retain(|other| *other != id),
+            Place::Bulk => self.bulk.retain(|other| *other != id),
+            Place::Idle => {}
+        }
+        turn.place = Place::Idle;
+    }
+
+    /// Whether only bulk waits.
+    pub(crate) fn has_bulk(&self) -> bool {
+        !self.bulk.is_empty()
+    }
+}

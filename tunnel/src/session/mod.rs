@@ -1,0 +1,484 @@
+//! The session: streams over records, with flow control, fairness and acknowledgements. See the crate for the order
+//! of calls; `open`, `write`, `read`, `finish`, `release` are the application's side.
+//!
+//! Messages are kept until the peer acknowledges them, and nothing here knows what carries the frames: a transport
+//! that is lost can be replaced without the streams noticing (docs/protocol.md, "Resume").
+
+mod receive;
+mod transmit;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use mykube_protocol::{
+    Role,
+    channel::{self, Control, StreamId, Upkeep, Welcome},
+    limits::{self, SESSION_WINDOW, STREAM_WINDOW},
+};
+
+use crate::{
+    Established, Time,
+    flow::{GrowthPool, RecvWindow},
+    message::HEAD,
+    pace::{Pace, Stamp},
+    record::{Opener, RecordError, Sealer},
+    schedule::Scheduler,
+    stream::{Ending, Item, Stream},
+};
+
+/// Payload a stream takes from the application before it must wait.
+const SEND_QUEUE: usize = 256 * 1024;
+/// A target, so that its `new:{id}:` stays below 4 KiB. Nothing that long is on an allow-list.
+const TARGET_MAX: usize = 4000;
+/// While something is under way, the round trip is measured this often.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Settings of a session; the defaults are the protocol's.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Records under one key. At most 2^24.
+    pub rekey_records: u64,
+    /// Bytes under one key. At most 64 GiB.
+    pub rekey_bytes: u64,
+    /// Growth of stream windows beyond their first 256 KiB, all streams together: this session's part of the
+    /// process's budget. At most 64 MiB.
+    pub growth: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            rekey_records: limits::REKEY_RECORDS,
+            rekey_bytes: limits::REKEY_BYTES,
+            growth: SESSION_WINDOW - STREAM_WINDOW * limits::STREAMS_MAX as u64,
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// Ends the transport; the session may go on over another one.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The peer broke the protocol. Ends the session.
+    #[error("the other end broke the protocol: {0}; use the same release of mykube on both ends")]
+    Misbehaved(&'static str),
+    /// This end's control messages are never acknowledged.
+    #[error("the other end acknowledges nothing: more than 1 MiB of control messages is waiting")]
+    Unacknowledged,
+}
+
+/// Why a stream was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// 256 at once; one must end first.
+    #[error("all {} streams of the session are in use", limits::STREAMS_MAX)]
+    TooMany,
+    /// The session is over, or its numbers are used up.
+    #[error("the session takes no more streams")]
+    Closed,
+}
+
+/// What the application hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The peer opened a stream.
+    Opened {
+        /// Its number.
+        id: StreamId,
+        /// Where to, if not the API server.
+        target: Option<String>,
+    },
+    /// A stream that had nothing to read now has.
+    Readable(StreamId),
+    /// A stream that took no more now does.
+    Writable(StreamId),
+    /// A stream is forgotten; another may be opened.
+    Closed(StreamId),
+    /// The agent's word on the cluster and its credentials.
+    Welcome(Box<Welcome>),
+    /// The peer ended the session.
+    Bye(String),
+}
+
+/// What [`Session::read`] finds after the chunks it gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadState {
+    /// There may be more; [`Event::Readable`] tells when, if nothing was given.
+    Open,
+    /// The peer has ended this direction, in its own words.
+    Eof,
+    /// The stream failed.
+    Failed(String),
+}
+
+/// What [`Session::write`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// Taken. `full` says to wait for [`Event::Writable`] before the next.
+    Taken {
+        /// No room for more.
+        full: bool,
+    },
+    /// The stream is over; the bytes are dropped.
+    Over,
+}
+
+/// A message that was sent and is kept until it is acknowledged.
+#[derive(Debug)]
+enum Kept {
+    Control(usize),
+    Data(u64, Stamp, #[allow(dead_code, reason = "resume sends it again")] (StreamId, Bytes)),
+    Welcome,
+}
+
+/// One end of the channel after the handshake.
+pub struct Session {
+    role: Role,
+    sealer: Sealer,
+    opener: Opener,
+    events: VecDeque<Event>,
+    over: bool,
+    peer_over: bool,
+
+    streams: HashMap<StreamId, Stream>,
+    next_id: StreamId,
+    peer_last_id: StreamId,
+    agent_opens: (Time, u32),
+    scheduler: Scheduler,
+    pace: Pace,
+
+    control: VecDeque<Control>,
+    /// Bytes of `control`.
+    waiting_control: usize,
+    welcome_out: VecDeque<(bool, Bytes)>,
+    upkeep: VecDeque<Upkeep>,
+    send_credit: u64,
+    kept: VecDeque<Kept>,
+    kept_control: usize,
+    next_m: u64,
+    acked_m: u64,
+
+    window: RecvWindow,
+    growth: GrowthPool,
+    received_m: u64,
+    told_m: u64,
+    untold_bytes: u64,
+    ack_due: Option<Time>,
+    welcome_in: Vec<u8>,
+
+    ping: Option<(u64, Time)>,
+    ping_due: Option<Time>,
+    pong: Option<u64>,
+    pings: u64,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({}, {} streams)", self.role, self.streams.len())
+    }
+}
+
+impl Session {
+    /// A session on the keys of a handshake.
+    #[must_use]
+    pub fn new(now: Time, established: Established, config: Config) -> Self {
+        let Established { role, mut sealer, opener, .. } = established;
+        sealer.set_limits(config.rekey_records, config.rekey_bytes);
+        let growth = config.growth.min(Config::default().growth);
+        Self {
+            role,
+            sealer,
+            opener,
+            events: VecDeque::new(),
+            over: false,
+            peer_over: false,
+            streams: HashMap::new(),
+            next_id: if role == Role::Client { 1 } else { 2 },
+            peer_last_id: 0,
+            agent_opens: (now, 0),
+            scheduler: Scheduler::default(),
+            pace: Pace::new(now),
+            control: VecDeque::new(),
+            waiting_control: 0,
+            welcome_out: VecDeque::new(),
+            upkeep: VecDeque::new(),
+            send_credit: SESSION_WINDOW,
+            kept: VecDeque::new(),
+            kept_control: 0,
+            next_m: 0,
+            acked_m: 0,
+            window: RecvWindow::new(SESSION_WINDOW, SESSION_WINDOW),
+            growth: GrowthPool::new(growth),
+            received_m: 0,
+            told_m: 0,
+            untold_bytes: 0,
+            ack_due: None,
+            welcome_in: Vec::new(),
+            ping: None,
+            ping_due: Some(now),
+            pong: None,
+            pings: 0,
+        }
+    }
+
+    /// Opens a stream to the API server, or to a target the agent allows (4,000 bytes of it). Bytes may follow at once.
+    ///
+    /// # Errors
+    /// 256 streams are open, or the session is over.
+    pub fn open(&mut self, now: Time, target: Option<String>) -> Result<StreamId, OpenError> {
+        if self.over {
+            return Err(OpenError::Closed);
+        }
+        if self.streams.len() >= limits::STREAMS_MAX {
+            return Err(OpenError::TooMany);
+        }
+        let id = self.next_id;
+        self.next_id = id.checked_add(2).ok_or(OpenError::Closed)?;
+        let mut stream = Stream::new();
+        let cut = |target: String| target[..target.floor_char_boundary(TARGET_MAX)].to_owned();
+        stream.outbox.push_back(Item::New(target.map(cut)));
+        self.streams.insert(id, stream);
+        self.activate(now, id, false);
+        Ok(id)
+    }
+
+    /// Hands payload to a stream. Everything given is taken; when it answers `full`, wait before giving more.
+    pub fn write(&mut self, now: Time, id: StreamId, payload: Bytes) -> Write {
+        let Some(stream) = self.streams.get_mut(&id).filter(|s| s.takes_data()) else { return Write::Over };
+        if !payload.is_empty() {
+            stream.queued += payload.len();
+            stream.outbox.push_back(Item::Data(payload));
+        }
+        let full = stream.queued >= SEND_QUEUE;
+        stream.write_waits = full;
+        self.activate(now, id, false);
+        Write::Taken { full }
+    }
+
+    /// No more bytes this way (half-close), after all that was written.
+    pub fn finish(&mut self, now: Time, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id).filter(|s| s.takes_data()) {
+            stream.eof_sent = true;
+            stream.outbox.push_back(Item::Eof);
+            self.activate(now, id, false);
+        }
+    }
+
+    /// Takes received chunks, up to about `max` bytes, and tells how the stream stands after them.
+    pub fn read(&mut self, now: Time, id: StreamId, max: u64, chunks: &mut Vec<Bytes>) -> ReadState {
+        let Some(stream) = self.streams.get_mut(&id) else { return ReadState::Failed("the stream is closed".into()) };
+        let mut taken = 0;
+        while taken < max {
+            let Some(chunk) = stream.pop_inbox() else { break };
+            taken += chunk.len() as u64;
+            chunks.push(chunk);
+        }
+        let failed = match &stream.done_received {
+            Some(Ending::Failed(reason)) => Some(reason.clone()),
+            _ => None,
+        };
+        let state = match failed {
+            _ if stream.unread > 0 => ReadState::Open,
+            Some(reason) => ReadState::Failed(reason),
+            None if stream.eof_received => ReadState::Eof,
+            None => {
+                stream.read_waits = true;
+                ReadState::Open
+            }
+        };
+        self.consumed(now, id, taken);
+        state
+    }
+
+    /// The application is through with a stream. If both ends had ended their directions it closes cleanly, else it
+    /// fails with `reason` at the peer.
+    pub fn release(&mut self, now: Time, id: StreamId, reason: Option<&str>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let unread = stream.clear_inbox();
+        stream.released = true;
+        if !stream.done_queued {
+            stream.done_queued = true;
+            let clean = reason.is_none() && stream.eof_sent && stream.eof_received;
+            if !clean {
+                stream.clear_outbox();
+            }
+            let reason = (!clean).then(|| channel::reason(reason.unwrap_or("closed")));
+            stream.outbox.push_back(Item::Done(reason));
+        }
+        self.consumed(now, id, unread);
+        self.activate(now, id, false);
+        self.forget_if_over(id);
+    }
+
+    /// Sends the agent's word on the cluster. Later ones replace the credentials.
+    ///
+    /// # Errors
+    /// It is longer than 256 KiB.
+    pub fn welcome(&mut self, welcome: &Welcome) -> Result<(), SessionError> {
+        let json = serde_json::to_vec(welcome).map_err(|_| SessionError::Misbehaved("a welcome that is no JSON"))?;
+        if json.len() > limits::WELCOME_MAX {
+            return Err(SessionError::Misbehaved(
+                "this end's welcome is longer than 256 KiB: is the CA bundle that large?",
+            ));
+        }
+        let part = limits::RECORD_PLAINTEXT_MAX - 256;
+        let parts = json.chunks(part).len();
+        for (i, part) in json.chunks(part).enumerate() {
+            self.welcome_out.push_back((i + 1 == parts, Bytes::copy_from_slice(part)));
+        }
+        Ok(())
+    }
+
+    /// Ends the session in this end's own words. Nothing is sent after it.
+    pub fn bye(&mut self, reason: &str) {
+        if !self.over {
+            self.over = true;
+            self.say(Control::Bye { reason: channel::reason(reason) });
+        }
+    }
+
+    /// What happened, for the application.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Session::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.ack_due.into_iter().chain(self.ping_due.filter(|_| self.ping.is_none())).min()
+    }
+
+    /// A timer ran out.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.ping.is_none() && self.ping_due.is_some_and(|due| due <= now) {
+            self.send_ping(now);
+        }
+    }
+
+    /// The newest ping is the one that counts.
+    fn send_ping(&mut self, now: Time) {
+        self.ping_due = None;
+        self.pings += 1;
+        self.ping = Some((self.pings, now));
+        self.upkeep.retain(|upkeep| !matches!(upkeep, Upkeep::Ping(_)));
+        self.upkeep.push_back(Upkeep::Ping(self.pings));
+    }
+
+    /// Whether [`Session::poll_transmit`] would give something.
+    #[must_use]
+    pub fn wants_transmit(&self, now: Time) -> bool {
+        self.has_something(now)
+    }
+
+    /// Whether a stream takes no more at the moment; [`Event::Writable`] tells when it does again.
+    #[must_use]
+    pub fn is_full(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.write_waits)
+    }
+
+    /// Whether one of the ends has said `bye`, and there is nothing more to send.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over && self.control.is_empty()
+    }
+
+    /// Streams that are open, or not closed by both ends yet.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Payload sent and not acknowledged, in messages: what a resume would send again.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The smoothed round-trip time between the two ends.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.pace.rtt()
+    }
+
+    /// Which end this is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    fn activate(&mut self, now: Time, id: StreamId, backlogged: bool) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.is_ready(self.send_credit)
+        {
+            self.scheduler.activate(now, id, &mut stream.turn, self.pace.rtt(), backlogged);
+        }
+    }
+
+    /// Payload left this end's memory: both windows move on.
+    fn consumed(&mut self, now: Time, id: StreamId, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let rtt = self.pace.rtt();
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let credit = stream.window.consume(now, bytes, rtt, &mut self.growth);
+            if let Some(n) =
+                credit.filter(|_| !stream.released && !stream.eof_received && stream.done_received.is_none())
+            {
+                self.credit(id, n);
+            }
+        }
+        self.consumed_session(now, bytes);
+    }
+
+    fn consumed_session(&mut self, now: Time, bytes: u64) {
+        if let Some(n) = self.window.consume(now, bytes, None, &mut self.growth) {
+            self.credit(0, n);
+        }
+    }
+
+    fn credit(&mut self, id: StreamId, n: u64) {
+        if !self.over {
+            self.say(Control::Credit { id, n });
+        }
+    }
+
+    /// Queues a control message that keeps no order with a stream's.
+    fn say(&mut self, control: Control) {
+        self.waiting_control += control_len(&control);
+        self.control.push_back(control);
+    }
+
+    fn forget_if_over(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(Stream::is_over)
+            && let Some(mut stream) = self.streams.remove(&id)
+        {
+            self.scheduler.remove(id, &mut stream.turn);
+            stream.window.retire(&mut self.growth);
+            self.events.push_back(Event::Closed(id));
+        }
+    }
+}
+
+/// Length of a control message, or a little more.
+fn control_len(control: &Control) -> usize {
+    let text = match control {
+        Control::New { target, .. } => target.as_ref().map_or(0, String::len),
+        Control::Done { reason, .. } => reason.as_ref().map_or(0, String::len),
+        Control::Bye { reason } => reason.len(),
+        Control::Credit { .. } => "18446744073709551615".len(),
+        Control::Eof { .. } => 0,
+    };
+    HEAD + "credit:4294967295:".len() + text
+}
+
+impl Stream {
+    fn takes_data(&self) -> bool {
+        !self.eof_sent && !self.done_queued && !self.released && self.done_received.is_none()
+    }
+}

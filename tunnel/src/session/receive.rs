@@ -1,0 +1,275 @@
+//! What the peer says. Nothing of it is trusted with this end's memory.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mykube_protocol::{
+    Role,
+    channel::{Control, StreamId, Upkeep},
+    limits::{ACK_DELAY, AGENT_OPENS_PER_SECOND, STREAMS_MAX, WELCOME_MAX},
+};
+
+use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved};
+use crate::{
+    Time,
+    message::{self, Message},
+    stream::{Ending, Stream},
+};
+
+/// No honest peer gives more credit than this at once or in sum.
+const CREDIT_MAX: u64 = 1 << 40;
+
+impl Session {
+    /// A binary frame arrived.
+    ///
+    /// # Errors
+    /// [`SessionError::Record`] ends the transport, everything else the session.
+    pub fn handle_frame(&mut self, now: Time, mut frame: BytesMut) -> Result<(), SessionError> {
+        let len = self.opener.open(&mut frame)?.len();
+        let plaintext = frame.freeze().slice(1..=len);
+        let mut rekeyed = false;
+        for message in message::parse(&plaintext) {
+            if rekeyed {
+                return Err(Misbehaved("a message after rekey"));
+            }
+            match message.map_err(|_| Misbehaved("a record that is not a sequence of messages"))? {
+                // After its farewell the peer has no more to say that matters.
+                Message::Control(_) | Message::Data(..) | Message::Welcome(..) if self.peer_over => {
+                    self.numbered(now, 0);
+                }
+                Message::Handshake(_) => return Err(Misbehaved("a handshake message in a running session")),
+                Message::Upkeep(Upkeep::Rekey) => rekeyed = true,
+                Message::Upkeep(upkeep) => self.handle_upkeep(now, upkeep)?,
+                Message::Control(control) => {
+                    self.numbered(now, 0);
+                    self.handle_control(now, control)?;
+                }
+                Message::Data(id, range) => {
+                    self.numbered(now, range.len() as u64);
+                    // A little payload must not keep a whole record in memory.
+                    let payload = match range.len() * 2 < plaintext.len() {
+                        true => Bytes::copy_from_slice(&plaintext[range]),
+                        false => plaintext.slice(range),
+                    };
+                    self.handle_data(now, id, payload)?;
+                }
+                Message::Welcome(last, part) => {
+                    self.numbered(now, part.len() as u64);
+                    self.handle_welcome(last, part)?;
+                }
+            }
+        }
+        if rekeyed {
+            self.opener.rekey();
+        }
+        Ok(())
+    }
+
+    fn numbered(&mut self, now: Time, bytes: u64) {
+        self.received_m += 1;
+        self.untold_bytes += bytes;
+        self.ack_due.get_or_insert(now + ACK_DELAY);
+    }
+
+    fn handle_upkeep(&mut self, now: Time, upkeep: Upkeep) -> Result<(), SessionError> {
+        match upkeep {
+            Upkeep::Ack(m) => self.handle_ack(now, m)?,
+            // Only the newest is answered: a flood of pings costs its sender more than us.
+            Upkeep::Ping(n) => self.pong = Some(n),
+            Upkeep::Pong(n) => {
+                if let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == n) {
+                    self.pace.handle_rtt(now, now.since(sent).max(Duration::from_micros(1)));
+                }
+            }
+            Upkeep::Rekey => {}
+        }
+        Ok(())
+    }
+
+    fn handle_ack(&mut self, now: Time, m: u64) -> Result<(), SessionError> {
+        if m > self.next_m {
+            return Err(Misbehaved("an acknowledgement of what was never sent"));
+        }
+        let mut newest = None;
+        while self.acked_m < m {
+            self.acked_m += 1;
+            match self.kept.pop_front() {
+                Some(Kept::Control(len)) => self.kept_control -= len,
+                Some(Kept::Data(len, stamp, _)) => {
+                    self.pace.handle_acked(now, len, &stamp);
+                    newest = Some(stamp);
+                }
+                Some(Kept::Welcome) | None => {}
+            }
+        }
+        if let Some(stamp) = newest {
+            self.pace.sample(now, &stamp);
+        }
+        Ok(())
+    }
+
+    fn handle_control(&mut self, now: Time, control: Control) -> Result<(), SessionError> {
+        match control {
+            Control::New { id, target } => self.handle_new(now, id, target),
+            Control::Credit { id: 0, n } => {
+                self.send_credit = add_credit(self.send_credit, n)?;
+                let mut waiting: Vec<_> = self.streams.keys().copied().collect();
+                waiting.sort_unstable();
+                for id in waiting {
+                    self.activate(now, id, true);
+                }
+                Ok(())
+            }
+            Control::Credit { id, n } => {
+                if let Some(stream) = self.known(id)? {
+                    stream.credit = add_credit(stream.credit, n)?;
+                    self.activate(now, id, true);
+                }
+                Ok(())
+            }
+            Control::Eof { id } => {
+                if let Some(stream) = self.known(id)? {
+                    if stream.eof_received || stream.done_received.is_some() {
+                        return Err(Misbehaved("a second end of one stream"));
+                    }
+                    stream.eof_received = true;
+                    self.wake_reader(id);
+                }
+                Ok(())
+            }
+            Control::Done { id, reason } => {
+                self.handle_done(id, reason)?;
+                Ok(())
+            }
+            Control::Bye { reason } => {
+                self.over = true;
+                self.peer_over = true;
+                self.events.push_back(Event::Bye(reason));
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_new(&mut self, now: Time, id: StreamId, target: Option<String>) -> Result<(), SessionError> {
+        let from_client = id % 2 == 1;
+        if from_client == (self.role == Role::Client) || id <= self.peer_last_id {
+            return Err(Misbehaved("a stream number that is not the peer's next"));
+        }
+        // The peer counts its own; only both ends' together may be more without its fault.
+        if self.streams.keys().filter(|other| *other % 2 == id % 2).count() >= STREAMS_MAX {
+            return Err(Misbehaved("more than 256 streams at once"));
+        }
+        self.peer_last_id = id;
+        if self.streams.len() >= STREAMS_MAX {
+            return self.refuse(id, "256 streams are open already");
+        }
+        // Not the agent's fault either, when the line held back what it opened over many seconds.
+        if !from_client && !self.agent_may_open(now) {
+            return self.refuse(id, "more than 50 streams a second");
+        }
+        self.streams.insert(id, Stream::new());
+        self.events.push_back(Event::Opened { id, target });
+        Ok(())
+    }
+
+    fn agent_may_open(&mut self, now: Time) -> bool {
+        let (since, opened) = &mut self.agent_opens;
+        if now.since(*since) >= Duration::from_secs(1) {
+            (*since, *opened) = (now, 0);
+        }
+        *opened += 1;
+        *opened <= AGENT_OPENS_PER_SECOND
+    }
+
+    /// Answers a stream that is not taken on; what the peer has sent on it already is dropped.
+    fn refuse(&mut self, id: StreamId, reason: &str) -> Result<(), SessionError> {
+        self.say(Control::Done { id, reason: Some(reason.to_owned()) });
+        self.check_control()
+    }
+
+    fn handle_done(&mut self, id: StreamId, reason: Option<String>) -> Result<(), SessionError> {
+        let Some(stream) = self.known(id)? else { return Ok(()) };
+        if stream.done_received.is_some() {
+            return Err(Misbehaved("a second done of one stream"));
+        }
+        // A plain `done` is the peer's word that its direction is complete.
+        stream.eof_received |= reason.is_none();
+        stream.done_received = Some(reason.map_or(Ending::Clean, Ending::Failed));
+        if !stream.done_queued {
+            stream.clear_outbox();
+        }
+        self.wake_reader(id);
+        if let Some(stream) = self.streams.get_mut(&id)
+            && std::mem::take(&mut stream.write_waits)
+        {
+            self.events.push_back(Event::Writable(id));
+        }
+        self.forget_if_over(id);
+        Ok(())
+    }
+
+    fn handle_data(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), SessionError> {
+        let bytes = payload.len() as u64;
+        self.window.receive(now, bytes).map_err(|_| Misbehaved("more data than the session's credit"))?;
+        let Some(stream) = self.known(id)? else {
+            self.consumed_session(now, bytes);
+            return Ok(());
+        };
+        stream.window.receive(now, bytes).map_err(|_| Misbehaved("more data than the stream's credit"))?;
+        if stream.eof_received || stream.done_received.is_some() {
+            return Err(Misbehaved("data after the end of a stream"));
+        }
+        if stream.released {
+            self.consumed_session(now, bytes);
+        } else {
+            stream.push_inbox(payload);
+            self.wake_reader(id);
+        }
+        self.measure_later(now);
+        Ok(())
+    }
+
+    fn handle_welcome(&mut self, last: bool, part: &[u8]) -> Result<(), SessionError> {
+        if self.role != Role::Client {
+            return Err(Misbehaved("a welcome from a client"));
+        }
+        if self.welcome_in.len() + part.len() > WELCOME_MAX {
+            return Err(Misbehaved("a welcome of more than 256 KiB"));
+        }
+        self.welcome_in.extend_from_slice(part);
+        if last {
+            let json = zeroize::Zeroizing::new(std::mem::take(&mut self.welcome_in));
+            if !json.starts_with(b"{") {
+                return Err(Misbehaved("a welcome that is no object"));
+            }
+            let welcome = serde_json::from_slice(&json).map_err(|_| Misbehaved("a welcome with unknown fields"))?;
+            self.events.push_back(Event::Welcome(Box::new(welcome)));
+        }
+        Ok(())
+    }
+
+    /// The stream, or nothing if it is closed already.
+    fn known(&mut self, id: StreamId) -> Result<Option<&mut Stream>, SessionError> {
+        let ours = (id % 2 == 1) == (self.role == Role::Client);
+        let opened = if ours { id < self.next_id } else { id <= self.peer_last_id };
+        if id == 0 || !opened {
+            return Err(Misbehaved("a stream that was never opened"));
+        }
+        Ok(self.streams.get_mut(&id))
+    }
+
+    fn wake_reader(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && std::mem::take(&mut stream.read_waits)
+        {
+            self.events.push_back(Event::Readable(id));
+        }
+    }
+}
+
+fn add_credit(credit: u64, n: u64) -> Result<u64, SessionError> {
+    match credit.checked_add(n) {
+        Some(sum) if sum <= CREDIT_MAX && n > 0 => Ok(sum),
+        _ => Err(Misbehaved("credit that is zero or overflows")),
+    }
+}

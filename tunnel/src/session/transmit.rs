@@ -1,0 +1,256 @@
+//! What goes into the next record: upkeep, control, the welcome, then streams in their turn.
+
+use bytes::{Buf, BytesMut};
+use mykube_protocol::{
+    channel::{Control, StreamId, Upkeep},
+    limits::{ACK_BYTES, CONTROL_UNACKED_MAX},
+};
+
+use super::{Event, Kept, Session, SessionError, control_len};
+use crate::{
+    Time,
+    message::{self, DATA_HEAD, HEAD},
+    pace::{Room, Stamp},
+    schedule::{Place, Scheduler},
+    stream::Item,
+};
+
+/// Longest upkeep text with its head.
+const UPKEEP_MAX: usize = HEAD + 25;
+/// Longest `credit:{id}:{n}` with its head.
+const CREDIT_MAX: usize = HEAD + 39;
+/// Room that a record keeps for `rekey`.
+const REKEY_ROOM: usize = 16;
+/// Below this, payload waits for the next record rather than travel in slivers.
+const PAYLOAD_MIN: usize = 256;
+/// A stream wakes its writer when its queue falls below this.
+const QUEUE_LOW: usize = 128 * 1024;
+/// First allocation of a frame: most are small. Bulk grows it once.
+const FRAME_SMALL: usize = 512;
+
+impl Session {
+    /// The next frame to send, if there is anything to say.
+    ///
+    /// # Errors
+    /// [`SessionError::Unacknowledged`].
+    pub fn poll_transmit(&mut self, now: Time) -> Result<Option<BytesMut>, SessionError> {
+        self.check_control()?;
+        if !self.has_something(now) {
+            return Ok(None);
+        }
+        let probe = self.pace.take_probe(now);
+        if probe {
+            self.send_ping(now);
+        }
+        let mut frame = BytesMut::with_capacity(self.capacity());
+        message::start_record(&mut frame);
+        self.put_upkeep(now, &mut frame);
+        self.put_control(&mut frame);
+        let carries_welcome = self.put_welcome(&mut frame);
+        // A ping that measures the empty line travels alone.
+        if !carries_welcome && !probe {
+            self.put_streams(now, &mut frame);
+        }
+        if frame.len() == 1 {
+            return Ok(None);
+        }
+        let rekey = self.sealer.is_last();
+        if rekey {
+            message::put_upkeep(&mut frame, Upkeep::Rekey);
+        }
+        message::pad(&mut frame, carries_welcome);
+        self.sealer.seal(&mut frame);
+        if rekey {
+            self.sealer.rekey();
+        }
+        Ok(Some(frame))
+    }
+
+    pub(super) fn has_something(&self, now: Time) -> bool {
+        !self.upkeep.is_empty()
+            || self.pong.is_some()
+            || !self.control.is_empty()
+            || !self.welcome_out.is_empty()
+            || self.ack_is_due(now)
+            || self.pace.wants_probe()
+            || self.stream_is_next()
+    }
+
+    fn stream_is_next(&self) -> bool {
+        !self.over && self.scheduler.next(self.pace.room()).is_some()
+    }
+
+    /// Control messages that the peer never takes or never acknowledges are not kept for it.
+    pub(super) fn check_control(&self) -> Result<(), SessionError> {
+        if self.kept_control + self.waiting_control > CONTROL_UNACKED_MAX {
+            return Err(SessionError::Unacknowledged);
+        }
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        let bulk = self.scheduler.has_bulk() || !self.welcome_out.is_empty();
+        let queued = |(id, _): (StreamId, Place)| self.streams.get(&id).map_or(0, |stream| stream.queued);
+        if bulk || self.scheduler.next(Room::Bulk).map_or(0, queued) > FRAME_SMALL {
+            mykube_protocol::limits::RECORD_PLAINTEXT_MAX + 1 + crate::record::TAG
+        } else {
+            FRAME_SMALL
+        }
+    }
+
+    fn room(frame: &BytesMut) -> usize {
+        message::space(frame).saturating_sub(REKEY_ROOM)
+    }
+
+    fn ack_is_due(&self, now: Time) -> bool {
+        self.received_m > self.told_m && (self.untold_bytes >= ACK_BYTES || self.ack_due.is_some_and(|due| due <= now))
+    }
+
+    fn put_upkeep(&mut self, now: Time, frame: &mut BytesMut) {
+        if let Some(n) = self.pong.take() {
+            message::put_upkeep(frame, Upkeep::Pong(n));
+        }
+        while let Some(upkeep) = self.upkeep.pop_front() {
+            message::put_upkeep(frame, upkeep);
+        }
+        // Something is being said anyway: the acknowledgement travels with it.
+        let rides = self.received_m > self.told_m && (self.untold_bytes >= ACK_BYTES / 4 || self.speaks_soon());
+        if rides || self.ack_is_due(now) {
+            message::put_upkeep(frame, Upkeep::Ack(self.received_m));
+            self.told_m = self.received_m;
+            self.untold_bytes = 0;
+            self.ack_due = None;
+        }
+        debug_assert!(frame.len() <= 1 + 4 * UPKEEP_MAX);
+    }
+
+    fn speaks_soon(&self) -> bool {
+        !self.control.is_empty() || self.stream_is_next()
+    }
+
+    fn put_control(&mut self, frame: &mut BytesMut) {
+        while Self::room(frame) >= CREDIT_MAX {
+            match self.control.front() {
+                // A farewell goes after everything else.
+                Some(Control::Bye { .. }) if self.control.len() > 1 => self.control.rotate_left(1),
+                Some(Control::Bye { reason }) if Self::room(frame) < HEAD + 4 + reason.len() => return,
+                Some(_) => {}
+                None => return,
+            }
+            if let Some(control) = self.control.pop_front() {
+                self.waiting_control -= control_len(&control);
+                self.keep_control(frame, &control);
+            }
+        }
+    }
+
+    fn keep_control(&mut self, frame: &mut BytesMut, control: &Control) -> usize {
+        let before = frame.len();
+        message::put_control(frame, control);
+        let len = frame.len() - before;
+        self.kept_control += len;
+        self.keep(Kept::Control(len));
+        len
+    }
+
+    fn keep(&mut self, message: Kept) {
+        self.kept.push_back(message);
+        self.next_m += 1;
+    }
+
+    fn put_welcome(&mut self, frame: &mut BytesMut) -> bool {
+        let fits = |part: &bytes::Bytes| HEAD + 1 + part.len() <= Self::room(frame);
+        let Some((last, part)) = self.welcome_out.pop_front_if(|(_, part)| fits(part)) else { return false };
+        message::put_welcome(frame, last, &part);
+        self.keep(Kept::Welcome);
+        true
+    }
+
+    fn put_streams(&mut self, now: Time, frame: &mut BytesMut) {
+        if self.over {
+            return;
+        }
+        while let Some((id, _)) = self.scheduler.next(self.pace.room()) {
+            let sent = self.put_stream(now, id, frame);
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let more = stream.is_ready(self.send_credit);
+            let stuck = sent == 0 && more;
+            self.scheduler.handle_sent(id, &mut stream.turn, sent, more);
+            if stream.write_waits && stream.queued < QUEUE_LOW {
+                stream.write_waits = false;
+                self.events.push_back(Event::Writable(id));
+            }
+            self.forget_if_over(id);
+            if stuck {
+                return;
+            }
+        }
+    }
+
+    /// Puts as much of a stream into the record as its turn, its credit and the record allow.
+    fn put_stream(&mut self, now: Time, id: StreamId, frame: &mut BytesMut) -> usize {
+        let mut sent = 0;
+        let Some(stream) = self.streams.get_mut(&id) else { return 0 };
+        let allowance = Scheduler::allowance(&mut stream.turn);
+        while sent < allowance {
+            let Some(stream) = self.streams.get_mut(&id) else { return sent };
+            let room = Self::room(frame);
+            match stream.outbox.front_mut() {
+                None => return sent,
+                Some(Item::Data(payload)) => {
+                    let credit = stream.credit.min(self.send_credit);
+                    let most = room.saturating_sub(DATA_HEAD).min(allowance - sent);
+                    let len = payload.len().min(most).min(usize::try_from(credit).unwrap_or(usize::MAX));
+                    if len == 0 || (len < PAYLOAD_MIN && len < payload.len() && room < PAYLOAD_MIN + DATA_HEAD) {
+                        return sent;
+                    }
+                    let part = payload.split_to(len);
+                    if !payload.has_remaining() {
+                        stream.outbox.pop_front();
+                    }
+                    stream.queued -= len;
+                    stream.credit -= len as u64;
+                    self.send_credit -= len as u64;
+                    let dry = stream.outbox.is_empty();
+                    message::put_data(frame, id, &part);
+                    let stamp: Stamp = self.pace.handle_sent(now, len as u64, dry);
+                    self.keep(Kept::Data(len as u64, stamp, (id, part)));
+                    self.measure_later(now);
+                    sent += len;
+                }
+                Some(item) => {
+                    let control = match item {
+                        Item::New(target) => Control::New { id, target: target.take() },
+                        Item::Eof => Control::Eof { id },
+                        Item::Done(reason) => Control::Done { id, reason: reason.take() },
+                        Item::Data(_) => return sent,
+                    };
+                    // A text that does not fit waits for a record of its own, in its place.
+                    if control_len(&control) > room {
+                        *item = put_back(control);
+                        return sent;
+                    }
+                    stream.done_sent |= matches!(control, Control::Done { .. });
+                    stream.outbox.pop_front();
+                    sent += self.keep_control(frame, &control);
+                }
+            }
+        }
+        sent
+    }
+
+    /// Data travels: the round trip is worth measuring again.
+    pub(super) fn measure_later(&mut self, now: Time) {
+        if self.ping.is_none() && self.ping_due.is_none() {
+            self.ping_due = Some(now + super::PING_INTERVAL);
+        }
+    }
+}
+
+fn put_back(control: Control) -> Item {
+    match control {
+        Control::New { target, .. } => Item::New(target),
+        Control::Done { reason, .. } => Item::Done(reason),
+        _ => Item::Eof,
+    }
+}
