@@ -1,0 +1,286 @@
+//! The relay's settings as flags and environment variables, for `mykube-relay` and `mykube relay` alike.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use serde::Serialize;
+use tracing::info;
+
+use crate::{Config, Limits, Relay, RelayError, TlsFiles};
+
+/// Every setting of a relay.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RelayArgs {
+    /// Where to listen. Port 0 lets the system choose one
+    #[arg(long, env = "MYKUBE_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+    /// Directory of the ticket key [default: $XDG_STATE_HOME/mykube/relay]
+    #[arg(long, env = "MYKUBE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// TLS certificate chain, PEM. Looked at again while running
+    #[arg(long, env = "MYKUBE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// TLS private key, PEM
+    #[arg(long, env = "MYKUBE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// How often the TLS files are looked at
+    #[arg(long, env = "MYKUBE_TLS_RELOAD_INTERVAL", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub tls_reload_interval: Duration,
+    /// Also serve the published form of the first mykube (its codes are known to the relay)
+    #[arg(long, env = "MYKUBE_PLAIN_FORM")]
+    pub plain_form: bool,
+    /// Serve /metrics, /healthz and /readyz here, in plain HTTP
+    #[arg(long, env = "MYKUBE_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Believe X-Forwarded-For and PROXY headers from these networks only
+    #[arg(long, env = "MYKUBE_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxy: Vec<IpNet>,
+    /// Expect a PROXY protocol version 2 header on every connection
+    #[arg(long, env = "MYKUBE_PROXY_PROTOCOL", requires = "trusted_proxy")]
+    pub proxy_protocol: bool,
+    /// Admit WebSockets of browsers from this origin, like https://console.example.com
+    #[arg(long, env = "MYKUBE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<String>,
+    /// How long a code waits to be used
+    #[arg(long, env = "MYKUBE_CODE_TTL", value_name = "TIME", default_value = "120s", value_parser = duration)]
+    pub code_ttl: Duration,
+    /// How long a claimed code may take to connect
+    #[arg(long, env = "MYKUBE_PAIR_TICKET_TTL", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub pair_ticket_ttl: Duration,
+    /// How long a session ticket lives (it is renewed at half of this)
+    #[arg(long, env = "MYKUBE_TICKET_TTL", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub ticket_ttl: Duration,
+    /// How long one end of a session may wait here for the other
+    #[arg(long, env = "MYKUBE_SESSION_GRACE", value_name = "TIME", default_value = "4h", value_parser = duration)]
+    pub session_grace: Duration,
+    /// Sessions at once, in all
+    #[arg(long, env = "MYKUBE_MAX_SESSIONS", value_name = "N", default_value_t = 10_000)]
+    pub max_sessions: usize,
+    /// Sessions at once, an address (IPv4 /32, IPv6 /64)
+    #[arg(long, env = "MYKUBE_SESSIONS_PER_ADDRESS", value_name = "N", default_value_t = 256)]
+    pub sessions_per_address: usize,
+    /// Sessions that wait for their client, an address
+    #[arg(long, env = "MYKUBE_WAITING_PER_ADDRESS", value_name = "N", default_value_t = 16)]
+    pub waiting_per_address: usize,
+    /// Connections at once, in all
+    #[arg(long, env = "MYKUBE_MAX_CONNECTIONS", value_name = "N", default_value_t = 25_000)]
+    pub max_connections: usize,
+    /// Connections at once, an address (trusted proxies apart)
+    #[arg(long, env = "MYKUBE_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 1024)]
+    pub connections_per_address: usize,
+    /// Requests a minute an address on /api/sessions and /api/pair; 0 is no limit
+    #[arg(long, env = "MYKUBE_API_RATE", value_name = "N", default_value_t = 20)]
+    pub api_rate: u32,
+    /// Body of an API request
+    #[arg(long, env = "MYKUBE_BODY_LIMIT", value_name = "SIZE", default_value = "16KiB", value_parser = size)]
+    pub body_limit: usize,
+    /// A WebSocket frame
+    #[arg(long, env = "MYKUBE_FRAME_LIMIT", value_name = "SIZE", default_value = "64KiB", value_parser = size)]
+    pub frame_limit: usize,
+    /// A WebSocket message in the published form
+    #[arg(long, env = "MYKUBE_PLAIN_FRAME_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    pub plain_frame_limit: usize,
+    /// What one direction of a session may hold while its reader is slow
+    #[arg(long, env = "MYKUBE_BUFFER", value_name = "SIZE", default_value = "128KiB", value_parser = size)]
+    pub buffer: usize,
+    /// PROXY header and TLS handshake together
+    #[arg(long, env = "MYKUBE_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub handshake_timeout: Duration,
+    /// A request's headers, and its body
+    #[arg(long, env = "MYKUBE_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub header_timeout: Duration,
+    /// After a drain, ends come back at random moments within this time
+    #[arg(long, env = "MYKUBE_DRAIN_SPREAD", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub drain_spread: Duration,
+    /// How long a code of the published form waits
+    #[arg(long, env = "MYKUBE_PLAIN_TTL", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub plain_ttl: Duration,
+    /// Pair requests a code of the published form
+    #[arg(long, env = "MYKUBE_PLAIN_MAX_ATTEMPTS", value_name = "N", default_value_t = 5)]
+    pub plain_max_attempts: u32,
+}
+
+/// What a relay tells a script.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// It takes connections.
+    Listening {
+        /// What `--relay-url` takes: `http(s)://host:port`.
+        url: String,
+    },
+}
+
+/// Runs a relay until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// It cannot start.
+pub async fn run(args: RelayArgs, mut output: impl FnMut(Event)) -> Result<(), RelayError> {
+    let shutdown = signals().map_err(RelayError::Signals)?;
+    let relay = Relay::bind(args.into_config()?).await?;
+    info!(url = relay.url(), metrics = relay.metrics_addr().map(tracing::field::display), "listening");
+    output(Event::Listening { url: relay.url() });
+    relay.serve(shutdown).await;
+    Ok(())
+}
+
+impl RelayArgs {
+    /// The configuration these settings make.
+    ///
+    /// # Errors
+    /// No data directory is known.
+    pub fn into_config(self) -> Result<Config, RelayError> {
+        let data_dir = self.data_dir.or_else(default_data_dir).ok_or_else(|| {
+            RelayError::Usage("there is neither $XDG_STATE_HOME nor $HOME: say where with --data-dir".to_owned())
+        })?;
+        let tls = self.tls_cert.zip(self.tls_key);
+        Ok(Config {
+            listen: self.listen,
+            metrics_listen: self.metrics_listen,
+            data_dir,
+            tls: tls.map(|(cert, key)| TlsFiles { cert, key, reload_interval: self.tls_reload_interval }),
+            plain_form: self.plain_form,
+            trusted_proxies: self.trusted_proxy,
+            proxy_protocol: self.proxy_protocol,
+            allow_origins: self.allow_origin,
+            sessions: Limits {
+                code_ttl: self.code_ttl,
+                pair_ticket_ttl: self.pair_ticket_ttl,
+                ticket_ttl: self.ticket_ttl,
+                session_grace: self.session_grace,
+                sessions: self.max_sessions,
+                sessions_per_address: self.sessions_per_address,
+                waiting_per_address: self.waiting_per_address,
+                plain_ttl: self.plain_ttl,
+                plain_attempts: self.plain_max_attempts,
+            },
+            connections: self.max_connections,
+            connections_per_address: self.connections_per_address,
+            api_requests_per_minute: self.api_rate,
+            request_body_max: self.body_limit,
+            frame_max: self.frame_limit,
+            plain_frame_max: self.plain_frame_limit,
+            buffer: self.buffer,
+            handshake_timeout: self.handshake_timeout,
+            header_timeout: self.header_timeout,
+            drain_spread: self.drain_spread,
+        })
+    }
+}
+
+fn default_data_dir() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("mykube/relay"))
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+#[cfg(unix)]
+fn signals() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Resolves at Ctrl-C.
+#[cfg(not(unix))]
+fn signals() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}
+
+/// `500ms`, `90s`, `10m`, `4h`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let n: u64 = number.parse().map_err(|_| "a time is a number and ms, s, m or h, like 90s".to_owned())?;
+    let duration = match unit {
+        "ms" => Duration::from_millis(n),
+        "s" | "" => Duration::from_secs(n),
+        "m" => Duration::from_secs(n.saturating_mul(60)),
+        "h" => Duration::from_secs(n.saturating_mul(3600)),
+        _ => return Err("a time is a number and ms, s, m or h, like 90s".to_owned()),
+    };
+    let allowed = Duration::from_millis(1)..=Duration::from_secs(10 * 365 * 24 * 3600);
+    if allowed.contains(&duration) { Ok(duration) } else { Err("a time is between 1ms and ten years".to_owned()) }
+}
+
+/// `64KiB`, `16MiB`; a bare number is bytes.
+fn size(text: &str) -> Result<usize, String> {
+    let wrong = || "a size is a number and B, KiB or MiB, like 64KiB, and at least 1KiB".to_owned();
+    let (number, unit) = split(text);
+    let n: usize = number.parse().map_err(|_| wrong())?;
+    let factor = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        _ => return Err(wrong()),
+    };
+    n.checked_mul(factor).filter(|n| (1 << 10..=1 << 30).contains(n)).ok_or_else(wrong)
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(|_| address()).map_err(|_| "a network looks like 10.0.0.0/8".to_owned())
+}
+
+fn split(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        relay: RelayArgs,
+    }
+
+    #[test]
+    fn the_flags_defaults_are_the_configurations() {
+        let args = Cli::try_parse_from(["relay", "--data-dir", "/nowhere"]).unwrap().relay;
+        let mut config = Config::new("/nowhere");
+        config.listen.set_port(8000);
+        assert_eq!(format!("{:?}", args.into_config().unwrap()), format!("{config:?}"));
+    }
+
+    #[test]
+    fn values_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("4h"), Ok(Duration::from_secs(14_400)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(size("64KiB"), Ok(65_536));
+        for bad in ["", "h", "1d", "-1s", "0s", "99999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "64kb", "1", "2000MiB", "99999999999999999999"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(network("10.0.0.1"), Ok("10.0.0.1/32".parse().unwrap()));
+        assert!(network("10.0.0.0/33").is_err());
+    }
+
+    #[test]
+    fn events_are_one_json_object() {
+        let event = Event::Listening { url: "http://127.0.0.1:8000".to_owned() };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(json, r#"{"event":"listening","url":"http://127.0.0.1:8000"}"#);
+    }
+
+    #[test]
+    fn flags_that_need_each_other_say_so() {
+        for args in [["relay", "--tls-cert", "x"].as_slice(), &["relay", "--proxy-protocol"]] {
+            assert!(Cli::try_parse_from(args).is_err(), "{args:?}");
+        }
+    }
+}

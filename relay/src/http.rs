@@ -1,0 +1,338 @@
+//! The HTTP interface: sessions, pairing, health, and the way to a WebSocket.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use mykube_protocol::{
+    Role, SessionId, Ticket, VERSION,
+    http::{CreateSession, ErrorBody, PairAnswer, PairRequest, PlainCreated, PlainPaired, SessionCreated},
+    ticket::SUBPROTOCOL_PREFIX,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use sha1::{Digest as _, Sha1};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tracing::{debug, info};
+
+use crate::{
+    address::AddressKey,
+    hub::{Hub, lock, now},
+    metrics::PairResult,
+    registry::{CreateError, PlainError},
+    server::Connection,
+    stream::Stream,
+    ws::{self, Admission},
+};
+
+pub(crate) type Reply = Response<Full<Bytes>>;
+
+/// RFC 6455 section 1.3.
+const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// The subprotocol to offer beside a ticket's, so that the answer need not repeat the ticket.
+const SUBPROTOCOL: &str = "mykube.2";
+
+/// Answers one request on the main listener.
+pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: Request<Incoming>) -> Reply {
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let address = hub.proxies.client(connection.peer, forwarded);
+    let path = request.uri().path().to_owned();
+    let answer = match path.as_str() {
+        "/healthz" | "/readyz" | "/api/health" => health(&hub, &request),
+        "/api/sessions" | "/api/pair" if request.method() != Method::POST => {
+            Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "use POST"))
+        }
+        "/api/sessions" => match admit(&hub, address) {
+            Ok(()) => create(&hub, address, request).await,
+            Err(failure) => Err(failure),
+        },
+        "/api/pair" => match admit(&hub, address) {
+            Ok(()) => pair(&hub, address, request).await,
+            Err(failure) => {
+                hub.metrics.pair_attempt(PairResult::RateLimited);
+                Err(failure)
+            }
+        },
+        path => match socket_path(path) {
+            Some((role, session)) => upgrade(&hub, connection, address, role, session, request),
+            None => Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
+        },
+    };
+    answer.unwrap_or_else(Failure::into_reply)
+}
+
+/// Liveness, readiness and the published health call.
+pub(crate) fn health<B>(hub: &Hub, request: &Request<B>) -> Result<Reply, Failure> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "use GET"));
+    }
+    if request.uri().path() == "/readyz" && hub.is_draining() {
+        return Err(Failure::draining());
+    }
+    json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
+}
+
+async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Reply, Failure> {
+    let body: CreateSession = read(hub, request).await?;
+    match body.version {
+        Some(VERSION) => {}
+        None if hub.config.plain_form => {
+            let (session_id, code) = hub.with_registry(|r, now| r.handle_plain_create(now, &mut rand::rng()))?;
+            info!(session = %session_id, %address, "plain-form session created");
+            return json(StatusCode::OK, &PlainCreated { session_id, code });
+        }
+        None => return Err(Failure::only_version_2()),
+        Some(version) => {
+            let error = format!("this relay speaks version {VERSION}, not version {version}: use a matching mykube");
+            return Err(Failure::new(StatusCode::BAD_REQUEST, error));
+        }
+    }
+    let owner = AddressKey::from(address);
+    let created = hub.with_registry(|registry, now| registry.handle_create(now, owner, &mut rand::rng()))?;
+    let session_id = created.claims.session;
+    info!(session = %session_id, %address, "session created");
+    let expires_at = i64::try_from(created.expires_at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    let expires_at = expires_at.and_then(|at| at.format(&Rfc3339).ok()).ok_or_else(Failure::internal)?;
+    let ticket = hub.key.sign(&created.claims);
+    json(StatusCode::CREATED, &SessionCreated { session_id, nameplate: created.nameplate, ticket, expires_at })
+}
+
+async fn pair(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Reply, Failure> {
+    let body: PairRequest = read(hub, request).await?;
+    match (body.nameplate, body.code) {
+        (Some(nameplate), None) => {
+            let claim = hub.with_registry(|registry, now| registry.handle_claim(now, &nameplate, &mut rand::rng()));
+            let (attempt, claims) = claim.map_err(|error| {
+                hub.metrics.pair_attempt(PairResult::NotFound);
+                Failure::new(StatusCode::NOT_FOUND, error.to_string())
+            })?;
+            hub.metrics.pair_attempt(PairResult::Claimed);
+            info!(session = %claims.session, %address, "session claimed");
+            let ticket = hub.key.sign(&claims);
+            json(StatusCode::OK, &PairAnswer { session_id: claims.session, ticket, attempt })
+        }
+        (None, Some(code)) => {
+            let paired = hub.with_registry(|registry, now| {
+                let paired = if hub.config.plain_form {
+                    registry.handle_plain_pair(now, &code)
+                } else {
+                    Err(PlainError::NotFound)
+                };
+                if paired == Err(PlainError::NotFound) {
+                    registry.handle_old_code(&code);
+                }
+                paired
+            });
+            let session_id = paired.inspect_err(|_| hub.metrics.pair_attempt(PairResult::NotFound))?;
+            hub.metrics.pair_attempt(PairResult::Claimed);
+            info!(session = %session_id, %address, "plain-form session paired");
+            json(StatusCode::OK, &PlainPaired { session_id })
+        }
+        (None, None) if !hub.config.plain_form => Err(Failure::only_version_2()),
+        _ => Err(Failure::new(StatusCode::BAD_REQUEST, "the body must have a nameplate")),
+    }
+}
+
+fn upgrade(
+    hub: &Arc<Hub>,
+    connection: Arc<Connection>,
+    address: IpAddr,
+    role: Role,
+    session: SessionId,
+    mut request: Request<Incoming>,
+) -> Result<Reply, Failure> {
+    if hub.is_draining() {
+        return Err(Failure::draining());
+    }
+    let accept = accept_key(&request)?;
+    let headers = request.headers();
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let allowed = &hub.config.allow_origins;
+        if !origin.to_str().is_ok_and(|origin| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))) {
+            return Err(Failure::new(
+                StatusCode::FORBIDDEN,
+                "this origin is not allowed (--allow-origin on the relay)",
+            ));
+        }
+    }
+    let (ticket, protocol) = ticket(headers);
+    let plain = hub.config.plain_form && hub.with_registry(|registry, _| registry.is_plain(session));
+    let admission = if plain {
+        Admission::Plain(session, role)
+    } else {
+        let ticket = ticket.ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a ticket is needed"))?;
+        let claims = hub
+            .key
+            .verify(&ticket, now().unix)
+            .map_err(|error| Failure::new(StatusCode::UNAUTHORIZED, error.to_string()))?;
+        if claims.session != session || claims.role != role {
+            return Err(Failure::new(StatusCode::UNAUTHORIZED, "this ticket is for another session or end"));
+        }
+        Admission::Ticket(claims)
+    };
+    debug!(%session, %role, %address, "upgrade");
+    let upgraded = hyper::upgrade::on(&mut request);
+    let shared = hub.clone();
+    hub.tasks.spawn(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return };
+        ws::serve(shared, parts.io.into_inner(), &parts.read_buf, admission, address.into()).await;
+        drop(connection);
+    });
+    let mut reply = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header("sec-websocket-accept", accept);
+    if let Some(protocol) = protocol {
+        reply = reply.header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    reply.body(Full::default()).map_err(|_| Failure::internal())
+}
+
+/// RFC 6455 section 4.2: the answer to the key, if this is an opening handshake.
+fn accept_key<B>(request: &Request<B>) -> Result<String, Failure> {
+    let has = |name, wanted: &str| {
+        let values = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    };
+    let is_upgrade = request.method() == Method::GET
+        && request.version() == http::Version::HTTP_11
+        && has(header::UPGRADE, "websocket")
+        && has(header::CONNECTION, "upgrade");
+    if !is_upgrade {
+        return Err(Failure::new(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket address"));
+    }
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(Failure::new(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is needed"));
+    }
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    if BASE64.decode(key).map_or(0, |key| key.len()) != 16 {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "the WebSocket key is not 16 bytes"));
+    }
+    Ok(BASE64.encode(&Sha1::new().chain_update(key).chain_update(WEBSOCKET_GUID).finalize()))
+}
+
+/// The ticket, and the subprotocol the answer has to name where one was offered.
+fn ticket(headers: &HeaderMap) -> (Option<Ticket>, Option<http::HeaderValue>) {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = bearer.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().parse().ok())?
+    });
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let offered: Vec<&str> = offered.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let carrier = offered.iter().find(|protocol| protocol.starts_with(SUBPROTOCOL_PREFIX));
+    let carried = carrier.and_then(|protocol| protocol[SUBPROTOCOL_PREFIX.len()..].parse().ok());
+    let answer = offered.iter().find(|protocol| **protocol == SUBPROTOCOL).or(carrier);
+    let answer = answer.and_then(|protocol| {
+        let mut value = http::HeaderValue::from_str(protocol).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    });
+    (bearer.or(carried), answer)
+}
+
+fn socket_path(path: &str) -> Option<(Role, SessionId)> {
+    let (role, session) = path.strip_prefix("/ws/")?.split_once('/')?;
+    let role = [Role::Agent, Role::Client].into_iter().find(|known| known.as_str() == role)?;
+    Some((role, session.parse().ok()?))
+}
+
+/// Counts a request to the API.
+fn admit(hub: &Hub, address: IpAddr) -> Result<(), Failure> {
+    if hub.is_draining() {
+        return Err(Failure::draining());
+    }
+    lock(&hub.quota).handle_request(now().mono, address.into()).map_err(|wait| Failure {
+        retry_after: Some(wait.as_secs() + 1),
+        ..Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many requests")
+    })
+}
+
+/// Reads a JSON body within the limits of size and time.
+async fn read<T: DeserializeOwned>(hub: &Hub, request: Request<Incoming>) -> Result<T, Failure> {
+    let body = Limited::new(request.into_body(), hub.config.request_body_max).collect();
+    let body = tokio::time::timeout(hub.config.header_timeout, body)
+        .await
+        .map_err(|_| Failure::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
+        .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+            None => Failure::new(StatusCode::BAD_REQUEST, "the body cannot be read"),
+        })?;
+    // What serde says may quote the body, and the body may hold a code.
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the body is not the JSON object this call takes"))
+}
+
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Result<Reply, Failure> {
+    let body = serde_json::to_vec(body).map_err(|_| Failure::internal())?;
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CACHE_CONTROL, "no-store")
+        .body(Full::from(body))
+        .map_err(|_| Failure::internal())
+}
+
+/// An answer that is an error: `{"error": "..."}`.
+pub(crate) struct Failure {
+    status: StatusCode,
+    error: String,
+    retry_after: Option<u64>,
+}
+
+impl Failure {
+    pub(crate) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, error: error.into(), retry_after: None }
+    }
+
+    fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the relay could not make its answer")
+    }
+
+    fn only_version_2() -> Self {
+        let error = "this relay speaks version 2 only: use a mykube of version 2, or start the relay with --plain-form";
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    fn draining() -> Self {
+        let failure = Self::new(StatusCode::SERVICE_UNAVAILABLE, "this relay is going away: try again in a moment");
+        Self { retry_after: Some(1), ..failure }
+    }
+
+    pub(crate) fn into_reply(self) -> Reply {
+        let mut reply = json(self.status, &ErrorBody { error: self.error }).unwrap_or_else(|_| Response::default());
+        *reply.status_mut() = self.status;
+        if let Some(seconds) = self.retry_after {
+            reply.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        reply
+    }
+}
+
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Self {
+        let status = match error {
+            CreateError::Address => StatusCode::TOO_MANY_REQUESTS,
+            CreateError::Full => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self { retry_after: Some(30), ..Self::new(status, error.to_string()) }
+    }
+}
+
+impl From<PlainError> for Failure {
+    fn from(error: PlainError) -> Self {
+        let status = match error {
+            PlainError::Invalid => StatusCode::BAD_REQUEST,
+            PlainError::NotFound => StatusCode::NOT_FOUND,
+            PlainError::AlreadyPaired => StatusCode::CONFLICT,
+            PlainError::Expired => StatusCode::GONE,
+            PlainError::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+        };
+        Self::new(status, error.to_string())
+    }
+}

@@ -1,0 +1,182 @@
+//! Where the registry meets sockets: its answers become frames, closes and links, in their order, under one lock.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mykube_protocol::{FromAgent, FromRelay, close};
+use rand::RngExt as _;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Config,
+    address::{AddressKey, TrustedProxies},
+    metrics::Metrics,
+    quota::RequestQuota,
+    registry::{Action, Now, Refusal, Registry, SocketId},
+    ticket::TicketKey,
+    ws::{Admission, Outlet},
+};
+
+/// How often time is looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What all connections of a relay share.
+pub(crate) struct Hub {
+    pub(crate) config: Config,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) key: TicketKey,
+    pub(crate) quota: Mutex<RequestQuota>,
+    /// WebSockets and connections that are still served.
+    pub(crate) tasks: TaskTracker,
+    /// Connections end.
+    pub(crate) stop: CancellationToken,
+    draining: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    registry: Registry,
+    sockets: HashMap<SocketId, Arc<Outlet>>,
+}
+
+impl Hub {
+    pub(crate) fn new(config: Config, key: TicketKey) -> Self {
+        Self {
+            proxies: TrustedProxies::new(config.trusted_proxies.clone()),
+            metrics: Arc::default(),
+            key,
+            quota: Mutex::new(RequestQuota::new(config.api_requests_per_minute)),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+            state: Mutex::new(State { registry: Registry::new(config.sessions.clone()), sockets: HashMap::new() }),
+            config,
+        }
+    }
+
+    /// Asks the registry, and does what it says.
+    pub(crate) fn with_registry<T>(&self, ask: impl FnOnce(&mut Registry, Now) -> T) -> T {
+        let mut state = lock(&self.state);
+        let answer = ask(&mut state.registry, now());
+        self.act(&mut state);
+        answer
+    }
+
+    /// A socket opens.
+    pub(crate) fn join(
+        &self,
+        admission: &Admission,
+        owner: AddressKey,
+        outlet: &Arc<Outlet>,
+    ) -> Result<SocketId, Refusal> {
+        let mut state = lock(&self.state);
+        if self.is_draining() {
+            return Err((close::RESTART, "this relay is going away"));
+        }
+        let joined = match admission {
+            Admission::Ticket(claims) => state.registry.handle_join(now(), claims, owner),
+            Admission::Plain(session, role) => state.registry.handle_plain_join(now(), *session, *role),
+        };
+        if let Ok(socket) = joined {
+            state.sockets.insert(socket, outlet.clone());
+        }
+        self.act(&mut state);
+        joined
+    }
+
+    /// A socket ended.
+    pub(crate) fn leave(&self, socket: SocketId, clean: bool) {
+        let mut state = lock(&self.state);
+        state.registry.handle_leave(now(), socket, clean);
+        self.act(&mut state);
+        state.sockets.remove(&socket);
+    }
+
+    /// The agent said something to the relay.
+    pub(crate) fn text(&self, socket: SocketId, text: FromAgent) {
+        self.with_registry(|registry, now| registry.handle_text(now, socket, text));
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Admits nobody from now on, and sends everybody away, to come back at different moments.
+    pub(crate) fn drain(&self) {
+        let state = lock(&self.state);
+        self.draining.store(true, Ordering::Relaxed);
+        let spread = u64::try_from(self.config.drain_spread.as_millis()).unwrap_or(u64::MAX);
+        for outlet in state.sockets.values() {
+            let delay = rand::rng().random_range(0..=spread);
+            outlet.close(close::RESTART, format!("retry-after={delay}"));
+        }
+    }
+
+    /// Lets time pass for the registry and the quotas.
+    pub(crate) async fn keep_time(&self) {
+        let mut ticks = tokio::time::interval(TICK);
+        let mut count = 0u32;
+        loop {
+            ticks.tick().await;
+            self.with_registry(|registry, now| registry.handle_tick(now));
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(120) {
+                lock(&self.quota).handle_tick(now().mono);
+            }
+        }
+    }
+
+    fn act(&self, state: &mut State) {
+        let State { registry, sockets } = state;
+        while let Some(action) = registry.poll_action() {
+            match action {
+                Action::Send(socket, text) => post(sockets, socket, text.to_string()),
+                Action::SendPaired(socket) => post(sockets, socket, "paired".to_owned()),
+                Action::SendTicket(socket, claims) => {
+                    post(sockets, socket, FromRelay::Ticket(self.key.sign(&claims)).to_string());
+                }
+                Action::Close(socket, code, reason) => {
+                    if let Some(outlet) = sockets.get(&socket) {
+                        outlet.set_peer(None);
+                        outlet.close(code, reason);
+                    }
+                }
+                Action::Link(one, other) => {
+                    if let (Some(one), Some(other)) = (sockets.get(&one), sockets.get(&other)) {
+                        one.set_peer(Some(other.clone()));
+                        other.set_peer(Some(one.clone()));
+                    }
+                }
+                Action::Unlink(socket) => {
+                    if let Some(outlet) = sockets.get(&socket) {
+                        outlet.set_peer(None);
+                    }
+                }
+                Action::Count(count) => self.metrics.count(count),
+            }
+        }
+    }
+}
+
+fn post(sockets: &HashMap<SocketId, Arc<Outlet>>, socket: SocketId, text: String) {
+    if let Some(outlet) = sockets.get(&socket) {
+        outlet.post(text);
+    }
+}
+
+/// Both clocks.
+pub(crate) fn now() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Now { mono: tokio::time::Instant::now().into_std(), unix }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,29 @@
+//! The relay: joins two WebSockets it cannot read.
+//!
+//! A connection passes [`server`] (accept, PROXY header, TLS) to `http` (the API, tickets, the upgrade) to `ws` (whole
+//! frames from one socket to the other). Who may do what is decided in [`registry`], a state machine without I/O;
+//! `hub` is the one place where it meets sockets. Nothing here depends on the end-to-end channel.
+
+mod address;
+pub mod cli;
+mod config;
+mod http;
+mod hub;
+pub mod logs;
+mod metrics;
+mod proxy;
+mod quota;
+mod registry;
+mod server;
+mod stream;
+mod ticket;
+mod tls;
+mod ws;
+
+pub use cli::{Event, RelayArgs, run};
+pub use config::{Config, TlsFiles};
+pub use ipnet::IpNet;
+pub use registry::Limits;
+pub use server::{Relay, RelayError};
+pub use ticket::KeyError;
+pub use tls::TlsError;

@@ -1,0 +1,63 @@
+//! `mykube-relay`: the relay alone, for a server that runs nothing else of mykube.
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Parser;
+use mykube_relay::{
+    Event, RelayArgs,
+    logs::{self, LogFormat},
+};
+
+/// mykube's public relay: joins two sockets it cannot read.
+#[derive(Parser)]
+#[command(version, after_help = "Example:\n  mykube-relay --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem")]
+struct Cli {
+    #[command(flatten)]
+    relay: RelayArgs,
+    /// What standard output is for: a person, or one JSON object a line
+    #[arg(long, env = "MYKUBE_OUTPUT", value_enum, default_value = "text")]
+    output: Output,
+    /// The form of the log lines on standard error
+    #[arg(long, env = "MYKUBE_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Log more (repeat for more still)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Log less
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    quiet: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logs::init(cli.log_format, i16::from(cli.verbose) - i16::from(cli.quiet));
+    let ran = mykube_relay::run(cli.relay, |event| announce(&event, cli.output)).await;
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mykube-relay: {error}");
+            ExitCode::from(if matches!(error, mykube_relay::RelayError::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+/// A reader that went away is no reason to stop.
+fn announce(event: &Event, output: Output) {
+    match (output, event) {
+        (Output::Json, event) => {
+            if let Ok(line) = serde_json::to_string(event) {
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
+        }
+        (Output::Text, Event::Listening { url }) => {
+            let _ = writeln!(std::io::stderr(), "The relay listens. Use it with --relay-url {url}");
+        }
+    }
+}

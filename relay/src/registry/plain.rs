@@ -1,0 +1,159 @@
+//! The published form: eight digits drawn by the relay, two sockets, no tickets. A namespace of its own.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use mykube_protocol::{Role, SessionId};
+use rand::{CryptoRng, RngExt as _};
+
+use super::SocketId;
+
+const DIGITS: usize = 8;
+const TRIES: usize = 1000;
+
+/// Why a plain-form pair request fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PlainError {
+    /// Not eight digits.
+    #[error("invalid code")]
+    Invalid,
+    /// No such code.
+    #[error("session not found")]
+    NotFound,
+    /// Paired by somebody already.
+    #[error("session already paired")]
+    AlreadyPaired,
+    /// Its time is over.
+    #[error("session expired")]
+    Expired,
+    /// Tried too often.
+    #[error("max pair attempts exceeded")]
+    TooManyAttempts,
+}
+
+/// Plain-form sessions by code.
+#[derive(Debug, Default)]
+pub(super) struct Plain {
+    codes: BTreeMap<String, SessionId>,
+    sessions: HashMap<SessionId, Session>,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    code: String,
+    expires: Instant,
+    forget: Instant,
+    attempts: u32,
+    paired: bool,
+    pub(super) agent: Option<SocketId>,
+    pub(super) client: Option<SocketId>,
+}
+
+impl Session {
+    pub(super) fn slot(&mut self, role: Role) -> &mut Option<SocketId> {
+        match role {
+            Role::Agent => &mut self.agent,
+            Role::Client => &mut self.client,
+        }
+    }
+
+    pub(super) fn is_open_to(&self, role: Role, now: Instant) -> bool {
+        self.paired || (role == Role::Agent && now < self.expires)
+    }
+}
+
+impl Plain {
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether these digits are a prefix of a code in use.
+    pub(super) fn has_prefix(&self, digits: &str) -> bool {
+        self.codes.range(digits.to_owned()..).next().is_some_and(|(code, _)| code.starts_with(digits))
+    }
+
+    pub(super) fn create(
+        &mut self,
+        now: Instant,
+        ttl: Duration,
+        rng: &mut impl CryptoRng,
+        blocked: impl Fn(&str) -> bool,
+    ) -> Option<(SessionId, String)> {
+        let free = |code: &String| !self.codes.contains_key(code) && !blocked(code);
+        let code = (0..TRIES).map(|_| format!("{:0DIGITS$}", rng.random_range(0..10u32.pow(8)))).find(free)?;
+        let id = SessionId::random(rng);
+        self.codes.insert(code.clone(), id);
+        let session = Session {
+            code: code.clone(),
+            expires: now + ttl,
+            forget: now + 2 * ttl,
+            attempts: 0,
+            paired: false,
+            agent: None,
+            client: None,
+        };
+        self.sessions.insert(id, session);
+        Some((id, code))
+    }
+
+    pub(super) fn pair(&mut self, now: Instant, code: &str, attempts_max: u32) -> Result<SessionId, PlainError> {
+        let code = digits(code).ok_or(PlainError::Invalid)?;
+        let id = *self.codes.get(&code).ok_or(PlainError::NotFound)?;
+        let session = self.sessions.get_mut(&id).ok_or(PlainError::NotFound)?;
+        if now >= session.expires {
+            return Err(PlainError::Expired);
+        }
+        if session.attempts >= attempts_max {
+            return Err(PlainError::TooManyAttempts);
+        }
+        session.attempts += 1;
+        if session.paired {
+            return Err(PlainError::AlreadyPaired);
+        }
+        session.paired = true;
+        Ok(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id)
+    }
+
+    pub(super) fn contains(&self, id: SessionId) -> bool {
+        self.sessions.contains_key(&id)
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.codes.remove(&session.code);
+        }
+    }
+
+    /// Forgets what is long expired, and gives the agents still waiting for a client that will not come.
+    pub(super) fn tick(&mut self, now: Instant) -> Vec<(SessionId, Vec<SocketId>)> {
+        let unused = |s: &Session| !s.paired || (s.agent.is_none() && s.client.is_none());
+        let mut over = Vec::new();
+        self.sessions.retain(|&id, session| {
+            if !unused(session) || now < session.expires {
+                return true;
+            }
+            let sockets: Vec<_> = session.agent.take().into_iter().chain(session.client.take()).collect();
+            if !sockets.is_empty() {
+                over.push((id, sockets));
+            }
+            if now < session.forget {
+                return true;
+            }
+            self.codes.remove(&session.code);
+            false
+        });
+        over
+    }
+}
+
+/// The eight digits of a code, with forgiven separators.
+pub(super) fn digits(code: &str) -> Option<String> {
+    let digits: String = code.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
+    (digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)
+}

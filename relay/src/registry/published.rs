@@ -1,0 +1,99 @@
+//! The published form's calls, and what an old client may have given away to a version 2 session.
+
+use mykube_protocol::{Nameplate, Role, SessionId, close, limits::NAMEPLATE_MIN_DIGITS};
+use rand::CryptoRng;
+
+use super::{Action, CreateError, Now, PlainError, Refusal, Registry, SocketId, plain};
+
+impl Registry {
+    /// Plain form: a session and its whole code.
+    ///
+    /// # Errors
+    /// The relay is full.
+    pub(crate) fn handle_plain_create(
+        &mut self,
+        now: Now,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(SessionId, String), CreateError> {
+        if self.sessions.len() + self.plain.len() >= self.limits.sessions {
+            return Err(CreateError::Full);
+        }
+        let nameplates = &self.nameplates;
+        self.plain
+            .create(now.mono, self.limits.plain_ttl, rng, |code| nameplates.is_prefixed(code))
+            .ok_or(CreateError::Full)
+    }
+
+    /// Plain form: a client shows the whole code.
+    ///
+    /// # Errors
+    /// As published.
+    pub(crate) fn handle_plain_pair(&mut self, now: Now, code: &str) -> Result<SessionId, PlainError> {
+        self.plain.pair(now.mono, code, self.limits.plain_attempts)
+    }
+
+    /// Whether this is a plain-form session.
+    pub(crate) fn is_plain(&self, id: SessionId) -> bool {
+        self.plain.contains(id)
+    }
+
+    /// Plain form: a socket opens.
+    ///
+    /// # Errors
+    /// 4403 not paired, 4409 connected already.
+    pub(crate) fn handle_plain_join(&mut self, now: Now, id: SessionId, role: Role) -> Result<SocketId, Refusal> {
+        let session = self
+            .plain
+            .get_mut(id)
+            .filter(|session| session.is_open_to(role, now.mono))
+            .ok_or((close::NOT_PAIRED, "not paired"))?;
+        let slot = session.slot(role);
+        if slot.is_some() {
+            return Err((close::ALREADY_CONNECTED, "already connected"));
+        }
+        self.next_socket += 1;
+        let socket = SocketId(self.next_socket);
+        *slot = Some(socket);
+        self.sockets.insert(socket, (id, role));
+        if let (Some(agent), Some(client)) = (session.agent, session.client) {
+            self.actions.push_back(Action::Link(agent, client));
+            self.actions.push_back(Action::SendPaired(agent));
+        }
+        Ok(socket)
+    }
+
+    /// `{"code"}` from an old client that no plain-form session has: it may just have disclosed a version 2 secret.
+    pub(crate) fn handle_old_code(&mut self, code: &str) {
+        let Some(digits) = plain::digits(code) else { return };
+        let Ok(nameplate) = digits[..NAMEPLATE_MIN_DIGITS].parse::<Nameplate>() else { return };
+        if let Some(id) = self.nameplates.get(&nameplate) {
+            self.end(id, close::UPGRADE, "mykube 2 clients only");
+        }
+    }
+
+    /// Without its other half a plain-form session is over: it cannot be taken up again.
+    pub(super) fn leave_plain(&mut self, id: SessionId, role: Role) {
+        let Some(session) = self.plain.get_mut(id) else { return };
+        *session.slot(role) = None;
+        let Some(peer) = *session.slot(role.peer()) else { return self.forget_plain_client(id, role) };
+        self.sockets.remove(&peer);
+        self.plain.remove(id);
+        self.actions.push_back(Action::Close(peer, 1000, "the other end is gone"));
+    }
+
+    /// An agent that waits alone may come back until its code expires; a paired session nobody holds is over.
+    fn forget_plain_client(&mut self, id: SessionId, role: Role) {
+        if role == Role::Client {
+            self.plain.remove(id);
+        }
+    }
+
+    pub(super) fn tick_plain(&mut self, now: Now) {
+        for (_, sockets) in self.plain.tick(now.mono) {
+            for socket in sockets {
+                self.sockets.remove(&socket);
+                self.actions.push_back(Action::Close(socket, close::NOT_PAIRED, "session expired"));
+            }
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! The registry on a virtual clock.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rand::{SeedableRng as _, rngs::StdRng};
+
+use super::*;
+
+struct World {
+    registry: Registry,
+    rng: StdRng,
+    now: Now,
+}
+
+impl World {
+    fn new(adjust: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::default();
+        adjust(&mut limits);
+        let now = Now { mono: Instant::now(), unix: 1_700_000_000 };
+        Self { registry: Registry::new(limits), rng: StdRng::seed_from_u64(7), now }
+    }
+
+    /// The same clock, an empty registry: a relay that was started again.
+    fn restart(&mut self) {
+        self.registry = Registry::new(self.registry.limits.clone());
+    }
+
+    fn pass(&mut self, seconds: u64) -> Vec<Action> {
+        self.now.mono += Duration::from_secs(seconds);
+        self.now.unix += seconds;
+        self.registry.handle_tick(self.now);
+        self.actions()
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.registry.poll_action())
+            .filter(|action| !matches!(action, Action::Count(_)))
+            .collect()
+    }
+
+    fn create(&mut self) -> Created {
+        self.registry.handle_create(self.now, address(1), &mut self.rng).unwrap()
+    }
+
+    fn claim(&mut self, nameplate: &Nameplate) -> (Attempt, Claims) {
+        self.registry.handle_claim(self.now, nameplate.as_str(), &mut self.rng).unwrap()
+    }
+
+    fn is_waiting(&mut self, nameplate: &Nameplate) -> bool {
+        self.registry.handle_claim(self.now, nameplate.as_str(), &mut self.rng).is_ok()
+    }
+
+    fn join(&mut self, claims: &Claims) -> Result<SocketId, u16> {
+        self.registry.handle_join(self.now, claims, address(1)).map_err(|(code, _)| code)
+    }
+
+    /// A session with both sockets, before anything was confirmed.
+    fn meet(&mut self) -> Meeting {
+        let created = self.create();
+        let agent = self.join(&created.claims).unwrap();
+        let (attempt, claims) = self.claim(&created.nameplate);
+        let client = self.join(&claims).unwrap();
+        let here = FromRelay::PeerHere(Peer::Attempt(attempt));
+        let expected = [Action::Link(agent, client), Action::Send(client, here.clone()), Action::Send(agent, here)];
+        assert_eq!(self.actions(), expected);
+        Meeting { created, agent, attempt, claims, client }
+    }
+
+    /// A confirmed session, and the tickets both ends got.
+    fn paired(&mut self) -> (Meeting, Claims, Claims) {
+        let meeting = self.meet();
+        self.registry.handle_text(self.now, meeting.agent, FromAgent::Paired(meeting.attempt));
+        let (client, agent) = match self.actions().as_slice() {
+            [Action::SendTicket(first, client), Action::SendTicket(second, agent)] => {
+                assert_eq!((*first, *second), (meeting.client, meeting.agent), "the client's comes first");
+                (client.clone(), agent.clone())
+            }
+            other => panic!("{other:?}"),
+        };
+        (meeting, client, agent)
+    }
+}
+
+struct Meeting {
+    created: Created,
+    agent: SocketId,
+    attempt: Attempt,
+    claims: Claims,
+    client: SocketId,
+}
+
+fn address(n: u32) -> AddressKey {
+    IpAddr::V4(Ipv4Addr::from_bits(n)).into()
+}
+
+fn closed(actions: &[Action], socket: SocketId) -> Option<u16> {
+    actions.iter().find_map(|action| match action {
+        Action::Close(of, code, _) if *of == socket => Some(*code),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_claim_does_not_consume_a_nameplate_and_a_pairing_does() {
+    let mut world = World::new(|_| {});
+    let meeting = world.meet();
+    assert!(world.is_waiting(&meeting.created.nameplate));
+    world.registry.handle_text(world.now, meeting.agent, FromAgent::Paired(meeting.attempt));
+    assert!(!world.is_waiting(&meeting.created.nameplate));
+    assert_eq!(world.registry.counts(), Counts { waiting: 0, paired: 1, plain: 0 });
+}
+
+#[test]
+fn session_tickets_carry_no_nameplate_and_admit_again() {
+    let mut world = World::new(|_| {});
+    let (meeting, client, agent) = world.paired();
+    for claims in [&client, &agent] {
+        assert_eq!((claims.class, &claims.nameplate), (Class::Session, &None));
+        assert_eq!(claims.expires_at, world.now.unix + 24 * 3600);
+    }
+    world.pass(5);
+    let second = world.join(&client).unwrap();
+    let actions = world.actions();
+    assert_eq!(closed(&actions, meeting.client), Some(close::REPLACED));
+    assert!(actions.contains(&Action::Link(meeting.agent, second)));
+    assert!(actions.contains(&Action::Send(meeting.agent, FromRelay::PeerHere(Peer::Session))));
+}
+
+#[test]
+fn the_confirmed_attempts_ticket_counts_as_session_class_and_no_others_do() {
+    let mut world = World::new(|_| {});
+    let meeting = world.meet();
+    let (_, other) = world.claim(&meeting.created.nameplate);
+    world.registry.handle_text(world.now, meeting.agent, FromAgent::Paired(meeting.attempt));
+    world.actions();
+    assert_eq!(world.join(&other), Err(close::NO_SESSION));
+    let again = world.join(&meeting.claims).unwrap();
+    let actions = world.actions();
+    assert_eq!(closed(&actions, meeting.client), Some(close::REPLACED));
+    assert!(actions.iter().any(|action| matches!(action, Action::SendTicket(to, _) if *to == again)));
+}
+
+#[test]
+fn paired_for_an_attempt_that_is_not_live_is_ignored() {
+    let mut world = World::new(|_| {});
+    let meeting = world.meet();
+    let (_, newer) = world.claim(&meeting.created.nameplate);
+    let newer = world.join(&newer).unwrap();
+    assert_eq!(closed(&world.actions(), meeting.client), Some(close::REPLACED));
+    for text in [FromAgent::Paired(meeting.attempt), FromAgent::Refused(meeting.attempt)] {
+        world.registry.handle_text(world.now, meeting.agent, text);
+        assert_eq!(world.actions(), []);
+    }
+    world.registry.handle_text(world.now, newer, FromAgent::Burned);
+    assert_eq!(world.actions(), [], "a client's word is not the agent's");
+    assert!(world.is_waiting(&meeting.created.nameplate));
+}
+
+#[test]
+fn a_refused_client_is_closed_and_may_claim_again() {
+    let mut world = World::new(|_| {});
+    let meeting = world.meet();
+    world.registry.handle_text(world.now, meeting.agent, FromAgent::Refused(meeting.attempt));
+    let actions = world.actions();
+    assert_eq!(closed(&actions, meeting.client), Some(close::REFUSED));
+    assert_eq!(closed(&actions, meeting.agent), None);
+    let (_, claims) = world.claim(&meeting.created.nameplate);
+    let client = world.join(&claims).unwrap();
+    assert!(world.actions().contains(&Action::Link(meeting.agent, client)));
+}
+
+#[test]
+fn a_burned_code_is_gone() {
+    let mut world = World::new(|_| {});
+    let meeting = world.meet();
+    let (_, other) = world.claim(&meeting.created.nameplate);
+    world.registry.handle_text(world.now, meeting.agent, FromAgent::Burned);
+    assert_eq!(closed(&world.actions(), meeting.client), Some(close::REFUSED));
+    assert!(!world.is_waiting(&meeting.created.nameplate));
+    assert_eq!(world.join(&other), Err(close::NO_SESSION));
+    world.registry.handle_leave(world.now, meeting.agent, false);
+    assert!(world.registry.sessions.is_empty() && world.registry.owners.is_empty());
+}
+
+#[test]
+fn a_socket_is_replaced_at_most_once_a_second() {
+    let mut world = World::new(|_| {});
+    let (_, client, _) = world.paired();
+    world.join(&client).unwrap();
+    assert_eq!(world.join(&client), Err(close::TOO_MANY));
+    world.pass(1);
+    assert!(world.join(&client).is_ok());
+}
+
+#[test]
+fn a_code_expires_after_its_time_and_the_agent_is_told() {
+    let mut world = World::new(|_| {});
+    let created = world.create();
+    assert_eq!(created.expires_at, world.now.unix + 120);
+    let agent = world.join(&created.claims).unwrap();
+    world.pass(119);
+    assert!(world.is_waiting(&created.nameplate));
+    assert_eq!(world.pass(1), []);
+    assert!(!world.is_waiting(&created.nameplate));
+    assert_eq!(closed(&world.pass(15), agent), Some(close::EXPIRED));
+    assert!(world.registry.sessions.is_empty() && world.registry.deadlines.is_empty());
+    assert_eq!(world.registry.counts(), Counts::default());
+}
+
+#[test]
+fn a_pairing_that_began_in_time_may_be_confirmed_after_it() {
+    let mut world = World::new(|_| {});
+    let created = world.create();
+    let agent = world.join(&created.claims).unwrap();
+    world.pass(119);
+    let (attempt, claims) = world.claim(&created.nameplate);
+    world.join(&claims).unwrap();
+    world.pass(5);
+    world.registry.handle_text(world.now, agent, FromAgent::Paired(attempt));
+    world.pass(60);
+    assert_eq!(world.registry.counts().paired, 1);
+}
+
+#[test]
+fn a_session_without_its_agent_does_not_wait_long() {
+    let mut world = World::new(|_| {});
+    let (never, gone, goodbye) = (world.create(), world.create(), world.create());
+    let lost = world.join(&gone.claims).unwrap();
+    world.registry.handle_leave(world.now, lost, false);
+    let left = world.join(&goodbye.claims).unwrap();
+    world.registry.handle_leave(world.now, left, true);
+    assert!(!world.is_waiting(&goodbye.nameplate), "the agent said goodbye");
+    world.pass(29);
+    assert!(world.is_waiting(&never.nameplate) && world.is_waiting(&gone.nameplate));
+    world.pass(1);
+    assert!(world.registry.sessions.is_empty());
+}
+
+#[test]
+fn the_peer_is_told_who_is_gone() {
+    let mut world = World::new(|_| {});
+    let meeting = world.meet();
+    world.registry.handle_leave(world.now, meeting.client, true);
+    let gone = FromRelay::PeerGone(Peer::Attempt(meeting.attempt));
+    assert!(world.actions().contains(&Action::Send(meeting.agent, gone)));
+
+    let (meeting, ..) = world.paired();
+    world.registry.handle_leave(world.now, meeting.agent, false);
+    assert!(world.actions().contains(&Action::Send(meeting.client, FromRelay::PeerGone(Peer::Session))));
+}
+
+#[test]
+fn one_end_waits_for_the_other_for_a_while() {
+    let mut world = World::new(|limits| limits.session_grace = Duration::from_secs(100));
+    let (meeting, _, agent) = world.paired();
+    world.registry.handle_leave(world.now, meeting.agent, false);
+    world.actions();
+    world.pass(99);
+    let back = world.join(&agent).unwrap();
+    world.actions();
+    assert_eq!(closed(&world.pass(50), meeting.client), None);
+    world.registry.handle_leave(world.now, back, false);
+    assert_eq!(closed(&world.pass(100), meeting.client), Some(close::EXPIRED));
+    assert!(world.registry.sessions.is_empty());
+}
+
+#[test]
+fn nothing_is_kept_of_a_session_whose_ends_are_both_gone() {
+    let mut world = World::new(|_| {});
+    let (meeting, client, agent) = world.paired();
+    world.registry.handle_leave(world.now, meeting.agent, false);
+    world.registry.handle_leave(world.now, meeting.client, false);
+    assert!(world.registry.sessions.is_empty() && world.registry.sockets.is_empty());
+    assert!(world.registry.owners.is_empty() && world.registry.deadlines.is_empty());
+    world.actions();
+    world.join(&client).unwrap();
+    world.join(&agent).unwrap();
+    assert!(world.actions().iter().any(|action| matches!(action, Action::Link(..))));
+}
+
+#[test]
+fn tickets_are_renewed_in_band() {
+    let mut world = World::new(|limits| limits.ticket_ttl = Duration::from_secs(1000));
+    let (meeting, ..) = world.paired();
+    assert_eq!(world.pass(499), []);
+    let actions = world.pass(1);
+    for socket in [meeting.client, meeting.agent] {
+        let fresh = |claims: &Claims| claims.expires_at == world.now.unix + 1000;
+        assert!(actions.iter().any(|a| matches!(a, Action::SendTicket(to, claims) if *to == socket && fresh(claims))));
+    }
+    assert_eq!(world.pass(500).len(), 2);
+}
+
+#[test]
+fn a_restarted_relay_takes_a_waiting_nameplate_up_again() {
+    let mut world = World::new(|_| {});
+    let created = world.create();
+    world.join(&created.claims).unwrap();
+    world.pass(20);
+    world.restart();
+    let agent = world.join(&created.claims).unwrap();
+    assert!(world.is_waiting(&created.nameplate));
+    let (attempt, claims) = world.claim(&created.nameplate);
+    assert_eq!(claims.session, created.claims.session);
+    world.join(&claims).unwrap();
+    assert!(world.actions().contains(&Action::Send(agent, FromRelay::PeerHere(Peer::Attempt(attempt)))));
+    assert_eq!(world.pass(99), [], "the code's time goes on where it was");
+    world.pass(1);
+    assert!(!world.is_waiting(&created.nameplate));
+}
+
+#[test]
+fn a_nameplate_taken_meanwhile_needs_a_new_code() {
+    let mut world = World::new(|_| {});
+    let created = world.create();
+    world.restart();
+    let thief = SessionId::from_bytes([1; 16]);
+    world.registry.nameplates.take(created.nameplate.clone(), thief);
+    assert_eq!(world.join(&created.claims), Err(close::NO_SESSION));
+    assert!(world.registry.sessions.is_empty());
+}
+
+#[test]
+fn an_expired_code_is_not_taken_up_again() {
+    let mut world = World::new(|_| {});
+    let created = world.create();
+    world.pass(125);
+    assert_eq!(world.join(&created.claims), Err(close::EXPIRED));
+}
+
+#[test]
+fn after_a_restart_the_client_may_come_first() {
+    let mut world = World::new(|_| {});
+    let meeting = world.meet();
+    world.restart();
+    let client = world.join(&meeting.claims).unwrap();
+    let agent = world.join(&meeting.created.claims).unwrap();
+    let here = FromRelay::PeerHere(Peer::Attempt(meeting.attempt));
+    assert!(world.actions().contains(&Action::Send(client, here)));
+    world.registry.handle_text(world.now, agent, FromAgent::Paired(meeting.attempt));
+    assert_eq!(world.actions().len(), 2);
+    assert!(!world.is_waiting(&meeting.created.nameplate));
+}
+
+#[test]
+fn after_a_restart_session_tickets_alone_make_a_paired_session() {
+    let mut world = World::new(|_| {});
+    let (_, client, agent) = world.paired();
+    world.restart();
+    let client = world.join(&client).unwrap();
+    let agent = world.join(&agent).unwrap();
+    let actions = world.actions();
+    assert!(actions.contains(&Action::Link(agent, client)));
+    assert!(actions.contains(&Action::Send(client, FromRelay::PeerHere(Peer::Session))));
+    assert_eq!(world.registry.counts(), Counts { waiting: 0, paired: 1, plain: 0 });
+}
+
+#[test]
+fn waiting_sessions_are_limited_by_address_and_in_all() {
+    let mut world = World::new(|limits| {
+        limits.waiting_per_address = 2;
+        limits.sessions_per_address = 3;
+        limits.sessions = 5;
+    });
+    let create = |world: &mut World, from| {
+        world.registry.handle_create(world.now, address(from), &mut world.rng).map(|created| created.claims)
+    };
+    for _ in 0..2 {
+        world.paired();
+    }
+    create(&mut world, 1).unwrap();
+    assert_eq!(create(&mut world, 1), Err(CreateError::Address), "three sessions of any state");
+    create(&mut world, 2).unwrap();
+    create(&mut world, 2).unwrap();
+    assert_eq!(create(&mut world, 2), Err(CreateError::Full));
+    world.pass(30);
+    create(&mut world, 2).unwrap();
+    create(&mut world, 2).unwrap();
+    assert_eq!(create(&mut world, 2), Err(CreateError::Address), "two that wait");
+    create(&mut world, 3).unwrap();
+    assert_eq!(create(&mut world, 4), Err(CreateError::Full));
+}
+
+#[test]
+fn quotas_hold_for_sessions_made_from_tickets_too() {
+    let mut world = World::new(|limits| limits.sessions_per_address = 1);
+    let (meeting, _, agent) = world.paired();
+    world.restart();
+    world.join(&agent).unwrap();
+    let mut other = meeting.created.claims;
+    other.session = SessionId::from_bytes([9; 16]);
+    assert_eq!(world.join(&other), Err(close::TOO_MANY));
+}
+
+#[test]
+fn plain_codes_and_nameplates_are_never_prefixes_of_one_another() {
+    let mut world = World::new(|limits| {
+        limits.waiting_per_address = usize::MAX;
+        limits.sessions_per_address = usize::MAX;
+    });
+    let (mut codes, mut nameplates) = (Vec::new(), Vec::new());
+    for _ in 0..400 {
+        codes.push(world.registry.handle_plain_create(world.now, &mut world.rng).unwrap().1);
+        nameplates.push(world.create().nameplate);
+    }
+    for code in &codes {
+        assert!(nameplates.iter().all(|nameplate| !code.starts_with(nameplate.as_str())));
+    }
+    let created = nameplates.pop().unwrap();
+    world.restart();
+    let code = loop {
+        let code = world.registry.handle_plain_create(world.now, &mut world.rng).unwrap().1;
+        if code.starts_with(created.as_str()) {
+            break code;
+        }
+    };
+    let claims = Claims {
+        session: SessionId::from_bytes([9; 16]),
+        role: Role::Agent,
+        class: Class::Session,
+        nameplate: Some(created),
+        expires_at: world.now.unix + 100,
+    };
+    assert_eq!(world.join(&claims), Err(close::NO_SESSION), "{code} has it as a prefix");
+}
+
+#[test]
+fn an_old_client_that_may_have_told_a_secret_ends_the_session() {
+    let mut world = World::new(|_| {});
+    let created = world.create();
+    let agent = world.join(&created.claims).unwrap();
+    world.registry.handle_old_code(&format!("{}1", created.nameplate));
+    assert_eq!(world.actions(), [], "not a code of the old form");
+    world.registry.handle_old_code(&format!("{} 20417", created.nameplate));
+    assert_eq!(closed(&world.actions(), agent), Some(close::UPGRADE));
+    assert!(!world.is_waiting(&created.nameplate));
+
+    let (meeting, ..) = world.paired();
+    world.registry.handle_old_code(&format!("{}20417", meeting.created.nameplate));
+    assert_eq!(world.actions(), [], "paired sessions are not touched");
+}
+
+#[test]
+fn the_plain_form_has_its_own_rules() {
+    let mut world = World::new(|limits| limits.plain_attempts = 2);
+    let (id, code) = world.registry.handle_plain_create(world.now, &mut world.rng).unwrap();
+    let pair = |world: &mut World, code: &str| world.registry.handle_plain_pair(world.now, code);
+    let join =
+        |world: &mut World, role| world.registry.handle_plain_join(world.now, id, role).map_err(|(code, _)| code);
+    assert_eq!(pair(&mut world, "12x"), Err(PlainError::Invalid));
+    let other = if code == "00000000" { "11111111" } else { "00000000" };
+    assert_eq!(pair(&mut world, other), Err(PlainError::NotFound));
+    assert_eq!(join(&mut world, Role::Client), Err(close::NOT_PAIRED));
+    let agent = join(&mut world, Role::Agent).unwrap();
+    assert_eq!(join(&mut world, Role::Agent), Err(close::ALREADY_CONNECTED));
+    assert_eq!(pair(&mut world, &code), Ok(id));
+    assert_eq!(pair(&mut world, &code), Err(PlainError::AlreadyPaired));
+    assert_eq!(pair(&mut world, &code), Err(PlainError::TooManyAttempts));
+    let client = join(&mut world, Role::Client).unwrap();
+    assert_eq!(world.actions(), [Action::Link(agent, client), Action::SendPaired(agent)]);
+    world.pass(10_000);
+    assert_eq!(world.registry.counts().plain, 1, "a connected session does not expire");
+    world.registry.handle_leave(world.now, client, true);
+    assert_eq!(closed(&world.actions(), agent), Some(1000));
+    assert_eq!(world.registry.counts().plain, 0);
+}
+
+#[test]
+fn plain_codes_expire_and_say_so_for_a_while() {
+    let mut world = World::new(|_| {});
+    let (id, code) = world.registry.handle_plain_create(world.now, &mut world.rng).unwrap();
+    let agent = world.registry.handle_plain_join(world.now, id, Role::Agent).unwrap();
+    let actions = world.pass(600);
+    assert_eq!(closed(&actions, agent), Some(close::NOT_PAIRED));
+    assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(PlainError::Expired));
+    world.pass(600);
+    assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(PlainError::NotFound));
+}

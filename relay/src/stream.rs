@@ -1,0 +1,118 @@
+//! A connection, plain or TLS, and its two halves.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+use tokio_rustls::server::TlsStream;
+
+/// A peer that has gone without a word is noticed within this time.
+const DEAD_AFTER: Duration = Duration::from_secs(15);
+/// Unsent bytes in the kernel: more would only delay what comes behind them.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// A connection.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// The receiving half.
+pub(crate) enum ReadHalf {
+    Plain(OwnedReadHalf),
+    Tls(tokio::io::ReadHalf<Box<TlsStream<TcpStream>>>),
+}
+
+/// The sending half.
+pub(crate) enum WriteHalf {
+    Plain(OwnedWriteHalf),
+    Tls(tokio::io::WriteHalf<Box<TlsStream<TcpStream>>>),
+}
+
+/// No delay, little unsent in the kernel, dead peers noticed.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(DEAD_AFTER).with_interval(Duration::from_secs(5)))?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    }
+    Ok(())
+}
+
+impl Stream {
+    pub(crate) fn into_halves(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Self::Plain(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Plain(read), WriteHalf::Plain(write))
+            }
+            Self::Tls(stream) => {
+                let (read, write) = tokio::io::split(stream);
+                (ReadHalf::Tls(read), WriteHalf::Tls(write))
+            }
+        }
+    }
+}
+
+macro_rules! either {
+    ($self:ident, $half:ident => $call:expr) => {
+        match $self.get_mut() {
+            Self::Plain($half) => {
+                let $half = Pin::new($half);
+                $call
+            }
+            Self::Tls($half) => {
+                let $half = Pin::new($half);
+                $call
+            }
+        }
+    };
+}
+
+macro_rules! impl_read {
+    ($type:ty) => {
+        impl AsyncRead for $type {
+            fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                either!(self, half => half.poll_read(cx, buf))
+            }
+        }
+    };
+}
+
+macro_rules! impl_write {
+    ($type:ty) => {
+        impl AsyncWrite for $type {
+            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                either!(self, half => half.poll_write(cx, buf))
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                either!(self, half => half.poll_flush(cx))
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                either!(self, half => half.poll_shutdown(cx))
+            }
+        }
+    };
+}
+
+impl_read!(Stream);
+impl_write!(Stream);
+impl_read!(ReadHalf);
+impl_write!(WriteHalf);

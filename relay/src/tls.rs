@@ -1,0 +1,131 @@
+//! TLS from certificate files, which are looked at again while the relay runs.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use crate::TlsFiles;
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}; check --tls-cert and --tls-key", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is not PEM of the right kind.
+    #[error("{} holds no {what} in PEM form; check --tls-cert and --tls-key", path.display())]
+    NotPem {
+        /// Which.
+        path: PathBuf,
+        /// Certificate or private key.
+        what: &'static str,
+    },
+    /// Certificate and key do not work (together).
+    #[error("the certificate in {} cannot be used with the key in {}: {source}", cert.display(), key.display())]
+    Mismatch {
+        /// The certificate file.
+        cert: PathBuf,
+        /// The key file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+/// Accepts TLS with the certificate the files held when they were last looked at.
+pub(crate) struct Tls {
+    files: TlsFiles,
+    current: Arc<Current>,
+    pub(crate) acceptor: TlsAcceptor,
+}
+
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Tls {
+    pub(crate) fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let (key, _) = read(&files, &provider)?;
+        let current = Arc::new(Current(RwLock::new(Arc::new(key))));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has cipher suites for TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(current.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { files, current, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+
+    /// Looks at the files again and again; what cannot be used leaves the old certificate in place.
+    pub(crate) async fn keep_fresh(&self) {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut last = self.contents();
+        loop {
+            tokio::time::sleep(self.files.reload_interval).await;
+            let contents = self.contents();
+            if contents == last {
+                continue;
+            }
+            match read(&self.files, &provider) {
+                Ok((key, read)) => {
+                    *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+                    last = Some(read);
+                    info!(cert = %self.files.cert.display(), "TLS certificate reloaded");
+                }
+                Err(error) => {
+                    warn!(%error, "TLS files changed but cannot be used: the old certificate stays");
+                    last = contents;
+                }
+            }
+        }
+    }
+
+    fn contents(&self) -> Option<Contents> {
+        Some((fs::read(&self.files.cert).ok()?, Zeroizing::new(fs::read(&self.files.key).ok()?)))
+    }
+}
+
+type Contents = (Vec<u8>, Zeroizing<Vec<u8>>);
+
+fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<(CertifiedKey, Contents), TlsError> {
+    let bytes = |path: &Path| fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source });
+    let (cert, key) = (bytes(&files.cert)?, Zeroizing::new(bytes(&files.key)?));
+    let not_pem = |path: &Path, what| TlsError::NotPem { path: path.to_owned(), what };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&cert)
+        .collect::<Result<_, _>>()
+        .map_err(|_| not_pem(&files.cert, "certificate"))?;
+    if chain.is_empty() {
+        return Err(not_pem(&files.cert, "certificate"));
+    }
+    let der = PrivateKeyDer::from_pem_slice(&key).map_err(|_| not_pem(&files.key, "private key"))?;
+    let certified = CertifiedKey::from_der(chain, der, provider).map_err(|source| TlsError::Mismatch {
+        cert: files.cert.clone(),
+        key: files.key.clone(),
+        source,
+    })?;
+    Ok((certified, (cert, key)))
+}

@@ -1,0 +1,282 @@
+//! The sending half of a socket. Three may write: the peer's reader (frames), the relay (texts, pongs), the end (close).
+//!
+//! Whoever holds the writer first sends what an earlier one left, then the relay's texts, then its own: so a `ticket:`
+//! posted before a frame arrives before it, and a writer that is cancelled never leaves half a frame behind.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::Poll,
+    time::Instant,
+};
+
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
+    sync::Notify,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{codec, pool};
+use crate::{metrics::Metrics, stream::WriteHalf};
+
+/// Texts that may wait for a reader. One that lets more gather never reads.
+const TEXTS_MAX: usize = 32;
+
+/// Why a socket is closed by the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CloseWith {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+}
+
+/// See the module.
+pub(crate) struct Outlet {
+    peer: Mutex<Option<Arc<Outlet>>>,
+    mail: Mutex<Mail>,
+    posted: Notify,
+    writer: tokio::sync::Mutex<Writer>,
+    /// The relay wants this socket closed.
+    closing: CancellationToken,
+    /// This socket is over: nobody waits for it any more.
+    gone: CancellationToken,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Mail {
+    texts: VecDeque<String>,
+    pong: Option<Vec<u8>>,
+    close: Option<CloseWith>,
+}
+
+struct Writer {
+    half: Option<WriteHalf>,
+    pending: Vec<u8>,
+    pending_end: usize,
+    pending_at: usize,
+    metrics: Arc<Metrics>,
+}
+
+/// The socket is over; frames for it are dropped.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+impl Outlet {
+    pub(crate) fn new(half: WriteHalf, metrics: Arc<Metrics>) -> Arc<Self> {
+        let writer =
+            Writer { half: Some(half), pending: Vec::new(), pending_end: 0, pending_at: 0, metrics: metrics.clone() };
+        Arc::new(Self {
+            peer: Mutex::default(),
+            mail: Mutex::default(),
+            posted: Notify::new(),
+            writer: tokio::sync::Mutex::new(writer),
+            closing: CancellationToken::new(),
+            gone: CancellationToken::new(),
+            metrics,
+        })
+    }
+
+    pub(crate) fn peer(&self) -> Option<Arc<Self>> {
+        lock(&self.peer).clone()
+    }
+
+    pub(crate) fn set_peer(&self, peer: Option<Arc<Self>>) {
+        *lock(&self.peer) = peer;
+    }
+
+    /// Posts a text frame.
+    pub(crate) fn post(&self, text: String) {
+        let mut mail = lock(&self.mail);
+        if mail.texts.len() < TEXTS_MAX {
+            mail.texts.push_back(text);
+            drop(mail);
+            self.posted.notify_one();
+        } else {
+            drop(mail);
+            self.close(mykube_protocol::close::POLICY, "the relay's messages are not read");
+        }
+    }
+
+    /// Posts a pong; only the latest ping is answered (RFC 6455 section 5.5.3).
+    pub(crate) fn post_pong(&self, payload: Vec<u8>) {
+        lock(&self.mail).pong = Some(payload);
+        self.posted.notify_one();
+    }
+
+    /// Asks for the end of this socket. The first reason counts.
+    pub(crate) fn close(&self, code: u16, reason: impl Into<String>) {
+        lock(&self.mail).close.get_or_insert(CloseWith { code, reason: reason.into() });
+        self.closing.cancel();
+    }
+
+    /// Resolves when the relay wants this socket closed.
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    pub(crate) fn close_reason(&self) -> Option<CloseWith> {
+        lock(&self.mail).close.clone()
+    }
+
+    /// Sends a batch of whole frames (`batch[..len]`), or waits until this end reads. Safe to cancel.
+    pub(crate) async fn forward(&self, batch: Vec<u8>, len: usize) -> Result<(), Gone> {
+        let unfinished = Unfinished { posted: &self.posted, armed: true };
+        let sent = tokio::select! {
+            biased;
+            sent = self.forward_now(batch, len) => sent.map_err(|_| Gone),
+            () = self.gone.cancelled() => Err(Gone),
+        };
+        unfinished.disarm();
+        sent
+    }
+
+    async fn forward_now(&self, batch: Vec<u8>, len: usize) -> io::Result<()> {
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(_) => {
+                let _waiting = self.metrics.backpressure();
+                self.writer.lock().await
+            }
+        };
+        self.write_mail(&mut writer).await?;
+        writer.set_pending(batch, len);
+        writer.flush().await
+    }
+
+    /// Writes what is posted, as it is posted. Ends only with an error.
+    pub(crate) async fn write_posted(&self) -> io::Error {
+        loop {
+            self.posted.notified().await;
+            let mut writer = self.writer.lock().await;
+            if let Err(error) = self.write_mail(&mut writer).await {
+                return error;
+            }
+        }
+    }
+
+    async fn write_mail(&self, writer: &mut Writer) -> io::Result<()> {
+        writer.flush().await?;
+        loop {
+            let frames = {
+                let mut mail = lock(&self.mail);
+                let texts = mail.texts.drain(..).flat_map(|text| codec::frame(codec::TEXT, text.as_bytes()));
+                let mut frames: Vec<u8> = texts.collect();
+                if let Some(pong) = mail.pong.take() {
+                    frames.extend(codec::frame(codec::PONG, &pong));
+                }
+                frames
+            };
+            if frames.is_empty() {
+                return Ok(());
+            }
+            let len = frames.len();
+            writer.set_pending(frames, len);
+            writer.flush().await?;
+        }
+    }
+
+    /// Sends what waits and a close frame, then no more.
+    pub(crate) async fn finish(&self, close: &CloseWith) -> io::Result<()> {
+        let mut writer = self.writer.lock().await;
+        self.write_mail(&mut writer).await?;
+        let frame = codec::close_frame(close.code, &close.reason);
+        let len = frame.len();
+        writer.set_pending(frame, len);
+        writer.flush().await?;
+        match &mut writer.half {
+            Some(half) => half.shutdown().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of the socket; a peer that waits to write is woken.
+    pub(crate) async fn drop_half(&self) {
+        self.gone.cancel();
+        self.set_peer(None);
+        let mut writer = self.writer.lock().await;
+        writer.half = None;
+        writer.clear_pending();
+    }
+}
+
+impl Writer {
+    fn set_pending(&mut self, frames: Vec<u8>, len: usize) {
+        self.metrics.buffered(len, true);
+        self.pending = frames;
+        self.pending_at = 0;
+        self.pending_end = len;
+    }
+
+    fn clear_pending(&mut self) {
+        self.metrics.buffered(self.pending_end, false);
+        self.pending_at = 0;
+        self.pending_end = 0;
+        pool::give_if_large(std::mem::take(&mut self.pending));
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.pending_end == 0 {
+            return Ok(());
+        }
+        let half = self.half.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let metrics = &self.metrics;
+        let (pending, end, at) = (&self.pending, self.pending_end, &mut self.pending_at);
+        let mut waiting = None;
+        std::future::poll_fn(|cx| {
+            while *at < end {
+                match Pin::new(&mut *half).poll_write(cx, &pending[*at..end]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(n)) => *at += n,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        waiting.get_or_insert_with(|| metrics.backpressure());
+                        return Poll::Pending;
+                    }
+                }
+            }
+            Pin::new(&mut *half).poll_flush(cx)
+        })
+        .await?;
+        drop(waiting);
+        self.clear_pending();
+        Ok(())
+    }
+}
+
+/// Wakes the socket's own task when a writer goes away before it is done.
+struct Unfinished<'a> {
+    posted: &'a Notify,
+    armed: bool,
+}
+
+impl Unfinished<'_> {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.posted.notify_one();
+        }
+    }
+}
+
+/// Time a direction waits for a slow reader; counted when it ends.
+pub(crate) struct Backpressure<'a> {
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) since: Instant,
+}
+
+impl Drop for Backpressure<'_> {
+    fn drop(&mut self) {
+        self.metrics.waited(self.since.elapsed());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

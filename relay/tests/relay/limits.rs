@@ -1,0 +1,165 @@
+//! Limits on requests and connections, and whose they are.
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{Answer, TestRelay, bearer, bounded, call};
+
+const CREATE: &str = r#"{"version":2}"#;
+
+#[tokio::test]
+async fn twenty_api_requests_a_minute_an_address() {
+    let relay = TestRelay::with(|config| config.api_requests_per_minute = 20).await;
+    for _ in 0..20 {
+        assert_eq!(relay.post("/api/pair", r#"{"nameplate":"000"}"#).await.status, 404);
+    }
+    let over = relay.post("/api/sessions", CREATE).await;
+    assert_eq!((over.status, over.error().as_str()), (429, "too many requests"));
+    let wait: u64 = over.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(relay.call("GET", "/api/health", "", "").await.body, r#"{"status":"ok"}"#);
+}
+
+#[tokio::test]
+async fn a_body_over_16_kib_is_refused() {
+    let relay = TestRelay::start().await;
+    let body = |len: usize| format!("{{\"version\":2{}}}", " ".repeat(len - 13));
+    assert_eq!(relay.post("/api/sessions", &body(16 * 1024)).await.status, 201);
+    let over = relay.post("/api/sessions", &body(16 * 1024 + 1)).await;
+    assert_eq!(over.status, 413);
+    over.error();
+}
+
+#[tokio::test]
+async fn waiting_sessions_an_address() {
+    let relay = TestRelay::with(|config| config.sessions.waiting_per_address = 2).await;
+    relay.create().await;
+    relay.create().await;
+    let over = relay.post("/api/sessions", CREATE).await;
+    assert_eq!(over.status, 429);
+    assert!(over.error().contains("too many sessions"));
+}
+
+#[tokio::test]
+async fn sessions_in_all() {
+    let relay = TestRelay::with(|config| config.sessions.sessions = 1).await;
+    relay.create().await;
+    let over = relay.post("/api/sessions", CREATE).await;
+    assert_eq!(over.status, 503);
+    assert!(over.error().contains("full"));
+}
+
+#[tokio::test]
+async fn connections_at_once() {
+    for by_address in [true, false] {
+        let relay = TestRelay::with(|config| {
+            config.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
+            let limit = if by_address { &mut config.connections_per_address } else { &mut config.connections };
+            *limit = 1;
+        })
+        .await;
+        let mut first = TcpStream::connect(relay.addr).await.unwrap();
+        first.write_all(b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n").await.unwrap();
+        bounded(first.read_u8()).await.unwrap();
+        let mut second = TcpStream::connect(relay.addr).await.unwrap();
+        let mut nothing = Vec::new();
+        assert!(matches!(bounded(second.read_to_end(&mut nothing)).await, Ok(0) | Err(_)), "closed without an answer");
+        drop(first);
+        crate::support::until(|| async {
+            let mut third = TcpStream::connect(relay.addr).await.unwrap();
+            let _ = third.write_all(b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+            third.read_u8().await.is_ok()
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_not_waited_for() {
+    let relay = TestRelay::with(|config| config.header_timeout = std::time::Duration::from_millis(100)).await;
+    for start in ["", "GET / HTTP/1.1\r\nHost: relay\r\nX-Slow"] {
+        let mut stream = TcpStream::connect(relay.addr).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = bounded(stream.read_to_end(&mut rest)).await;
+    }
+    let mut stream = TcpStream::connect(relay.addr).await.unwrap();
+    stream.write_all(b"POST /api/pair HTTP/1.1\r\nHost: relay\r\nContent-Length: 9\r\n\r\n{").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = bounded(stream.read_to_end(&mut answer)).await;
+    assert!(answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn websockets_of_other_origins_are_refused() {
+    let relay = TestRelay::with(|config| config.allow_origins = vec!["https://console.example".to_owned()]).await;
+    let created = relay.create().await;
+    let path = format!("/ws/agent/{}", created.session_id);
+    for (origin, allowed) in [("https://evil.example", false), ("null", false), ("https://console.example", true)] {
+        let mut headers = bearer(created.ticket.expose()).to_vec();
+        headers.push(("origin", origin.to_owned()));
+        let opened = relay.try_open(&path, &headers).await;
+        assert_eq!(opened.is_ok(), allowed, "{origin}");
+        assert!(opened.err().is_none_or(|error| error.to_string().contains("403")));
+    }
+}
+
+/// Which requests one a minute admits shows whom the relay takes them to be from.
+async fn create_for(relay: &TestRelay, forwarded: &str) -> Answer {
+    relay.call("POST", "/api/sessions", &format!("X-Forwarded-For: {forwarded}\r\n"), CREATE).await
+}
+
+#[tokio::test]
+async fn a_forwarded_address_is_believed_only_from_a_trusted_proxy() {
+    let relay = TestRelay::with(|config| config.api_requests_per_minute = 1).await;
+    assert_eq!(create_for(&relay, "203.0.113.1").await.status, 201);
+    assert_eq!(create_for(&relay, "203.0.113.2").await.status, 429, "one address: 127.0.0.1");
+
+    let relay = TestRelay::with(|config| {
+        config.api_requests_per_minute = 1;
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    assert_eq!(create_for(&relay, "203.0.113.1").await.status, 201);
+    assert_eq!(create_for(&relay, "198.51.100.9, 203.0.113.2").await.status, 201);
+    assert_eq!(create_for(&relay, "198.51.100.8, 203.0.113.2").await.status, 429);
+}
+
+#[tokio::test]
+async fn the_proxy_protocol_names_the_client() {
+    let relay = TestRelay::with(|config| {
+        config.api_requests_per_minute = 1;
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.proxy_protocol = true;
+    })
+    .await;
+    let create = async |last: u8| {
+        let mut stream = TcpStream::connect(relay.addr).await.unwrap();
+        let header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[203, 0, 113, last, 127, 0, 0, 1, 0, 1, 0, 2]];
+        stream.write_all(&header.concat()).await.unwrap();
+        call(stream, "POST", "/api/sessions", "", CREATE).await.status
+    };
+    assert_eq!((create(1).await, create(2).await, create(2).await), (201, 201, 429));
+
+    let mut bare = TcpStream::connect(relay.addr).await.unwrap();
+    bare.write_all(b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n").await.unwrap();
+    let mut nothing = Vec::new();
+    let _ = bounded(bare.read_to_end(&mut nothing)).await;
+    assert!(nothing.is_empty(), "no header, no service");
+}
+
+#[tokio::test]
+async fn a_proxy_header_from_anybody_else_is_refused() {
+    let relay = TestRelay::with(|config| {
+        config.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        config.proxy_protocol = true;
+    })
+    .await;
+    let mut stream = TcpStream::connect(relay.addr).await.unwrap();
+    let _ = stream.write_all(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+    let mut nothing = Vec::new();
+    let _ = bounded(stream.read_to_end(&mut nothing)).await;
+    assert!(nothing.is_empty());
+}

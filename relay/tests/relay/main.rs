@@ -1,0 +1,8 @@
+//! The relay over real sockets.
+
+mod forwarding;
+mod limits;
+mod operations;
+mod pairing;
+mod published;
+mod support;

@@ -1,0 +1,128 @@
+//! The published form: a small client and server of the first mykube.
+
+use futures_util::future::join;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+
+use crate::support::{TestRelay, raw};
+
+async fn plain() -> TestRelay {
+    TestRelay::with(|config| config.plain_form = true).await
+}
+
+async fn create(relay: &TestRelay) -> (String, String) {
+    let answer = relay.post("/api/sessions", "{}").await;
+    assert_eq!(answer.status, 200);
+    let body: Value = serde_json::from_str(&answer.body).unwrap();
+    let field = |name: &str| body[name].as_str().unwrap().to_owned();
+    (field("session_id"), field("code"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_mykubes_ends_work_unchanged() {
+    let relay = plain().await;
+    let (session, code) = create(&relay).await;
+    assert!(code.len() == 8 && code.bytes().all(|b| b.is_ascii_digit()));
+    let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
+    let early = relay.open(&format!("/ws/client/{session}"), &[]).await.closed().await;
+    assert_eq!(early.0, 4403);
+
+    let answer = relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(serde_json::from_str::<Value>(&answer.body).unwrap()["session_id"], session.as_str());
+    let mut client = relay.open(&format!("/ws/client/{session}"), &[]).await;
+    assert_eq!(agent.text().await, "paired");
+    let second = relay.open(&format!("/ws/client/{session}"), &[]).await.closed().await;
+    assert_eq!(second.0, 4409);
+
+    client.send(Message::text("new:1")).await;
+    assert_eq!(agent.text().await, "new:1");
+    let big: Bytes = (0..10_000_000u32).map(|i| i.to_le_bytes()[1]).collect();
+    join(agent.binary(big.clone()), async { assert!(client.bytes().await == big) }).await;
+    join(client.binary(big.clone()), async { assert!(agent.bytes().await == big) }).await;
+    client.send(Message::text("ü".repeat(100_000))).await;
+    assert_eq!(agent.text().await, "ü".repeat(100_000));
+    client.close().await;
+    assert_eq!(agent.closed().await.0, 1000);
+}
+
+#[tokio::test]
+async fn fragments_go_on_as_fragments() {
+    let relay = plain().await;
+    let (session, code) = create(&relay).await;
+    let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
+    relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    let mut client = raw(&relay, &format!("/ws/client/{session}"), "").await;
+    assert_eq!(agent.text().await, "paired");
+    for part in [[0x02, 0x81, 0, 0, 0, 0, b'a'], [0x00, 0x81, 0, 0, 0, 0, b'b'], [0x80, 0x81, 0, 0, 0, 0, b'c']] {
+        client.write_all(&part).await.unwrap();
+    }
+    assert_eq!(&agent.bytes().await[..], b"abc");
+}
+
+#[tokio::test]
+async fn the_plain_forms_limit_is_the_messages() {
+    let relay = TestRelay::with(|config| {
+        config.plain_form = true;
+        config.plain_frame_max = 1000;
+    })
+    .await;
+    let (session, code) = create(&relay).await;
+    let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
+    relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    let mut client = relay.open(&format!("/ws/client/{session}"), &[]).await;
+    client.binary(vec![1; 1000]).await;
+    client.binary(vec![1; 1001]).await;
+    assert_eq!(client.closed().await.0, 1009);
+    assert_eq!(agent.text().await, "paired");
+    assert_eq!(agent.bytes().await.len(), 1000);
+    assert_eq!(agent.closed().await.0, 1000);
+}
+
+#[tokio::test]
+async fn errors_are_the_published_ones() {
+    let relay = TestRelay::with(|config| {
+        config.plain_form = true;
+        config.sessions.plain_attempts = 2;
+    })
+    .await;
+    let (_, code) = create(&relay).await;
+    let other = if code == "00000000" { "11111111" } else { "00000000" };
+    let pair = async |code: &str| {
+        let answer = relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+        (answer.status, if answer.status == 200 { String::new() } else { answer.error() })
+    };
+    let error = |status, text: &str| (status, text.to_owned());
+    assert_eq!(pair("12").await, error(400, "invalid code"));
+    assert_eq!(pair("1234567x").await, error(400, "invalid code"));
+    assert_eq!(pair(other).await, error(404, "session not found"));
+    assert_eq!(pair(&code).await.0, 200);
+    assert_eq!(pair(&code).await, error(409, "session already paired"));
+    assert_eq!(pair(&code).await, error(429, "max pair attempts exceeded"));
+    assert_eq!(relay.call("GET", "/api/health", "", "").await.body, r#"{"status":"ok"}"#);
+}
+
+#[tokio::test]
+async fn an_expired_code_is_gone() {
+    let relay = TestRelay::with(|config| {
+        config.plain_form = true;
+        config.sessions.plain_ttl = std::time::Duration::from_nanos(1);
+    })
+    .await;
+    let (_, code) = create(&relay).await;
+    let answer = relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    assert!([404, 410].contains(&answer.status), "expired, or forgotten already: {}", answer.status);
+}
+
+#[tokio::test]
+async fn both_forms_live_side_by_side() {
+    let relay = plain().await;
+    let mut pair = relay.pair().await;
+    create(&relay).await;
+    pair.client.binary(&b"\x05v2"[..]).await;
+    assert_eq!(&pair.agent.bytes().await[..], b"\x05v2");
+    assert_eq!(relay.metric("mykube_relay_sessions{state=\"plain\"}").await, 1.0);
+    pair.client.send(Message::text("new:1")).await;
+    assert_eq!(pair.client.closed().await.0, 1008, "version 2 has its own rules");
+}
