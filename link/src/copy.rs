@@ -1,0 +1,136 @@
+//! Copies between a TCP connection and a stream, each direction with its own end (half-close).
+//!
+//! An end is passed on only when its source said so: the peer's `eof` becomes a FIN, a FIN becomes `eof`. Anything
+//! else becomes a failure on the other side, a reset on TCP, so that what was cut never looks complete.
+
+use std::{io, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{ChannelStream, Transport, stream::StreamFailed};
+
+/// Read at once from a connection that has little to say, and from one that has much.
+const READ_MIN: usize = 8 * 1024;
+const READ_MAX: usize = 64 * 1024;
+/// Taken from a stream at once.
+const WRITE_MAX: u64 = 256 * 1024;
+
+/// A connection that can be ended without looking complete.
+pub trait Abort {
+    /// Makes the coming close a reset instead of an orderly end.
+    fn abort(&self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&self) {
+        // Fails only on a connection that is gone already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Abort for Transport {
+    fn abort(&self) {
+        self.tcp().abort();
+    }
+}
+
+/// Why a copy ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The connection on this end.
+    #[error("{0}")]
+    Local(#[from] io::Error),
+    /// The stream, in the other end's words.
+    #[error(transparent)]
+    Stream(#[from] StreamFailed),
+}
+
+/// Copies both ways until both ended. On failure the connection is reset and the stream fails at the peer.
+///
+/// # Errors
+/// Whichever side failed first.
+pub async fn copy<T>(connection: T, stream: ChannelStream) -> Result<(), CopyError>
+where
+    T: AsyncRead + AsyncWrite + Abort + Unpin,
+{
+    let (mut reader, mut writer) = tokio::io::split(connection);
+    let result = tokio::try_join!(outward(&mut reader, &stream), inward(&mut writer, &stream));
+    let connection = reader.unsplit(writer);
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            connection.abort();
+            if let CopyError::Local(error) = &error {
+                stream.fail(&format!("connection lost: {}", error.kind()));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// From the connection into the stream.
+async fn outward<R: AsyncRead + Unpin>(reader: &mut R, stream: &ChannelStream) -> Result<(), CopyError> {
+    let mut buffer = BytesMut::new();
+    let mut step = READ_MIN;
+    loop {
+        if buffer.capacity() < step / 2 {
+            buffer.reserve(step);
+        }
+        let read = reader.read_buf(&mut buffer).await?;
+        if read == 0 {
+            stream.finish();
+            return Ok(());
+        }
+        if read >= step / 2 {
+            step = (step * 2).min(READ_MAX);
+        }
+        stream.write(buffer.split().freeze()).await?;
+    }
+}
+
+/// From the stream into the connection.
+async fn inward<W: AsyncWrite + Unpin>(writer: &mut W, stream: &ChannelStream) -> Result<(), CopyError> {
+    let mut chunks: Vec<Bytes> = Vec::new();
+    while stream.read(WRITE_MAX, &mut chunks).await? {
+        write_all(writer, &mut chunks).await?;
+        writer.flush().await?;
+    }
+    match writer.shutdown().await {
+        // The other direction may have ended the connection already.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut Vec<Bytes>) -> io::Result<()> {
+    const SLICES: usize = 16;
+    let mut first = 0;
+    while first < chunks.len() {
+        let mut slices = [io::IoSlice::new(&[]); SLICES];
+        let mut n = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&chunks[first..]) {
+            *slice = io::IoSlice::new(chunk);
+            n += 1;
+        }
+        let mut written = writer.write_vectored(&slices[..n]).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while written > 0 {
+            let chunk = &mut chunks[first];
+            let part = written.min(chunk.len());
+            chunk.advance(part);
+            written -= part;
+            if chunk.is_empty() {
+                first += 1;
+            }
+        }
+    }
+    chunks.clear();
+    Ok(())
+}

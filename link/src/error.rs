@@ -1,0 +1,282 @@
+//! Why the relay (or what a proxy should reach) could not be talked to, whose fault it is, and what to do.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use mykube_protocol::text::printable;
+
+/// Which of the documented exit codes an error belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The network, the proxy or the relay is not there: exit code 4.
+    Unreachable,
+    /// The pairing code is wrong, expired or used: exit code 3.
+    Code,
+    /// Anything else: exit code 1.
+    Other,
+}
+
+/// What went wrong on the way to the relay. Holds no ticket and no password; text from afar is cleaned and short.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// No connection, or no answer on it.
+    #[error("cannot reach {address}: {reason}")]
+    Unreachable {
+        /// `host:port`, and which proxy it is if it is one.
+        address: String,
+        /// What happened.
+        reason: Unreachable,
+    },
+    /// The proxy answers, but does not let us through.
+    #[error("the proxy {proxy} {problem}")]
+    Proxy {
+        /// `scheme://host:port (from VARIABLE)`, no credentials.
+        proxy: String,
+        /// What it said.
+        problem: ProxyProblem,
+    },
+    /// A proxy setting that cannot be read. The value is not shown: it may hold a password.
+    #[error(
+        "{setting} is not a usable proxy URL ({reason}): write it like http://USER:PASSWORD@HOST:PORT, special characters \
+         of the password percent-encoded"
+    )]
+    ProxySetting {
+        /// The variable or setting it came from.
+        setting: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// `--ca-file` cannot be used.
+    #[error("cannot use {} as --ca-file: {reason}", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// No certificate authority to trust.
+    #[error(
+        "this machine has no certificate authorities to trust{0}: install its ca-certificates package, or give the \
+         relay's CA with --ca-file"
+    )]
+    NoRoots(String),
+    /// TLS with the relay, or with an https proxy, failed.
+    #[error("no trusted TLS connection to {address}: {problem}")]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// Why.
+        problem: TlsProblem,
+    },
+    /// Something answers there, but not a mykube relay.
+    #[error(
+        "{url} is not a mykube relay: {reason}. Check --relay-url, and whether a login page or a proxy answers in its place"
+    )]
+    NotARelay {
+        /// The relay's address as given.
+        url: String,
+        /// What it did.
+        reason: String,
+    },
+    /// Redirects are never followed: where to connect is the user's decision.
+    #[error("{url} redirects to {to}, which is not followed: if that is the relay, give its address as --relay-url")]
+    Redirected {
+        /// The relay's address as given.
+        url: String,
+        /// Where it pointed to, cleaned.
+        to: String,
+    },
+    /// No session waits under this nameplate.
+    #[error(
+        "no session waits under this code: it is mistyped, expired or used already. Check it, or ask for a new code \
+         from `mykube server`"
+    )]
+    CodeUnknown,
+    /// The session is over, or the relay has forgotten it.
+    #[error("the relay does not know this session any more: a new code from `mykube server` is needed")]
+    SessionUnknown,
+    /// The relay does not take the ticket.
+    #[error(
+        "the relay refuses the ticket of this session (it has expired, or the relay was set up anew): pair again with a new code"
+    )]
+    TicketRefused,
+    /// Too many requests.
+    #[error("the relay has had too many requests from this address: try again {}", after(*retry_after))]
+    RateLimited {
+        /// Seconds, where the relay says.
+        retry_after: Option<u64>,
+    },
+    /// The relay does not speak version 2.
+    #[error("this relay does not speak mykube protocol version 2 ({message}): use a newer relay")]
+    VersionUnsupported {
+        /// What it said.
+        message: String,
+    },
+    /// Another refusal, in the relay's words.
+    #[error("the relay refused ({status}): {message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Its message, cleaned.
+        message: String,
+    },
+}
+
+impl DialError {
+    /// Which kind of failure it is.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Unreachable { .. } | Self::Proxy { .. } => ErrorClass::Unreachable,
+            Self::CodeUnknown | Self::SessionUnknown => ErrorClass::Code,
+            _ => ErrorClass::Other,
+        }
+    }
+
+    /// Nobody to talk to on the other side: trying again later may help.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.class() == ErrorClass::Unreachable
+    }
+
+    /// The documented exit code of a command that ends with this.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.class() {
+            ErrorClass::Unreachable => 4,
+            ErrorClass::Code => 3,
+            ErrorClass::Other => 1,
+        }
+    }
+
+    pub(crate) fn unreachable(address: impl Into<String>, reason: Unreachable) -> Self {
+        Self::Unreachable { address: address.into(), reason }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreachable {
+    /// The name has no address.
+    #[error("its name cannot be resolved ({0}). Check the spelling, and that this machine has network and DNS")]
+    Dns(String),
+    /// Nothing listens there.
+    #[error("connection refused. Check host and port, and that it is running")]
+    Refused,
+    /// No answer in time.
+    #[error("no answer within {} s. Check the address, firewalls, and whether a proxy is needed (HTTPS_PROXY)", .0.as_secs_f32())]
+    Timeout(Duration),
+    /// It hung up.
+    #[error("it closed the connection {0}")]
+    Closed(&'static str),
+    /// It, or what stands in front of it, says that it is not available.
+    #[error("it is not available at the moment (status {status}{}). Try again shortly", said(message.as_deref()))]
+    Status {
+        /// 502, 503 or 504.
+        status: u16,
+        /// The relay's own words, cleaned.
+        message: Option<String>,
+    },
+    /// Anything else the system says.
+    #[error("{0}")]
+    Io(String),
+}
+
+impl Unreachable {
+    /// From a failed connect, or a connection that broke `when`.
+    pub(crate) fn from_io(error: &io::Error, when: &'static str) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Self::Closed(when),
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}
+
+/// What a proxy said instead of letting us through. Reads on from "the proxy http://host:port".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyProblem {
+    /// 407 and we had none.
+    #[error("asks for a user name and password: set {setting}=http://USER:PASSWORD@HOST:PORT{offers}")]
+    CredentialsMissing {
+        /// The variable or setting.
+        setting: String,
+        /// A remark where it does not offer what we can do.
+        offers: String,
+    },
+    /// 407 to the ones we had.
+    #[error(
+        "does not accept the user name and password in {setting}: correct them (special characters percent-encoded){offers}"
+    )]
+    CredentialsWrong {
+        /// The variable or setting.
+        setting: String,
+        /// A remark where it does not offer what we can do.
+        offers: String,
+    },
+    /// It could not reach the target.
+    #[error("could not reach {target} ({reason}): check that address, and the proxy's own network")]
+    CannotReach {
+        /// `host:port`.
+        target: String,
+        /// Status or SOCKS reply.
+        reason: String,
+    },
+    /// It does not want to.
+    #[error(
+        "does not allow connections to {target} ({reason}): have it allowed there, or except the host with NO_PROXY"
+    )]
+    NotAllowed {
+        /// `host:port`.
+        target: String,
+        /// Status or SOCKS reply.
+        reason: String,
+    },
+    /// It talks something else.
+    #[error("does not answer like a proxy ({0}): check its address and scheme")]
+    NotAProxy(String),
+}
+
+/// Why TLS failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TlsProblem {
+    /// Unknown issuer.
+    #[error(
+        "its certificate is not signed by an authority this machine trusts. If the relay has a CA of its own, or a proxy \
+         inspects TLS here, give that CA's certificate with --ca-file FILE"
+    )]
+    Untrusted,
+    /// Trusted, but for somebody else.
+    #[error("its certificate is for {presented}, not for this name. Use the name it was made for, or have it renewed")]
+    WrongName {
+        /// The names in it, cleaned.
+        presented: String,
+    },
+    /// Over.
+    #[error("its certificate has expired. Have it renewed, or check this machine's clock")]
+    Expired,
+    /// Not begun.
+    #[error("its certificate is not valid yet. Check this machine's clock")]
+    NotYetValid,
+    /// Not TLS at all.
+    #[error("it does not speak TLS. Check the port, and whether the address should begin with http://")]
+    NotTls,
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Text from afar for a message: one line, no control characters, short.
+pub(crate) fn clean(text: &str) -> String {
+    printable(text.trim(), 200)
+}
+
+fn after(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "in a minute".into(), |s| format!("in {s} s"))
+}
+
+fn said(message: Option<&str>) -> String {
+    message.map(|message| format!(": {message}")).unwrap_or_default()
+}

@@ -1,0 +1,30 @@
+//! The one place where a tunnel meets a socket: reaching the relay, through proxies and TLS, and moving bytes.
+
+pub mod api;
+pub mod channel;
+pub mod clock;
+mod connect;
+pub mod copy;
+pub mod dial;
+pub mod error;
+mod exchange;
+mod no_proxy;
+pub mod pair;
+pub mod proxy;
+pub mod socket;
+pub mod stream;
+pub mod tls;
+pub mod transport;
+pub mod url;
+
+pub use channel::{Channel, End};
+pub use copy::{Abort, CopyError, copy};
+pub use dial::{DialOptions, Dialer};
+pub use error::{DialError, ErrorClass};
+pub use exchange::{RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX};
+pub use proxy::{ProxyEnv, ProxyTarget, connect_tcp_via_proxy};
+pub use socket::RelaySocket;
+pub use stream::{ChannelStream, StreamFailed};
+pub use tls::Trust;
+pub use transport::Transport;
+pub use url::RelayUrl;

@@ -1,0 +1,181 @@
+//! Drives the pairing machines of `tunnel` over the relay's socket.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use mykube_protocol::{FromRelay, close, text::printable};
+use mykube_tunnel::pairing::Transmit;
+pub use mykube_tunnel::{
+    Established, HandshakeError,
+    pairing::{AgentEvent, AgentPairing, ClientFailure, ClientPairing, Spent},
+};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::{RelaySocket, clock};
+
+/// The relay's socket is gone, and what the relay said.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SocketLost {
+    /// Closed with a code of [`mykube_protocol::close`].
+    #[error("the relay closed the connection: {}", describe(*code, reason))]
+    Closed {
+        /// The code, 1005 without one.
+        code: u16,
+        /// The relay's words, cleaned.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("the connection to the relay was lost: {0}")]
+    Broken(String),
+}
+
+impl SocketLost {
+    /// The close code, if there was one.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Closed { code, .. } => Some(*code),
+            Self::Broken(_) => None,
+        }
+    }
+
+    pub(crate) fn from_error(error: &tungstenite::Error) -> Self {
+        match error {
+            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Self::Broken("closed".into()),
+            tungstenite::Error::Capacity(_) => Self::Broken("the relay sent a frame over the 64 KiB limit".into()),
+            tungstenite::Error::Protocol(what) => Self::Broken(printable(&format!("not WebSocket: {what}"), 120)),
+            other => Self::Broken(printable(&other.to_string(), 120)),
+        }
+    }
+}
+
+fn describe(code: u16, reason: &str) -> String {
+    let known = match code {
+        close::RESTART => "it restarts",
+        close::REFUSED => "the other end refused this attempt",
+        close::NO_SESSION => "it does not know this session, and its number is taken: a new code is needed",
+        close::EXPIRED => "the code expired",
+        close::REPLACED => "another connection of this end took over",
+        close::UPGRADE => {
+            "a client of the first mykube tried this code and may have disclosed it: mykube 2 clients only"
+        }
+        close::TOO_MANY => "too many connections",
+        _ if reason.is_empty() => return format!("code {code}"),
+        _ => return format!("{reason} (code {code})"),
+    };
+    known.to_owned()
+}
+
+/// What arrived.
+pub(crate) enum Incoming {
+    Text(FromRelay),
+    Frame(BytesMut),
+}
+
+/// The next text or binary frame. Unknown texts are dropped: the relay is not believed, and newer ones may say more.
+pub(crate) async fn next(socket: &mut RelaySocket) -> Result<Incoming, SocketLost> {
+    loop {
+        let message = match socket.next().await {
+            None => return Err(SocketLost::Broken("closed".into())),
+            Some(Err(error)) => return Err(SocketLost::from_error(&error)),
+            Some(Ok(message)) => message,
+        };
+        if let Some(incoming) = sort(message)? {
+            return Ok(incoming);
+        }
+    }
+}
+
+pub(crate) fn sort(message: Message) -> Result<Option<Incoming>, SocketLost> {
+    match message {
+        Message::Binary(bytes) => Ok(Some(Incoming::Frame(owned(bytes)))),
+        Message::Text(text) => Ok(text.as_str().parse().ok().map(Incoming::Text)),
+        Message::Close(frame) => {
+            let (code, reason) = frame.map_or((1005, String::new()), |f| (f.code.into(), printable(&f.reason, 120)));
+            Err(SocketLost::Closed { code, reason })
+        }
+        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
+    }
+}
+
+/// Records are opened in place.
+fn owned(bytes: Bytes) -> BytesMut {
+    bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
+}
+
+pub(crate) async fn send(socket: &mut RelaySocket, message: Message) -> Result<(), SocketLost> {
+    socket.send(message).await.map_err(|error| SocketLost::from_error(&error))
+}
+
+/// How the agent's waiting for a client ended.
+#[derive(Debug)]
+pub enum AgentOutcome {
+    /// The channel stands.
+    Paired(Box<Established>),
+    /// The code is spent.
+    Spent(Spent),
+}
+
+/// Waits for a client that knows the secret. `notice` hears of attempts and refusals as they happen.
+///
+/// # Errors
+/// The socket is lost; the machine may go on over another one.
+pub async fn agent(
+    socket: &mut RelaySocket,
+    pairing: &mut AgentPairing,
+    notice: &mut impl FnMut(AgentEvent),
+) -> Result<AgentOutcome, SocketLost> {
+    loop {
+        while let Some(out) = pairing.poll_transmit() {
+            let message = match out {
+                Transmit::Relay(text) => Message::text(text.to_string()),
+                Transmit::Peer(frame) => Message::Binary(frame),
+            };
+            send(socket, message).await?;
+        }
+        while let Some(event) = pairing.poll_event() {
+            match event {
+                AgentEvent::Paired(established) => return Ok(AgentOutcome::Paired(established)),
+                AgentEvent::Spent(spent) => return Ok(AgentOutcome::Spent(spent)),
+                event => notice(event),
+            }
+        }
+        tokio::select! {
+            incoming = next(socket) => match incoming? {
+                Incoming::Text(text) => pairing.handle_relay(clock::now(), &text, &mut rand::rng()),
+                Incoming::Frame(frame) => pairing.handle_frame(clock::now(), frame),
+            },
+            () = clock::sleep_until(pairing.poll_timeout()) => pairing.handle_timeout(clock::now()),
+        }
+    }
+}
+
+/// Why a client's pairing failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientPairError {
+    /// The handshake, or the agent's silence.
+    #[error(transparent)]
+    Failure(#[from] ClientFailure),
+    /// The socket.
+    #[error(transparent)]
+    Lost(#[from] SocketLost),
+}
+
+/// Pairs once with one typed code.
+///
+/// # Errors
+/// See [`ClientPairError`]; whether the code was spent is [`ClientPairing::has_shown_tag`].
+pub async fn client(socket: &mut RelaySocket, pairing: &mut ClientPairing) -> Result<Box<Established>, ClientPairError> {
+    loop {
+        while let Some(frame) = pairing.poll_transmit() {
+            send(socket, Message::Binary(frame)).await?;
+        }
+        tokio::select! {
+            incoming = next(socket) => if let Incoming::Frame(frame) = incoming?
+                && let Some(established) = pairing.handle_frame(clock::now(), frame, &mut rand::rng())?
+            {
+                return Ok(established);
+            },
+            () = clock::sleep_until(pairing.poll_timeout()) => pairing.handle_timeout(clock::now())?,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The WebSocket to the relay.
+//!
+//! The opening handshake goes through the same HTTP exchange as the other calls, not through tungstenite's: so a
+//! refusal is read whole, and no request with a ticket in it passes through tungstenite's trace log.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use mykube_protocol::{Role, SessionId, Ticket, limits::FRAME_MAX};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::{client::generate_key, derive_accept_key},
+        protocol::{Role as End, WebSocketConfig},
+    },
+};
+use tracing::debug;
+use zeroize::Zeroizing;
+
+use crate::{
+    Dialer, Transport,
+    api::message,
+    error::{DialError, Unreachable},
+};
+
+/// The socket between one end and the relay.
+pub type RelaySocket = WebSocketStream<Transport>;
+
+/// Read at once from the network: two full records.
+pub const READ_BUFFER: usize = 32 * 1024;
+/// Frames collect up to this size before they are written without a flush.
+pub const WRITE_BUFFER: usize = 64 * 1024;
+/// Frames wait up to this size while the network does not take them; then sending waits.
+pub const WRITE_BUFFER_MAX: usize = WRITE_BUFFER + 2 * FRAME_MAX;
+
+/// The limits of a socket: a frame and a message have at most 64 KiB, and no buffer grows without bound.
+#[must_use]
+pub fn websocket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(WRITE_BUFFER_MAX)
+        .max_message_size(Some(FRAME_MAX))
+        .max_frame_size(Some(FRAME_MAX))
+}
+
+impl Dialer {
+    /// `GET /ws/{role}/{session_id}`, the ticket in the `Authorization` header.
+    ///
+    /// # Errors
+    /// [`DialError::TicketRefused`], [`DialError::SessionUnknown`]; see [`DialError`].
+    pub async fn websocket(&self, role: Role, session: &SessionId, ticket: &Ticket) -> Result<RelaySocket, DialError> {
+        let key = generate_key();
+        let mut request = self.request(Method::GET, &format!("/ws/{role}/{session}"), Bytes::new());
+        let headers = request.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).expect("base64 is a header value"));
+        headers.insert(header::AUTHORIZATION, bearer(ticket));
+
+        let answer = self.send(request).await?;
+        if answer.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.refused_socket(answer).await);
+        }
+        check(answer.response.headers(), &key).map_err(|reason| self.not_a_relay(reason.into()))?;
+        let (stream, early) = self
+            .bounded(async {
+                answer
+                    .upgraded()
+                    .await
+                    .map_err(|_| self.unreachable(Unreachable::Closed("during the WebSocket handshake")))
+            })
+            .await?;
+        debug!(%role, %session, "socket open");
+        let socket =
+            WebSocketStream::from_partially_read(stream, early.to_vec(), End::Client, Some(websocket_config())).await;
+        Ok(socket)
+    }
+
+    async fn refused_socket(&self, answer: crate::exchange::Exchange) -> DialError {
+        let answer = match self.bounded(self.whole(answer)).await {
+            Ok(answer) => answer,
+            Err(e) => return e,
+        };
+        match (answer.status(), message(answer.body())) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(_)) => DialError::TicketRefused,
+            (StatusCode::NOT_FOUND | StatusCode::GONE, Some(_)) => DialError::SessionUnknown,
+            (StatusCode::BAD_REQUEST, Some(message)) => DialError::Refused { status: 400, message },
+            (StatusCode::UPGRADE_REQUIRED, Some(_)) => DialError::Refused {
+                status: 426,
+                message: "a proxy or load balancer on the way does not pass WebSockets on".into(),
+            },
+            _ => self.refusal(&answer),
+        }
+    }
+}
+
+fn bearer(ticket: &Ticket) -> HeaderValue {
+    let text = Zeroizing::new(format!("Bearer {}", ticket.expose()));
+    let mut value = HeaderValue::from_str(&text).expect("base64url is a header value");
+    value.set_sensitive(true);
+    value
+}
+
+/// The client's checks of RFC 6455 section 4.1; neither extensions nor subprotocols were asked for.
+fn check(headers: &HeaderMap, key: &str) -> Result<(), &'static str> {
+    let has = |name, token: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    };
+    if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
+        return Err("it switched to another protocol than WebSocket");
+    }
+    if headers.get(header::SEC_WEBSOCKET_ACCEPT).is_none_or(|value| value != &derive_accept_key(key.as_bytes())) {
+        return Err("its WebSocket handshake does not answer ours");
+    }
+    if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) || headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+        return Err("it chose a WebSocket extension that was not offered");
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! One stream of a channel, for tasks.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use mykube_protocol::channel::StreamId;
+use mykube_tunnel::session::ReadState;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::channel::{Shared, ready};
+
+/// A stream failed; the reason is the peer's or the channel's, cleaned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StreamFailed(pub String);
+
+/// A stream. Dropped without both directions ended, it fails at the peer.
+pub struct ChannelStream {
+    shared: Arc<Shared>,
+    id: StreamId,
+    released: AtomicBool,
+    /// What an `AsyncRead` has taken from the session and not yet handed out.
+    pending: Vec<Bytes>,
+}
+
+impl ChannelStream {
+    pub(crate) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+        Self { shared, id, released: AtomicBool::new(false), pending: Vec::new() }
+    }
+
+    /// Received chunks, about `max` bytes of them, appended to `chunks`. `false` at the peer's end of the stream.
+    ///
+    /// # Errors
+    /// The stream failed. Without the peer's word there is no clean end.
+    pub async fn read(&self, max: u64, chunks: &mut Vec<Bytes>) -> Result<bool, StreamFailed> {
+        let before = chunks.len();
+        let state = ready(|cx| self.shared.poll_read(cx, self.id, max, chunks)).await;
+        match state {
+            _ if chunks.len() > before => Ok(true),
+            ReadState::Open => Ok(true),
+            ReadState::Eof => Ok(false),
+            ReadState::Failed(reason) => Err(StreamFailed(reason)),
+        }
+    }
+
+    /// Sends all of `payload`; waits while the stream has enough to send.
+    ///
+    /// # Errors
+    /// The stream failed.
+    pub async fn write(&self, mut payload: Bytes) -> Result<(), StreamFailed> {
+        ready(|cx| self.shared.poll_write(cx, self.id, &mut payload)).await.map_err(StreamFailed)
+    }
+
+    /// No more bytes this way.
+    pub fn finish(&self) {
+        self.shared.with(|session, now| session.finish(now, self.id));
+    }
+
+    /// The stream fails, and the peer hears why.
+    pub fn fail(&self, reason: &str) {
+        self.release(Some(reason));
+    }
+
+    fn release(&self, reason: Option<&str>) {
+        if !self.released.swap(true, Ordering::AcqRel) {
+            self.shared.with(|session, now| session.release(now, self.id, reason));
+        }
+    }
+}
+
+impl Drop for ChannelStream {
+    fn drop(&mut self) {
+        self.release(None);
+    }
+}
+
+impl AsyncRead for ChannelStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.pending.is_empty() {
+            let room = buf.remaining() as u64;
+            match this.shared.poll_read(cx, this.id, room, &mut this.pending) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(ReadState::Failed(reason)) if this.pending.is_empty() => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, StreamFailed(reason))));
+                }
+                Poll::Ready(_) => this.pending.reverse(),
+            }
+        }
+        while buf.remaining() > 0
+            && let Some(chunk) = this.pending.last_mut()
+        {
+            let len = chunk.len().min(buf.remaining());
+            buf.put_slice(&chunk[..len]);
+            chunk.advance(len);
+            if chunk.is_empty() {
+                this.pending.pop();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ChannelStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        const MOST: usize = 64 * 1024;
+        let part = &buf[..buf.len().min(MOST)];
+        let mut payload = Bytes::copy_from_slice(part);
+        let broken = |reason| io::Error::new(io::ErrorKind::BrokenPipe, StreamFailed(reason));
+        self.shared.poll_write(cx, self.id, &mut payload).map(|done| done.map(|()| part.len()).map_err(broken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish();
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,116 @@
+//! The byte stream under a WebSocket or an HTTP call: TCP, TLS, or TLS through an https proxy.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+
+/// Unsent bytes the kernel takes before it says "full". Small, so that a keystroke does not wait behind megabytes.
+pub const NOTSENT_LOWAT: u32 = 64 * 1024;
+/// How long sent bytes may stay unacknowledged before the connection is given up (Linux).
+pub const USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// When TCP begins to probe an idle connection, and how often.
+pub const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// A connection to the relay, or to what a proxy reaches for us.
+#[derive(Debug)]
+pub enum Transport {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// TLS to the target, or to an https proxy that forwards plain bytes.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// TLS to the target inside TLS to an https proxy.
+    TlsInTls(Box<TlsStream<Box<TlsStream<TcpStream>>>>),
+}
+
+impl Transport {
+    /// The TCP socket at the bottom.
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+            Self::TlsInTls(tls) => tls.get_ref().0.get_ref().0,
+        }
+    }
+}
+
+/// Sets what an interactive connection needs: no Nagle, a short unsent queue, and an early word when the network is gone.
+///
+/// # Errors
+/// The system's, which on a connected TCP socket means that it is gone.
+pub fn tune(tcp: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    }
+    Ok(())
+}
+
+macro_rules! each {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Transport::Tcp(tcp) => {
+                let $stream = Pin::new(tcp);
+                $call
+            }
+            Transport::Tls(tls) => {
+                let $stream = Pin::new(tls.as_mut());
+                $call
+            }
+            Transport::TlsInTls(tls) => {
+                let $stream = Pin::new(tls.as_mut());
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => stream.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+            Self::TlsInTls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_shutdown(cx))
+    }
+}
