@@ -1,0 +1,46 @@
+//! What surrounds the process, as an argument: tests bring their own.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
+
+/// Where a pod finds its service account (Kubernetes, "Accessing the API from a Pod").
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Environment variables, home directory, service account and terminal of this process.
+#[derive(Clone)]
+pub struct Environment {
+    /// Environment variables; exec plugins inherit them.
+    pub vars: BTreeMap<OsString, OsString>,
+    /// The home directory, for `~/.kube/config`.
+    pub home: Option<PathBuf>,
+    /// The directory with a pod's `token`, `ca.crt` and `namespace`.
+    pub service_account: PathBuf,
+    /// A person sits at the terminal: interactive exec plugins may ask on standard input.
+    pub attended: bool,
+}
+
+impl Environment {
+    /// That of this process.
+    #[must_use]
+    pub fn from_system(attended: bool) -> Self {
+        Self {
+            vars: std::env::vars_os().collect(),
+            home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
+            service_account: SERVICE_ACCOUNT.into(),
+            attended,
+        }
+    }
+
+    /// A variable that is set and not empty.
+    pub(crate) fn var_os(&self, name: &str) -> Option<&OsStr> {
+        self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// A variable that is set, not empty and text.
+    pub(crate) fn var(&self, name: &str) -> Option<&str> {
+        self.var_os(name)?.to_str()
+    }
+}

@@ -1,0 +1,305 @@
+//! What can be wrong with a kubeconfig, its credentials or the way to the API server, and what to do about it.
+//!
+//! Messages name files, fields, contexts, clusters and users, all cleaned for a terminal. Of a user's section they
+//! show an exec plugin's command and install hint, never another value.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use mykube_protocol::text::printable;
+
+const NAME_MAX: usize = 120;
+const PATH_MAX: usize = 300;
+const CAUSE_MAX: usize = 200;
+
+/// A name or a cause, cleaned for a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown(String);
+
+impl Shown {
+    pub(crate) fn name(text: &str) -> Self {
+        Self(printable(text, NAME_MAX))
+    }
+
+    pub(crate) fn path(path: &Path) -> Self {
+        Self(printable(&path.to_string_lossy(), PATH_MAX))
+    }
+
+    pub(crate) fn cause(error: &io::Error) -> Self {
+        Self(printable(&error.to_string(), CAUSE_MAX))
+    }
+
+    /// Text of several lines, on one; of a long one the end, where the cause of a failure stands.
+    pub(crate) fn tail(text: &str, max: usize) -> Self {
+        let lines: Vec<_> =
+            text.lines().map(|line| printable(line.trim(), max)).filter(|line| !line.is_empty()).collect();
+        let joined = lines.join(" / ");
+        let start = (0..=joined.len()).find(|at| joined.len() - at <= max && joined.is_char_boundary(*at));
+        Self(joined[start.unwrap_or(joined.len())..].to_owned())
+    }
+
+    /// `; it has: a, b` or that there is none.
+    pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        const MOST: usize = 12;
+        let mut names: Vec<_> = names.map(|name| format!("\"{}\"", printable(name, 63))).collect();
+        let more = names.len().saturating_sub(MOST);
+        names.truncate(MOST);
+        if names.is_empty() {
+            return Self("there is none".into());
+        }
+        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Self(format!("there is {}{tail}", names.join(", ")))
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a setting stands: `user "dev" in /home/me/.kube/config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    owner: String,
+    file: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn named(kind: &str, name: &str, file: &Path) -> Self {
+        Self { owner: format!("{kind} \"{}\"", printable(name, NAME_MAX)), file: file.to_owned() }
+    }
+
+    pub(crate) fn of(owner: &str, file: &Path) -> Self {
+        Self { owner: owner.to_owned(), file: file.to_owned() }
+    }
+
+    /// A path of this place: relative ones start at the file's own directory.
+    pub(crate) fn resolve(&self, path: &str) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(path)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.owner, Shown::path(&self.file))
+    }
+}
+
+/// Why the API server or its credentials cannot be known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KubeconfigError {
+    /// `--kubeconfig` names a file that is not there.
+    #[error("there is no kubeconfig at {0}: check --kubeconfig")]
+    Missing(Shown),
+    /// No file anywhere, and not in a pod.
+    #[error(
+        "no kubeconfig was found (looked for {0}) and this is not a pod with a service account: pass --kubeconfig FILE \
+         or set KUBECONFIG"
+    )]
+    NoneFound(Shown),
+    /// The file is there but cannot be read.
+    #[error("the kubeconfig {path} cannot be read: {cause}")]
+    Unreadable {
+        /// The file.
+        path: Shown,
+        /// The system's word.
+        cause: Shown,
+    },
+    /// Longer than a kubeconfig may be.
+    #[error("{path} has more than {max} bytes: that is no kubeconfig, check the path")]
+    TooLarge {
+        /// The file.
+        path: Shown,
+        /// [`crate::kubeconfig::KUBECONFIG_MAX`] or [`crate::credentials::FILE_MAX`].
+        max: u64,
+    },
+    /// No cluster, no user, no context.
+    #[error(
+        "the kubeconfig {0} is empty: fill it with your cluster's tool (`kubectl config view` shows what kubectl sees), \
+         or pass another with --kubeconfig"
+    )]
+    Empty(Shown),
+    /// Not YAML, or not of a kubeconfig's shape. The content is not shown.
+    #[error("{path} is not a valid kubeconfig{at}: compare with `kubectl config view --kubeconfig` of that file")]
+    Invalid {
+        /// The file.
+        path: Shown,
+        /// ` (line 7, column 3)`, where known.
+        at: String,
+    },
+    /// Some other Kubernetes object.
+    #[error("{0} is not a kubeconfig (those have `kind: Config` and `apiVersion: v1`): check the path")]
+    WrongKind(Shown),
+    /// Neither `--context` nor `current-context`.
+    #[error("{path} has no current-context: choose one with --context ({contexts})")]
+    NoCurrentContext {
+        /// The file or files.
+        path: Shown,
+        /// Contexts to choose from.
+        contexts: Shown,
+    },
+    /// The chosen context is not there.
+    #[error("there is no context \"{name}\" in {path}: choose another with --context ({contexts})")]
+    NoContext {
+        /// The context.
+        name: Shown,
+        /// The file or files.
+        path: Shown,
+        /// Contexts to choose from.
+        contexts: Shown,
+    },
+    /// The context names a cluster or user that is not there.
+    #[error(
+        "{context} names the {kind} \"{name}\", which is not there: add it, or choose another context with --context"
+    )]
+    Dangling {
+        /// The context.
+        context: Place,
+        /// `cluster` or `user`.
+        kind: &'static str,
+        /// Its name.
+        name: Shown,
+    },
+    /// The cluster has no `server`.
+    #[error("{0} has no `server`: set it with `kubectl config set-cluster NAME --server=https://HOST:PORT`")]
+    NoServer(Place),
+    /// A setting whose value cannot be used. The value is not shown.
+    #[error("`{field}` of {place} {problem}")]
+    Field {
+        /// The setting.
+        field: &'static str,
+        /// Where it stands.
+        place: Place,
+        /// What is wrong and what to do.
+        problem: &'static str,
+    },
+    /// A setting names a file that cannot be read.
+    #[error("`{field}` of {place} names {file}, which cannot be read: {cause}")]
+    FileReference {
+        /// The setting.
+        field: &'static str,
+        /// Where it stands.
+        place: Place,
+        /// The file.
+        file: Shown,
+        /// The system's word.
+        cause: Shown,
+    },
+    /// `http://`: credentials would cross the network unencrypted.
+    #[error(
+        "`server` of {0} is http://, unencrypted, and mykube shares credentials only for https:// servers: use the API \
+         server's https address"
+    )]
+    Unencrypted(Place),
+    /// `auth-provider` was removed from Kubernetes 1.26.
+    #[error(
+        "{0} uses `auth-provider`, which Kubernetes 1.26 removed: replace it with your provider's exec plugin (for GKE \
+         gke-gcloud-auth-plugin, for Azure kubelogin)"
+    )]
+    AuthProvider(Place),
+    /// `as`, `as-groups` ...: dropping them would give away more rights than the context has.
+    #[error(
+        "{0} impersonates (`as`), which shared credentials cannot express; the client would have the rights behind it: \
+         use a context without `as`"
+    )]
+    Impersonates(Place),
+    /// The plugin's command is not to be found.
+    #[error("the exec plugin \"{command}\" of {place} was not found: install it, or correct `command` or PATH{hint}")]
+    ExecNotFound {
+        /// The user.
+        place: Place,
+        /// The command.
+        command: Shown,
+        /// `. Its kubeconfig says: ...`.
+        hint: Shown,
+    },
+    /// The plugin does not start.
+    #[error("the exec plugin \"{command}\" of {place} cannot be started: {cause}")]
+    ExecStart {
+        /// The user.
+        place: Place,
+        /// The command.
+        command: Shown,
+        /// The system's word.
+        cause: Shown,
+    },
+    /// The plugin ended with a failure.
+    #[error("the exec plugin \"{command}\" of {place} failed ({status}): {stderr}")]
+    ExecFailed {
+        /// The user.
+        place: Place,
+        /// The command.
+        command: Shown,
+        /// Exit status.
+        status: String,
+        /// The end of what it said.
+        stderr: Shown,
+    },
+    /// The plugin took too long and was ended.
+    #[error(
+        "the exec plugin \"{command}\" of {place} gave no credential within {seconds} s and was stopped (it may wait for \
+         a login; run it by hand once): {stderr}"
+    )]
+    ExecTimeout {
+        /// The user.
+        place: Place,
+        /// The command.
+        command: Shown,
+        /// [`crate::KubeconfigSource::exec_timeout`].
+        seconds: u64,
+        /// The end of what it said.
+        stderr: Shown,
+    },
+    /// The plugin wants a person, and there is none.
+    #[error(
+        "the exec plugin \"{0}\" of {1} needs a terminal (`interactiveMode: Always`): start mykube server in one, or use \
+         credentials that need none"
+    )]
+    ExecNeedsTerminal(Shown, Place),
+    /// What the plugin printed is not an ExecCredential. It is not shown.
+    #[error("the exec plugin \"{command}\" of {place} {problem}: run it by hand and compare with `apiVersion` there")]
+    ExecOutput {
+        /// The user.
+        place: Place,
+        /// The command.
+        command: Shown,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The plugin answered in another version than it was asked in.
+    #[error(
+        "the exec plugin \"{command}\" of {place} answered in another apiVersion ({got}) than the kubeconfig's ({wanted}): \
+         make `apiVersion` there the plugin's"
+    )]
+    ExecVersion {
+        /// The user.
+        place: Place,
+        /// The command.
+        command: Shown,
+        /// What the kubeconfig says.
+        wanted: &'static str,
+        /// What the plugin says.
+        got: Shown,
+    },
+    /// `HTTPS_PROXY` cannot be read.
+    #[error(transparent)]
+    Proxy(Box<mykube_link::DialError>),
+    /// CA, certificates and key together do not fit the channel.
+    #[error("the certificates of {0} have more than {1} bytes together: give only the cluster's own CA")]
+    WelcomeTooLarge(Place, usize),
+}
+
+/// Why the API server cannot be reached, in at most 200 bytes and fit for the other end's terminal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConnectError(String);
+
+impl ConnectError {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(printable(text, CAUSE_MAX))
+    }
+}

@@ -1,0 +1,343 @@
+//! Exec credential plugins (KEP 541, `client.authentication.k8s.io` v1 and v1beta1).
+//!
+//! A plugin runs once at a time and again only when its credential is due. Its standard output is a secret and never
+//! shown; of its standard error the end is, when it fails.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::Stdio, time::Duration};
+
+use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
+use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    process::{Child, Command},
+    sync::Mutex,
+};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::{
+    Environment, KubeconfigError,
+    credentials::{Expiry, checked_token},
+    error::{Place, Shown},
+    pem,
+};
+
+/// The API group of plugins; an answer's version is shown only where it is of this group.
+const GROUP: &str = "client.authentication.k8s.io/";
+/// Longest answer of a plugin: what does not fit a welcome need not be read.
+pub(crate) const OUTPUT_MAX: usize = mykube_protocol::limits::WELCOME_MAX;
+/// How much of a failing plugin's standard error is shown.
+const STDERR_SHOWN: usize = 500;
+
+/// A plugin with everything it is started with.
+pub(crate) struct ExecPlugin {
+    command: PathBuf,
+    args: Vec<String>,
+    env: BTreeMap<OsString, OsString>,
+    api_version: &'static str,
+    interactive: bool,
+    hint: Option<String>,
+    timeout: Duration,
+    place: Place,
+    last: Mutex<Option<ExecCredential>>,
+}
+
+/// What a plugin gave.
+#[derive(Clone)]
+pub(crate) struct ExecCredential {
+    pub(crate) token: Option<Zeroizing<String>>,
+    pub(crate) certificate: Option<(String, Zeroizing<String>)>,
+    pub(crate) expiry: Option<Expiry>,
+}
+
+impl ExecPlugin {
+    /// Checks the plugin's settings; `cluster` is what it is told where `provideClusterInfo` asks for it.
+    pub(crate) fn new(
+        config: ExecConfig,
+        cluster: ExecAuthCluster,
+        place: Place,
+        env: &Environment,
+        timeout: Duration,
+    ) -> Result<Self, KubeconfigError> {
+        let field = |field, problem| KubeconfigError::Field { field, place: place.clone(), problem };
+        let api_version = match config.api_version.as_deref() {
+            Some("client.authentication.k8s.io/v1") => "client.authentication.k8s.io/v1",
+            Some("client.authentication.k8s.io/v1beta1") => "client.authentication.k8s.io/v1beta1",
+            Some("client.authentication.k8s.io/v1alpha1") => {
+                return Err(field(
+                    "exec.apiVersion",
+                    "is v1alpha1, which Kubernetes 1.24 removed: update the plugin and make it v1 or v1beta1",
+                ));
+            }
+            _ => {
+                return Err(field(
+                    "exec.apiVersion",
+                    "must be client.authentication.k8s.io/v1 or client.authentication.k8s.io/v1beta1",
+                ));
+            }
+        };
+        let command = config.command.filter(|command| !command.is_empty());
+        let command = command.ok_or_else(|| field("exec.command", "is missing: name the plugin"))?;
+        let shown = Shown::name(&command);
+        let command = if command.contains(std::path::is_separator) { place.resolve(&command) } else { command.into() };
+
+        let interactive = match (config.interactive_mode, api_version) {
+            (Some(ExecInteractiveMode::Always), _) if !env.attended => {
+                return Err(KubeconfigError::ExecNeedsTerminal(shown, place));
+            }
+            (Some(ExecInteractiveMode::Never), _) => false,
+            (Some(_), _) | (None, "client.authentication.k8s.io/v1beta1") => env.attended,
+            (None, _) => {
+                return Err(field("exec.interactiveMode", "is missing: make it Never, IfAvailable or Always"));
+            }
+        };
+
+        let mut vars = env.vars.clone();
+        for pair in config.env.unwrap_or_default() {
+            let name = pair.get("name").filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
+            let name = name.ok_or_else(|| field("exec.env", "has an entry without a usable name: correct it"))?;
+            let value = pair.get("value").cloned().unwrap_or_default();
+            if value.contains('\0') {
+                return Err(field("exec.env", "has a value with a NUL character: correct it"));
+            }
+            vars.insert(name.into(), value.into());
+        }
+        let args = config.args.unwrap_or_default();
+        if args.iter().any(|arg| arg.contains('\0')) {
+            return Err(field("exec.args", "has a NUL character: correct it"));
+        }
+        let mut spec = serde_json::json!({ "interactive": interactive });
+        if config.provide_cluster_info {
+            spec["cluster"] = serde_json::to_value(cluster)
+                .map_err(|_| field("exec.provideClusterInfo", "cannot be met: the cluster's settings are not text"))?;
+        }
+        let info = serde_json::json!({ "apiVersion": api_version, "kind": "ExecCredential", "spec": spec });
+        vars.insert("KUBERNETES_EXEC_INFO".into(), info.to_string().into());
+        Ok(Self {
+            command,
+            args,
+            env: vars,
+            api_version,
+            interactive,
+            hint: config.install_hint.filter(|hint| !hint.is_empty()),
+            timeout,
+            place,
+            last: Mutex::new(None),
+        })
+    }
+
+    /// The last credential while it is not due, else a new one.
+    pub(crate) async fn current(&self) -> Result<ExecCredential, KubeconfigError> {
+        let mut last = self.last.lock().await;
+        if let Some(credential) = last.as_ref().filter(|last| !last.expiry.is_some_and(|expiry| expiry.is_due())) {
+            return Ok(credential.clone());
+        }
+        tracing::debug!(plugin = %self.shown(), "running the exec plugin");
+        let credential = self.read(&self.run().await?)?;
+        *last = Some(credential.clone());
+        Ok(credential)
+    }
+
+    /// Runs the plugin to its end and returns what it printed.
+    async fn run(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
+        let mut plugin = Plugin::start(self).map_err(|cause| self.not_started(&cause))?;
+        let mut stderr = Vec::new();
+        let ended = tokio::time::timeout(self.timeout, plugin.finish(&mut stderr)).await;
+        let said = || match (self.interactive, Shown::tail(&String::from_utf8_lossy(&stderr), STDERR_SHOWN)) {
+            (true, _) => Shown::name("see what it said above"),
+            (false, said) if said.to_string().is_empty() => Shown::name("it said nothing on standard error"),
+            (false, said) => said,
+        };
+        match ended {
+            Err(_) => Err(KubeconfigError::ExecTimeout {
+                place: self.place.clone(),
+                command: self.shown(),
+                seconds: self.timeout.as_secs(),
+                stderr: said(),
+            }),
+            Ok(Err(cause)) => Err(self.not_started(&cause)),
+            // It met a closed pipe, so that its exit status says nothing.
+            Ok(Ok((_, stdout))) if stdout.len() > OUTPUT_MAX => Err(self.output("printed far more than a credential")),
+            Ok(Ok((status, _))) if !status.success() => Err(KubeconfigError::ExecFailed {
+                place: self.place.clone(),
+                command: self.shown(),
+                status: status.to_string(),
+                stderr: said(),
+            }),
+            Ok(Ok((_, stdout))) => Ok(stdout),
+        }
+    }
+
+    /// Reads an ExecCredential: JSON or, as kubectl does, YAML.
+    fn read(&self, stdout: &[u8]) -> Result<ExecCredential, KubeconfigError> {
+        const UNREADABLE: &str = "did not print an ExecCredential";
+        let text = std::str::from_utf8(stdout).map_err(|_| self.output(UNREADABLE))?;
+        let printed: Printed = serde_json::from_str(text)
+            .or_else(|_| serde_saphyr::from_str(text).map_err(|_| ()))
+            .map_err(|()| self.output(UNREADABLE))?;
+        if printed.kind != "ExecCredential" {
+            return Err(self.output(UNREADABLE));
+        }
+        if printed.api_version != self.api_version {
+            return Err(KubeconfigError::ExecVersion {
+                place: self.place.clone(),
+                command: self.shown(),
+                wanted: self.api_version,
+                got: Shown::name(if printed.api_version.starts_with(GROUP) {
+                    &printed.api_version
+                } else {
+                    "none of its"
+                }),
+            });
+        }
+        let status = printed.status.ok_or_else(|| self.output("gave no credential (`status` is missing)"))?;
+        let given = |value: &Option<String>| value.clone().map(Zeroizing::new).filter(|value| !value.is_empty());
+        let token = match given(&status.token) {
+            Some(token) => Some(
+                checked_token(&token).ok_or_else(|| self.output("gave a token with spaces or control characters"))?,
+            ),
+            None => None,
+        };
+        let certificate = match (given(&status.client_certificate_data), given(&status.client_key_data)) {
+            (Some(chain), Some(key)) => {
+                let chain = pem::certificates(chain.as_bytes())
+                    .map_err(|_| self.output("gave `clientCertificateData` that is no PEM certificate"))?;
+                let key = pem::private_key(key.as_bytes())
+                    .map_err(|_| self.output("gave `clientKeyData` that is no usable PEM key"))?;
+                pem::belongs(&chain, &key)
+                    .map_err(|_| self.output("gave a certificate and a key that do not belong together"))?;
+                Some((chain, key))
+            }
+            (None, None) => None,
+            _ => return Err(self.output("gave only one of `clientCertificateData` and `clientKeyData`")),
+        };
+        if token.is_none() && certificate.is_none() {
+            return Err(self.output("gave no credential (neither `token` nor `clientCertificateData` in `status`)"));
+        }
+        let expiry = match status.expiration_timestamp.as_deref().filter(|text| !text.is_empty()) {
+            Some(text) => {
+                let expires = OffsetDateTime::parse(text, &Rfc3339)
+                    .map_err(|_| self.output("gave an `expirationTimestamp` that is not RFC 3339"))?;
+                let expiry = Expiry::until(expires.into());
+                if expiry.is_over() {
+                    tracing::warn!(plugin = %self.shown(), "the exec plugin gave a credential that has expired; is the clock right?");
+                }
+                Some(expiry)
+            }
+            None => None,
+        };
+        Ok(ExecCredential { token, certificate, expiry })
+    }
+
+    fn shown(&self) -> Shown {
+        Shown::path(&self.command)
+    }
+
+    fn output(&self, problem: &'static str) -> KubeconfigError {
+        KubeconfigError::ExecOutput { place: self.place.clone(), command: self.shown(), problem }
+    }
+
+    fn not_started(&self, cause: &std::io::Error) -> KubeconfigError {
+        let (place, command) = (self.place.clone(), self.shown());
+        if cause.kind() != std::io::ErrorKind::NotFound {
+            return KubeconfigError::ExecStart { place, command, cause: Shown::cause(cause) };
+        }
+        let hint = self.hint.as_deref().map(|hint| Shown::tail(hint, STDERR_SHOWN).to_string());
+        let hint = hint.map_or_else(String::new, |hint| format!(". The kubeconfig says: {hint}"));
+        KubeconfigError::ExecNotFound { place, command, hint: Shown::tail(&hint, STDERR_SHOWN * 2) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Printed {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    status: Option<Status>,
+}
+
+#[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    token: Option<String>,
+    client_certificate_data: Option<String>,
+    client_key_data: Option<String>,
+    expiration_timestamp: Option<String>,
+}
+
+/// A running plugin. Dropped before its end, it is killed with what it started.
+struct Plugin {
+    child: Child,
+    #[cfg(unix)]
+    group: Option<rustix::process::Pid>,
+}
+
+impl Plugin {
+    fn start(plugin: &ExecPlugin) -> std::io::Result<Self> {
+        let mut command = Command::new(&plugin.command);
+        command.args(&plugin.args).env_clear().envs(&plugin.env).kill_on_drop(true).stdout(Stdio::piped());
+        if plugin.interactive {
+            command.stdin(Stdio::inherit()).stderr(Stdio::inherit());
+        } else {
+            command.stdin(Stdio::null()).stderr(Stdio::piped());
+            // A group of its own, so that nothing of it stays behind; an interactive one must keep the terminal's.
+            #[cfg(unix)]
+            command.process_group(0);
+        }
+        let child = command.spawn()?;
+        Ok(Self {
+            #[cfg(unix)]
+            group: child
+                .id()
+                .filter(|_| !plugin.interactive)
+                .and_then(|id| i32::try_from(id).ok())
+                .and_then(rustix::process::Pid::from_raw),
+            child,
+        })
+    }
+
+    async fn finish(
+        &mut self,
+        stderr: &mut Vec<u8>,
+    ) -> std::io::Result<(std::process::ExitStatus, Zeroizing<Vec<u8>>)> {
+        let (out, err) = (self.child.stdout.take(), self.child.stderr.take());
+        let (stdout, (), status) = tokio::join!(whole(out), tail(err, stderr), self.child.wait());
+        #[cfg(unix)]
+        {
+            self.group = None;
+        }
+        Ok((status?, stdout?))
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// All of it, up to one byte over the limit.
+async fn whole(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    // Room for all, so that no copy of a secret is left behind by growth.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(OUTPUT_MAX + 64));
+    if let Some(pipe) = pipe {
+        pipe.take(OUTPUT_MAX as u64 + 1).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
+}
+
+/// The end of it, the rest is read and forgotten.
+async fn tail(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    const KEPT: usize = 4 * STDERR_SHOWN;
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = [0; 1024];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+        kept.extend_from_slice(&buffer[..n]);
+        kept.drain(..kept.len().saturating_sub(KEPT));
+    }
+}

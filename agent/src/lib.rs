@@ -1,0 +1,19 @@
+//! mykube's cluster side: which API server, with which credentials, and how to reach it.
+
+pub mod credentials;
+mod environment;
+pub mod error;
+mod exec;
+mod incluster;
+pub mod kubeconfig;
+mod pem;
+mod refresh;
+pub mod serve;
+mod server;
+mod upstream;
+
+pub use credentials::Credentialer;
+pub use environment::Environment;
+pub use error::{ConnectError, KubeconfigError};
+pub use kubeconfig::KubeconfigSource;
+pub use upstream::Upstream;

@@ -1,0 +1,77 @@
+//! PEM: only the blocks that are wanted leave this room, so no comment of a bundle travels.
+
+use rustls::{
+    crypto::aws_lc_rs::sign::any_supported_type,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use zeroize::Zeroizing;
+
+/// What is wrong with a PEM text, as the end of a sentence.
+pub(crate) type Problem = &'static str;
+
+const NO_CERTIFICATE: Problem =
+    "has no certificate in PEM form (`-----BEGIN CERTIFICATE-----`): fetch it again from your cluster's tool";
+const NO_KEY: Problem =
+    "has no private key in PEM form (`-----BEGIN ... PRIVATE KEY-----`): fetch it again from your cluster's tool";
+const ENCRYPTED_KEY: Problem =
+    "is an encrypted private key, which kubectl cannot use either: decrypt it with `openssl pkey`";
+const MISMATCH: Problem = "does not belong to the client certificate beside it: fetch both again";
+
+/// The certificates of a PEM text, at least one.
+pub(crate) fn certificates(bytes: &[u8]) -> Result<String, Problem> {
+    let pem = blocks(bytes, |label| label == "CERTIFICATE");
+    match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if !found.is_empty() => Ok(pem.to_string()),
+        _ => Err(NO_CERTIFICATE),
+    }
+}
+
+/// The private key of a PEM text.
+pub(crate) fn private_key(bytes: &[u8]) -> Result<Zeroizing<String>, Problem> {
+    if find(bytes, b"ENCRYPTED PRIVATE KEY") || find(bytes, b"Proc-Type: 4,ENCRYPTED") {
+        return Err(ENCRYPTED_KEY);
+    }
+    let pem = blocks(bytes, |label| label.ends_with("PRIVATE KEY"));
+    match PrivateKeyDer::from_pem_slice(pem.as_bytes()) {
+        Ok(_) => Ok(pem),
+        Err(_) => Err(NO_KEY),
+    }
+}
+
+/// Whether a key can belong to a certificate. Kinds this build cannot judge pass: the API server decides.
+pub(crate) fn belongs(certificate: &str, key: &str) -> Result<(), Problem> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate.as_bytes()).flatten().collect();
+    let Some(key) = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok().and_then(|key| any_supported_type(&key).ok())
+    else {
+        return Ok(());
+    };
+    match CertifiedKey::new(chain, key).keys_match() {
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err(MISMATCH),
+        _ => Ok(()),
+    }
+}
+
+/// The blocks with a wanted label, line ends made plain.
+fn blocks(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(bytes.len() + 1));
+    let mut inside: Option<String> = None;
+    for line in bytes.split(|b| *b == b'\n') {
+        let Ok(line) = std::str::from_utf8(line).map(str::trim) else { continue };
+        if let Some(label) = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----")) {
+            inside = wanted(label).then(|| format!("-----END {label}-----"));
+        }
+        if let Some(end) = &inside {
+            out.push_str(line);
+            out.push('\n');
+            if line == end {
+                inside = None;
+            }
+        }
+    }
+    out
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}

@@ -1,0 +1,17 @@
+//! mykube's laptop side: a loopback port, a temporary kubeconfig on RAM, and a subshell that uses it.
+
+#[cfg(not(unix))]
+compile_error!("mykube's client runs on Linux and macOS; on Windows use it inside WSL");
+
+pub mod harden;
+pub mod kubeconfig;
+pub mod ramdir;
+mod rc;
+pub mod session;
+pub mod shell;
+pub mod workspace;
+
+/// The way to the relay: a session is connected with its `Dialer`.
+pub use mykube_link as link;
+pub use shell::{Exit, Launch, ShellError};
+pub use workspace::{Workspace, WorkspaceError};

@@ -1,0 +1,210 @@
+//! The session behind the loopback port: pairing, the agent's welcome, and kubectl's connections.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use mykube_link::{
+    Channel, CopyError, DialError, Dialer, End, clock, copy,
+    pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError, SocketLost},
+};
+use mykube_protocol::{PairingCode, Role, channel::Welcome, close};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::debug;
+
+/// How long the agent may take to tell of its cluster once the channel stands.
+pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long to wait after the system refused to accept a connection (out of descriptors, mostly).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The relay, or nothing waits under this code.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The code was not the right one: exit code 3.
+    #[error(transparent)]
+    Code(HandshakeError),
+    /// The agent refused this attempt: exit code 3.
+    #[error("the other end refused this code: retry only if you mistyped, else ask for a new code")]
+    Refused,
+    /// Pairing failed otherwise.
+    #[error(transparent)]
+    Pairing(#[from] ClientPairError),
+    /// The words differ.
+    #[error("the four words were not confirmed as equal, so nothing was sent: someone may be in the middle")]
+    WordsDiffer,
+    /// Words to compare and nobody to ask.
+    #[error("the four words must be compared, and there is no terminal to ask at: run the client on a terminal")]
+    NobodyToAsk,
+    /// The channel ended before the agent told of its cluster.
+    #[error("the session ended before it began: {0}")]
+    Ended(End),
+    /// Nothing came.
+    #[error("the other end paired but told nothing of its cluster within {} s", WELCOME_TIMEOUT.as_secs())]
+    NoWelcome,
+}
+
+impl ConnectError {
+    /// Whether another code may help: wrong, expired, used or burned.
+    #[must_use]
+    pub fn is_code(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.class() == mykube_link::ErrorClass::Code,
+            Self::Code(HandshakeError::WrongCode) | Self::Refused => true,
+            Self::Pairing(ClientPairError::Lost(lost)) => {
+                lost.code().is_some_and(|code| [close::REFUSED, close::EXPIRED, close::NO_SESSION].contains(&code))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the relay is out of reach.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Dial(error) if error.is_unreachable())
+    }
+}
+
+/// The person, as a session sees one.
+pub trait Ui {
+    /// The code was right; both ends have the same keys.
+    fn paired(&mut self);
+    /// Whether these four words stand at the other end too; `None` where nobody can be asked.
+    fn confirm_words(&mut self, words: &str) -> impl Future<Output = Option<bool>>;
+}
+
+/// A session whose agent has told of its cluster.
+pub struct Session {
+    channel: Channel,
+    /// The agent's first word; [`Session::welcomes`] gives later ones.
+    pub welcome: Arc<Welcome>,
+}
+
+impl Session {
+    /// Claims the code's nameplate, shows that the secret is known, and waits for the agent's welcome.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]. A code is used up by one call.
+    pub async fn connect(
+        dialer: &Dialer,
+        code: PairingCode,
+        verify: bool,
+        ui: &mut impl Ui,
+    ) -> Result<Self, ConnectError> {
+        let claim = dialer.pair(&code.nameplate).await?;
+        let mut socket = dialer.websocket(Role::Client, &claim.session_id, &claim.ticket).await?;
+        let mut pairing = ClientPairing::new(clock::now(), claim.session_id, code, verify);
+        let established = pair::client(&mut socket, &mut pairing).await.map_err(pairing_failed)?;
+        if established.verify {
+            match ui.confirm_words(&established.words).await {
+                Some(true) => {}
+                Some(false) => return Err(ConnectError::WordsDiffer),
+                None => return Err(ConnectError::NobodyToAsk),
+            }
+        }
+        ui.paired();
+        let wait = if established.verify { Duration::from_secs(3600) } else { WELCOME_TIMEOUT };
+        let channel = Channel::start(*established, socket);
+        let mut welcomes = channel.welcome();
+        let first = tokio::select! {
+            first = timeout(wait, welcomes.wait_for(Option::is_some)) => match first {
+                Ok(Ok(welcome)) => welcome.clone(),
+                Ok(Err(_)) => None,
+                Err(_) => return Err(ConnectError::NoWelcome),
+            },
+            end = channel.ended() => return Err(ConnectError::Ended(end)),
+        };
+        let welcome = first.ok_or(ConnectError::NoWelcome)?;
+        Ok(Self { channel, welcome })
+    }
+
+    /// The agent's next word on its cluster; never if there is none.
+    pub async fn next_welcome(&self, last: &Arc<Welcome>) -> Arc<Welcome> {
+        let mut welcomes = self.channel.welcome();
+        let newer = |newest: &Option<Arc<Welcome>>| newest.as_ref().is_some_and(|newest| !Arc::ptr_eq(newest, last));
+        match welcomes.wait_for(newer).await.map(|newest| newest.clone()) {
+            Ok(Some(newest)) => newest,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Carries the connections of `listener` to the API server until the session ends. A stream's failure is told to
+    /// `failures` in the other end's words.
+    pub async fn forward(&self, listener: TcpListener, failures: mpsc::Sender<String>) -> End {
+        let mut tasks = JoinSet::new();
+        // At 256 streams one connection waits in here, and those after it in the listener's queue.
+        let accepted = self.accept(&listener);
+        tokio::pin!(accepted);
+        loop {
+            tokio::select! {
+                stream = &mut accepted => match stream {
+                    Ok((connection, stream)) => {
+                        accepted.set(self.accept(&listener));
+                        let failures = failures.clone();
+                        tasks.spawn(async move {
+                            if let Err(error) = copy(connection, stream).await {
+                                debug!(%error, "connection ended early");
+                                if let CopyError::Stream(reason) = error {
+                                    let _ = failures.try_send(reason.0);
+                                }
+                            }
+                        });
+                    }
+                    Err(end) => return end,
+                },
+                Some(_) = tasks.join_next() => {}
+                end = self.channel.ended() => {
+                    tasks.shutdown().await;
+                    return end;
+                }
+            }
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> Result<(TcpStream, mykube_link::ChannelStream), End> {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => {
+                    // Fails only on a connection that is gone already.
+                    let _ = connection.set_nodelay(true);
+                    return Ok((connection, self.channel.open().await?));
+                }
+                Err(error) => {
+                    debug!(%error, "cannot accept");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// How the session ended, once it has.
+    pub async fn ended(&self) -> End {
+        self.channel.ended().await
+    }
+
+    /// Leaves, and tells the other end so.
+    pub async fn bye(&self, reason: &str) {
+        self.channel.bye(reason).await;
+    }
+}
+
+/// Binds the loopback port, any free one for 0.
+///
+/// # Errors
+/// The system's: the port is taken, mostly.
+pub async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+}
+
+fn pairing_failed(error: ClientPairError) -> ConnectError {
+    match error {
+        ClientPairError::Failure(ClientFailure::Handshake(error)) => ConnectError::Code(error),
+        ClientPairError::Lost(SocketLost::Closed { code: close::REFUSED, .. }) => ConnectError::Refused,
+        other => ConnectError::Pairing(other),
+    }
+}

@@ -1,0 +1,261 @@
+//! The subshell, or one command, with the session's kubeconfig in its environment.
+//!
+//! The child has the terminal: while it runs, Ctrl-C is its business and not ours. When the session ends first, or we
+//! are told to stop, the child is asked to end, then killed.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    future::Future,
+    io,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use mykube_protocol::channel::Mode;
+use rustix::{
+    process::{Pid, Signal, getpgrp, kill_process},
+    stdio::stdin,
+    termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr},
+};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+
+use crate::{rc, workspace::Workspace};
+
+/// How long a child has between being asked to end and being killed. Within the five seconds of a SIGTERM to us.
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// Hosts that never go through a proxy: the cluster answers there.
+const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
+
+/// What runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Launch {
+    /// The user's own shell, interactively.
+    Shell,
+    /// One command, as given after `--`. Never empty.
+    Command(Vec<OsString>),
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code: its own, or 128 and the number of the signal that killed it.
+    Code(u8),
+    /// We ended it, because the session ended or we were told to stop.
+    Stopped,
+}
+
+/// Why nothing runs.
+#[derive(Debug, thiserror::Error)]
+pub enum ShellError {
+    /// It could not be started.
+    #[error("cannot run {}: {source}", program.to_string_lossy())]
+    Spawn {
+        /// What.
+        program: OsString,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The shell's own files could not be written, or its end not be seen.
+    #[error("cannot prepare or follow the shell: {0}")]
+    Io(#[from] io::Error),
+    /// There is no kubeconfig yet.
+    #[error("there is no kubeconfig yet")]
+    NoKubeconfig,
+}
+
+/// A child ready to run: independent of the workspace, which takes new credentials while it runs.
+pub struct Prepared {
+    command: Command,
+    program: OsString,
+    ask_to_end: Signal,
+}
+
+/// Sets up what runs in `workspace`, whose kubeconfig must have been written.
+///
+/// # Errors
+/// There is no kubeconfig yet, or the shell's files cannot be written.
+pub fn prepare(workspace: &Workspace, launch: Launch) -> Result<Prepared, ShellError> {
+    let environment = environment(workspace).ok_or(ShellError::NoKubeconfig)?;
+    let (program, mut command, ask_to_end) = match launch {
+        Launch::Command(words) => {
+            let mut words = words.into_iter();
+            let program = words.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            let mut command = Command::new(&program);
+            command.args(words);
+            (program, command, Signal::TERM)
+        }
+        Launch::Shell => {
+            let program = user_shell(std::env::var_os("SHELL"));
+            let command = rc::command(&program, workspace.dir(), &environment)?;
+            // An interactive shell ignores SIGTERM; a hang-up it passes on to its jobs.
+            (program, command, Signal::HUP)
+        }
+    };
+    command.envs(environment).kill_on_drop(true);
+    Ok(Prepared { command, program, ask_to_end })
+}
+
+impl Prepared {
+    /// Runs until the child ends, or until `stop` resolves and the child was made to end.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Exit, ShellError> {
+        let terminal = Terminal::save();
+        // A handler, not "ignore": that the child would inherit.
+        let _interrupt = signal(SignalKind::interrupt())?;
+        let _quit = signal(SignalKind::quit())?;
+        let mut child =
+            self.command.spawn().map_err(|source| ShellError::Spawn { program: self.program.clone(), source })?;
+        let exit = tokio::select! {
+            status = child.wait() => Exit::Code(code(status?)),
+            () = stop => {
+                end(&mut child, self.ask_to_end).await?;
+                Exit::Stopped
+            }
+        };
+        terminal.restore();
+        Ok(exit)
+    }
+}
+
+/// The variables of a child: for kubectl, for proxies, and for prompts.
+fn environment(workspace: &Workspace) -> Option<Vec<(OsString, OsString)>> {
+    let mut variables: Vec<(OsString, OsString)> = vec![
+        ("KUBECONFIG".into(), workspace.kubeconfig().into()),
+        ("MYKUBE_CLUSTER".into(), workspace.cluster()?.into()),
+    ];
+    for name in ["NO_PROXY", "no_proxy"] {
+        variables.push((name.into(), with_loopback(std::env::var_os(name))));
+    }
+    if workspace.mode()? == Mode::Shared {
+        // Without these kubectl gives up during an outage: 45 s of silence, or 61 s without a pong.
+        variables.push(("HTTP2_READ_IDLE_TIMEOUT_SECONDS".into(), "0".into()));
+        variables.push(("KUBECTL_REMOTE_COMMAND_WEBSOCKETS".into(), "false".into()));
+    }
+    Some(variables)
+}
+
+/// Adds the loopback names to a `NO_PROXY` list.
+fn with_loopback(list: Option<OsString>) -> OsString {
+    let mut list = list.unwrap_or_default();
+    for host in LOOPBACK {
+        let shown = list.to_string_lossy();
+        if shown.split(',').any(|item| item.trim() == host || item.trim() == "*") {
+            continue;
+        }
+        if !list.is_empty() {
+            list.push(",");
+        }
+        list.push(host);
+    }
+    list
+}
+
+/// `$SHELL`, or `/bin/sh` where it is not set or not there.
+fn user_shell(shell: Option<OsString>) -> OsString {
+    shell.filter(|shell| is_executable(Path::new(shell))).unwrap_or_else(|| "/bin/sh".into())
+}
+
+/// Where a program is on `PATH`.
+#[must_use]
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    find(program, &std::env::var_os("PATH")?)
+}
+
+fn find(program: &str, path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path).map(|dir| dir.join(program)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// A shell's way to say how a program ended.
+fn code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+async fn end(child: &mut Child, ask: Signal) -> io::Result<()> {
+    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+        // It may have ended by itself just now: that is what was wanted.
+        let _ = kill_process(pid, ask);
+        // A stopped child would not see it.
+        let _ = kill_process(pid, Signal::CONT);
+    }
+    if timeout(STOP_GRACE, child.wait()).await.is_err() {
+        child.kill().await?;
+    }
+    Ok(())
+}
+
+/// The terminal's modes, put back when a child left them changed.
+struct Terminal(Option<(File, Termios)>);
+
+impl Terminal {
+    fn save() -> Self {
+        let saved = || {
+            let terminal = stdin().try_clone_to_owned().ok().filter(|fd| isatty(fd))?;
+            let modes = tcgetattr(&terminal).ok()?;
+            Some((File::from(terminal), modes))
+        };
+        Self(saved())
+    }
+
+    /// Only from the foreground: elsewhere the system would stop us for it.
+    fn restore(&self) {
+        let Some((terminal, modes)) = &self.0 else { return };
+        if tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()) {
+            let _ = tcsetattr(terminal, OptionalActions::Drain, modes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_never_goes_through_a_proxy() {
+        assert_eq!(with_loopback(None), "127.0.0.1,localhost");
+        assert_eq!(with_loopback(Some("corp.example".into())), "corp.example,127.0.0.1,localhost");
+        assert_eq!(with_loopback(Some("localhost, 127.0.0.1".into())), "localhost, 127.0.0.1");
+        assert_eq!(with_loopback(Some("*".into())), "*");
+    }
+
+    #[test]
+    fn an_exit_is_told_as_a_shell_tells_it() {
+        assert_eq!(code(ExitStatus::from_raw(7 << 8)), 7);
+        assert_eq!(code(ExitStatus::from_raw(9)), 137);
+        assert_eq!(code(ExitStatus::from_raw(0)), 0);
+    }
+
+    #[test]
+    fn a_shell_that_is_not_there_becomes_sh() {
+        assert_eq!(user_shell(None), "/bin/sh");
+        assert_eq!(user_shell(Some("/nonexistent/zsh".into())), "/bin/sh");
+        assert_eq!(user_shell(Some("/bin/sh".into())), "/bin/sh");
+    }
+
+    #[test]
+    fn programs_are_found_where_they_can_be_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubectl");
+        let path = std::env::join_paths([Path::new("/nonexistent"), dir.path()]).unwrap();
+        assert_eq!(find("kubectl", &path), None);
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(find("kubectl", &path), None);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(find("kubectl", &path), Some(file));
+    }
+}

@@ -1,0 +1,131 @@
+//! The directory on RAM with the kubeconfig of one session in it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use mykube_protocol::channel::{Mode, Welcome};
+use zeroize::Zeroizing;
+
+use crate::{
+    kubeconfig::{self, Rendered, WelcomeError},
+    ramdir::{RamDir, RamDirError},
+};
+
+const KUBECONFIG: &str = "config";
+
+/// Why there is no kubeconfig.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// There is no directory for it.
+    #[error(transparent)]
+    Dir(#[from] RamDirError),
+    /// The other end sent something that cannot go into it.
+    #[error(transparent)]
+    Welcome(#[from] WelcomeError),
+    /// It could not be written.
+    #[error("cannot write the kubeconfig in {dir}: {source}")]
+    Write {
+        /// Where.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// One session's directory. Dropping it removes everything.
+pub struct Workspace {
+    dir: RamDir,
+    written: Option<Written>,
+}
+
+/// What is on RAM now.
+struct Written {
+    port: u16,
+    cluster: String,
+    mode: Mode,
+    kubeconfig: Zeroizing<String>,
+}
+
+impl Workspace {
+    /// Makes the directory, in `parent` or on RAM. Call it before pairing: a machine without RAM directory should not
+    /// cost a code.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn create(parent: Option<&Path>) -> Result<Self, WorkspaceError> {
+        Ok(Self { dir: RamDir::create(parent)?, written: None })
+    }
+
+    /// Something the user should know about the place.
+    #[must_use]
+    pub fn warning(&self) -> Option<&str> {
+        self.dir.warning()
+    }
+
+    /// Writes the kubeconfig of a cluster that answers on the loopback `port`; gives its path.
+    ///
+    /// # Errors
+    /// The welcome holds something that cannot go into it, or writing failed.
+    pub fn write(&mut self, welcome: &Welcome, port: u16) -> Result<PathBuf, WorkspaceError> {
+        let Rendered { kubeconfig, files } = kubeconfig::render(welcome, port, self.dir.path())?;
+        for (name, content) in &files {
+            self.store(name, content)?;
+        }
+        // What the user changed in it (`kubectl config set-context`) stays, unless it must change.
+        if self.written.as_ref().is_none_or(|written| written.kubeconfig != kubeconfig) {
+            self.store(KUBECONFIG, &kubeconfig)?;
+        }
+        self.written = Some(Written { port, cluster: welcome.cluster.clone(), mode: welcome.mode, kubeconfig });
+        Ok(self.kubeconfig())
+    }
+
+    /// Replaces the credentials by those of a later welcome. Does nothing before the first [`Self::write`].
+    ///
+    /// # Errors
+    /// As [`Self::write`]; what was there stays.
+    pub fn update(&mut self, welcome: &Welcome) -> Result<(), WorkspaceError> {
+        match &self.written {
+            Some(written) => self.write(welcome, written.port).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the kubeconfig is.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join(KUBECONFIG)
+    }
+
+    /// The cluster's name, once written.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&str> {
+        self.written.as_ref().map(|written| written.cluster.as_str())
+    }
+
+    /// How the channel may be used, once written.
+    #[must_use]
+    pub fn mode(&self) -> Option<Mode> {
+        self.written.as_ref().map(|written| written.mode)
+    }
+
+    /// Removes everything now and tells whether that worked. Dropping does the same in silence.
+    ///
+    /// # Errors
+    /// What the system said: the directory may still be there.
+    pub fn close(self) -> io::Result<()> {
+        self.dir.close()
+    }
+
+    /// The directory, for what a shell needs beside the kubeconfig.
+    pub(crate) fn dir(&self) -> &RamDir {
+        &self.dir
+    }
+
+    fn store(&self, name: &str, content: &str) -> Result<PathBuf, WorkspaceError> {
+        self.dir
+            .write(name, content.as_bytes())
+            .map_err(|source| WorkspaceError::Write { dir: self.dir.path().to_owned(), source })
+    }
+}

@@ -1,0 +1,294 @@
+//! What can be typed. Every flag is also `MYKUBE_<FLAG>` in the environment; the code never is.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{
+    ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint,
+    builder::BoolishValueParser,
+    builder::styling::{AnsiColor, Styles},
+};
+use mykube_relay::logs::LogFormat;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  A relay, on a machine that both sides reach:
+    mykube relay --listen 0.0.0.0:8000 --tls-cert relay.crt --tls-key relay.key
+
+  Beside the cluster; it shows a code:
+    mykube server --relay-url https://relay.example:8000
+
+  On the laptop; it asks for the code and opens a shell where kubectl works:
+    mykube client --relay-url https://relay.example:8000
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 wrong or expired code, 4 relay unreachable, 5 session lost;
+after `--`, the command's own.";
+
+const RELAY_EXAMPLES: &str = "\
+Examples:
+  On this machine, to try it out:
+    mykube relay
+
+  For everybody, with a certificate:
+    mykube relay --listen 0.0.0.0:443 --tls-cert relay.crt --tls-key relay.key
+
+  Behind a proxy that ends TLS:
+    mykube relay --listen 127.0.0.1:8000 --trusted-proxy 10.0.0.0/8";
+
+const SERVER_EXAMPLES: &str = "\
+Examples:
+  Share the current context of your kubeconfig:
+    mykube server --relay-url https://relay.example
+
+  Another context, a code that waits ten minutes, and words to compare at pairing:
+    mykube server --relay-url https://relay.example --context staging --code-ttl 10m --verify
+
+  For a script: one JSON object a line on standard output, the code among them:
+    mykube server --relay-url https://relay.example --output json";
+
+const CLIENT_EXAMPLES: &str = "\
+Examples:
+  Ask for the code, then open a shell where kubectl works:
+    mykube client --relay-url https://relay.example
+
+  One command, with its own exit code:
+    mykube client --relay-url https://relay.example -- kubectl get pods -A
+
+  For Lens, k9s or Headlamp: a fixed port, and the kubeconfig's path on standard output:
+    mykube client --relay-url https://relay.example --no-shell --port 16443
+
+  From a script, the code not on the command line where other users can see it:
+    mykube client --relay-url https://relay.example --no-shell < code.txt";
+
+/// kubectl to a private Kubernetes cluster from anywhere, through a relay that can read none of it.
+#[derive(Parser)]
+#[command(name = "mykube", version, styles = STYLES, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Join servers and clients. Can read nothing of what they say.
+    #[command(after_help = RELAY_EXAMPLES)]
+    Relay(Box<RelayArgs>),
+    /// Run beside the cluster: shows a code, then carries a client to the API server.
+    #[command(after_help = SERVER_EXAMPLES)]
+    Server(ServerArgs),
+    /// Run on the laptop: takes the code, then opens a shell where kubectl works.
+    #[command(after_help = CLIENT_EXAMPLES)]
+    Client(ClientArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  mykube completions bash > ~/.local/share/bash-completion/completions/mykube")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Everywhere.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Trust the PEM certificates in FILE besides the system's, for a relay or a proxy with a CA of its own
+    #[arg(long, global = true, env = "MYKUBE_CA_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Say more on standard error; -vv and -vvv still more
+    #[arg(short, long, global = true, env = "MYKUBE_VERBOSE", action = ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Say nothing but errors, prompts and the code
+    #[arg(short, long, global = true, env = "MYKUBE_QUIET", value_parser = BoolishValueParser::new())]
+    pub(crate) quiet: bool,
+    /// text for people on standard error, or json: one object a line on standard output
+    #[arg(long, global = true, env = "MYKUBE_OUTPUT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: Format,
+    /// Colours on standard error
+    #[arg(long, global = true, env = "MYKUBE_COLOR", value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: When,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Args)]
+pub(crate) struct RelayArgs {
+    #[command(flatten)]
+    pub(crate) relay: mykube_relay::RelayArgs,
+    /// The form of the log lines on standard error
+    #[arg(long, env = "MYKUBE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Args)]
+pub(crate) struct ServerArgs {
+    /// The relay both sides reach
+    #[arg(long, env = "MYKUBE_RELAY_URL", hide_env_values = true, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) relay_url: Option<String>,
+    /// Read this kubeconfig instead of KUBECONFIG or ~/.kube/config
+    #[arg(long, env = "MYKUBE_KUBECONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Use this context instead of the current one
+    #[arg(long, env = "MYKUBE_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Agree that the client receives this kubeconfig's credentials (it does so without, after a warning)
+    #[arg(long, env = "MYKUBE_SHARE_CREDENTIALS", value_parser = BoolishValueParser::new())]
+    pub(crate) share_credentials: bool,
+    /// How long the code waits to be typed, like 90s or 10m
+    #[arg(long, env = "MYKUBE_CODE_TTL", value_name = "TIME", default_value = "120s", value_parser = code_ttl)]
+    pub(crate) code_ttl: Duration,
+    /// Show four words on both ends and go on only when both people say they are the same
+    #[arg(long, env = "MYKUBE_VERIFY", value_parser = BoolishValueParser::new())]
+    pub(crate) verify: bool,
+    /// Show the code as a QR code too, on a terminal
+    #[arg(long, env = "MYKUBE_QR", value_parser = BoolishValueParser::new())]
+    pub(crate) qr: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ClientArgs {
+    /// The code that `mykube server` shows; without it you are asked. Other users of this machine can see arguments
+    #[arg(value_name = "CODE", num_args = 0..)]
+    pub(crate) code: Vec<String>,
+    /// The relay both sides reach
+    #[arg(long, env = "MYKUBE_RELAY_URL", hide_env_values = true, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) relay_url: Option<String>,
+    /// Print the kubeconfig's path and wait, instead of opening a shell
+    #[arg(long, env = "MYKUBE_NO_SHELL", value_parser = BoolishValueParser::new(), conflicts_with = "command")]
+    pub(crate) no_shell: bool,
+    /// Listen on this port of 127.0.0.1 instead of any free one
+    #[arg(long, env = "MYKUBE_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Show four words on both ends and go on only when both people say they are the same
+    #[arg(long, env = "MYKUBE_VERIFY", value_parser = BoolishValueParser::new())]
+    pub(crate) verify: bool,
+    /// Keep the temporary kubeconfig in a fresh directory in DIR instead of on RAM
+    #[arg(long, env = "MYKUBE_KUBECONFIG_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) kubeconfig_dir: Option<PathBuf>,
+    /// Run this with the cluster's kubeconfig instead of a shell, and exit with its code
+    #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Writes a completion script.
+pub(crate) fn completions(shell: clap_complete::Shell, out: &mut dyn std::io::Write) {
+    clap_complete::generate(shell, &mut Cli::command(), "mykube", out);
+}
+
+/// Shorter than it takes to read a code aloud, or longer than anyone should leave one lying about.
+const CODE_TTL_RANGE: std::ops::RangeInclusive<u64> = 10..=3600;
+
+/// `90`, `90s`, `2m`, `1h`.
+fn code_ttl(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => (text, 1),
+    };
+    let seconds = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    match seconds.filter(|seconds| CODE_TTL_RANGE.contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err("a time from 10s to 1h, like 90s or 10m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    fn client(line: &str) -> ClientArgs {
+        match parse(line).map(|cli| cli.command) {
+            Ok(Command::Client(args)) => args,
+            Ok(_) => panic!("not the client"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn refused(line: &str) -> ErrorKind {
+        parse(line).err().unwrap_or_else(|| panic!("accepted: {line}")).kind()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_code_may_be_typed_as_it_is_shown() {
+        assert_eq!(client("mykube client").code, Vec::<String>::new());
+        assert_eq!(client("mykube client 48320417").code, ["48320417"]);
+        let args = client("mykube client 483 20417 --port 16443 -- kubectl get -w pods");
+        assert_eq!(args.code.concat(), "48320417");
+        assert_eq!(args.port, Some(16443));
+        assert_eq!(args.command, ["kubectl", "get", "-w", "pods"]);
+    }
+
+    #[test]
+    fn every_flag_is_also_in_the_environment_and_the_code_is_not() {
+        let command = Cli::command();
+        for sub in std::iter::once(&command).chain(command.get_subcommands()) {
+            for arg in sub.get_arguments() {
+                let env = arg.get_env().map(|env| env.to_string_lossy().into_owned());
+                let expected = arg
+                    .get_long()
+                    .filter(|long| !matches!(*long, "help" | "version"))
+                    .map(|long| format!("MYKUBE_{}", long.to_uppercase().replace('-', "_")));
+                assert_eq!(env, expected, "{} {}", sub.get_name(), arg.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        assert_eq!(refused("mykube"), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+        assert_eq!(refused("mykube doctor"), ErrorKind::InvalidSubcommand);
+        assert_eq!(refused("mykube server --read-only"), ErrorKind::UnknownArgument);
+        assert_eq!(refused("mykube client --port 0"), ErrorKind::ValueValidation);
+        assert_eq!(refused("mykube client --no-shell -- id"), ErrorKind::ArgumentConflict);
+        assert_eq!(refused("mykube client -v -q"), ErrorKind::ArgumentConflict);
+        assert_eq!(refused("mykube client --output yaml"), ErrorKind::InvalidValue);
+    }
+
+    #[test]
+    fn a_codes_time_has_bounds() {
+        assert_eq!(code_ttl("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(code_ttl("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(code_ttl("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(code_ttl("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["", "s", "9", "61m", "-1", "1.5m", "18446744073709551615h", "2 m", "é"] {
+            assert!(code_ttl(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_shell_gets_its_completions() {
+        for shell in clap_complete::Shell::value_variants() {
+            let mut script = Vec::new();
+            completions(*shell, &mut script);
+            assert!(String::from_utf8(script).unwrap().contains("no-shell"), "{shell}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! `mykube client`: from the code to a shell, a command or a waiting port.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use mykube_client::{
+    Exit, Launch, Workspace,
+    link::{Dialer, End},
+    session::{self, ConnectError, Session},
+    shell::{self, Prepared},
+};
+use mykube_protocol::PairingCode;
+use tokio::{net::TcpListener, sync::mpsc, sync::oneshot, time::timeout};
+use zeroize::Zeroizing;
+
+use crate::{
+    cli::ClientArgs,
+    dial,
+    exit::{Failure, Status},
+    output::{JsonEvent, Output},
+    prompt,
+    signals::Signals,
+};
+
+/// How long saying goodbye may take: the child has had its three seconds, five are all there is.
+const BYE_LIMIT: Duration = Duration::from_secs(1);
+/// Reasons of failed connections that may wait to be shown.
+const FAILURES_WAITING: usize = 16;
+
+/// What happens once connected.
+enum Work {
+    /// A shell or a command, which has the terminal.
+    Child(Launch),
+    /// Nothing: other programs use the port.
+    Wait,
+}
+
+/// How it came to an end.
+enum Ending {
+    /// The child ended by itself.
+    Child(u8),
+    /// A signal.
+    Signal(&'static str),
+    /// The session, before the child or a signal.
+    Session(End),
+}
+
+/// Connects, works, and leaves nothing behind. Gives the command's own exit code.
+pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Output) -> Result<u8, Failure> {
+    let dialer = dial::dialer(args.relay_url.clone(), ca_file)?;
+    let typed = typed_code(&args.code, output)?;
+    let mut signals = Signals::new().map_err(Failure::failed)?;
+    // All that can fail on this machine fails before a code is spent.
+    let mut workspace = Workspace::create(args.kubeconfig_dir.as_deref()).map_err(Failure::failed)?;
+    if let Some(warning) = workspace.warning() {
+        output.warn(warning);
+    }
+    let listener = listen(args.port).await?;
+    let work = match (args.no_shell, args.command) {
+        (true, _) => Work::Wait,
+        (false, command) if command.is_empty() => Work::Child(Launch::Shell),
+        (false, command) => Work::Child(Launch::Command(command)),
+    };
+    if matches!(work, Work::Child(Launch::Shell)) && shell::on_path("kubectl").is_none() {
+        output.warn(
+            "kubectl is not on the PATH: install it (https://kubernetes.io/docs/tasks/tools/) to use the cluster",
+        );
+    }
+    let mut ui = Ui { output };
+    let session = tokio::select! {
+        session = connect(&dialer, typed, args.verify, &mut ui) => session,
+        name = signals.any() => Err(Failure::failed(format!("stopped by {name} before the session began"))),
+    };
+    let result = match session {
+        Ok(session) => attend(&session, &mut workspace, listener, work, &mut signals, output).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(error) = workspace.close() {
+        output.warn(&format!("the temporary kubeconfig could not be removed: {error}"));
+    }
+    if let Err(failure) = &result {
+        output.event(&JsonEvent::Closed { reason: &failure.message });
+    }
+    result
+}
+
+/// The code among the arguments, if it is there.
+fn typed_code(words: &[String], output: Output) -> Result<Option<PairingCode>, Failure> {
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let code = Zeroizing::new(words.concat()).parse().map_err(Failure::usage)?;
+    output.warn("other users of this machine can see a code given as an argument: without one, mykube asks for it");
+    Ok(Some(code))
+}
+
+async fn listen(port: Option<u16>) -> Result<TcpListener, Failure> {
+    session::listen(port.unwrap_or(0)).await.map_err(|error| {
+        let port = port.map_or("any port".to_owned(), |port| format!("port {port}"));
+        Failure::failed(format!(
+            "cannot listen on {port} of 127.0.0.1: {error}; choose another with --port, or none for any free one"
+        ))
+    })
+}
+
+/// Pairs. A wrong code is asked for again, as a new claim, where somebody can be asked.
+async fn connect(dialer: &Dialer, typed: Option<PairingCode>, verify: bool, ui: &mut Ui) -> Result<Session, Failure> {
+    let output = ui.output;
+    if verify && !prompt::can_ask() {
+        return Err(failure(&ConnectError::NobodyToAsk));
+    }
+    let mut next = typed;
+    let mut before: Option<Failure> = None;
+    loop {
+        let code = match next.take() {
+            Some(code) => code,
+            // Nothing more is typed: what went wrong before is why it ends.
+            None => prompt::code(output).await.map_err(|why| before.take().unwrap_or_else(|| Failure::usage(why)))?,
+        };
+        output.say(&format!("Connecting by way of {} ...", dialer.url()));
+        match Session::connect(dialer, code, verify, ui).await {
+            Ok(session) => return Ok(session),
+            Err(error) if error.is_code() && prompt::can_ask() => {
+                output.error(&error.to_string());
+                before = Some(failure(&error));
+            }
+            Err(error) => return Err(failure(&error)),
+        }
+    }
+}
+
+fn failure(error: &ConnectError) -> Failure {
+    let code = match error {
+        ConnectError::Dial(error) => return dial::failure(error),
+        error if error.is_code() => Status::WrongCode,
+        ConnectError::Ended(_) => Status::SessionLost,
+        _ => Status::Failed,
+    };
+    Failure::new(code, error)
+}
+
+/// From the welcome to the end.
+async fn attend(
+    session: &Session,
+    workspace: &mut Workspace,
+    listener: TcpListener,
+    work: Work,
+    signals: &mut Signals,
+    output: Output,
+) -> Result<u8, Failure> {
+    let ready = async {
+        let address = listener.local_addr().map_err(Failure::failed)?;
+        let child = prepare(session, workspace, address, &work, output)?;
+        Ok::<_, Failure>(child)
+    };
+    let child = match ready.await {
+        Ok(child) => child,
+        Err(failure) => {
+            let _ = timeout(BYE_LIMIT, session.bye("the client could not use the session")).await;
+            return Err(failure);
+        }
+    };
+    let has_child = child.is_some();
+    let ending = work_on(session, workspace, listener, child, signals, output).await;
+    if !matches!(ending, Ok(Ending::Session(_))) {
+        let _ = timeout(BYE_LIMIT, session.bye("the client has left")).await;
+    }
+    let (reason, code) = match ending? {
+        Ending::Child(code) => ("the client has left".to_owned(), code),
+        Ending::Signal(name) if has_child => return Err(Failure::failed(format!("stopped by {name}"))),
+        Ending::Signal(name) => (format!("stopped by {name}"), 0),
+        Ending::Session(end @ End::Bye(_)) if !has_child => (end.to_string(), 0),
+        Ending::Session(end) => {
+            return Err(Failure::new(
+                Status::SessionLost,
+                format!("the session is lost: {end}; pair again with a new code"),
+            ));
+        }
+    };
+    output.event(&JsonEvent::Closed { reason: &reason });
+    output.say(&format!("Closed: {reason}."));
+    Ok(code)
+}
+
+/// Writes the kubeconfig, says so, and sets up the child.
+fn prepare(
+    session: &Session,
+    workspace: &mut Workspace,
+    address: SocketAddr,
+    work: &Work,
+    output: Output,
+) -> Result<Option<Prepared>, Failure> {
+    let welcome = &session.welcome;
+    let kubeconfig = workspace.write(welcome, address.port()).map_err(Failure::failed)?;
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let listen = address.to_string();
+    if welcome.insecure_skip_tls_verify {
+        output.warn(
+            "the cluster's own kubeconfig says not to verify the API server: the other end could be anyone's cluster",
+        );
+    }
+    output.event(&JsonEvent::Connected { kubeconfig: &kubeconfig, listen: &listen, cluster: &welcome.cluster });
+    output.say(&format!("Connected to {} at https://{listen}", welcome.cluster));
+    match work {
+        Work::Child(launch) => {
+            if *launch == Launch::Shell {
+                output.say("This shell's kubectl uses it; `exit` ends the session.");
+            }
+            shell::prepare(workspace, launch.clone()).map(Some).map_err(Failure::failed)
+        }
+        Work::Wait => {
+            output.say("KUBECONFIG is on standard output; Ctrl-C ends the session.");
+            output.result(&kubeconfig);
+            Ok(None)
+        }
+    }
+}
+
+/// Carries connections, takes new credentials and waits for the first reason to end.
+async fn work_on(
+    session: &Session,
+    workspace: &mut Workspace,
+    listener: TcpListener,
+    child: Option<Prepared>,
+    signals: &mut Signals,
+    output: Output,
+) -> Result<Ending, Failure> {
+    let has_child = child.is_some();
+    let (cut, cut_here) = oneshot::channel::<()>();
+    let mut cut = Some(cut);
+    let child = async {
+        match child {
+            // A sender that is dropped without a word is not a word.
+            Some(child) => {
+                child
+                    .run(async {
+                        if cut_here.await.is_err() {
+                            std::future::pending().await
+                        }
+                    })
+                    .await
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let (failed, mut failures) = mpsc::channel(FAILURES_WAITING);
+    let forward = session.forward(listener, failed);
+    tokio::pin!(child, forward);
+
+    let mut welcome = session.welcome.clone();
+    let mut said = String::new();
+    let mut ending = None;
+    loop {
+        tokio::select! {
+            exit = &mut child => return match (exit.map_err(Failure::failed)?, ending) {
+                (Exit::Stopped, Some(ending)) => Ok(ending),
+                (Exit::Code(code), _) => Ok(Ending::Child(code)),
+                (Exit::Stopped, None) => unreachable!("only an ending stops the child"),
+            },
+            end = &mut forward, if ending.is_none() => ending = Some(Ending::Session(end)),
+            name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
+            newer = session.next_welcome(&welcome), if ending.is_none() => {
+                if let Err(error) = workspace.update(&newer) {
+                    output.warn(&format!("new credentials could not be used: {error}"));
+                }
+                welcome = newer;
+            }
+            Some(reason) = failures.recv() => {
+                // kubectl tries again and again: one line each, not one a try.
+                if reason != said {
+                    output.warn(&format!("the API server cannot be reached through the other end: {reason}"));
+                    said = reason;
+                }
+            }
+        }
+        if let Some(reached) = ending.take() {
+            if !has_child {
+                return Ok(reached);
+            }
+            if let Some(cut) = cut.take() {
+                let _ = cut.send(());
+            }
+            ending = Some(reached);
+        }
+    }
+}
+
+async fn next_signal(signals: &mut Signals, has_child: bool) -> &'static str {
+    if has_child { signals.but_interrupt().await } else { signals.any().await }
+}
+
+/// The person at the laptop.
+struct Ui {
+    output: Output,
+}
+
+impl session::Ui for Ui {
+    fn paired(&mut self) {
+        self.output.say("Paired.");
+    }
+
+    async fn confirm_words(&mut self, words: &str) -> Option<bool> {
+        if !prompt::can_ask() {
+            return None;
+        }
+        Some(prompt::same_words(self.output, words, "the server").await)
+    }
+}

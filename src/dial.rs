@@ -1,0 +1,45 @@
+//! The way to the relay, as both ends take it from the command line.
+
+use std::path::PathBuf;
+
+use mykube_client::link::{DialError, DialOptions, Dialer, ErrorClass, ProxyEnv, RelayUrl};
+
+use crate::exit::{Failure, Status};
+
+/// Said where no relay is named: none is assumed.
+const NO_RELAY: &str = "no relay is named: give the address of one with --relay-url URL (or MYKUBE_RELAY_URL). \
+    There is no public one; to run your own, type `mykube relay` on a machine that both sides reach (see `mykube relay --help`)";
+
+/// Reads the address, certificates and proxy settings; touches no network.
+pub(crate) fn dialer(relay_url: Option<String>, ca_file: Option<PathBuf>) -> Result<Dialer, Failure> {
+    let text = relay_url.filter(|url| !url.is_empty()).ok_or_else(|| Failure::usage(NO_RELAY))?;
+    let url: RelayUrl = text.parse().map_err(Failure::usage)?;
+    let options = DialOptions { ca_file, proxies: ProxyEnv::from_env(), ..DialOptions::default() };
+    Dialer::new(url, options).map_err(|error| failure(&error))
+}
+
+/// With the exit code of its class.
+pub(crate) fn failure(error: &DialError) -> Failure {
+    let code = match error.class() {
+        ErrorClass::Unreachable => Status::RelayUnreachable,
+        ErrorClass::Code => Status::WrongCode,
+        ErrorClass::Other => Status::Failed,
+    };
+    Failure::new(code, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_relay_the_message_says_how_to_start_one() {
+        for nothing in [None, Some(String::new())] {
+            let failure = dialer(nothing, None).unwrap_err();
+            assert_eq!(failure.status, Status::Usage);
+            assert!(failure.message.contains("mykube relay"));
+        }
+        assert_eq!(dialer(Some("ftp://x".to_owned()), None).unwrap_err().status, Status::Usage);
+        assert!(dialer(Some("http://127.0.0.1:8000".to_owned()), None).is_ok());
+    }
+}

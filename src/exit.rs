@@ -1,0 +1,46 @@
+//! How a command ends: docs and scripts rely on these codes.
+
+use std::process::ExitCode;
+
+/// Why a command failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Status {
+    /// Anything that is none of the others.
+    Failed = 1,
+    /// The command line asks for something that cannot be.
+    Usage = 2,
+    /// Wrong or expired code.
+    WrongCode = 3,
+    /// The relay cannot be reached, or is none.
+    RelayUnreachable = 4,
+    /// The session ended without either end wanting it.
+    SessionLost = 5,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// A failure with the code it exits with. The message says what failed, why, and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: Status,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: Status, message: impl ToString) -> Self {
+        Self { status, message: message.to_string() }
+    }
+
+    pub(crate) fn failed(message: impl ToString) -> Self {
+        Self::new(Status::Failed, message)
+    }
+
+    pub(crate) fn usage(message: impl ToString) -> Self {
+        Self::new(Status::Usage, message)
+    }
+}

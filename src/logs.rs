@@ -1,0 +1,47 @@
+//! What `-v` shows on standard error. No secret is logged at any level; that is the callers' duty.
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+/// Starts logging for so many `-v`. None: warnings and errors only.
+pub(crate) fn start(verbose: u8, color: bool) {
+    let filter = EnvFilter::new(directives(verbose));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(color).with_target(verbose > 1);
+    tracing_subscriber::registry().with(filter).with(lines).init();
+}
+
+/// Our own crates at the level asked for; others one step quieter and never more than debug, so that no library
+/// prints what passes through it.
+fn directives(verbose: u8) -> &'static str {
+    match verbose {
+        0 => {
+            "off,mykube=warn,mykube_agent=warn,mykube_client=warn,mykube_link=warn,mykube_relay=warn,mykube_tunnel=warn"
+        }
+        1 => {
+            "warn,mykube=info,mykube_agent=info,mykube_client=info,mykube_link=info,mykube_relay=info,mykube_tunnel=info"
+        }
+        2 => {
+            "info,mykube=debug,mykube_agent=debug,mykube_client=debug,mykube_link=debug,mykube_relay=debug,mykube_tunnel=debug"
+        }
+        _ => {
+            "debug,mykube=trace,mykube_agent=trace,mykube_client=trace,mykube_link=trace,mykube_relay=trace,mykube_tunnel=trace"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::filter::LevelFilter;
+
+    use super::*;
+
+    #[test]
+    fn libraries_never_go_past_debug() {
+        let expected = [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE];
+        for (verbose, ours) in expected.into_iter().enumerate() {
+            let text = directives(u8::try_from(verbose).unwrap());
+            let filter: EnvFilter = text.parse().unwrap();
+            assert_eq!(filter.max_level_hint(), Some(ours));
+            assert!(!text.split(',').any(|directive| directive == "trace"));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The front door: the `mykube` command line. Parses, wires, prints; decides nothing.
+
+mod cli;
+mod client;
+mod dial;
+mod exit;
+mod logs;
+mod output;
+mod prompt;
+mod relay;
+mod server;
+mod signals;
+mod waiting;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, Command},
+    exit::Failure,
+    output::Output,
+};
+
+/// What is still running when a command has ended (a name being resolved, a question nobody answers) is not waited for.
+const LEFTOVERS: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let Cli { command, global } = Cli::parse();
+    let output = Output::new(&global);
+    match &command {
+        Command::Relay(args) => {
+            mykube_relay::logs::init(args.log_format, i16::from(global.verbose) - i16::from(global.quiet));
+        }
+        _ => logs::start(global.verbose, output.color),
+    }
+    if let Err(error) = mykube_client::harden::forbid_dumps() {
+        output.warn(&format!("this process may be dumped by a debugger: {error}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(output, &Failure::failed(format!("cannot start: {error}"))),
+    };
+    let result = runtime.block_on(async {
+        match command {
+            Command::Relay(args) => relay::run(*args, output).await.map(|()| 0),
+            Command::Server(args) => server::run(args, global.ca_file, output).await.map(|()| 0),
+            Command::Client(args) => client::run(args, global.ca_file, output).await,
+            Command::Completions { shell } => {
+                cli::completions(shell, &mut std::io::stdout());
+                Ok(0)
+            }
+        }
+    });
+    runtime.shutdown_timeout(LEFTOVERS);
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => fail(output, &failure),
+    }
+}
+
+fn fail(output: Output, failure: &Failure) -> ExitCode {
+    output.error(&failure.message);
+    failure.status.into()
+}

@@ -1,0 +1,136 @@
+//! Text goes to a person on standard error, JSON events to a script on standard output.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use mykube_protocol::text::printable;
+use serde::Serialize;
+
+use crate::cli::{Format, Global, When};
+
+/// Longest line of foreign text that is shown.
+const LINE_MAX: usize = 2048;
+
+/// How to talk. Cheap to copy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    format: Format,
+    quiet: bool,
+    pub(crate) color: bool,
+    /// Standard error is a terminal.
+    pub(crate) terminal: bool,
+    /// Nothing else writes to standard error: a spinner may stand on its last line.
+    pub(crate) spinner: bool,
+}
+
+/// One line of `--output json`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum JsonEvent<'a> {
+    /// The server's code, and the seconds it waits.
+    Code { code: &'a str, expires_in: u64 },
+    /// The server has its client.
+    Paired,
+    /// The client said goodbye or was lost.
+    ClientGone,
+    /// The server ends.
+    Stopped { reason: &'a str },
+    /// The client's kubeconfig works.
+    Connected { kubeconfig: &'a str, listen: &'a str, cluster: &'a str },
+    /// The client ends.
+    Closed { reason: &'a str },
+}
+
+impl Output {
+    pub(crate) fn new(global: &Global) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = match global.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => terminal && !dumb && !no_color,
+        };
+        let spinner = terminal && !dumb && !global.quiet && global.verbose == 0;
+        Self { format: global.output, quiet: global.quiet, color, terminal, spinner }
+    }
+
+    /// What happened, for a person.
+    pub(crate) fn say(self, text: &str) {
+        if !self.quiet {
+            self.essential(text);
+        }
+    }
+
+    /// What a person must see even with `--quiet`.
+    pub(crate) fn essential(self, text: &str) {
+        eprintln!("{}", printable(text, LINE_MAX));
+    }
+
+    /// Something that works, but not as the person may think.
+    pub(crate) fn warn(self, text: &str) {
+        if !self.quiet {
+            eprintln!("{}: {}", self.paint("warning", "1;33"), printable(text, LINE_MAX));
+        }
+    }
+
+    /// Why the command failed.
+    pub(crate) fn error(self, text: &str) {
+        eprintln!("{}: {}", self.paint("error", "1;31"), printable(text, LINE_MAX));
+    }
+
+    /// A label and what a person is to read off, also with `--quiet`.
+    pub(crate) fn show(self, label: &str, text: &str) {
+        eprintln!("{}{}", printable(label, LINE_MAX), self.paint(&printable(text, LINE_MAX), "1"));
+    }
+
+    /// Lines as they are: ours alone, never foreign text.
+    pub(crate) fn drawing(self, lines: &str) {
+        eprintln!("{lines}");
+    }
+
+    /// One event for a script; nothing in text form. A reader that has gone away is none of our trouble.
+    pub(crate) fn event(self, event: &impl Serialize) {
+        if self.format == Format::Json {
+            let line = serde_json::to_string(event).expect("events are strings and numbers, which always serialise");
+            self.stdout(&line);
+        }
+    }
+
+    /// What a script wants in text form.
+    pub(crate) fn result(self, text: &str) {
+        if self.format == Format::Text {
+            self.stdout(text);
+        }
+    }
+
+    fn stdout(self, line: &str) {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+
+    fn paint(self, text: &str, code: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_what_scripts_rely_on() {
+        let line = |event: JsonEvent<'_>| serde_json::to_string(&event).unwrap();
+        assert_eq!(
+            line(JsonEvent::Code { code: "04820417", expires_in: 120 }),
+            r#"{"event":"code","code":"04820417","expires_in":120}"#
+        );
+        assert_eq!(line(JsonEvent::Paired), r#"{"event":"paired"}"#);
+        assert_eq!(line(JsonEvent::ClientGone), r#"{"event":"client_gone"}"#);
+        assert_eq!(line(JsonEvent::Stopped { reason: "a\nb" }), r#"{"event":"stopped","reason":"a\nb"}"#);
+        assert_eq!(
+            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c" }),
+            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#
+        );
+        assert_eq!(line(JsonEvent::Closed { reason: "r" }), r#"{"event":"closed","reason":"r"}"#);
+    }
+}

@@ -1,0 +1,21 @@
+//! `mykube relay`.
+
+use mykube_relay::{Event, RelayError};
+
+use crate::{
+    cli::RelayArgs,
+    exit::{Failure, Status},
+    output::Output,
+};
+
+pub(crate) async fn run(args: RelayArgs, output: Output) -> Result<(), Failure> {
+    let announce = |event: Event| {
+        let Event::Listening { url } = &event;
+        output.say(&format!("The relay listens. Use it with --relay-url {url}"));
+        output.event(&event);
+    };
+    mykube_relay::run(args.relay, announce).await.map_err(|error| {
+        let code = if matches!(error, RelayError::Usage(_)) { Status::Usage } else { Status::Failed };
+        Failure::new(code, error)
+    })
+}

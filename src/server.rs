@@ -1,0 +1,178 @@
+//! `mykube server`: what its operator sees.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use mykube_agent::{
+    Environment, KubeconfigSource, Upstream,
+    serve::{self, BURNED_BACKOFF, Config, Ended, Event, ServeError, serve},
+};
+use mykube_client::link::{Dialer, Trust, pair::HandshakeError};
+use tokio::{sync::watch, time::sleep};
+use tracing::debug;
+
+use crate::{
+    cli::ServerArgs,
+    dial,
+    exit::{Failure, Status},
+    output::{JsonEvent, Output},
+    prompt,
+    signals::Signals,
+    waiting::{self, Waiting},
+};
+
+/// How long an orderly end may take after a signal: a second less than everybody has five.
+const STOP_LIMIT: Duration = Duration::from_secs(4);
+
+/// Serves one client; returns once it has left, or a signal came.
+pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
+    let dialer = dial::dialer(args.relay_url.clone(), ca_file.clone())?;
+    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let (signal, mut stop) = watch::channel(None);
+    tokio::spawn(async move {
+        let name = signals.any().await;
+        signal.send_replace(Some(name));
+        signal.closed().await;
+    });
+    let mut stop_late = stop.clone();
+    let stopped = async move {
+        let _ = stop.wait_for(Option::is_some).await;
+    };
+    let overdue = async move {
+        let _ = stop_late.wait_for(Option::is_some).await;
+        sleep(STOP_LIMIT).await;
+    };
+    let ended = tokio::select! {
+        ended = share(args, ca_file, &dialer, output, stopped) => ended,
+        () = overdue => Ok(Ended::Stopped),
+    };
+    let (reason, result) = match ended {
+        Ok(Ended::Client(reason)) => (reason, Ok(())),
+        Ok(Ended::Stopped) => ("stopped by a signal".to_owned(), Ok(())),
+        Err(failure) => (failure.message.clone(), Err(failure)),
+    };
+    output.event(&JsonEvent::Stopped { reason: &reason });
+    if result.is_ok() {
+        output.say(&format!("Stopped: {reason}."));
+    }
+    result
+}
+
+async fn share(
+    args: ServerArgs,
+    ca_file: Option<PathBuf>,
+    dialer: &Dialer,
+    output: Output,
+    stop: impl Future<Output = ()>,
+) -> Result<Ended, Failure> {
+    let attended = prompt::can_ask();
+    if args.verify && !attended {
+        return Err(failure(&ServeError::NobodyToAsk));
+    }
+    let source = KubeconfigSource { kubeconfig: args.kubeconfig, context: args.context, ..Default::default() };
+    let trust = Trust::new(ca_file.as_deref()).map_err(|error| dial::failure(&error))?;
+    let environment = Environment::from_system(attended);
+    let upstream = Upstream::load(&source, &environment, trust);
+    tokio::pin!(stop);
+    let upstream = tokio::select! {
+        upstream = upstream => upstream.map_err(Failure::failed)?,
+        () = &mut stop => return Ok(Ended::Stopped),
+    };
+    output.say(&format!("Cluster {} at {}", upstream.cluster_name, upstream.address()));
+    if !args.share_credentials {
+        output.warn(
+            "whoever types the code receives the credentials of this kubeconfig (--share-credentials says that you know)",
+        );
+    }
+    let config = Config { code_ttl: args.code_ttl, verify: args.verify, attended, burned_backoff: BURNED_BACKOFF };
+    let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None };
+    serve(dialer, Arc::new(upstream), config, &mut ui, stop).await.map_err(|error| failure(&error))
+}
+
+fn failure(error: &ServeError) -> Failure {
+    let code = match error {
+        ServeError::Dial(error) => return dial::failure(error),
+        ServeError::Burned | ServeError::Guessing => Status::WrongCode,
+        ServeError::Lost(_) => Status::SessionLost,
+        _ => Status::Failed,
+    };
+    Failure::new(code, error)
+}
+
+/// The operator.
+struct Ui {
+    output: Output,
+    relay_url: String,
+    qr: bool,
+    waiting: Option<Waiting>,
+}
+
+impl serve::Ui for Ui {
+    fn event(&mut self, event: Event) {
+        let output = self.output;
+        match event {
+            Event::Code { code, expires_in } => self.show_code(&code, expires_in),
+            Event::Attempt => debug!("a client is trying the code"),
+            Event::Refused { why: HandshakeError::WrongCode, left } => self.around(|| {
+                output
+                    .warn(&format!("somebody typed a wrong code (or is in the middle); {left} more and it is burned"));
+            }),
+            Event::Refused { why, left } => {
+                self.around(|| output.warn(&format!("a client was refused: {why} (it may try {left} times more)")));
+            }
+            Event::Spent(spent) => {
+                self.waiting = None;
+                output.warn(&spent.to_string());
+            }
+            Event::CodeLost(lost) => {
+                self.waiting = None;
+                output.warn(&format!("the code cannot be used any more: {lost}"));
+            }
+            Event::RelayLost(why) => self.around(|| output.warn(&format!("{why}; trying again"))),
+            Event::BackingOff(delay) => output.warn(&format!("the next code comes in {} s", delay.as_secs())),
+            Event::Paired => {
+                self.waiting = None;
+                output.say("Paired. Ctrl-C ends the session.");
+                output.event(&JsonEvent::Paired);
+            }
+            Event::ClientGone => {
+                output.say("The client is gone.");
+                output.event(&JsonEvent::ClientGone);
+            }
+            Event::StreamFailed(reason) => output.warn(&reason),
+        }
+    }
+
+    async fn confirm_words(&mut self, words: &str) -> bool {
+        self.waiting = None;
+        prompt::same_words(self.output, words, "the client").await
+    }
+
+    async fn another_code(&mut self) -> bool {
+        prompt::yes(self.output, "Make a new code?").await.unwrap_or(false)
+    }
+}
+
+impl Ui {
+    fn show_code(&mut self, code: &str, expires_in: Duration) {
+        self.waiting = None;
+        let output = self.output;
+        output.say(&format!("On the laptop type: mykube client --relay-url {}", self.relay_url));
+        output.show("Code: ", code);
+        if let Some(qr) = Some(code).filter(|_| self.qr && output.terminal).and_then(waiting::qr) {
+            output.drawing(&qr);
+        }
+        let digits: String = code.chars().filter(char::is_ascii_digit).collect();
+        output.event(&JsonEvent::Code { code: &digits, expires_in: expires_in.as_secs() });
+        if output.spinner {
+            self.waiting = Some(Waiting::start(expires_in));
+        }
+    }
+
+    /// Prints without the spinner in the way.
+    fn around(&self, print: impl FnOnce()) {
+        match &self.waiting {
+            Some(waiting) => waiting.around(print),
+            None => print(),
+        }
+    }
+}
