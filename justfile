@@ -1,0 +1,29 @@
+# The few commands people type. `just` alone lists them.
+
+default:
+    @just --list
+
+# The main job: relay, server, client, real kubectl through the tunnel.
+demo *args:
+    scripts/demo {{args}}
+
+# Every test.
+test *args:
+    scripts/test {{args}}
+
+# What CI runs.
+ci:
+    .ci/run
+
+# A real Kubernetes on loopback: up, down, status, env, smoke.
+cluster *args:
+    scripts/cluster {{args}}
+
+# Quick checks while editing.
+check:
+    cargo fmt --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Explores a fuzz target for a minute: `just fuzz session`. Needs nightly and cargo-fuzz.
+fuzz target seconds="60":
+    cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}

@@ -1,0 +1,64 @@
+# What building and testing need: a C compiler, Rust, cargo-nextest, cargo-deny. Sourced by scripts and CI.
+# shellcheck shell=bash
+
+NEXTEST_VERSION=0.9.151
+DENY_VERSION=0.20.2
+
+ROOT=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
+CACHE_ROOT=${MYKUBE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mykube}
+TOOLS_ROOT=$CACHE_ROOT/tools
+
+step() { printf '\n\033[1m== %s\033[0m\n' "$*" >&2; }
+note() { printf '   %s\n' "$*" >&2; }
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+# ensure_debian PROGRAM=PACKAGE...: installs the package of each program that is missing.
+ensure_debian() {
+  local pair missing=() sudo=()
+  for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || fail "missing: ${missing[*]} (Debian package names); install them and run again"
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "missing: ${missing[*]}; run as root: apt-get install ${missing[*]}"
+    sudo=(sudo)
+  fi
+  note "installing ${missing[*]}"
+  "${sudo[@]}" apt-get -qq update >&2
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get -qq install -y --no-install-recommends "${missing[@]}" >&2
+}
+
+# ensure_rust: a C compiler for aws-lc, and the Rust that Cargo.toml asks for.
+ensure_rust() {
+  ensure_debian cc=gcc git=git
+  echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || ensure_debian no-libc-headers=libc6-dev
+  [ -x "$HOME/.cargo/bin/cargo" ] && PATH=$HOME/.cargo/bin:$PATH
+  local wanted have
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+  command -v cargo >/dev/null || fail "Rust $wanted or newer is needed: install it with rustup (https://rustup.rs), then run again"
+  have=$(rustc --version | cut -d' ' -f2)
+  [ "$(printf '%s\n' "$wanted" "$have" | sort -V | head -1)" = "$wanted" ] ||
+    fail "Rust $wanted or newer is needed, this is $have: run 'rustup update stable', then again"
+}
+
+# ensure_cargo_tool NAME VERSION: builds a cargo subcommand once, beside the other caches, and puts it on PATH.
+ensure_cargo_tool() {
+  PATH=$TOOLS_ROOT/bin:$PATH
+  case $("$1" --version 2>/dev/null || cargo "${1#cargo-}" --version 2>/dev/null || true) in
+    *" $2"*) return ;;
+  esac
+  note "building $1 $2 (once)"
+  cargo install --quiet --locked --root "$TOOLS_ROOT" "$1" --version "$2"
+}
+
+# ensure_component rustfmt|clippy
+ensure_component() {
+  local probe=cargo-${1/rustfmt/fmt}
+  command -v "$probe" >/dev/null && "$probe" --version >/dev/null 2>&1 && return
+  command -v rustup >/dev/null || fail "$1 is missing: install it as your Rust was installed"
+  rustup component add "$1" >&2
+}
