@@ -34,8 +34,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::debug;
 
 use crate::{
-    ChannelStream, RelaySocket,
-    clock,
+    ChannelStream, RelaySocket, clock,
     pair::{Incoming, SocketLost, sort},
 };
 
@@ -100,13 +99,8 @@ impl Channel {
     #[must_use]
     pub fn start(established: Established, socket: RelaySocket) -> Self {
         let session = Session::new(clock::now(), established, Config::default());
-        let state = State {
-            session,
-            wakers: HashMap::new(),
-            opened: VecDeque::new(),
-            writer_until: None,
-            writer_idle: false,
-        };
+        let state =
+            State { session, wakers: HashMap::new(), opened: VecDeque::new(), writer_until: None, writer_idle: false };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             transmit: Notify::new(),
@@ -129,6 +123,9 @@ impl Channel {
             let freed = self.shared.streams.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
+            if let Some(end) = self.shared.end.borrow().clone() {
+                return Err(end);
+            }
             match self.shared.with(|session, now| session.open(now, None)) {
                 Ok(id) => return Ok(ChannelStream::new(self.shared.clone(), id)),
                 Err(OpenError::Closed) => return Err(self.ended().await),

@@ -164,7 +164,10 @@ pub enum ClientPairError {
 ///
 /// # Errors
 /// See [`ClientPairError`]; whether the code was spent is [`ClientPairing::has_shown_tag`].
-pub async fn client(socket: &mut RelaySocket, pairing: &mut ClientPairing) -> Result<Box<Established>, ClientPairError> {
+pub async fn client(
+    socket: &mut RelaySocket,
+    pairing: &mut ClientPairing,
+) -> Result<Box<Established>, ClientPairError> {
     loop {
         while let Some(frame) = pairing.poll_transmit() {
             send(socket, Message::Binary(frame)).await?;

@@ -3,6 +3,8 @@
 
 #[path = "dial/api.rs"]
 mod api;
+#[path = "dial/channel.rs"]
+mod channel;
 #[path = "dial/proxies.rs"]
 mod proxies;
 mod support;

@@ -1,0 +1,243 @@
+//! The channel's driver over real sockets: two ends, the relay's texts played by the test.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use mykube_link::{
+    Channel, ChannelStream, CopyError, End, RelaySocket, Transport, clock, copy,
+    pair::{self, AgentOutcome, AgentPairing, ClientPairing},
+    socket::websocket_config,
+};
+use mykube_protocol::{
+    Attempt, FromAgent, FromRelay, PairingCode, SessionId,
+    channel::{Mode, Welcome},
+    control::Peer,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
+
+/// Nothing here takes that long: a test that waits for it has failed.
+const BOUND: Duration = Duration::from_secs(30);
+
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (one, two) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (one, two) = (one.unwrap(), two.unwrap().0);
+    one.set_nodelay(true).unwrap();
+    two.set_nodelay(true).unwrap();
+    (one, two)
+}
+
+async fn socket(tcp: TcpStream, role: Role) -> RelaySocket {
+    WebSocketStream::from_raw_socket(Transport::Tcp(tcp), role, Some(websocket_config())).await
+}
+
+/// Two sockets as the ends see them, joined by a relay that forwards binary frames and says what `peer:here` says.
+async fn relayed() -> (RelaySocket, RelaySocket, tokio::task::JoinHandle<()>) {
+    let (agent_end, agent_relay) = tcp_pair().await;
+    let (client_end, client_relay) = tcp_pair().await;
+    let relay = tokio::spawn(async move {
+        let mut agent = socket(agent_relay, Role::Server).await;
+        let mut client = socket(client_relay, Role::Server).await;
+        let here = FromRelay::PeerHere(Peer::Attempt(Attempt::from_bytes([1; 16])));
+        agent.send(Message::text(here.to_string())).await.unwrap();
+        loop {
+            let (to_client, message) = tokio::select! {
+                message = agent.next() => (true, message),
+                message = client.next() => (false, message),
+            };
+            match message {
+                Some(Ok(Message::Text(text))) if to_client => assert!(text.as_str().parse::<FromAgent>().is_ok()),
+                Some(Ok(message @ Message::Binary(_))) => {
+                    let to = if to_client { &mut client } else { &mut agent };
+                    if to.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+    });
+    (socket(agent_end, Role::Client).await, socket(client_end, Role::Client).await, relay)
+}
+
+async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
+    let (mut agent, mut client, relay) = relayed().await;
+    let session = SessionId::from_bytes([2; 16]);
+    let code: PairingCode = "483 20417".parse().unwrap();
+    let mut agent_pairing = AgentPairing::new(clock::now(), session, code.clone(), false, BOUND);
+    let mut client_pairing = ClientPairing::new(clock::now(), session, code, false);
+    let mut ignore = |_| {};
+    let (at_agent, at_client) = tokio::join!(
+        pair::agent(&mut agent, &mut agent_pairing, &mut ignore),
+        pair::client(&mut client, &mut client_pairing)
+    );
+    let Ok(AgentOutcome::Paired(at_agent)) = at_agent else { panic!("{at_agent:?}") };
+    let at_client = at_client.unwrap();
+    assert_eq!(at_agent.words, at_client.words);
+    (Channel::start(*at_agent, agent), Channel::start(*at_client, client), relay)
+}
+
+async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, ChannelStream) {
+    let opened = client.open().await.unwrap();
+    let (accepted, target) = agent.accept().await.unwrap();
+    assert_eq!(target, None);
+    (accepted, opened)
+}
+
+/// A TCP connection whose other end is copied over the channel to another one.
+async fn joined(
+    agent: &Channel,
+    client: &Channel,
+) -> (TcpStream, TcpStream, [tokio::task::JoinHandle<Result<(), CopyError>>; 2]) {
+    let (accepted, opened) = stream_pair(agent, client).await;
+    let (laptop, laptop_inner) = tcp_pair().await;
+    let (server, server_inner) = tcp_pair().await;
+    (laptop, server, [tokio::spawn(copy(laptop_inner, opened)), tokio::spawn(copy(server_inner, accepted))])
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    timeout(BOUND, work).await.expect("it hangs")
+}
+
+#[tokio::test]
+async fn bytes_go_through_both_ways_and_each_direction_ends_by_itself() {
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let (mut laptop, mut server, copies) = joined(&agent, &client).await;
+        let payload: Vec<u8> = (0..3_000_000u32).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
+        let sent = payload.clone();
+        let writer = tokio::spawn(async move {
+            laptop.write_all(&sent).await.unwrap();
+            laptop.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            laptop.read_to_end(&mut answer).await.unwrap();
+            answer
+        });
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, payload, "upwards, ended while the other direction is open");
+        server.write_all(&payload).await.unwrap();
+        server.shutdown().await.unwrap();
+        assert_eq!(writer.await.unwrap(), payload, "downwards");
+        for copy in copies {
+            copy.await.unwrap().unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_cut_never_looks_complete() {
+    within(async {
+        let (agent, client, relay) = channels().await;
+        let (mut laptop, mut server, copies) = joined(&agent, &client).await;
+        server.write_all(b"half of it").await.unwrap();
+        let mut start = [0; 10];
+        laptop.read_exact(&mut start).await.unwrap();
+        relay.abort();
+        let ended = laptop.read(&mut start).await;
+        assert!(ended.is_err(), "a reset, not an end: {ended:?}");
+        assert!(server.read(&mut start).await.is_err());
+        for copy in copies {
+            assert!(copy.await.unwrap().is_err());
+        }
+        assert!(matches!(client.ended().await, End::Lost(_)));
+        assert!(matches!(agent.ended().await, End::Lost(_)));
+        assert!(client.open().await.is_err());
+        assert!(agent.accept().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failure_reaches_the_other_end_with_its_reason() {
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let (accepted, opened) = stream_pair(&agent, &client).await;
+        opened.write(Bytes::from_static(b"x")).await.unwrap();
+        accepted.fail("cannot reach the API server\x1b[31m");
+        let mut chunks = Vec::new();
+        let failed = opened.read(1024, &mut chunks).await.unwrap_err();
+        assert_eq!(failed.0, "cannot reach the API server[31m");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_257th_stream_waits_for_a_place() {
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let mut open = Vec::new();
+        for _ in 0..256 {
+            open.push(stream_pair(&agent, &client).await);
+        }
+        let waiting = tokio::spawn({
+            let client = client.clone();
+            async move { client.open().await.map(drop) }
+        });
+        // All that could be opened is; the waiting one is opened by nothing but a place.
+        assert!(!waiting.is_finished());
+        drop(open.pop());
+        waiting.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_that_never_reads_stalls_only_itself() {
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let (_stalled_in, stalled) = stream_pair(&agent, &client).await;
+        let (echo_in, echo) = stream_pair(&agent, &client).await;
+        let flood = tokio::spawn(async move {
+            let chunk = Bytes::from(vec![7; 64 * 1024]);
+            loop {
+                stalled.write(chunk.clone()).await.unwrap();
+            }
+        });
+        let mut chunks = Vec::new();
+        for i in 0..200u8 {
+            echo.write(Bytes::from(vec![i])).await.unwrap();
+            assert!(echo_in.read(1024, &mut chunks).await.unwrap());
+            echo_in.write(chunks.pop().unwrap()).await.unwrap();
+            assert!(echo.read(1024, &mut chunks).await.unwrap());
+            assert_eq!(chunks.pop().unwrap(), [i][..]);
+        }
+        flood.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_welcome_and_the_farewell_arrive() {
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let mut welcomes = client.welcome();
+        let welcome = Welcome {
+            mode: Mode::Shared,
+            cluster: "prod".into(),
+            server_name: None,
+            ca: Some("x".repeat(100_000)),
+            path: None,
+            insecure_skip_tls_verify: false,
+            namespace: None,
+            credentials: None,
+        };
+        agent.send_welcome(&welcome).unwrap();
+        let heard = welcomes.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        assert_eq!(*heard, welcome);
+        client.bye("done here").await;
+        assert_eq!(client.ended().await, End::Here);
+        assert_eq!(agent.ended().await, End::Bye("done here".into()));
+    })
+    .await;
+}
