@@ -183,7 +183,7 @@ fn select(files: &[(&Path, Kubeconfig)], wanted: Option<&str>) -> Result<Selecte
 }
 
 fn first<'a, T>(files: &'a [(&'a Path, Kubeconfig)], pick: impl Fn(&Kubeconfig) -> Option<T>) -> Option<(&'a Path, T)> {
-    files.iter().rev().find_map(|(path, config)| pick(config).map(|found| (*path, found)))
+    files.iter().find_map(|(path, config)| pick(config).map(|found| (*path, found)))
 }
 
 fn show_all(paths: &[PathBuf]) -> Shown {
