@@ -147,12 +147,8 @@ async fn attend(
     signals: &mut Signals,
     output: Output,
 ) -> Result<u8, Failure> {
-    let ready = async {
-        let address = listener.local_addr().map_err(Failure::failed)?;
-        let child = prepare(session, workspace, address, &work, output)?;
-        Ok::<_, Failure>(child)
-    };
-    let child = match ready.await {
+    let address = listener.local_addr().map_err(Failure::failed);
+    let child = match address.and_then(|address| prepare(session, workspace, address, &work, output)) {
         Ok(child) => child,
         Err(failure) => {
             let _ = timeout(BYE_LIMIT, session.bye("the client could not use the session")).await;
@@ -160,20 +156,20 @@ async fn attend(
         }
     };
     let has_child = child.is_some();
+    let is_command = matches!(work, Work::Child(Launch::Command(_)));
     let ending = work_on(session, workspace, listener, child, signals, output).await;
     if !matches!(ending, Ok(Ending::Session(_))) {
         let _ = timeout(BYE_LIMIT, session.bye("the client has left")).await;
     }
     let (reason, code) = match ending? {
-        Ending::Child(code) => ("the client has left".to_owned(), code),
+        // A shell ends with its last command's code, which says nothing of the session.
+        Ending::Child(code) => ("the client has left".to_owned(), if is_command { code } else { 0 }),
         Ending::Signal(name) if has_child => return Err(Failure::failed(format!("stopped by {name}"))),
         Ending::Signal(name) => (format!("stopped by {name}"), 0),
         Ending::Session(end @ End::Bye(_)) if !has_child => (end.to_string(), 0),
         Ending::Session(end) => {
-            return Err(Failure::new(
-                Status::SessionLost,
-                format!("the session is lost: {end}; pair again with a new code"),
-            ));
+            let what = if matches!(end, End::Bye(_)) { "" } else { "the session is lost: " };
+            return Err(Failure::new(Status::SessionLost, format!("{what}{end}; pair again with a new code")));
         }
     };
     output.event(&JsonEvent::Closed { reason: &reason });
@@ -189,8 +185,8 @@ fn prepare(
     work: &Work,
     output: Output,
 ) -> Result<Option<Prepared>, Failure> {
-    let welcome = &session.welcome;
-    let kubeconfig = workspace.write(welcome, address.port()).map_err(Failure::failed)?;
+    let welcome = session.welcome();
+    let kubeconfig = workspace.write(&welcome, address.port()).map_err(Failure::failed)?;
     let kubeconfig = kubeconfig.to_string_lossy();
     let listen = address.to_string();
     if welcome.insecure_skip_tls_verify {
@@ -246,7 +242,7 @@ async fn work_on(
     let forward = session.forward(listener, failed);
     tokio::pin!(child, forward);
 
-    let mut welcome = session.welcome.clone();
+    let mut news = session.news();
     let mut said = String::new();
     let mut ending = None;
     loop {
@@ -258,11 +254,10 @@ async fn work_on(
             },
             end = &mut forward, if ending.is_none() => ending = Some(Ending::Session(end)),
             name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
-            newer = session.next_welcome(&welcome), if ending.is_none() => {
+            newer = news.next(), if ending.is_none() => {
                 if let Err(error) = workspace.update(&newer) {
                     output.warn(&format!("new credentials could not be used: {error}"));
                 }
-                welcome = newer;
             }
             Some(reason) = failures.recv() => {
                 // kubectl tries again and again: one line each, not one a try.

@@ -140,7 +140,7 @@ pub async fn serve(
     credentials.welcome().await?;
     tokio::pin!(stop);
     let (established, socket) = tokio::select! {
-        paired = Pairing { dialer, config, burned: 0 }.run(ui) => paired?,
+        paired = Pairing { dialer, config, wrong: 0, burned: 0 }.run(ui) => paired?,
         () = &mut stop => return Ok(Ended::Stopped),
     };
     if established.verify {
@@ -228,6 +228,8 @@ async fn serve_stream(
 struct Pairing<'a> {
     dialer: &'a Dialer,
     config: Config,
+    /// Wrong secrets since the last burned code: a guesser gains nothing by waiting for the next code.
+    wrong: u32,
     burned: u32,
 }
 
@@ -248,12 +250,12 @@ impl Pairing<'_> {
             ui.event(Event::Code { code: code.to_display(), expires_in: self.config.code_ttl });
             let mut pairing =
                 AgentPairing::new(clock::now(), created.session_id, code, self.config.verify, self.config.code_ttl);
-            match self.wait(&created, &mut pairing, ui).await? {
+            pairing.carry_wrong(self.wrong);
+            let ended = self.wait(&created, &mut pairing, ui).await?;
+            self.wrong = pairing.wrong();
+            match ended {
                 Code::Paired(established, socket) => return Ok((established, *socket)),
-                Code::Spent(spent @ Spent::Expired) => {
-                    self.burned = 0;
-                    ui.event(Event::Spent(spent));
-                }
+                Code::Spent(spent @ Spent::Expired) => ui.event(Event::Spent(spent)),
                 Code::Spent(spent) => {
                     ui.event(Event::Spent(spent));
                     self.after_burned(ui).await?;
@@ -339,6 +341,7 @@ impl Pairing<'_> {
     /// After three wrong secrets: a person decides, or time passes.
     async fn after_burned(&mut self, ui: &mut impl Ui) -> Result<(), ServeError> {
         self.burned += 1;
+        self.wrong = 0;
         if self.config.attended {
             return if ui.another_code().await { Ok(()) } else { Err(ServeError::Burned) };
         }

@@ -3,17 +3,24 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use mykube_link::{
-    Channel, CopyError, DialError, Dialer, End, clock, copy,
+    Abort, Channel, CopyError, DialError, Dialer, End, clock, copy,
     pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError, SocketLost},
 };
-use mykube_protocol::{PairingCode, Role, channel::Welcome, close};
+use mykube_protocol::{
+    PairingCode, Role,
+    channel::{Mode, Welcome},
+    close,
+    limits::STREAMS_MAX,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
 use tracing::debug;
+
+use crate::guard::{Guard, GuardError};
 
 /// How long the agent may take to tell of its cluster once the channel stands.
 pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
@@ -44,6 +51,9 @@ pub enum ConnectError {
     /// The channel ended before the agent told of its cluster.
     #[error("the session ended before it began: {0}")]
     Ended(End),
+    /// The loopback port's certificates.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// Nothing came.
     #[error("the other end paired but told nothing of its cluster within {} s", WELCOME_TIMEOUT.as_secs())]
     NoWelcome,
@@ -56,6 +66,7 @@ impl ConnectError {
         match self {
             Self::Dial(error) => error.class() == mykube_link::ErrorClass::Code,
             Self::Code(HandshakeError::WrongCode) | Self::Refused => true,
+            Self::Pairing(ClientPairError::Failure(ClientFailure::SecondHello)) => true,
             Self::Pairing(ClientPairError::Lost(lost)) => {
                 lost.code().is_some_and(|code| [close::REFUSED, close::EXPIRED, close::NO_SESSION].contains(&code))
             }
@@ -63,10 +74,10 @@ impl ConnectError {
         }
     }
 
-    /// Whether the relay is out of reach.
+    /// Whether the relay is out of reach, or what answers is none.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Dial(error) if error.is_unreachable())
+        matches!(self, Self::Dial(error) if error.class() == mykube_link::ErrorClass::Unreachable)
     }
 }
 
@@ -81,9 +92,14 @@ pub trait Ui {
 /// A session whose agent has told of its cluster.
 pub struct Session {
     channel: Channel,
-    /// The agent's first word; [`Session::welcomes`] gives later ones.
-    pub welcome: Arc<Welcome>,
+    /// In guarded mode, what the loopback port asks for.
+    guard: Option<Arc<Guard>>,
+    /// What the agent said first.
+    first: Arc<Welcome>,
 }
+
+/// Connections that may wait for a stream's place or for their handshake; those after them wait in the kernel.
+const WAITING_MAX: usize = 64;
 
 impl Session {
     /// Claims the code's nameplate, shows that the secret is known, and waits for the agent's welcome.
@@ -119,64 +135,59 @@ impl Session {
             },
             end = channel.ended() => return Err(ConnectError::Ended(end)),
         };
-        let welcome = first.ok_or(ConnectError::NoWelcome)?;
-        Ok(Self { channel, welcome })
+        let first = first.ok_or(ConnectError::NoWelcome)?;
+        let guard = match first.mode {
+            Mode::Guarded => Some(Arc::new(Guard::new()?)),
+            Mode::Shared => None,
+        };
+        Ok(Self { channel, guard, first })
     }
 
-    /// The agent's next word on its cluster; never if there is none.
-    pub async fn next_welcome(&self, last: &Arc<Welcome>) -> Arc<Welcome> {
-        let mut welcomes = self.channel.welcome();
-        let newer = |newest: &Option<Arc<Welcome>>| newest.as_ref().is_some_and(|newest| !Arc::ptr_eq(newest, last));
-        match welcomes.wait_for(newer).await.map(|newest| newest.clone()) {
-            Ok(Some(newest)) => newest,
-            Ok(None) | Err(_) => std::future::pending().await,
+    /// What goes into the kubeconfig, as the agent said it first.
+    #[must_use]
+    pub fn welcome(&self) -> Arc<Welcome> {
+        self.local(&self.first)
+    }
+
+    /// In guarded mode the kubeconfig is about the loopback port; in shared mode about the API server.
+    fn local(&self, welcome: &Arc<Welcome>) -> Arc<Welcome> {
+        match &self.guard {
+            Some(guard) => Arc::new(guard.localise(welcome)),
+            None => welcome.clone(),
         }
+    }
+
+    /// The agent's later words on its cluster, in the order of calls.
+    #[must_use]
+    pub fn news(&self) -> News<'_> {
+        let mut welcomes = self.channel.welcome();
+        // The first is known.
+        welcomes.mark_unchanged();
+        News { session: self, welcomes, last: self.first.clone() }
     }
 
     /// Carries the connections of `listener` to the API server until the session ends. A stream's failure is told to
     /// `failures` in the other end's words.
     pub async fn forward(&self, listener: TcpListener, failures: mpsc::Sender<String>) -> End {
         let mut tasks = JoinSet::new();
-        // At 256 streams one connection waits in here, and those after it in the listener's queue.
-        let accepted = self.accept(&listener);
-        tokio::pin!(accepted);
         loop {
             tokio::select! {
-                stream = &mut accepted => match stream {
-                    Ok((connection, stream)) => {
-                        accepted.set(self.accept(&listener));
-                        let failures = failures.clone();
-                        tasks.spawn(async move {
-                            if let Err(error) = copy(connection, stream).await {
-                                debug!(%error, "connection ended early");
-                                if let CopyError::Stream(reason) = error {
-                                    let _ = failures.try_send(reason.0);
-                                }
-                            }
-                        });
+                accepted = listener.accept(), if tasks.len() < STREAMS_MAX + WAITING_MAX => match accepted {
+                    Ok((connection, _)) => {
+                        // Fails only on a connection that is gone already.
+                        let _ = connection.set_nodelay(true);
+                        tasks.spawn(carry(self.channel.clone(), self.guard.clone(), connection, failures.clone()));
                     }
-                    Err(end) => return end,
+                    Err(error) => {
+                        debug!(%error, "cannot accept");
+                        tokio::time::sleep(ACCEPT_RETRY).await;
+                    }
                 },
                 Some(_) = tasks.join_next() => {}
+                Some((stream, _)) = self.channel.accept() => stream.fail("this client serves no streams"),
                 end = self.channel.ended() => {
                     tasks.shutdown().await;
                     return end;
-                }
-            }
-        }
-    }
-
-    async fn accept(&self, listener: &TcpListener) -> Result<(TcpStream, mykube_link::ChannelStream), End> {
-        loop {
-            match listener.accept().await {
-                Ok((connection, _)) => {
-                    // Fails only on a connection that is gone already.
-                    let _ = connection.set_nodelay(true);
-                    return Ok((connection, self.channel.open().await?));
-                }
-                Err(error) => {
-                    debug!(%error, "cannot accept");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
         }
@@ -190,6 +201,57 @@ impl Session {
     /// Leaves, and tells the other end so.
     pub async fn bye(&self, reason: &str) {
         self.channel.bye(reason).await;
+    }
+}
+
+/// See [`Session::news`].
+pub struct News<'s> {
+    session: &'s Session,
+    welcomes: watch::Receiver<Option<Arc<Welcome>>>,
+    last: Arc<Welcome>,
+}
+
+impl News<'_> {
+    /// The next word; never if there is none. Safe to cancel.
+    pub async fn next(&mut self) -> Arc<Welcome> {
+        loop {
+            if self.welcomes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let newest = self.welcomes.borrow_and_update().clone();
+            if let Some(newest) = newest.filter(|newest| newest.mode == self.last.mode && *newest != self.last) {
+                self.last = newest;
+                return self.session.local(&self.last);
+            }
+        }
+    }
+}
+
+/// One connection of kubectl's. At 256 streams it waits for a place.
+async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStream, failures: mpsc::Sender<String>) {
+    let copied = match guard {
+        None => match channel.open().await {
+            Ok(stream) => copy(connection, stream).await,
+            Err(_) => return connection.abort(),
+        },
+        Some(guard) => {
+            // A stream is opened only for whoever has the certificate.
+            let connection = match guard.accept(connection).await {
+                Ok(connection) => connection,
+                Err(error) => return debug!(%error, "a connection without this session's certificate was refused"),
+            };
+            match channel.open().await {
+                Ok(stream) => copy(connection, stream).await,
+                Err(_) => return connection.abort(),
+            }
+        }
+    };
+    if let Err(error) = copied {
+        debug!(%error, "connection ended early");
+        if let CopyError::Stream(reason) = error {
+            // A full queue means that the person is being told already.
+            let _ = failures.try_send(reason.0);
+        }
     }
 }
 

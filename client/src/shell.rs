@@ -215,7 +215,7 @@ impl Terminal {
     fn restore(&self) {
         let Some((terminal, modes)) = &self.0 else { return };
         if tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()) {
-            let _ = tcsetattr(terminal, OptionalActions::Drain, modes);
+            let _ = tcsetattr(terminal, OptionalActions::Now, modes);
         }
     }
 }

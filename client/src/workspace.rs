@@ -129,3 +129,59 @@ impl Workspace {
             .map_err(|source| WorkspaceError::Write { dir: self.dir.path().to_owned(), source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn welcome(token: &str, expiring: bool) -> Welcome {
+        let credentials = json!({"token": token, "expiring": expiring});
+        serde_json::from_value(json!({"mode": "shared", "cluster": "prod", "credentials": credentials})).unwrap()
+    }
+
+    fn user(path: &Path) -> Value {
+        let config: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        config["users"][0]["user"].clone()
+    }
+
+    #[test]
+    fn later_credentials_replace_earlier_ones_and_leave_the_rest() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut workspace = Workspace::create(Some(parent.path())).unwrap();
+        workspace.update(&welcome("early", true)).unwrap();
+        assert!(!workspace.kubeconfig().exists(), "nothing is written before the first welcome");
+
+        let path = workspace.write(&welcome("one", true), 40123).unwrap();
+        let token = user(&path)["tokenFile"].as_str().unwrap().to_owned();
+        assert_eq!(fs::read_to_string(&token).unwrap(), "one");
+        for file in [&path, Path::new(&token)] {
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+
+        // As `kubectl config set-context --namespace` does.
+        let changed = fs::read_to_string(&path).unwrap().replace("\"v1\"", "\"v1\", \"preferences\": {}");
+        fs::write(&path, &changed).unwrap();
+        workspace.update(&welcome("two", true)).unwrap();
+        assert_eq!(fs::read_to_string(&token).unwrap(), "two");
+        assert_eq!(fs::read_to_string(&path).unwrap(), changed, "the user's own change stays");
+
+        workspace.update(&welcome("three", false)).unwrap();
+        assert_eq!(user(&path), json!({"token": "three"}));
+        assert!(fs::read_to_string(&path).unwrap().contains("https://127.0.0.1:40123"));
+    }
+
+    #[test]
+    fn a_bad_welcome_changes_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut workspace = Workspace::create(Some(parent.path())).unwrap();
+        let path = workspace.write(&welcome("one", false), 40123).unwrap();
+        assert!(workspace.update(&welcome("two\nthree", false)).is_err());
+        assert_eq!(user(&path), json!({"token": "one"}));
+        drop(workspace);
+        assert!(!path.exists());
+    }
+}

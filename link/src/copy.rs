@@ -39,6 +39,12 @@ impl Abort for Transport {
     }
 }
 
+impl<T: Abort> Abort for tokio_rustls::server::TlsStream<T> {
+    fn abort(&self) {
+        self.get_ref().0.abort();
+    }
+}
+
 /// Why a copy ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {

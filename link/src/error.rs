@@ -7,7 +7,7 @@ use mykube_protocol::text::printable;
 /// Which of the documented exit codes an error belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The network, the proxy or the relay is not there: exit code 4.
+    /// The network, the proxy or the relay is not there, or what answers is no relay to be trusted: exit code 4.
     Unreachable,
     /// The pairing code is wrong, expired or used: exit code 3.
     Code,
@@ -126,7 +126,11 @@ impl DialError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Unreachable { .. } | Self::Proxy { .. } => ErrorClass::Unreachable,
+            Self::Unreachable { .. }
+            | Self::Proxy { .. }
+            | Self::Tls { .. }
+            | Self::NotARelay { .. }
+            | Self::Redirected { .. } => ErrorClass::Unreachable,
             Self::CodeUnknown | Self::SessionUnknown => ErrorClass::Code,
             _ => ErrorClass::Other,
         }
@@ -135,7 +139,7 @@ impl DialError {
     /// Nobody to talk to on the other side: trying again later may help.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        self.class() == ErrorClass::Unreachable
+        matches!(self, Self::Unreachable { .. } | Self::Proxy { .. })
     }
 
     /// The documented exit code of a command that ends with this.

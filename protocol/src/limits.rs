@@ -18,7 +18,7 @@ pub const SILENT_HELLOS_PER_CODE: u32 = 20;
 /// How long a client has to show its tag after the agent's hello.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JSON hello: about 5 KiB of key material in base64url, and no more.
+/// A JSON hello: about 2 KiB of key material in base64url, and room for a later version's.
 pub const HELLO_MAX: usize = 8 * 1024;
 /// Plaintext of one record, so that one record never blocks a slow line for long.
 pub const RECORD_PLAINTEXT_MAX: usize = 16 * 1024;

@@ -100,6 +100,18 @@ impl AgentPairing {
         }
     }
 
+    /// Counts wrong secrets of earlier codes of the same agent, so that a guesser gains nothing by letting a code
+    /// expire.
+    pub fn carry_wrong(&mut self, wrong: u32) {
+        self.wrong = wrong.min(WRONG_SECRETS_PER_CODE - 1);
+    }
+
+    /// Wrong secrets so far.
+    #[must_use]
+    pub fn wrong(&self) -> u32 {
+        self.wrong
+    }
+
     /// The relay says something.
     pub fn handle_relay(&mut self, now: Time, text: &FromRelay, rng: &mut impl CryptoRng) {
         match text {
