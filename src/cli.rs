@@ -79,7 +79,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Join servers and clients. Can read nothing of what they say.
     #[command(after_help = RELAY_EXAMPLES)]
-    Relay(Box<RelayArgs>),
+    Relay(Box<RelayCommand>),
     /// Run beside the cluster: shows a code, then carries a client to the API server.
     #[command(after_help = SERVER_EXAMPLES)]
     Server(ServerArgs),
@@ -101,7 +101,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "MYKUBE_CA_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Option<PathBuf>,
     /// Say more on standard error; -vv and -vvv still more
-    #[arg(short, long, global = true, env = "MYKUBE_VERBOSE", action = ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, env = "MYKUBE_VERBOSE", action = ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Say nothing but errors, prompts and the code
     #[arg(short, long, global = true, env = "MYKUBE_QUIET", value_parser = BoolishValueParser::new())]
@@ -128,7 +128,7 @@ pub(crate) enum When {
 }
 
 #[derive(Args)]
-pub(crate) struct RelayArgs {
+pub(crate) struct RelayCommand {
     #[command(flatten)]
     pub(crate) relay: mykube_relay::RelayArgs,
     /// The form of the log lines on standard error
@@ -268,7 +268,6 @@ mod tests {
         assert_eq!(refused("mykube server --read-only"), ErrorKind::UnknownArgument);
         assert_eq!(refused("mykube client --port 0"), ErrorKind::ValueValidation);
         assert_eq!(refused("mykube client --no-shell -- id"), ErrorKind::ArgumentConflict);
-        assert_eq!(refused("mykube client -v -q"), ErrorKind::ArgumentConflict);
         assert_eq!(refused("mykube client --output yaml"), ErrorKind::InvalidValue);
     }
 

@@ -63,32 +63,36 @@ impl Output {
 
     /// What a person must see even with `--quiet`.
     pub(crate) fn essential(self, text: &str) {
-        eprintln!("{}", printable(text, LINE_MAX));
+        self.stderr(&printable(text, LINE_MAX));
     }
 
     /// Something that works, but not as the person may think.
     pub(crate) fn warn(self, text: &str) {
         if !self.quiet {
-            eprintln!("{}: {}", self.paint("warning", "1;33"), printable(text, LINE_MAX));
+            self.stderr(&format!("{}: {}", self.paint("warning", "1;33"), printable(text, LINE_MAX)));
         }
     }
 
     /// Why the command failed.
     pub(crate) fn error(self, text: &str) {
-        eprintln!("{}: {}", self.paint("error", "1;31"), printable(text, LINE_MAX));
+        self.stderr(&format!("{}: {}", self.paint("error", "1;31"), printable(text, LINE_MAX)));
     }
 
-    /// A label and what a person is to read off, also with `--quiet`.
+    /// A label and what a person is to read off, also with `--quiet`. Where a script reads events and nobody reads
+    /// standard error, a code would only end up in a log.
     pub(crate) fn show(self, label: &str, text: &str) {
-        eprintln!("{}{}", printable(label, LINE_MAX), self.paint(&printable(text, LINE_MAX), "1"));
+        if self.format == Format::Json && !self.terminal {
+            return;
+        }
+        self.stderr(&format!("{}{}", printable(label, LINE_MAX), self.paint(&printable(text, LINE_MAX), "1")));
     }
 
     /// Lines as they are: ours alone, never foreign text.
     pub(crate) fn drawing(self, lines: &str) {
-        eprintln!("{lines}");
+        self.stderr(lines);
     }
 
-    /// One event for a script; nothing in text form. A reader that has gone away is none of our trouble.
+    /// One event for a script; nothing in text form.
     pub(crate) fn event(self, event: &impl Serialize) {
         if self.format == Format::Json {
             let line = serde_json::to_string(event).expect("events are strings and numbers, which always serialise");
@@ -101,6 +105,11 @@ impl Output {
         if self.format == Format::Text {
             self.stdout(text);
         }
+    }
+
+    /// A reader that has gone away is none of our trouble.
+    fn stderr(self, line: &str) {
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
     }
 
     fn stdout(self, line: &str) {

@@ -24,8 +24,8 @@ pub(crate) fn can_ask() -> bool {
 pub(crate) async fn ask(question: String) -> io::Result<Option<Zeroizing<String>>> {
     let (answer, answered) = oneshot::channel();
     std::thread::spawn(move || {
-        eprint!("{question}");
-        let _ = io::stderr().flush();
+        let mut terminal = io::stderr();
+        let _ = terminal.write_all(question.as_bytes()).and_then(|()| terminal.flush());
         let _ = answer.send(stdin().try_clone_to_owned().and_then(|fd| read_line(File::from(fd))));
     });
     answered.await.map_err(io::Error::other)?

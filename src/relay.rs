@@ -3,12 +3,12 @@
 use mykube_relay::{Event, RelayError};
 
 use crate::{
-    cli::RelayArgs,
+    cli::RelayCommand,
     exit::{Failure, Status},
     output::Output,
 };
 
-pub(crate) async fn run(args: RelayArgs, output: Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: RelayCommand, output: Output) -> Result<(), Failure> {
     let announce = |event: Event| {
         let Event::Listening { url } = &event;
         output.say(&format!("The relay listens. Use it with --relay-url {url}"));

@@ -112,6 +112,8 @@ impl serve::Ui for Ui {
         match event {
             Event::Code { code, expires_in } => self.show_code(&code, expires_in),
             Event::Attempt => debug!("a client is trying the code"),
+            // At none left the code is spent, which is said next.
+            Event::Refused { left: 0, .. } => {}
             Event::Refused { why: HandshakeError::WrongCode, left } => self.around(|| {
                 output
                     .warn(&format!("somebody typed a wrong code (or is in the middle); {left} more and it is burned"));

@@ -1,0 +1,26 @@
+//! The whole thing against real parts: real processes, a real kube-apiserver, real kubectl. See `scripts/test`.
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod canary;
+#[cfg(test)]
+mod codes;
+#[cfg(test)]
+mod credentials;
+#[cfg(test)]
+mod floods;
+#[cfg(test)]
+mod kubeconfigs;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
+mod plain_form;
+#[cfg(test)]
+mod proxies;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod terminal;

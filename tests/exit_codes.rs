@@ -1,0 +1,178 @@
+//! The `mykube` program as a script sees it: exit codes, what it says, and that nothing stays behind.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Nothing takes so long: a test that meets it has failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A command with an environment of its own and no standard input.
+fn mykube(home: &tempfile::TempDir, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
+    command.args(args).env_clear().env("HOME", home.path()).env("MYKUBE_KUBECONFIG_DIR", home.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Its exit code and what it said; its private directory must be gone.
+fn ends(args: &[&str]) -> (i32, String, String) {
+    let home = tempfile::tempdir().unwrap();
+    let output = mykube(&home, args).output().unwrap();
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "nothing may be left behind");
+    told(output)
+}
+
+fn told(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// An address at which nothing listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// Answers one request with `response`; gives the address and, once it came, the request.
+fn answers_once(response: &'static str) -> (String, std::thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut buffer = [0; 1024];
+        while !request.ends_with(b"}") {
+            let n = stream.read(&mut buffer).unwrap();
+            assert_ne!(n, 0, "the request ended early");
+            request.extend_from_slice(&buffer[..n]);
+        }
+        stream.write_all(response.as_bytes()).unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    (url, thread)
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    for args in [&["client", "--no-such-flag"][..], &["nonsense"], &["client", "--port", "70000"]] {
+        assert_eq!(ends(args).0, 2, "{args:?}");
+    }
+    let (code, _, said) = ends(&["client"]);
+    assert_eq!(code, 2);
+    assert!(said.contains("--relay-url") && said.contains("mykube relay"), "{said}");
+    let (code, _, said) = ends(&["client", "--relay-url", "http://relay.example"]);
+    assert_eq!(code, 2);
+    assert!(said.contains("without TLS"), "{said}");
+}
+
+#[test]
+fn a_code_that_is_none_is_2_and_not_repeated() {
+    let (code, _, said) = ends(&["client", "--relay-url", &nobody(), "1234abcd"]);
+    assert_eq!(code, 2);
+    assert!(said.contains("digits only") && !said.contains("1234abcd"), "{said}");
+    let (code, _, said) = ends(&["client", "--relay-url", &nobody()]);
+    assert_eq!(code, 2);
+    assert!(said.contains("no code was given"), "{said}");
+}
+
+#[test]
+fn a_relay_that_is_not_there_is_4_at_both_ends() {
+    let relay = nobody();
+    let (code, out, said) = ends(&["client", "--relay-url", &relay, "48320417", "--output", "json"]);
+    assert_eq!(code, 4);
+    assert!(said.contains("connection refused"), "{said}");
+    assert!(said.contains("other users of this machine can see a code"), "{said}");
+    assert!(out.starts_with(r#"{"event":"closed","reason":"cannot reach "#) && out.lines().count() == 1, "{out}");
+
+    let home = tempfile::tempdir().unwrap();
+    let kubeconfig = home.path().join("kubeconfig");
+    fs::write(
+        &kubeconfig,
+        r#"{"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+            "users": [{"name": "u", "user": {"token": "very-secret-token"}}]}"#,
+    )
+    .unwrap();
+    let args =
+        ["server", "--relay-url", &relay, "--kubeconfig", kubeconfig.to_str().unwrap(), "-vvv", "--output", "json"];
+    let (code, out, said) = told(mykube(&home, &args).output().unwrap());
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("receives the credentials") && !said.contains("very-secret-token"), "{said}");
+    assert!(out.starts_with(r#"{"event":"stopped","reason":"cannot reach "#) && out.lines().count() == 1, "{out}");
+    let args = [&args[..], &["--share-credentials"]].concat();
+    let (_, _, said) = told(mykube(&home, &args).output().unwrap());
+    assert!(!said.contains("receives the credentials"), "{said}");
+}
+
+#[test]
+fn an_unknown_code_is_3_and_only_its_nameplate_is_sent() {
+    let (relay, request) = answers_once(
+        "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 29\r\n\r\n{\"error\":\"session not found\"}",
+    );
+    let home = tempfile::tempdir().unwrap();
+    let mut command = mykube(&home, &["client", "--relay-url", &relay, "-vvv"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"483-20417\n").unwrap();
+    let (code, _, said) = told(child.wait_with_output().unwrap());
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("no session waits under this code") && !said.contains("20417"), "{said}");
+    let request = request.join().unwrap();
+    assert!(request.contains(r#"{"nameplate":"483"}"#) && !request.contains("20417"), "{request}");
+}
+
+#[test]
+fn what_fails_here_fails_before_a_code_is_spent() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (code, _, said) = ends(&["client", "--relay-url", &nobody(), "48320417", "--port", &port]);
+    assert_eq!(code, 1);
+    assert!(said.contains(&format!("port {port}")) && said.contains("--port"), "{said}");
+    let (code, _, said) = ends(&["client", "--relay-url", &nobody(), "48320417", "--kubeconfig-dir", "/nonexistent"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("/nonexistent"), "{said}");
+    for end in ["client", "server"] {
+        let (code, _, said) = ends(&[end, "--relay-url", &nobody(), "--verify"]);
+        assert_eq!(code, 1);
+        assert!(said.contains("no terminal"), "{said}");
+    }
+}
+
+#[test]
+fn a_signal_ends_what_waits_for_a_code() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = mykube(&home, &["client", "--relay-url", &nobody(), "--output", "json"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    // The port is bound and the directory made before the code is read: wait for the directory.
+    let start = Instant::now();
+    while fs::read_dir(home.path()).unwrap().count() == 0 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
+        assert!(start.elapsed() < DEADLINE, "no directory");
+        std::thread::yield_now();
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let stdin = child.stdin.take();
+    let (code, out, _) = told(child.wait_with_output().unwrap());
+    drop(stdin);
+    assert_eq!(code, 1);
+    assert!(out.contains("SIGTERM"), "{out}");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn help_teaches_by_example_and_completions_complete() {
+    for args in [&["--help"][..], &["client", "--help"], &["server", "--help"], &["relay", "--help"]] {
+        let (code, out, _) = ends(args);
+        assert_eq!(code, 0);
+        assert!(out.contains("Examples:\n"), "{args:?}");
+    }
+    let (code, out, _) = ends(&["completions", "bash"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("--relay-url"));
+}
