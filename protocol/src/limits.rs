@@ -11,6 +11,8 @@ pub const NAMEPLATE_MAX_DIGITS: usize = 5;
 
 /// How long a code waits to be typed (`--code-ttl`). Short, because it is short enough to be read aloud.
 pub const CODE_TTL: Duration = Duration::from_secs(120);
+/// Longest time a relay lets one wait (`--code-ttl-max`): a nameplate is not held for ever. The agent ends its code.
+pub const CODE_TTL_MAX: Duration = Duration::from_secs(3600);
 /// Wrong secrets before a code is burned. Bounds an attacker to 3 in 100,000 a code.
 pub const WRONG_SECRETS_PER_CODE: u32 = 3;
 /// Hellos that never show a tag, a code: bounds the work a stranger can cause without being counted.

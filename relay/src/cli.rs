@@ -41,9 +41,9 @@ pub struct RelayArgs {
     /// Admit WebSockets of browsers from this origin, like https://console.example.com
     #[arg(long, env = "MYKUBE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
-    /// How long a code waits to be used
-    #[arg(long, env = "MYKUBE_CODE_TTL", value_name = "TIME", default_value = "120s", value_parser = duration)]
-    pub code_ttl: Duration,
+    /// Longest time a code may wait; each server says how long its own does
+    #[arg(long, env = "MYKUBE_CODE_TTL_MAX", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub code_ttl_max: Duration,
     /// How long a claimed code may take to connect
     #[arg(long, env = "MYKUBE_PAIR_TICKET_TTL", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub pair_ticket_ttl: Duration,
@@ -144,7 +144,7 @@ impl RelayArgs {
             proxy_protocol: self.proxy_protocol,
             allow_origins: self.allow_origin,
             sessions: Limits {
-                code_ttl: self.code_ttl,
+                code_ttl: self.code_ttl_max,
                 pair_ticket_ttl: self.pair_ticket_ttl,
                 ticket_ttl: self.ticket_ttl,
                 session_grace: self.session_grace,

@@ -95,7 +95,7 @@ impl Config {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            code_ttl: limits::CODE_TTL,
+            code_ttl: limits::CODE_TTL_MAX,
             pair_ticket_ttl: limits::PAIR_TICKET_TTL,
             ticket_ttl: limits::SESSION_TICKET_TTL,
             session_grace: Duration::from_secs(4 * 3600),

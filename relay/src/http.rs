@@ -52,7 +52,9 @@ pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: 
         "/api/pair" => match admit(&hub, address) {
             Ok(()) => pair(&hub, address, request).await,
             Err(failure) => {
-                hub.metrics.pair_attempt(PairResult::RateLimited);
+                if failure.status == StatusCode::TOO_MANY_REQUESTS {
+                    hub.metrics.pair_attempt(PairResult::RateLimited);
+                }
                 Err(failure)
             }
         },
@@ -159,7 +161,7 @@ fn upgrade(
         }
     }
     let (ticket, protocol) = ticket(headers);
-    let plain = hub.config.plain_form && hub.with_registry(|registry, _| registry.is_plain(session));
+    let plain = hub.config.plain_form && (ticket.is_none() || hub.with_registry(|r, _| r.is_plain(session)));
     let admission = if plain {
         Admission::Plain(session, role)
     } else {
@@ -179,8 +181,11 @@ fn upgrade(
     hub.tasks.spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return };
-        ws::serve(shared, parts.io.into_inner(), &parts.read_buf, admission, address.into()).await;
-        drop(connection);
+        // A task of its own, because an idle socket costs what its task holds. `read_buf`, even when it is empty, keeps
+        // hyper's whole read buffer alive.
+        let tasks = shared.tasks.clone();
+        let served = ws::serve(shared, parts.io.into_inner(), &parts.read_buf, admission, address.into(), connection);
+        tasks.spawn(served);
     });
     let mut reply = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)

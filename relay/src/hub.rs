@@ -78,7 +78,7 @@ impl Hub {
     ) -> Result<SocketId, Refusal> {
         let mut state = lock(&self.state);
         if self.is_draining() {
-            return Err((close::RESTART, "this relay is going away"));
+            return Err((close::RESTART, "retry-after=1000"));
         }
         let joined = match admission {
             Admission::Ticket(claims) => state.registry.handle_join(now(), claims, owner),

@@ -7,7 +7,7 @@ use std::{io, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use mykube_protocol::{Claims, FromAgent, Role, SessionId, close};
 use tokio::io::{AsyncRead as _, ReadBuf};
-use tracing::debug;
+use tracing::{debug, info};
 
 pub(crate) mod codec;
 mod outlet;
@@ -19,6 +19,7 @@ use crate::{
     address::AddressKey,
     hub::Hub,
     registry::SocketId,
+    server::Connection,
     stream::{ReadHalf, Stream},
     ws::codec::{BINARY, CLOSE, CONTINUATION, HEADER_MAX, Header, PING, PONG, PROTOCOL_ERROR, TEXT},
 };
@@ -65,37 +66,50 @@ enum Ended {
     Violation(u16, &'static str),
 }
 
-/// Serves one socket until its end. `early` is what came right behind the upgrade request.
-pub(crate) async fn serve(hub: Arc<Hub>, stream: Stream, early: &[u8], admission: Admission, owner: AddressKey) {
+/// Serves one socket until its end, which frees the connection's place. `early` is what came right behind the upgrade.
+///
+/// Not an `async fn`: the future is what an idle socket costs, and would hold every argument twice.
+pub(crate) fn serve(
+    hub: Arc<Hub>,
+    stream: Stream,
+    early: &[u8],
+    admission: Admission,
+    owner: AddressKey,
+    connection: Arc<Connection>,
+) -> impl Future<Output = ()> + Send + use<> {
     let (read, write) = stream.into_halves();
     let outlet = Outlet::new(write, hub.metrics.clone());
-    let (session, role) = (admission.session(), admission.role());
     let mut reader = Reader::new(&hub, read, early, &admission);
-    let socket = match hub.join(&admission, owner, &outlet) {
-        Ok(socket) => socket,
-        Err((code, reason)) => {
-            debug!(%session, %role, code, reason, "socket refused");
-            conclude(&outlet, &mut reader, Some(CloseWith { code, reason: reason.to_owned() })).await;
-            return;
-        }
-    };
-    drop(admission);
-    debug!(%session, %role, "socket open");
-    let ended = tokio::select! {
-        biased;
-        () = outlet.closing() => Ended::Asked,
-        ended = reader.run(&hub, &outlet, socket) => ended,
-        _ = outlet.write_posted() => Ended::Lost,
-    };
-    hub.leave(socket, matches!(ended, Ended::Closed(NORMAL)));
-    let close = match ended {
-        Ended::Asked => outlet.close_reason(),
-        Ended::Closed(code) => Some(CloseWith { code, reason: String::new() }),
-        Ended::Violation(code, reason) => Some(CloseWith { code, reason: reason.to_owned() }),
-        Ended::Lost => None,
-    };
-    debug!(%session, %role, code = close.as_ref().map(|close| close.code), "socket closed");
-    conclude(&outlet, &mut reader, close).await;
+    let joined = hub.join(&admission, owner, &outlet);
+    let (session, role) = (reader.session, reader.role);
+    async move {
+        let socket = match joined {
+            Ok(socket) => socket,
+            Err((code, reason)) => {
+                debug!(%session, %role, code, reason, "socket refused");
+                conclude(&outlet, &mut reader, Some(CloseWith { code, reason: reason.to_owned() })).await;
+                return;
+            }
+        };
+        info!(%session, %role, "socket open");
+        let ended = tokio::select! {
+            biased;
+            () = outlet.closing() => Ended::Asked,
+            ended = reader.run(&hub, &outlet, socket) => ended,
+            _ = outlet.write_posted() => Ended::Lost,
+        };
+        hub.leave(socket, matches!(ended, Ended::Closed(NORMAL)));
+        let close = match ended {
+            Ended::Asked => outlet.close_reason(),
+            Ended::Closed(code) => Some(CloseWith { code, reason: String::new() }),
+            Ended::Violation(code, reason) => Some(CloseWith { code, reason: reason.to_owned() }),
+            Ended::Lost => None,
+        };
+        let code = close.as_ref().map(|close| close.code);
+        info!(%session, %role, code, bytes = reader.forwarded, "socket closed");
+        conclude(&outlet, &mut reader, close).await;
+        drop(connection);
+    }
 }
 
 async fn conclude(outlet: &Outlet, reader: &mut Reader, close: Option<CloseWith>) {
@@ -103,7 +117,7 @@ async fn conclude(outlet: &Outlet, reader: &mut Reader, close: Option<CloseWith>
         let goodbye = async {
             if outlet.finish(&close).await.is_ok() {
                 // Closing with unread bytes would reset the connection, and the close frame might be lost with it.
-                reader.skip_to_end().await;
+                reader.skip_to_end(outlet).await;
             }
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
@@ -114,6 +128,7 @@ async fn conclude(outlet: &Outlet, reader: &mut Reader, close: Option<CloseWith>
 /// The receiving half of a socket.
 struct Reader {
     read: ReadHalf,
+    session: SessionId,
     role: Role,
     plain: bool,
     /// Largest frame in version 2, largest message in the plain form.
@@ -125,6 +140,8 @@ struct Reader {
     message: Option<Message>,
     /// Plain form: a frame larger than the buffer that is under way.
     oversize: Option<Oversize>,
+    /// Payload sent to the peer so far.
+    forwarded: u64,
     metrics: Arc<crate::metrics::Metrics>,
 }
 
@@ -157,6 +174,7 @@ impl Reader {
         let buffer = if plain { hub.config.buffer } else { hub.config.buffer.max(max + HEADER_MAX + 4) };
         let mut reader = Self {
             read,
+            session: admission.session(),
             role: admission.role(),
             plain,
             max: max as u64,
@@ -164,6 +182,7 @@ impl Reader {
             carry: Vec::new(),
             message: None,
             oversize: None,
+            forwarded: 0,
             metrics: hub.metrics.clone(),
         };
         reader.set_carry(early);
@@ -238,6 +257,7 @@ impl Reader {
                 Ok(Step::Text(text, n)) => {
                     // What the relay does about it comes after the frames before it and before those behind it.
                     batch = self.send(outlet, batch).await;
+                    info!(session = %self.session, said = verb(text), "agent");
                     hub.text(socket, text);
                     at += n;
                 }
@@ -339,13 +359,14 @@ impl Reader {
     }
 
     /// Sends a batch to whoever is the peer now; gives back an empty one.
-    async fn send(&self, outlet: &Outlet, batch: Batch) -> Batch {
+    async fn send(&mut self, outlet: &Outlet, batch: Batch) -> Batch {
         if batch.len == 0 {
             return batch;
         }
         let size = batch.buf.len();
         match outlet.peer() {
             Some(peer) => {
+                self.forwarded += batch.payload;
                 self.metrics.forwarded(self.role, batch.payload);
                 // A peer that is over drops its frames; its own task reports its end.
                 let _ = peer.forward(batch.buf, batch.len).await;
@@ -355,10 +376,22 @@ impl Reader {
         Batch { buf: pool::take(size), len: 0, payload: 0 }
     }
 
-    /// Reads and drops until the other side has closed.
-    async fn skip_to_end(&mut self) {
-        while let Ok(Some((buf, _))) = self.fill().await {
-            pool::give(buf);
+    /// Reads and drops until the other side has answered the close frame, or closed.
+    async fn skip_to_end(&mut self, outlet: &Outlet) {
+        let mut dropped = Batch { buf: pool::take(self.buffer + HEADER_MAX), len: 0, payload: 0 };
+        while let Ok(Some((input, filled))) = self.fill().await {
+            let mut at = 0;
+            loop {
+                match self.next(outlet, &mut dropped, &input[at..filled]) {
+                    Ok(Step::Partial) => break,
+                    Ok(Step::Taken(n) | Step::Text(_, n)) => at += n,
+                    Err(Ended::Closed(_)) => return,
+                    Err(_) => at = filled,
+                }
+                dropped.len = 0;
+            }
+            self.set_carry(&input[at..filled]);
+            pool::give(input);
         }
     }
 
@@ -414,5 +447,13 @@ fn control(outlet: &Outlet, header: Header, payload: &[u8]) -> Result<(), Ended>
             _ => Err(Ended::Violation(PROTOCOL_ERROR, "not a close code")),
         },
         [_] => Err(Ended::Violation(PROTOCOL_ERROR, "not a close code")),
+    }
+}
+
+fn verb(text: FromAgent) -> &'static str {
+    match text {
+        FromAgent::Paired(_) => "paired",
+        FromAgent::Refused(_) => "refused",
+        FromAgent::Burned => "burned",
     }
 }

@@ -14,7 +14,7 @@ struct World {
 
 impl World {
     fn new(adjust: impl FnOnce(&mut Limits)) -> Self {
-        let mut limits = Limits::default();
+        let mut limits = Limits { code_ttl: mykube_protocol::limits::CODE_TTL, ..Limits::default() };
         adjust(&mut limits);
         let now = Now { mono: Instant::now(), unix: 1_700_000_000 };
         Self { registry: Registry::new(limits), rng: StdRng::seed_from_u64(7), now }
@@ -104,6 +104,7 @@ fn closed(actions: &[Action], socket: SocketId) -> Option<u16> {
 fn a_claim_does_not_consume_a_nameplate_and_a_pairing_does() {
     let mut world = World::new(|_| {});
     let meeting = world.meet();
+    assert_eq!(meeting.claims.expires_at, world.now.unix + 30, "a claim's ticket is short-lived");
     assert!(world.is_waiting(&meeting.created.nameplate));
     world.registry.handle_text(world.now, meeting.agent, FromAgent::Paired(meeting.attempt));
     assert!(!world.is_waiting(&meeting.created.nameplate));
@@ -475,4 +476,98 @@ fn plain_codes_expire_and_say_so_for_a_while() {
     assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(PlainError::Expired));
     world.pass(600);
     assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(PlainError::NotFound));
+}
+
+/// What must hold between any two calls.
+fn check(registry: &Registry) {
+    let waiting = |session: &&Session| matches!(session.state, State::Waiting { .. });
+    assert_eq!(registry.waiting, registry.sessions.values().filter(waiting).count());
+    assert_eq!(registry.deadlines.len(), registry.sessions.len(), "each session has one deadline");
+    for (owner, owned) in &registry.owners {
+        let of = || registry.sessions.values().filter(|session| session.owner == *owner);
+        assert_eq!((owned.all, owned.waiting), (of().count(), of().filter(waiting).count()));
+    }
+    let slots = registry.sessions.values().flat_map(|session| [&session.agent, &session.client]);
+    assert_eq!(slots.filter(|slot| slot.socket.is_some()).count(), registry.sockets.len());
+    for (id, session) in &registry.sessions {
+        assert!(session.deadline.is_some_and(|at| registry.deadlines.contains(&(at, *id))));
+        if let State::Waiting { nameplate: Some(nameplate), .. } = &session.state {
+            assert_eq!(registry.nameplates.get(nameplate), Some(*id));
+        }
+        for (role, slot) in [(Role::Agent, &session.agent), (Role::Client, &session.client)] {
+            assert!(slot.socket.is_none_or(|socket| registry.sockets[&socket.id] == (*id, role)));
+        }
+    }
+}
+
+#[test]
+fn no_sequence_of_events_breaks_the_books() {
+    use rand::RngExt as _;
+    for seed in 0..40 {
+        let mut world = World::new(|limits| {
+            limits.ticket_ttl = Duration::from_secs(600);
+            limits.session_grace = Duration::from_secs(60);
+        });
+        let mut dice = StdRng::seed_from_u64(seed);
+        let (mut nameplates, mut tickets, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut attempts = vec![Attempt::from_bytes([0; 16])];
+        for _ in 0..400 {
+            let pick = dice.random_range(0..usize::MAX);
+            let last = |len: usize| len.saturating_sub(1 + pick % 4);
+            match dice.random_range(0..12) {
+                0 | 1 => {
+                    if let Ok(created) = world.registry.handle_create(world.now, address(1), &mut world.rng) {
+                        nameplates.push(created.nameplate);
+                        tickets.push(created.claims);
+                    }
+                }
+                2 | 3 if !nameplates.is_empty() => {
+                    let nameplate = nameplates[last(nameplates.len())].clone();
+                    let claim = world.registry.handle_claim(world.now, nameplate.as_str(), &mut world.rng);
+                    if let Ok((attempt, claims)) = claim {
+                        attempts.push(attempt);
+                        tickets.push(claims);
+                    }
+                }
+                4..=6 if !tickets.is_empty() => {
+                    let claims = tickets[last(tickets.len())].clone();
+                    if claims.expires_at > world.now.unix {
+                        sockets.extend(world.join(&claims));
+                    }
+                }
+                7 if !sockets.is_empty() => {
+                    let socket = sockets.swap_remove(pick % sockets.len());
+                    world.registry.handle_leave(world.now, socket, pick % 2 == 0);
+                }
+                8 | 9 if !sockets.is_empty() => {
+                    let attempt = attempts[last(attempts.len())];
+                    let texts = [FromAgent::Paired(attempt), FromAgent::Refused(attempt), FromAgent::Burned];
+                    world.registry.handle_text(world.now, sockets[last(sockets.len())], texts[pick % 3]);
+                }
+                10 if pick % 20 == 0 => {
+                    world.restart();
+                    sockets.clear();
+                }
+                _ => {
+                    let actions = world.pass(pick as u64 % 20);
+                    tickets.extend(actions.into_iter().filter_map(|action| match action {
+                        Action::SendTicket(_, claims) => Some(claims),
+                        _ => None,
+                    }));
+                }
+            }
+            tickets.extend(world.actions().into_iter().filter_map(|action| match action {
+                Action::SendTicket(_, claims) => Some(claims),
+                _ => None,
+            }));
+            check(&world.registry);
+        }
+        for socket in sockets {
+            world.registry.handle_leave(world.now, socket, false);
+        }
+        world.pass(1000);
+        let r = &world.registry;
+        assert!(r.sessions.is_empty() && r.sockets.is_empty() && r.owners.is_empty() && r.deadlines.is_empty());
+        assert_eq!(r.nameplates.draw(&mut dice, |_| false).map(|n| n.as_str().len()), Some(3));
+    }
 }

@@ -1,10 +1,13 @@
 //! Frames through the relay.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use futures_util::future::join;
+use mykube_protocol::FromAgent;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::support::{TestRelay, bounded, raw, reading, until};
+use crate::support::{Socket, TestRelay, bearer, bounded, raw, reading, until};
 
 const FRAME_MAX: usize = 64 * 1024;
 
@@ -19,7 +22,7 @@ async fn frames_of_every_size_go_both_ways_at_once() {
     let (mut agent, mut client) = (pair.agent, pair.client);
     let sizes = [0, 1, 2, 7, 125, 126, 127, 4096, 16_384, 16_400, 65_535, FRAME_MAX];
     let frames: Vec<Bytes> = sizes.iter().cycle().take(120).enumerate().map(|(i, n)| pattern(*n, i)).collect();
-    let turn = async |socket: &mut crate::support::Socket, first: bool| {
+    let turn = async |socket: &mut Socket, first: bool| {
         // One frame each way at a time: neither waits for the other's reading.
         for frame in &frames {
             if first {
@@ -40,44 +43,44 @@ async fn frames_of_every_size_go_both_ways_at_once() {
     assert_eq!(relay.metric("mykube_relay_buffered_bytes").await, 0.0);
 }
 
+/// Sends until the relay takes no more; returns how many frames it took, and the bytes it holds.
+///
+/// Blocked means: bytes are held, and in many looks at the relay nothing has moved although the sender would.
+async fn flood(relay: &TestRelay, client: &mut Socket, frame: &Bytes) -> (usize, f64) {
+    let accepted = AtomicUsize::new(0);
+    let send = async {
+        while client.feed(frame.clone()).await.is_ok() {
+            accepted.fetch_add(1, Relaxed);
+        }
+    };
+    let look = async || {
+        let forwarded = relay.metric("mykube_relay_forwarded_bytes_total{direction=\"client_to_agent\"}").await;
+        (relay.metric("mykube_relay_buffered_bytes").await, forwarded, accepted.load(Relaxed))
+    };
+    let blocked = async {
+        let (mut last, mut same) = (look().await, 0);
+        while same < 200 {
+            let now = look().await;
+            same = if now == last && now.0 > 0.0 { same + 1 } else { 0 };
+            last = now;
+        }
+        last.0
+    };
+    let held = tokio::select! {
+        () = send => panic!("the socket broke"),
+        held = bounded(blocked) => held,
+    };
+    (accepted.load(Relaxed), held)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_never_reads_stops_the_sender_and_costs_little() {
     let relay = TestRelay::start().await;
     let pair = relay.pair().await;
     let (mut agent, mut client) = (pair.agent, pair.client);
     let frame = pattern(16 * 1024, 1);
-    let accepted = std::sync::atomic::AtomicUsize::new(0);
-    let flood = async {
-        while client.feed(frame.clone()).await.is_ok() {
-            accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-    };
-    let relay = &relay;
-    let blocked = async {
-        // Blocked: the relay holds bytes, and holds the same and has forwarded no more ten looks later.
-        let look = async || {
-            let forwarded = relay.metric("mykube_relay_forwarded_bytes_total{direction=\"client_to_agent\"}").await;
-            (relay.metric("mykube_relay_buffered_bytes").await, forwarded)
-        };
-        let (mut last, mut same) = (look().await, 0);
-        while same < 10 {
-            let now = look().await;
-            same = if now == last && now.0 > 0.0 { same + 1 } else { 0 };
-            last = now;
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        last.0
-    };
-    let held = bounded(async {
-        tokio::select! {
-            () = flood => panic!("the socket broke"),
-            held = blocked => held,
-        }
-    })
-    .await;
+    let (sent, held) = flood(&relay, &mut client, &frame).await;
     assert!(held <= (128 + 64) as f64 * 1024.0, "{held} bytes are held");
-
-    let sent = accepted.load(std::sync::atomic::Ordering::Relaxed);
     for n in 0..sent {
         assert!(agent.bytes().await == frame, "frame {n} of {sent}");
     }
@@ -90,15 +93,9 @@ async fn a_sender_that_goes_away_leaves_no_half_frame_behind() {
     let pair = relay.pair().await;
     let (mut agent, mut client) = (pair.agent, pair.client);
     let frame = pattern(16 * 1024, 1);
-    let flood = async { while client.feed(frame.clone()).await.is_ok() {} };
-    let relay = &relay;
-    let held = until(|| async { relay.metric("mykube_relay_buffered_bytes").await > 0.0 });
-    tokio::select! {
-        () = flood => panic!("the socket broke"),
-        () = held => {}
-    }
-    // The agent reads nothing yet, so the relay is in the middle of a batch when the client's newer socket comes.
-    let headers = crate::support::bearer(&pair.client_ticket);
+    flood(&relay, &mut client, &frame).await;
+    // The relay is in the middle of a batch when the client's newer socket comes.
+    let headers = bearer(&pair.client_ticket);
     let mut second = relay.open(&format!("/ws/client/{}", pair.session), &headers).await;
     assert_eq!(second.text().await, "peer:here:session");
     second.ticket().await;
@@ -113,6 +110,28 @@ async fn a_sender_that_goes_away_leaves_no_half_frame_behind() {
             }
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_refused_client_left_is_sent_to_its_end() {
+    let relay = TestRelay::start().await;
+    let (mut agent, mut client, _, claim) = relay.meet().await;
+    let frame = pattern(16 * 1024, 1);
+    flood(&relay, &mut client, &frame).await;
+    agent.send(FromAgent::Refused(claim.attempt).to_string()).await;
+    until(|| async { relay.metric("mykube_relay_pair_attempts_total{result=\"refused\"}").await > 0.0 }).await;
+    drop(client);
+    // Nothing else is written to the agent, and still no part of a frame may stay behind.
+    let read = async {
+        loop {
+            assert!(agent.bytes().await == frame);
+        }
+    };
+    let gone = until(|| async { relay.metric("mykube_relay_buffered_bytes").await == 0.0 });
+    tokio::select! {
+        () = read => {}
+        () = gone => {}
     }
 }
 

@@ -1,8 +1,10 @@
 //! The relay over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test fails where a helper of its fails")]
 
 mod forwarding;
 mod limits;
 mod operations;
 mod pairing;
+mod program;
 mod published;
 mod support;

@@ -89,6 +89,24 @@ async fn sessions_run_over_tls() {
 }
 
 #[tokio::test]
+async fn who_does_not_finish_a_handshake_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let made = certificate();
+    write_file(&cert, &made.cert);
+    write_file(&key, &made.key);
+    let files = TlsFiles { cert, key, reload_interval: Duration::from_secs(60) };
+    let relay = TestRelay::start_in(dir, |config| {
+        config.tls = Some(files);
+        config.handshake_timeout = Duration::from_millis(50);
+        config.header_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    let mut silent = TcpStream::connect(relay.addr).await.unwrap();
+    assert!(matches!(bounded(silent.read(&mut [0])).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     let (first, second) = (certificate(), certificate());
     let relay = tls_relay(&first).await;

@@ -1,8 +1,9 @@
 //! From a code to a session.
 
 use mykube_protocol::FromAgent;
+use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{TestRelay, bearer};
+use crate::support::{TestRelay, bearer, masked, raw};
 
 #[tokio::test]
 async fn two_ends_meet_pair_and_talk() {
@@ -27,6 +28,22 @@ async fn two_ends_meet_pair_and_talk() {
     assert!(again.error().contains("code"));
     client.close().await;
     assert_eq!(agent.text().await, "peer:gone:session");
+}
+
+#[tokio::test]
+async fn the_clients_ticket_comes_before_what_the_agent_sent_after_paired() {
+    let relay = TestRelay::start().await;
+    let created = relay.create().await;
+    let mut agent = raw(&relay, &format!("/ws/agent/{}", created.session_id), created.ticket.expose()).await;
+    let claim = relay.claim(created.nameplate.as_str()).await;
+    let mut client = relay.client(&claim).await;
+    client.text().await;
+    let paired = FromAgent::Paired(claim.attempt).to_string();
+    let at_once = [masked(2, b"before"), masked(1, paired.as_bytes()), masked(2, b"after")].concat();
+    agent.write_all(&at_once).await.unwrap();
+    assert_eq!(&client.bytes().await[..], b"before");
+    client.ticket().await;
+    assert_eq!(&client.bytes().await[..], b"after");
 }
 
 #[tokio::test]
@@ -96,6 +113,7 @@ async fn a_restarted_relay_admits_both_ends_by_their_tickets() {
     let relay = TestRelay::start().await;
     let pair = relay.pair().await;
     let waiting = relay.create().await;
+    drop((pair.agent, pair.client));
     let dir = relay.stop().await;
 
     let relay = TestRelay::start_in(dir, |_| {}).await;

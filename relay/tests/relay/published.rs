@@ -45,6 +45,26 @@ async fn the_first_mykubes_ends_work_unchanged() {
     assert_eq!(agent.text().await, "ü".repeat(100_000));
     client.close().await;
     assert_eq!(agent.closed().await.0, 1000);
+    let over = relay.open(&format!("/ws/agent/{session}"), &[]).await.closed().await;
+    assert_eq!(over.0, 4403, "the session is over");
+}
+
+#[tokio::test]
+async fn a_small_buffer_carries_large_messages() {
+    let relay = TestRelay::with(|config| {
+        config.plain_form = true;
+        config.buffer = 1024;
+    })
+    .await;
+    let (session, code) = create(&relay).await;
+    let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
+    relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    let mut client = relay.open(&format!("/ws/client/{session}"), &[]).await;
+    assert_eq!(agent.text().await, "paired");
+    for len in [1000, 1010, 1024, 1025, 5000, 70_000, 3] {
+        let message: Bytes = (0..len).map(|i: u32| i.to_le_bytes()[0]).collect();
+        join(client.binary(message.clone()), async { assert!(agent.bytes().await == message, "{len}") }).await;
+    }
 }
 
 #[tokio::test]

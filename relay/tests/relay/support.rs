@@ -278,7 +278,11 @@ impl Socket {
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next().await {
-                Message::Close(Some(close)) => return (close.code.into(), close.reason.to_string()),
+                Message::Close(Some(close)) => {
+                    // The library answers while it is asked for more.
+                    while bounded(self.0.next()).await.is_some_and(|more| more.is_ok()) {}
+                    return (close.code.into(), close.reason.to_string());
+                }
                 Message::Close(None) => panic!("a close without a code"),
                 _ => {}
             }
@@ -288,6 +292,12 @@ impl Socket {
     pub(crate) async fn close(&mut self) {
         self.0.close().await.unwrap();
     }
+}
+
+/// A frame as a client sends it, masked with zeros.
+pub(crate) fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(payload.len()).ok().filter(|len| *len < 126).expect("short frames only");
+    [&[0x80 | opcode, 0x80 | len, 0, 0, 0, 0], payload].concat()
 }
 
 /// A WebSocket without a client library: what is written goes out as it is.
