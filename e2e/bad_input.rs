@@ -37,21 +37,21 @@ fn a_relay_that_is_away() {
 #[test]
 fn something_that_is_no_relay() {
     let html = answers("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>Log in</html>");
-    both_fail(&format!("http://{html}"), &[], 1, &["is not a mykube relay", "text/html", "--relay-url"]);
+    both_fail(&format!("http://{html}"), &[], 4, &["is not a mykube relay", "--relay-url"]);
     let ssh = answers("SSH-2.0-OpenSSH_9.9\r\n");
-    both_fail(&format!("http://{ssh}"), &[], 1, &["is not a mykube relay", "HTTP"]);
+    both_fail(&format!("http://{ssh}"), &[], 4, &["is not a mykube relay", "HTTP"]);
     let redirect =
         answers("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\u{1b}[31m\r\nContent-Length: 0\r\n\r\n");
-    let said = both_fail(&format!("http://{redirect}"), &[], 1, &["redirects to", "not followed", "--relay-url"]);
+    let said = both_fail(&format!("http://{redirect}"), &[], 4, &["redirects to", "not followed", "--relay-url"]);
     assert!(said.iter().all(|text| !text.contains('\u{1b}')), "an escape sequence from afar: {said:?}");
 }
 
 #[test]
 fn a_relay_whose_certificate_is_not_trusted() {
     let relay = TlsRelay::start(&Authority::new("stranger"), &["127.0.0.1"]);
-    both_fail(&relay.0.url, &[], 1, &["not signed by an authority this machine trusts", "--ca-file"]);
+    both_fail(&relay.0.url, &[], 4, &["not signed by an authority this machine trusts", "--ca-file"]);
     let plain = Relay::start();
-    both_fail(&plain.url.replace("http:", "https:"), &[], 1, &["does not speak TLS", "http://"]);
+    both_fail(&plain.url.replace("http:", "https:"), &[], 4, &["does not speak TLS", "http://"]);
 }
 
 /// A relay with a certificate.

@@ -1,1 +1,209 @@
-//! x
+//! How a session ends: by each end's word, by signals, by a relay that dies.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{
+    Cluster, LIMIT, Mykube, Namespace, Relay, Running, Tunnel,
+    certs::Authority,
+    cluster::kubeconfig,
+    net::FakeUpstream,
+};
+
+/// A tunnel to something that echoes: enough where no request is made.
+fn tunnel() -> (Tunnel, FakeUpstream) {
+    let upstream = FakeUpstream::start();
+    let sandbox = crate::support::Sandbox::new();
+    let ca = data_encoding::BASE64.encode(Authority::new("e2e").pem().as_bytes());
+    let cluster = json!({"server": format!("https://{}", upstream.address), "certificate-authority-data": ca});
+    let path = sandbox.file("kubeconfig", kubeconfig("echo", &cluster, &json!({"token": "e2e"})).to_string());
+    (Tunnel::open(&path), upstream)
+}
+
+/// A connection through the tunnel that has carried something.
+fn used(tunnel: &Tunnel) -> TcpStream {
+    let mut connection = TcpStream::connect(tunnel.address()).unwrap();
+    connection.set_read_timeout(Some(LIMIT)).unwrap();
+    connection.write_all(b"x").unwrap();
+    connection.read_exact(&mut [0]).unwrap();
+    connection
+}
+
+/// It must not look complete.
+fn is_cut(mut connection: TcpStream) {
+    let end = connection.read(&mut [0]);
+    assert!(end.is_err(), "a clean end that nobody sent: {end:?}");
+}
+
+#[track_caller]
+fn reason(of: &Running, event: &str) -> String {
+    of.event(event)["reason"].as_str().expect("a reason").to_owned()
+}
+
+#[test]
+fn a_client_that_leaves_ends_the_server() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let (tunnel, _upstream) = tunnel();
+        assert!(tunnel.kubeconfig().starts_with(tunnel.client.sandbox.ram()));
+        let done = tunnel.client.stop(signal);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert!(reason(&tunnel.client, "closed").contains("stopped by SIG"));
+        tunnel.server.event("paired");
+        tunnel.server.event("client_gone");
+        assert_eq!(tunnel.server.process.done().code, 0);
+        assert!(reason(&tunnel.server, "stopped").contains("the client has left"));
+        tunnel.server.sandbox.assert_clean();
+        if signal != Signal::HUP {
+            assert_eq!(tunnel.relay.running.stop(signal).code, 0);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_says_so() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (tunnel, _upstream) = tunnel();
+        let open = used(&tunnel);
+        assert_eq!(tunnel.server.stop(signal).code, 0);
+        let done = tunnel.client.process.done();
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert!(reason(&tunnel.client, "closed").contains("the server was stopped"));
+        tunnel.client.sandbox.assert_clean();
+        is_cut(open);
+    }
+}
+
+#[test]
+fn a_server_that_waits_can_be_stopped() {
+    let relay = Relay::start();
+    let sandbox = crate::support::Sandbox::new();
+    let cluster = json!({"server": "https://127.0.0.1:9", "insecure-skip-tls-verify": true});
+    let path = sandbox.file("kubeconfig", kubeconfig("c", &cluster, &json!({"token": "e2e"})).to_string());
+    let server = Mykube::server(&relay.url, &path).start();
+    server.code();
+    assert_eq!(server.stop(Signal::TERM).code, 0);
+    assert!(reason(&server, "stopped").contains("signal"));
+}
+
+#[test]
+fn a_client_that_waits_for_a_code_can_be_stopped() {
+    let client = Mykube::client("http://127.0.0.1:9").start();
+    // Its directory is there: it has come as far as asking.
+    while fs::read_dir(client.sandbox.ram()).unwrap().next().is_none() {
+        assert!(client.process.is_running());
+        std::thread::yield_now();
+    }
+    let done = client.stop(Signal::TERM);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains("stopped by SIGTERM"), "{}", done.stderr);
+}
+
+#[test]
+fn a_relay_that_is_killed_ends_both() {
+    let (tunnel, _upstream) = tunnel();
+    let open = used(&tunnel);
+    tunnel.relay.running.process.signal(Signal::KILL);
+    tunnel.client.failed(5, &["the session is lost", "pair again with a new code"]);
+    tunnel.server.failed(5, &["the session is lost", "new code"]);
+    assert!(reason(&tunnel.client, "closed").contains("the session is lost"));
+    tunnel.server.event("client_gone");
+    is_cut(open);
+}
+
+#[test]
+fn a_client_that_is_killed_leaves_a_directory_that_the_next_one_removes() {
+    let (tunnel, _upstream) = tunnel();
+    let left = tunnel.kubeconfig();
+    tunnel.client.process.signal(Signal::KILL);
+    tunnel.client.process.done();
+    assert!(left.exists());
+    tunnel.server.failed(5, &["the session is lost"]);
+    // The next client of the same person.
+    let next = Mykube::client("http://127.0.0.1:9").env("XDG_RUNTIME_DIR", tunnel.client.sandbox.ram());
+    next.fails_with("483 20417", 4, &["cannot reach"]);
+    assert!(!left.exists(), "{} is still there", left.display());
+}
+
+#[test]
+fn a_relay_that_drains_ends_both_and_itself() {
+    let (tunnel, _upstream) = tunnel();
+    assert_eq!(tunnel.relay.running.stop(Signal::TERM).code, 0);
+    tunnel.client.failed(5, &["the session is lost"]);
+    tunnel.server.failed(5, &["the session is lost"]);
+}
+
+#[test]
+fn a_command_has_its_own_exit_code_and_input() {
+    let namespace = Namespace::create(&Cluster::get(), "command");
+    let (relay, code, server) = offered(&namespace.cluster.kubeconfig);
+    let script = "kubectl get namespace default -o name; test -f \"$KUBECONFIG\" && echo there; cat; exit 42";
+    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--", "sh", "-c", script]);
+    let mut client = client.start_with(&code);
+    client.process.prints("there\n");
+    client.process.write("typed later\n");
+    client.process.prints("typed later\n");
+    client.process.end_input();
+    let done = client.failed(42, &[]);
+    assert!(done.stdout.contains("namespace/default\n"), "{}", done.stdout);
+    assert_eq!(server.process.done().code, 0);
+}
+
+#[test]
+fn a_command_ends_with_its_session() {
+    let cluster = Cluster::get();
+    let command = ["--", "sh", "-c", "echo begun; exec sleep 1000"];
+    // By a signal to the client ...
+    let (relay, code, server) = offered(&cluster.kubeconfig);
+    let client = Mykube::new("client").args(["--relay-url", &relay.url]).args(command).start_with(&code);
+    client.process.prints("begun");
+    let done = client.stop(Signal::TERM);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert_eq!(server.process.done().code, 0);
+    // ... and by the relay's death.
+    let (relay, code, server) = offered(&cluster.kubeconfig);
+    let client = Mykube::new("client").args(["--relay-url", &relay.url]).args(command).start_with(&code);
+    client.process.prints("begun");
+    relay.running.process.signal(Signal::KILL);
+    client.failed(5, &["the session is lost"]);
+    server.failed(5, &["the session is lost"]);
+}
+
+#[test]
+fn a_command_that_is_not_there_is_named() {
+    let cluster = Cluster::get();
+    let (relay, code, server) = offered(&cluster.kubeconfig);
+    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--", "kubectl", "get", "pods"]);
+    let client = client.env("PATH", "/nonexistent").start_with(&code);
+    client.failed(1, &["cannot run kubectl"]);
+    assert_eq!(server.process.done().code, 0);
+}
+
+fn offered(kubeconfig: &Path) -> (Relay, String, Running) {
+    let relay = Relay::start();
+    let server = Mykube::server(&relay.url, kubeconfig).start();
+    (relay, server.code(), server)
+}
+
+#[test]
+fn an_end_of_one_direction_is_not_the_end_of_the_other() {
+    let (tunnel, _upstream) = tunnel();
+    let connection = used(&tunnel);
+    let bytes = crate::support::noise(2_000_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (&connection).write_all(&bytes).unwrap();
+            connection.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut back = Vec::new();
+        // Ends when the other side has seen this side's end, and not before all is back.
+        (&connection).read_to_end(&mut back).unwrap();
+        assert!(back == bytes, "{} bytes came back", back.len());
+    });
+}

@@ -42,14 +42,28 @@ Examples:
 
 const SERVER_EXAMPLES: &str = "\
 Examples:
-  Share the current context of your kubeconfig:
+  The current context of your kubeconfig; its credentials stay here:
     mykube server --relay-url https://relay.example
+
+  A colleague may look, in one namespace, for a day; every request is written down:
+    mykube server --relay-url https://relay.example --read-only --namespace staging --expires 24h --audit-log audit.jsonl
 
   Another context, a code that waits ten minutes, and words to compare at pairing:
     mykube server --relay-url https://relay.example --context staging --code-ttl 10m --verify
 
   For a script: one JSON object a line on standard output, the code among them:
     mykube server --relay-url https://relay.example --output json";
+
+const SESSIONS_EXAMPLES: &str = "\
+Examples:
+  Who is here: server, number, name, state, since, what it may do
+    mykube sessions
+
+  A code for a colleague who may only look (the server needs a free place: --max-clients):
+    mykube sessions new --name alice --read-only
+
+  End one:
+    mykube sessions kill 2";
 
 const CLIENT_EXAMPLES: &str = "\
 Examples:
@@ -86,6 +100,9 @@ pub(crate) enum Command {
     /// Run on the laptop: takes the code, then opens a shell where kubectl works.
     #[command(after_help = CLIENT_EXAMPLES)]
     Client(ClientArgs),
+    /// Who is connected to the servers that run here; end one, or make a code for one more.
+    #[command(after_help = SESSIONS_EXAMPLES)]
+    Sessions(SessionsArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  mykube completions bash > ~/.local/share/bash-completion/completions/mykube")]
     Completions {
@@ -147,9 +164,20 @@ pub(crate) struct ServerArgs {
     /// Use this context instead of the current one
     #[arg(long, env = "MYKUBE_CONTEXT", value_name = "NAME")]
     pub(crate) context: Option<String>,
-    /// Agree that the client receives this kubeconfig's credentials (it does so without, after a warning)
+    /// Give the client this kubeconfig's credentials, and TCP to the API server, instead of making its requests here
     #[arg(long, env = "MYKUBE_SHARE_CREDENTIALS", value_parser = BoolishValueParser::new())]
     pub(crate) share_credentials: bool,
+    #[command(flatten)]
+    pub(crate) policy: crate::access::PolicyArgs,
+    /// Write one JSON line a request to FILE, or to standard output with -
+    #[arg(long, env = "MYKUBE_AUDIT_LOG", value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What clients may do")]
+    pub(crate) audit_log: Option<PathBuf>,
+    /// Clients at once, each with a code of its own; above 1 the server stays when one leaves
+    #[arg(long, env = "MYKUBE_MAX_CLIENTS", value_name = "N", default_value_t = 1, value_parser = max_clients)]
+    pub(crate) max_clients: usize,
+    /// Show a new code when the client has left, instead of ending with it
+    #[arg(long, env = "MYKUBE_STAY", value_parser = BoolishValueParser::new())]
+    pub(crate) stay: bool,
     /// How long the code waits to be typed, like 90s or 10m
     #[arg(long, env = "MYKUBE_CODE_TTL", value_name = "TIME", default_value = "120s", value_parser = code_ttl)]
     pub(crate) code_ttl: Duration,
@@ -159,6 +187,34 @@ pub(crate) struct ServerArgs {
     /// Show the code as a QR code too, on a terminal
     #[arg(long, env = "MYKUBE_QR", value_parser = BoolishValueParser::new())]
     pub(crate) qr: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct SessionsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<SessionsCommand>,
+    /// The server with this process id, where several run
+    #[arg(long, global = true, env = "MYKUBE_SERVER", value_name = "PID")]
+    pub(crate) server: Option<u32>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SessionsCommand {
+    /// List clients and waiting codes.
+    List,
+    /// End a client's session, or the waiting for one.
+    Kill {
+        /// Its number in the list.
+        id: u64,
+    },
+    /// Make a code for one more client.
+    New {
+        /// The client's name, in lists and in the audit log.
+        #[arg(long, env = "MYKUBE_NAME", value_name = "NAME")]
+        name: Option<String>,
+        #[command(flatten)]
+        policy: crate::access::PolicyArgs,
+    },
 }
 
 #[derive(Args)]
@@ -189,6 +245,13 @@ pub(crate) struct ClientArgs {
 /// Writes a completion script.
 pub(crate) fn completions(shell: clap_complete::Shell, out: &mut dyn std::io::Write) {
     clap_complete::generate(shell, &mut Cli::command(), "mykube", out);
+}
+
+/// A server is one process: more clients than this belong to a second one.
+const CLIENTS_MAX: usize = 100;
+
+fn max_clients(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=CLIENTS_MAX).contains(n)).ok_or(format!("a number from 1 to {CLIENTS_MAX}"))
 }
 
 /// Shorter than it takes to read a code aloud, or longer than anyone should leave one lying about.
@@ -265,7 +328,9 @@ mod tests {
     fn nonsense_is_a_usage_error() {
         assert_eq!(refused("mykube"), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         assert_eq!(refused("mykube doctor"), ErrorKind::InvalidSubcommand);
-        assert_eq!(refused("mykube server --read-only"), ErrorKind::UnknownArgument);
+        assert_eq!(refused("mykube server --record"), ErrorKind::UnknownArgument);
+        assert_eq!(refused("mykube server --as-group admins"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("mykube server --max-clients 0"), ErrorKind::ValueValidation);
         assert_eq!(refused("mykube client --port 0"), ErrorKind::ValueValidation);
         assert_eq!(refused("mykube client --no-shell -- id"), ErrorKind::ArgumentConflict);
         assert_eq!(refused("mykube client --output yaml"), ErrorKind::InvalidValue);

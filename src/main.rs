@@ -1,7 +1,9 @@
 //! The front door: the `mykube` command line. Parses, wires, prints; decides nothing.
 
+mod access;
 mod cli;
 mod client;
+mod control;
 mod dial;
 mod exit;
 mod logs;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
             Command::Relay(args) => relay::run(*args, output).await.map(|()| 0),
             Command::Server(args) => server::run(args, global.ca_file, output).await.map(|()| 0),
             Command::Client(args) => client::run(args, global.ca_file, output).await,
+            Command::Sessions(args) => control::run(args, output).await.map(|()| 0),
             Command::Completions { shell } => {
                 cli::completions(shell, &mut std::io::stdout());
                 Ok(0)

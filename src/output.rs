@@ -29,11 +29,15 @@ pub(crate) enum JsonEvent<'a> {
     /// The server's code, and the seconds it waits.
     Code { code: &'a str, expires_in: u64 },
     /// The server has its client.
-    Paired,
+    Paired { client: &'a str },
     /// The client said goodbye or was lost.
-    ClientGone,
+    ClientGone { client: &'a str },
     /// The server ends.
     Stopped { reason: &'a str },
+    /// A code that was asked for.
+    Invited { code: &'a str },
+    /// One client of a server.
+    Session { server: u32, id: u64, name: &'a str, state: &'a str, seconds: u64, may: &'a str },
     /// The client's kubeconfig works.
     Connected { kubeconfig: &'a str, listen: &'a str, cluster: &'a str },
     /// The client ends.
@@ -133,8 +137,8 @@ mod tests {
             line(JsonEvent::Code { code: "04820417", expires_in: 120 }),
             r#"{"event":"code","code":"04820417","expires_in":120}"#
         );
-        assert_eq!(line(JsonEvent::Paired), r#"{"event":"paired"}"#);
-        assert_eq!(line(JsonEvent::ClientGone), r#"{"event":"client_gone"}"#);
+        assert_eq!(line(JsonEvent::Paired { client: "alice" }), r#"{"event":"paired","client":"alice"}"#);
+        assert_eq!(line(JsonEvent::ClientGone { client: "a" }), r#"{"event":"client_gone","client":"a"}"#);
         assert_eq!(line(JsonEvent::Stopped { reason: "a\nb" }), r#"{"event":"stopped","reason":"a\nb"}"#);
         assert_eq!(
             line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c" }),

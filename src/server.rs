@@ -1,17 +1,24 @@
 //! `mykube server`: what its operator sees.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use mykube_agent::{
     Environment, KubeconfigSource, Upstream,
-    serve::{self, BURNED_BACKOFF, Config, Ended, Event, ServeError, serve},
+    guarded::{Audit, AuditSettings, Forwarder, Gateway, Settings},
+    serve::{self, Access, BURNED_BACKOFF, Config, Ended, Event, Invitation, ServeError, serve},
 };
 use mykube_client::link::{Dialer, Trust, pair::HandshakeError};
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
 use crate::{
+    access,
     cli::ServerArgs,
+    control,
     dial,
     exit::{Failure, Status},
     output::{JsonEvent, Output},
@@ -46,7 +53,7 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         () = overdue => Ok(Ended::Stopped),
     };
     let (reason, result) = match ended {
-        Ok(Ended::Client(reason)) => (reason, Ok(())),
+        Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => (reason, Ok(())),
         Ok(Ended::Stopped) => ("stopped by a signal".to_owned(), Ok(())),
         Err(failure) => (failure.message.clone(), Err(failure)),
     };
@@ -77,15 +84,50 @@ async fn share(
         upstream = upstream => upstream.map_err(Failure::failed)?,
         () = &mut stop => return Ok(Ended::Stopped),
     };
+    let upstream = Arc::new(upstream);
+    let config = Config {
+        code_ttl: args.code_ttl,
+        verify: args.verify,
+        attended,
+        burned_backoff: BURNED_BACKOFF,
+        max_clients: args.max_clients,
+        stay: args.stay || args.max_clients > 1,
+    };
+    let audit = audit(args.audit_log.as_deref())?;
+    let (access, invitation) = if args.share_credentials {
+        if args.policy.is_given() || args.audit_log.is_some() {
+            return Err(Failure::usage(
+                "--share-credentials hands the credentials over, and what is done with them then passes unseen: leave \
+                 out the policy flags and --audit-log, or --share-credentials",
+            ));
+        }
+        (Access::Shared, Invitation::default())
+    } else {
+        let policy = Arc::new(args.policy.policy()?);
+        let forwarder = Forwarder::new(upstream.clone(), Settings::default());
+        forwarder.check().await.map_err(Failure::failed)?;
+        output.say(&format!("Clients may do: {}", access::summary(&policy)));
+        (Access::Guarded(Gateway::new(Arc::new(forwarder), audit.clone())), Invitation { name: None, policy })
+    };
     output.say(&format!("Cluster {} at {}", upstream.cluster_name, upstream.address()));
-    if !args.share_credentials {
-        output.warn(
-            "whoever types the code receives the credentials of this kubeconfig (--share-credentials says that you know)",
-        );
+    if let Err(error) = upstream.check().await {
+        output.warn(&error.to_string());
     }
-    let config = Config { code_ttl: args.code_ttl, verify: args.verify, attended, burned_backoff: BURNED_BACKOFF };
     let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None };
-    serve(dialer, Arc::new(upstream), config, &mut ui, stop).await.map_err(|error| failure(&error))
+    let desk = control::open(output);
+    let ended = serve(dialer, upstream, access, invitation, config, desk, &mut ui, stop).await;
+    audit.flush().await;
+    ended.map_err(|error| failure(&error))
+}
+
+fn audit(path: Option<&Path>) -> Result<Audit, Failure> {
+    let settings = AuditSettings::default();
+    match path {
+        None => Ok(Audit::off()),
+        Some(path) if path == Path::new("-") => Audit::stdout(settings).map_err(Failure::failed),
+        Some(path) => Audit::file(path, settings)
+            .map_err(|error| Failure::failed(format!("--audit-log {}: {error}", path.display()))),
+    }
 }
 
 fn failure(error: &ServeError) -> Failure {
@@ -107,7 +149,7 @@ struct Ui {
 }
 
 impl serve::Ui for Ui {
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, client: &str, event: Event) {
         let output = self.output;
         match event {
             Event::Code { code, expires_in } => self.show_code(&code, expires_in),
@@ -133,20 +175,20 @@ impl serve::Ui for Ui {
             Event::BackingOff(delay) => output.warn(&format!("the next code comes in {} s", delay.as_secs())),
             Event::Paired => {
                 self.waiting = None;
-                output.say("Paired. Ctrl-C ends the session.");
-                output.event(&JsonEvent::Paired);
+                output.say(&format!("{client} is in. Ctrl-C ends the server."));
+                output.event(&JsonEvent::Paired { client });
             }
-            Event::ClientGone => {
-                output.say("The client is gone.");
-                output.event(&JsonEvent::ClientGone);
+            Event::ClientGone(reason) => {
+                output.say(&format!("{client} is gone: {reason}."));
+                output.event(&JsonEvent::ClientGone { client });
             }
             Event::StreamFailed(reason) => output.warn(&reason),
         }
     }
 
-    async fn confirm_words(&mut self, words: &str) -> bool {
+    async fn confirm_words(&mut self, client: &str, words: &str) -> bool {
         self.waiting = None;
-        prompt::same_words(self.output, words, "the client").await
+        prompt::same_words(self.output, words, client).await
     }
 
     async fn another_code(&mut self) -> bool {

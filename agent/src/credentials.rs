@@ -145,6 +145,13 @@ impl CredentialSource {
         self.token_file.is_some() || certificate
     }
 
+    /// Lets the next [`CredentialSource::current`] run the plugin: its credential was refused.
+    pub(crate) async fn forget(&self) {
+        if let Some(exec) = &self.exec {
+            exec.forget().await;
+        }
+    }
+
     /// The credentials of this moment: files are read, a plugin runs if it never did or its credential is due.
     ///
     /// # Errors

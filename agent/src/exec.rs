@@ -138,6 +138,11 @@ impl ExecPlugin {
         Ok(credential)
     }
 
+    /// Its credential was refused: the next one is a new one.
+    pub(crate) async fn forget(&self) {
+        *self.last.lock().await = None;
+    }
+
     /// Runs the plugin to its end and returns what it printed.
     async fn run(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
         let mut plugin = Plugin::start(self).map_err(|cause| self.not_started(&cause))?;

@@ -1,9 +1,12 @@
 //! mykube's cluster side: which API server, with which credentials, and how to reach it.
 
 pub mod credentials;
+#[cfg(unix)]
+pub mod control;
 mod environment;
 pub mod error;
 mod exec;
+pub mod guarded;
 mod incluster;
 pub mod kubeconfig;
 mod pem;

@@ -6,6 +6,7 @@ compile_error!("mykube's client runs on Linux and macOS; on Windows use it insid
 pub mod guard;
 pub mod harden;
 pub mod kubeconfig;
+pub mod merge;
 pub mod ramdir;
 mod rc;
 pub mod session;

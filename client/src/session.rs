@@ -248,7 +248,7 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
     };
     if let Err(error) = copied {
         debug!(%error, "connection ended early");
-        if let CopyError::Stream(reason) = error {
+        if let CopyError::Refused(reason) = error {
             // A full queue means that the person is being told already.
             let _ = failures.try_send(reason.0);
         }

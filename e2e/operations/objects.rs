@@ -79,17 +79,7 @@ pub(super) fn watch(way: &Way) -> String {
         way.kubectl(&["label", "configmap", name, "watched=yes"]).ok();
     };
     create("watched-0");
-    let args = [
-        "get",
-        "configmap",
-        "-w",
-        "-l",
-        "watched=yes",
-        "--output-watch-events",
-        "-o",
-        "custom-columns=N:.metadata.name",
-    ];
-    let watch = way.start(&args);
+    let watch = way.start(&["get", "configmap", "-w", "-l", "watched=yes", "--output-watch-events"]);
     watch.prints("watched-0");
     create("watched-1");
     watch.prints("watched-1");

@@ -55,7 +55,7 @@ pub(super) fn exec_terminal(way: &Way) -> String {
     terminal.write("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo re''sized\n");
     terminal.prints("resized");
     // Ctrl-C reaches the program in the pod, not kubectl.
-    terminal.write("echo sle''eping; sleep 1000\n");
+    terminal.write("sh -c 'echo sle\"\"eping; exec sleep 1000'\n");
     terminal.prints("sleeping");
     terminal.write("\x03");
     terminal.prints("^C");

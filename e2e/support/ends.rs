@@ -64,15 +64,10 @@ impl Mykube {
 
     /// Runs it behind another program, which is given its whole command line.
     pub(crate) fn behind(mut self, program: &str, args: &[&str]) -> Self {
-        let mut command = self.sandbox.command(program);
+        let mut command = Command::new(program);
         command.args(args).arg(self.command.get_program()).args(self.command.get_args());
-        let changed = self.command.get_envs().map(|(name, value)| (name.to_owned(), value.map(OsStr::to_owned)));
-        for (name, value) in changed.collect::<Vec<_>>() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
+        command.current_dir(self.sandbox.home()).env_clear();
+        command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.command = command;
         self
     }

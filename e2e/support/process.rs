@@ -104,7 +104,7 @@ impl Process {
         let slave = File::options().read(true).write(true).open(path).unwrap();
         let terminal = File::from(master);
         // setsid --ctty makes standard input the controlling terminal, which safe Rust cannot.
-        let mut session = Command::new("setsid");
+        let mut session = Command::new(on_path("setsid"));
         session.arg("--ctty").arg(command.get_program()).args(command.get_args()).env_clear();
         if let Some(dir) = command.get_current_dir() {
             session.current_dir(dir);
@@ -265,6 +265,13 @@ fn reap(shared: &Arc<Shared>, mut child: std::process::Child) -> Pid {
         shared.update(|state| state.exit = Some(exit));
     });
     pid
+}
+
+/// A program of the test's own `PATH`, whatever the child's is.
+fn on_path(program: &str) -> std::path::PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("{program} is needed: install util-linux"))
 }
 
 fn name(command: &Command) -> String {

@@ -51,7 +51,10 @@ pub enum CopyError {
     /// The connection on this end.
     #[error("{0}")]
     Local(#[from] io::Error),
-    /// The stream, in the other end's words.
+    /// The other end failed the stream before it gave a single byte, and says why.
+    #[error("{0}")]
+    Refused(StreamFailed),
+    /// The stream was cut, in the other end's words.
     #[error(transparent)]
     Stream(#[from] StreamFailed),
 }
@@ -102,7 +105,13 @@ async fn outward<R: AsyncRead + Unpin>(reader: &mut R, stream: &ChannelStream) -
 /// From the stream into the connection.
 async fn inward<W: AsyncWrite + Unpin>(writer: &mut W, stream: &ChannelStream) -> Result<(), CopyError> {
     let mut chunks: Vec<Bytes> = Vec::new();
-    while stream.read(WRITE_MAX, &mut chunks).await? {
+    let mut first = true;
+    loop {
+        let read = stream.read(WRITE_MAX, &mut chunks).await;
+        if !read.map_err(|reason| if first { CopyError::Refused(reason) } else { CopyError::Stream(reason) })? {
+            break;
+        }
+        first = false;
         write_all(writer, &mut chunks).await?;
         writer.flush().await?;
     }

@@ -8,7 +8,7 @@ pub use mykube_tunnel::{
     Established, HandshakeError,
     pairing::{AgentEvent, AgentPairing, ClientFailure, ClientPairing, Spent},
 };
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, error::ProtocolError};
 
 use crate::{RelaySocket, clock};
 
@@ -42,6 +42,9 @@ impl SocketLost {
         match error {
             tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Self::Broken("closed".into()),
             tungstenite::Error::Capacity(_) => Self::Broken("the relay sent a frame over the 64 KiB limit".into()),
+            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                Self::Broken("the connection was reset".into())
+            }
             tungstenite::Error::Protocol(what) => Self::Broken(printable(&format!("not WebSocket: {what}"), 120)),
             other => Self::Broken(printable(&other.to_string(), 120)),
         }
@@ -180,5 +183,17 @@ pub async fn client(
             },
             () = clock::sleep_until(pairing.poll_timeout()) => pairing.handle_timeout(clock::now())?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_is_no_breach_of_the_protocol() {
+        let lost = |error| SocketLost::from_error(&tungstenite::Error::Protocol(error)).to_string();
+        assert!(lost(ProtocolError::ResetWithoutClosingHandshake).ends_with(": the connection was reset"));
+        assert!(lost(ProtocolError::NonZeroReservedBits).contains("not WebSocket: "));
     }
 }

@@ -82,7 +82,13 @@ pub struct Secret([u8; SECRET_DIGITS]);
 impl Secret {
     /// Draws five digits, each of the 100,000 values equally likely.
     pub fn random(rng: &mut impl CryptoRng) -> Self {
-        const VALUES: u32 = 10u32.pow(SECRET_DIGITS as u32);
+        const VALUES: u32 = {
+            let (mut values, mut digits) = (1, 0);
+            while digits < SECRET_DIGITS {
+                (values, digits) = (values * 10, digits + 1);
+            }
+            values
+        };
         const FAIR: u32 = u32::MAX - u32::MAX % VALUES;
         let mut value = loop {
             let drawn = rng.next_u32();

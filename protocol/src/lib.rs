@@ -33,6 +33,8 @@
 //! the records run streams: `new:{id}`, payload, `credit:`, `eof:`, `done:` ([`channel`]). `docs/protocol.md` has
 //! the bytes, the key schedule and the reasons.
 
+#![warn(clippy::pedantic)]
+
 pub mod channel;
 pub mod close;
 pub mod code;

@@ -23,6 +23,10 @@ impl GrowthPool {
         enough
     }
 
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
     fn give_back(&mut self, bytes: u64) {
         self.left += bytes;
     }
@@ -84,6 +88,11 @@ impl RecvWindow {
         }
         self.allowance += self.owed;
         Some(std::mem::take(&mut self.owed))
+    }
+
+    /// What the peer may send, told to it or not: the whole window when nothing is unread.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.allowance + self.owed
     }
 
     /// The window is over: its growth goes back to the pool.

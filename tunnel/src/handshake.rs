@@ -269,7 +269,7 @@ pub struct AgentAwaitsHello {
 }
 
 impl AgentAwaitsHello {
-    /// Takes hello_client.
+    /// Takes `hello_client`.
     ///
     /// # Errors
     /// Whatever of section "Handshake" it breaks. Nothing was learnt about the code then.
@@ -320,7 +320,7 @@ impl AgentAwaitsTag {
 pub struct Client;
 
 impl Client {
-    /// Answers hello_agent: hello_client and the record with the tag. One per typed code.
+    /// Answers `hello_agent`: `hello_client` and the record with the tag. One per typed code.
     ///
     /// # Errors
     /// Whatever of section "Handshake" the hello breaks. Nothing was sent then.

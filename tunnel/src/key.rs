@@ -154,10 +154,51 @@ fn expand<const N: usize>(prk: &[u8; 32], info: &[&[u8]]) -> [u8; N] {
     out
 }
 
-/// Every labelled key of the schedule, for the vector file.
 #[cfg(test)]
-pub(crate) fn labelled(prk: &Prk, th: &TranscriptHash) -> Vec<(&'static str, [u8; 32])> {
-    ["confirm c", "confirm a", "traffic c", "traffic a", "attach c", "attach a", "resume", "device"]
-        .map(|label| (label, prk.expand(label, th)))
-        .to_vec()
+mod tests {
+    use data_encoding::HEXLOWER;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn bytes<const N: usize>(value: &Value) -> [u8; N] {
+        HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap().try_into().unwrap()
+    }
+
+    /// `tests/vectors.json` from the inside: every step of the schedule by itself.
+    #[test]
+    fn every_step_is_the_committed_one() {
+        let vectors: Value = serde_json::from_str(include_str!("../tests/vectors.json")).unwrap();
+        let code = CodeKey(bytes(&vectors["spake2"]["k_code"]));
+        let shared = &vectors["shared"];
+        let prk = Prk::extract(&code, &bytes(&shared["x25519"]), &bytes(&shared["mlkem768"]));
+        assert_eq!(prk.0, bytes(&vectors["prk"]));
+        let frame = |end: &str| HEXLOWER.decode(vectors["hello"][end].as_str().unwrap().as_bytes()).unwrap();
+        let th = transcript(&frame("agent_frame"), &frame("client_frame"));
+        assert_eq!(th, bytes(&vectors["th"]));
+        for (label, key) in vectors["e"].as_object().unwrap() {
+            assert_eq!(prk.expand(label, &th), bytes(key), "{label}");
+        }
+        let r = bytes(&vectors["input"]["agent_r"]);
+        assert_eq!(commitment(&r), bytes(&vectors["hello"]["commit"]));
+        assert_eq!(prk.confirm_client(&th).tag(&th, &[]), bytes(&vectors["tag_c"]));
+        assert_eq!(prk.confirm_agent(&th).tag(&th, &r), bytes(&vectors["tag_a"]));
+        assert_eq!(prk.words(&th, &r), vectors["words"].as_str().unwrap());
+        for (secret, vector) in [
+            (prk.traffic_client(&th), "traffic_client"),
+            (prk.traffic_agent(&th), "traffic_agent"),
+            (prk.traffic_client(&th).next(), "next_traffic_client"),
+        ] {
+            let vector = &vectors[vector];
+            assert_eq!(secret.0, bytes(&vector["secret"]));
+            assert_eq!(*secret.key(), bytes(&vector["key"]));
+            assert_eq!(secret.iv(), bytes(&vector["iv"]));
+        }
+    }
+
+    #[test]
+    fn keys_print_nothing() {
+        let secret = TrafficSecret([7; 32]);
+        assert_eq!(format!("{secret:?} {:?} {:?}", Prk([7; 32]), CodeKey([7; 32])), "TrafficSecret Prk CodeKey");
+    }
 }

@@ -16,6 +16,10 @@
 //!
 //! A session never knows what carries it. The bytes, the key schedule and the reasons: docs/protocol.md.
 
+#![warn(clippy::pedantic)]
+// An `expect` here states an invariant, which no caller can break.
+#![allow(clippy::missing_panics_doc)]
+
 pub mod handshake;
 pub mod pairing;
 pub mod session;

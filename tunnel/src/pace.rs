@@ -26,11 +26,14 @@ const FLOOR: u64 = 64 * 1024;
 /// Acknowledgements come in steps of this much or this long; the cap leaves room for one step.
 const ACK_STEP: u64 = 64 * 1024;
 const ACK_STEP_TIME: Duration = Duration::from_millis(20);
-const RTT_HALF_LIFE: Duration = Duration::from_secs(5);
+const RTT_HALF_LIFE: Duration = Duration::from_secs(10);
 /// Bulk keeps a short queue on the line at all times, and a round trip that waits in it is no minimum. So when none
 /// near the minimum was seen for this long, bulk pauses until the queue is gone and a ping has left on the empty line.
-const MIN_RTT_AGE: Duration = Duration::from_secs(4);
-/// A pause that has not emptied the line by then is given up.
+const MIN_RTT_AGE: Duration = Duration::from_secs(8);
+/// Where bulk goes both ways, both queues must be gone at the same time: an end whose own minimum is this old pauses when
+/// it hears the other's ping, and both wait for up to two answers.
+const MIN_RTT_AGE_FOLLOW: Duration = Duration::from_secs(6);
+/// A pause that has not emptied the line by then, or four round trips, is given up.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// What streams with little to say may have under way beyond bulk's cap, in caps.
 const SPARSE_CAPS: u64 = 2;
@@ -92,8 +95,16 @@ pub(crate) struct Pace {
     plateau: u64,
     flat_rounds: u32,
     min_rtt_seen: Time,
-    /// Bulk waits, since then, for the line to be empty.
-    pause: Option<Time>,
+    pause: Option<Pause>,
+}
+
+/// Bulk waits for the line to be empty.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    since: Time,
+    /// Pings that left, and whether the newest is still to be answered.
+    pings: u32,
+    waits: bool,
 }
 
 impl Pace {
@@ -127,6 +138,12 @@ impl Pace {
             self.min_rtt_seen = now;
         }
         self.min_rtt.add(now.as_micros(), half, rtt, |a, b| a < b);
+        if let Some(pause) = &mut self.pause {
+            pause.waits = false;
+            if pause.pings >= 2 || (pause.pings == 1 && self.min_rtt_seen == now) {
+                self.resume(now);
+            }
+        }
     }
 
     /// Payload leaves. `more` says that the application had no more to send.
@@ -174,11 +191,23 @@ impl Pace {
             self.flat_rounds = self.flat_rounds.saturating_add(1);
             self.plateau = if self.flat_rounds > 3 { best } else { self.plateau };
         }
-        if self.pause.is_none() && now.since(self.min_rtt_seen) >= MIN_RTT_AGE {
-            self.pause = Some(now);
-        }
-        if self.pause.is_some_and(|since| now.since(since) >= PAUSE_MAX) {
+        self.pause_if_older(now, MIN_RTT_AGE);
+        let most = PAUSE_MAX.max(self.best_rtt().unwrap_or_default() * 4);
+        if self.pause.is_some_and(|pause| now.since(pause.since) >= most) {
             self.resume(now);
+        }
+    }
+
+    /// The peer measures, perhaps on a line it has let run dry.
+    pub(crate) fn handle_peer_ping(&mut self, now: Time) {
+        if self.in_flight > FLOOR / 2 {
+            self.pause_if_older(now, MIN_RTT_AGE_FOLLOW);
+        }
+    }
+
+    fn pause_if_older(&mut self, now: Time, age: Duration) {
+        if self.pause.is_none() && now.since(self.min_rtt_seen) >= age {
+            self.pause = Some(Pause { since: now, pings: 0, waits: false });
         }
     }
 
@@ -189,23 +218,33 @@ impl Pace {
 
     /// Whether the line is as empty as it gets, and a ping should leave alone.
     pub(crate) fn wants_probe(&self) -> bool {
-        self.pause.is_some() && self.in_flight <= self.product().map_or(0, |product| product / 2)
+        self.pause.is_some_and(|pause| !pause.waits)
+            && self.in_flight <= self.product().map_or(0, |product| product / 2)
     }
 
-    /// [`Pace::wants_probe`], and bulk goes on after that ping.
-    pub(crate) fn take_probe(&mut self, now: Time) -> bool {
+    /// [`Pace::wants_probe`]; bulk goes on after that ping, or after its answer where the peer sends bulk as well.
+    pub(crate) fn take_probe(&mut self, now: Time, peer_sends_bulk: bool) -> bool {
         let probe = self.wants_probe();
-        if probe {
-            self.resume(now);
+        match &mut self.pause {
+            Some(pause) if probe && (peer_sends_bulk || pause.pings > 0) => {
+                pause.pings += 1;
+                pause.waits = true;
+            }
+            Some(_) if probe => self.resume(now),
+            _ => {}
         }
         probe
     }
 
-    fn best_rate(&self) -> Option<u64> {
+    pub(crate) fn best_rate(&self) -> Option<u64> {
         self.rate.best(|a, b| a > b)
     }
 
-    fn best_rtt(&self) -> Option<Duration> {
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    pub(crate) fn best_rtt(&self) -> Option<Duration> {
         self.min_rtt.best(|a, b| a < b)
     }
 
@@ -224,7 +263,7 @@ impl Pace {
         self.best_rtt().zip(self.best_rate()).map(|(rtt, rate)| bytes_in(rate, rtt))
     }
 
-    fn cap(&self) -> u64 {
+    pub(crate) fn cap(&self) -> u64 {
         let Some((product, rate)) = self.product().zip(self.best_rate()) else { return FLOOR };
         let gained = if self.flat_rounds < 3 { product.saturating_mul(2) } else { product.saturating_add(product / 4) };
         let step = bytes_in(rate, ACK_STEP_TIME).min(ACK_STEP);
@@ -253,7 +292,7 @@ mod tests {
         let (mut line_free, mut acked, mut worst) = (now, 0, 0);
         let end = now + Duration::from_secs(seconds);
         while now < end {
-            pace.take_probe(now);
+            pace.take_probe(now, false);
             while pace.room() == Room::Bulk {
                 let stamp = pace.handle_sent(now, CHUNK, false);
                 line_free = line_free.max(now) + Duration::from_micros(CHUNK * 1_000_000 / rate);
@@ -266,7 +305,8 @@ mod tests {
             let Some((first, _)) = under_way.front() else { break };
             now = under_way.get(3).map_or(*first + ACK_STEP_TIME, |(fourth, _)| (*first + ACK_STEP_TIME).min(*fourth));
             let mut newest = None;
-            while let Some((_, stamp)) = under_way.pop_front_if(|(at, _)| *at <= now) {
+            while let Some((_, stamp)) = under_way.front().copied().filter(|(at, _)| *at <= now) {
+                under_way.pop_front();
                 pace.handle_acked(now, CHUNK, &stamp);
                 acked += CHUNK;
                 newest = Some(stamp);

@@ -53,13 +53,27 @@ impl Key {
 }
 
 /// Seals this end's records.
+///
+/// A nonce cannot be used twice: a sealer cannot be copied,
+///
+/// ```compile_fail,E0599
+/// let sealer = mykube_tunnel::seam::Sealer::from_secret([1; 32]);
+/// let twice = sealer.clone();
+/// ```
+///
+/// and its sequence number is nobody else's to set.
+///
+/// ```compile_fail,E0616
+/// let mut sealer = mykube_tunnel::seam::Sealer::from_secret([1; 32]);
+/// sealer.key.seq = 0;
+/// ```
 pub struct Sealer {
     key: Key,
     max_records: u64,
     max_bytes: u64,
 }
 
-/// Opens the peer's records.
+/// Opens the peer's records, each once and in their order.
 pub struct Opener {
     key: Key,
     max_records: u64,
@@ -220,6 +234,28 @@ mod tests {
         opener.rekey();
         sealer.rekey();
         assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());
+        // The same in bytes; a frame of one byte of plaintext has 18.
+        let (mut sealer, mut opener) = pair();
+        opener.set_limits(u64::MAX, 36);
+        assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());
+        assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());
+        assert_eq!(opener.open(&mut sealed(&mut sealer, b"x")), Err(RecordError));
+    }
+
+    #[test]
+    fn a_sender_rekeys_before_either_limit() {
+        let (mut sealer, _) = pair();
+        sealer.set_limits(u64::MAX, u64::MAX);
+        assert_eq!((sealer.max_records, sealer.max_bytes), (REKEY_RECORDS, REKEY_BYTES), "no setting goes beyond");
+        sealer.key.seq = REKEY_RECORDS - 2;
+        assert!(!sealer.is_last());
+        sealer.key.seq += 1;
+        assert!(sealer.is_last());
+        sealer.rekey();
+        sealer.key.bytes = REKEY_BYTES - 64 * 1024 - 1;
+        assert!(!sealer.is_last());
+        sealer.key.bytes += 1;
+        assert!(sealer.is_last(), "a whole frame still fits");
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub(crate) enum Ending {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each says what one end has said or wants to hear, and none excludes another"
+)]
 pub(crate) struct Stream {
     pub(crate) turn: Turn,
     pub(crate) outbox: VecDeque<Item>,
@@ -106,9 +110,9 @@ impl Stream {
         Some(chunk)
     }
 
-    /// Drops what was not sent yet, but the `new` that must go first.
+    /// Drops what was not sent yet, but the `new` that must go first and the `done` that must go last.
     pub(crate) fn clear_outbox(&mut self) {
-        self.outbox.retain(|item| matches!(item, Item::New(_)));
+        self.outbox.retain(|item| matches!(item, Item::New(_) | Item::Done(_)));
         self.queued = 0;
     }
 

@@ -6,6 +6,9 @@
 
 mod receive;
 mod transmit;
+mod types;
+
+pub use types::{Audit, Config, Event, OpenError, ReadState, SessionError, Write};
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +19,7 @@ use bytes::Bytes;
 use mykube_protocol::{
     Role,
     channel::{self, Control, StreamId, Upkeep, Welcome},
-    limits::{self, SESSION_WINDOW, STREAM_WINDOW},
+    limits::{self, SESSION_WINDOW},
 };
 
 use crate::{
@@ -24,7 +27,7 @@ use crate::{
     flow::{GrowthPool, RecvWindow},
     message::HEAD,
     pace::{Pace, Stamp},
-    record::{Opener, RecordError, Sealer},
+    record::{Opener, Sealer},
     schedule::Scheduler,
     stream::{Ending, Item, Stream},
 };
@@ -35,98 +38,6 @@ const SEND_QUEUE: usize = 256 * 1024;
 const TARGET_MAX: usize = 4000;
 /// While something is under way, the round trip is measured this often.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Settings of a session; the defaults are the protocol's.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Records under one key. At most 2^24.
-    pub rekey_records: u64,
-    /// Bytes under one key. At most 64 GiB.
-    pub rekey_bytes: u64,
-    /// Growth of stream windows beyond their first 256 KiB, all streams together: this session's part of the
-    /// process's budget. At most 64 MiB.
-    pub growth: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            rekey_records: limits::REKEY_RECORDS,
-            rekey_bytes: limits::REKEY_BYTES,
-            growth: SESSION_WINDOW - STREAM_WINDOW * limits::STREAMS_MAX as u64,
-        }
-    }
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SessionError {
-    /// Ends the transport; the session may go on over another one.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The peer broke the protocol. Ends the session.
-    #[error("the other end broke the protocol: {0}; use the same release of mykube on both ends")]
-    Misbehaved(&'static str),
-    /// This end's control messages are never acknowledged.
-    #[error("the other end acknowledges nothing: more than 1 MiB of control messages is waiting")]
-    Unacknowledged,
-}
-
-/// Why a stream was not opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// 256 at once; one must end first.
-    #[error("all {} streams of the session are in use", limits::STREAMS_MAX)]
-    TooMany,
-    /// The session is over, or its numbers are used up.
-    #[error("the session takes no more streams")]
-    Closed,
-}
-
-/// What the application hears.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The peer opened a stream.
-    Opened {
-        /// Its number.
-        id: StreamId,
-        /// Where to, if not the API server.
-        target: Option<String>,
-    },
-    /// A stream that had nothing to read now has.
-    Readable(StreamId),
-    /// A stream that took no more now does.
-    Writable(StreamId),
-    /// A stream is forgotten; another may be opened.
-    Closed(StreamId),
-    /// The agent's word on the cluster and its credentials.
-    Welcome(Box<Welcome>),
-    /// The peer ended the session.
-    Bye(String),
-}
-
-/// What [`Session::read`] finds after the chunks it gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadState {
-    /// There may be more; [`Event::Readable`] tells when, if nothing was given.
-    Open,
-    /// The peer has ended this direction, in its own words.
-    Eof,
-    /// The stream failed.
-    Failed(String),
-}
-
-/// What [`Session::write`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
-    /// Taken. `full` says to wait for [`Event::Writable`] before the next.
-    Taken {
-        /// No room for more.
-        full: bool,
-    },
-    /// The stream is over; the bytes are dropped.
-    Over,
-}
 
 /// A message that was sent and is kept until it is acknowledged.
 #[derive(Debug)]
@@ -175,6 +86,7 @@ pub struct Session {
     ping_due: Option<Time>,
     pong: Option<u64>,
     pings: u64,
+    heard_since_probe: u64,
 }
 
 impl std::fmt::Debug for Session {
@@ -223,6 +135,7 @@ impl Session {
             ping_due: Some(now),
             pong: None,
             pings: 0,
+            heard_since_probe: 0,
         }
     }
 
@@ -240,8 +153,7 @@ impl Session {
         let id = self.next_id;
         self.next_id = id.checked_add(2).ok_or(OpenError::Closed)?;
         let mut stream = Stream::new();
-        let cut = |target: String| target[..target.floor_char_boundary(TARGET_MAX)].to_owned();
-        stream.outbox.push_back(Item::New(target.map(cut)));
+        stream.outbox.push_back(Item::New(target.map(|target| cut(target, TARGET_MAX))));
         self.streams.insert(id, stream);
         self.activate(now, id, false);
         Ok(id)
@@ -355,9 +267,13 @@ impl Session {
 
     /// A timer ran out.
     pub fn handle_timeout(&mut self, now: Time) {
-        if self.ping.is_none() && self.ping_due.is_some_and(|due| due <= now) {
+        if self.ping_is_due(now) {
             self.send_ping(now);
         }
+    }
+
+    fn ping_is_due(&self, now: Time) -> bool {
+        self.ping.is_none() && self.ping_due.is_some_and(|due| due <= now)
     }
 
     /// The newest ping is the one that counts.
@@ -397,6 +313,24 @@ impl Session {
     #[must_use]
     pub fn unacknowledged(&self) -> usize {
         self.kept.len()
+    }
+
+    /// The session's books, for tests: with no stream open they are what they were at the start.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        Audit {
+            session_allowance: self.window.outstanding(),
+            session_credit: self.send_credit,
+            growth_left: self.growth.left(),
+            kept: self.kept.len(),
+            queued: self.streams.values().map(|stream| stream.queued).sum(),
+            control: self.waiting_control + self.kept_control,
+            under_way: self.pace.in_flight(),
+            cap: self.pace.cap(),
+            min_rtt: self.pace.best_rtt(),
+            rate: self.pace.best_rate(),
+        }
     }
 
     /// The smoothed round-trip time between the two ends.
@@ -463,6 +397,13 @@ impl Session {
             self.events.push_back(Event::Closed(id));
         }
     }
+}
+
+/// At most `max` bytes of a text.
+fn cut(mut text: String, max: usize) -> String {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or(0));
+    text
 }
 
 /// Length of a control message, or a little more.

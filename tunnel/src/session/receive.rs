@@ -47,9 +47,10 @@ impl Session {
                 Message::Data(id, range) => {
                     self.numbered(now, range.len() as u64);
                     // A little payload must not keep a whole record in memory.
-                    let payload = match range.len() * 2 < plaintext.len() {
-                        true => Bytes::copy_from_slice(&plaintext[range]),
-                        false => plaintext.slice(range),
+                    let payload = if range.len() * 2 < plaintext.len() {
+                        Bytes::copy_from_slice(&plaintext[range])
+                    } else {
+                        plaintext.slice(range)
                     };
                     self.handle_data(now, id, payload)?;
                 }
@@ -75,7 +76,10 @@ impl Session {
         match upkeep {
             Upkeep::Ack(m) => self.handle_ack(now, m)?,
             // Only the newest is answered: a flood of pings costs its sender more than us.
-            Upkeep::Ping(n) => self.pong = Some(n),
+            Upkeep::Ping(n) => {
+                self.pong = Some(n);
+                self.pace.handle_peer_ping(now);
+            }
             Upkeep::Pong(n) => {
                 if let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == n) {
                     self.pace.handle_rtt(now, now.since(sent).max(Duration::from_micros(1)));
@@ -137,10 +141,7 @@ impl Session {
                 }
                 Ok(())
             }
-            Control::Done { id, reason } => {
-                self.handle_done(id, reason)?;
-                Ok(())
-            }
+            Control::Done { id, reason } => self.handle_done(now, id, reason),
             Control::Bye { reason } => {
                 self.over = true;
                 self.peer_over = true;
@@ -187,7 +188,7 @@ impl Session {
         self.check_control()
     }
 
-    fn handle_done(&mut self, id: StreamId, reason: Option<String>) -> Result<(), SessionError> {
+    fn handle_done(&mut self, now: Time, id: StreamId, reason: Option<String>) -> Result<(), SessionError> {
         let Some(stream) = self.known(id)? else { return Ok(()) };
         if stream.done_received.is_some() {
             return Err(Misbehaved("a second done of one stream"));
@@ -195,9 +196,9 @@ impl Session {
         // A plain `done` is the peer's word that its direction is complete.
         stream.eof_received |= reason.is_none();
         stream.done_received = Some(reason.map_or(Ending::Clean, Ending::Failed));
-        if !stream.done_queued {
-            stream.clear_outbox();
-        }
+        // Nobody reads there any more, and no credit will come for it.
+        stream.clear_outbox();
+        self.activate(now, id, false);
         self.wake_reader(id);
         if let Some(stream) = self.streams.get_mut(&id)
             && std::mem::take(&mut stream.write_waits)
@@ -225,6 +226,7 @@ impl Session {
             stream.push_inbox(payload);
             self.wake_reader(id);
         }
+        self.heard_since_probe += bytes;
         self.measure_later(now);
         Ok(())
     }

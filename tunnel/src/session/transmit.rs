@@ -25,6 +25,8 @@ const REKEY_ROOM: usize = 16;
 const PAYLOAD_MIN: usize = 256;
 /// A stream wakes its writer when its queue falls below this.
 const QUEUE_LOW: usize = 128 * 1024;
+/// The peer sends bulk: so much of it since this end's line was measured empty.
+const BULK_HEARD: u64 = 256 * 1024;
 /// First allocation of a frame: most are small. Bulk grows it once.
 const FRAME_SMALL: usize = 512;
 
@@ -35,20 +37,22 @@ impl Session {
     /// [`SessionError::Unacknowledged`].
     pub fn poll_transmit(&mut self, now: Time) -> Result<Option<BytesMut>, SessionError> {
         self.check_control()?;
+        self.handle_timeout(now);
         if !self.has_something(now) {
             return Ok(None);
         }
-        let probe = self.pace.take_probe(now);
-        if probe {
+        let peer_sends_bulk = self.heard_since_probe >= BULK_HEARD;
+        if self.pace.take_probe(now, peer_sends_bulk) {
+            self.heard_since_probe = 0;
             self.send_ping(now);
         }
         let mut frame = BytesMut::with_capacity(self.capacity());
         message::start_record(&mut frame);
-        self.put_upkeep(now, &mut frame);
+        let measures = self.put_upkeep(now, &mut frame);
         self.put_control(&mut frame);
         let carries_welcome = self.put_welcome(&mut frame);
-        // A ping that measures the empty line travels alone.
-        if !carries_welcome && !probe {
+        // What measures the line is not delayed by the payload of its own record.
+        if !carries_welcome && !measures {
             self.put_streams(now, &mut frame);
         }
         if frame.len() == 1 {
@@ -72,6 +76,7 @@ impl Session {
             || !self.control.is_empty()
             || !self.welcome_out.is_empty()
             || self.ack_is_due(now)
+            || self.ping_is_due(now)
             || self.pace.wants_probe()
             || self.stream_is_next()
     }
@@ -106,7 +111,9 @@ impl Session {
         self.received_m > self.told_m && (self.untold_bytes >= ACK_BYTES || self.ack_due.is_some_and(|due| due <= now))
     }
 
-    fn put_upkeep(&mut self, now: Time, frame: &mut BytesMut) {
+    /// Says whether a ping or a pong is in it.
+    fn put_upkeep(&mut self, now: Time, frame: &mut BytesMut) -> bool {
+        let measures = self.pong.is_some() || !self.upkeep.is_empty();
         if let Some(n) = self.pong.take() {
             message::put_upkeep(frame, Upkeep::Pong(n));
         }
@@ -122,6 +129,7 @@ impl Session {
             self.ack_due = None;
         }
         debug_assert!(frame.len() <= 1 + 4 * UPKEEP_MAX);
+        measures
     }
 
     fn speaks_soon(&self) -> bool {
@@ -159,8 +167,11 @@ impl Session {
     }
 
     fn put_welcome(&mut self, frame: &mut BytesMut) -> bool {
-        let fits = |part: &bytes::Bytes| HEAD + 1 + part.len() <= Self::room(frame);
-        let Some((last, part)) = self.welcome_out.pop_front_if(|(_, part)| fits(part)) else { return false };
+        let Some((last, part)) = self.welcome_out.pop_front() else { return false };
+        if HEAD + 1 + part.len() > Self::room(frame) {
+            self.welcome_out.push_front((last, part));
+            return false;
+        }
         message::put_welcome(frame, last, &part);
         self.keep(Kept::Welcome);
         true

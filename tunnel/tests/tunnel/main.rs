@@ -1,8 +1,17 @@
 //! The channel between two real endpoints on a virtual clock, with a hostile relay between them.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod adversary;
+mod corpus;
 mod echo;
+mod fair;
+mod flow;
+mod hellos;
+mod hostile;
 mod pair;
+mod records;
 mod second;
+mod streams;
+mod vectors;

@@ -82,7 +82,7 @@ pub(crate) type Relay = Box<dyn FnMut(Role, BytesMut) -> Vec<BytesMut>>;
 
 struct Way {
     free_at: Time,
-    /// Bits of a microsecond that did not fit.
+    /// When it arrives, and its serial number.
     under_way: BinaryHeap<Reverse<(Time, u64)>>,
     frames: std::collections::HashMap<u64, BytesMut>,
 }

@@ -41,7 +41,7 @@ fn lv(x: &[u8]) -> Vec<u8> {
     [&u32::try_from(x.len()).unwrap().to_be_bytes()[..], x].concat()
 }
 
-fn expand(prk: &[u8], info: &[u8], len: usize) -> Vec<u8> {
+pub(crate) fn expand(prk: &[u8], info: &[u8], len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
     Hkdf::<Sha256>::from_prk(prk).unwrap().expand(info, &mut out).unwrap();
     out
@@ -136,6 +136,12 @@ pub(crate) fn handshake_body(plaintext: &[u8]) -> Vec<u8> {
     assert_eq!(plaintext[0], 1);
     let len = u32::from_be_bytes(plaintext[1..5].try_into().unwrap()) as usize;
     plaintext[5..5 + len].to_vec()
+}
+
+pub(crate) fn decapsulate(seed: [u8; 64], ct: &[u8]) -> [u8; 32] {
+    let key = ml_kem::DecapsulationKey::<MlKem768>::from_seed(Seed::from(seed));
+    let ct: [u8; 1088] = ct.try_into().unwrap();
+    key.decapsulate(&ct.into()).into()
 }
 
 /// An agent of this implementation.

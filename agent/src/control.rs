@@ -1,0 +1,306 @@
+//! The operator's way to a running server: a Unix socket that nobody else on the machine can open.
+//!
+//! One JSON line asks, one answers, then the connection ends. Sockets are named by the server's pid, in a directory
+//! of mode 0700 in `XDG_RUNTIME_DIR`, or in `/tmp` under the user's number.
+
+use std::{
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use mykube_protocol::text::{is_plain_name, printable};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    guarded::Policy,
+    serve::{Command, Invitation, Listed, State},
+};
+
+/// Longest line either way: a policy with its rules.
+pub const LINE_MAX: u64 = 2 * 1024 * 1024;
+/// How long a question may take to arrive.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer may take: a new code needs the relay.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Questions at once.
+const ASKING_MAX: usize = 8;
+
+/// What is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Question {
+    /// Who is here.
+    List,
+    /// End one.
+    Kill {
+        /// Its number.
+        id: u64,
+    },
+    /// Make a code for one more.
+    New {
+        /// Its name.
+        name: Option<String>,
+        /// What it may do.
+        policy: Policy,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// Who is here.
+    Clients {
+        /// All of them.
+        clients: Vec<Client>,
+    },
+    /// It is being ended.
+    Killed,
+    /// A code waits.
+    Code {
+        /// The client's number.
+        id: u64,
+        /// `483 20417`.
+        code: String,
+    },
+    /// It cannot be.
+    Error {
+        /// Why.
+        error: String,
+    },
+}
+
+/// One client, as it is listed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Client {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// `waiting` or `connected`.
+    pub state: String,
+    /// Since when.
+    pub since: SystemTime,
+    /// What it may do.
+    pub policy: Policy,
+}
+
+impl From<Listed> for Client {
+    fn from(listed: Listed) -> Self {
+        let state = match listed.state {
+            State::Waiting => "waiting",
+            State::Connected => "connected",
+        };
+        let Listed { id, name, since, policy, .. } = listed;
+        Self { id, name, state: state.to_owned(), since, policy: (*policy).clone() }
+    }
+}
+
+/// Where this user's servers have their sockets.
+///
+/// # Errors
+/// The directory cannot be made, or is somebody else's.
+pub fn directory() -> io::Result<PathBuf> {
+    let uid = rustix::process::getuid().as_raw();
+    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_dir()) {
+        Some(runtime) => PathBuf::from(runtime).join("mykube"),
+        None => PathBuf::from(format!("/tmp/mykube-{uid}")),
+    };
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = std::fs::symlink_metadata(&dir)?;
+    if !found.is_dir() || found.uid() != uid || found.permissions().mode() & 0o077 != 0 {
+        let why = format!("{} is not a directory of yours alone: remove it, or set XDG_RUNTIME_DIR", dir.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(dir)
+}
+
+/// A server's socket; removed when dropped.
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Opens this process's socket.
+    ///
+    /// # Errors
+    /// See [`directory`].
+    pub fn open() -> io::Result<Self> {
+        let path = directory()?.join(format!("server-{}.sock", std::process::id()));
+        match std::fs::remove_file(&path) {
+            // An earlier process of this number was killed.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        Ok(Self { listener: UnixListener::bind(&path)?, path })
+    }
+
+    /// Answers until the desk is gone.
+    pub async fn serve(self, commands: mpsc::Sender<Command>) {
+        let places = Arc::new(Semaphore::new(ASKING_MAX));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = commands.closed() => return,
+            };
+            let Ok((connection, _)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let commands = commands.clone();
+            tokio::spawn(async move {
+                if let Err(error) = answer(connection, &commands).await {
+                    tracing::debug!(%error, "a question on the control socket had no answer");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>) -> io::Result<()> {
+    let question: Question = timeout(ASK_TIMEOUT, read(&mut connection)).await??;
+    let answer = match timeout(ANSWER_TIMEOUT, ask_desk(question, commands)).await {
+        Ok(Some(answer)) => answer,
+        Ok(None) => Answer::Error { error: "the server is ending".into() },
+        Err(_) => Answer::Error { error: "the server did not answer in time: is the relay reachable?".into() },
+    };
+    timeout(ASK_TIMEOUT, write(&mut connection, &answer)).await?
+}
+
+async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+    match question {
+        Question::List => {
+            let (reply, answer) = oneshot::channel();
+            commands.send(Command::List(reply)).await.ok()?;
+            let clients = answer.await.ok()?.into_iter().map(Client::from).collect();
+            Some(Answer::Clients { clients })
+        }
+        Question::Kill { id } => {
+            let (reply, answer) = oneshot::channel();
+            commands.send(Command::Kill(id, reply)).await.ok()?;
+            Some(match answer.await.ok()? {
+                true => Answer::Killed,
+                false => Answer::Error { error: format!("there is no client {id}: see `mykube sessions`") },
+            })
+        }
+        Question::New { name, policy } => {
+            if !name.as_deref().is_none_or(is_plain_name) {
+                let error = "a client's name has 1 to 63 letters, digits, '.', '_' or '-'".into();
+                return Some(Answer::Error { error });
+            }
+            let (reply, answer) = oneshot::channel();
+            commands.send(Command::Invite(Invitation { name, policy: Arc::new(policy) }, reply)).await.ok()?;
+            Some(match answer.await {
+                Ok(Ok((id, code))) => Answer::Code { id, code },
+                Ok(Err(error)) => Answer::Error { error },
+                Err(_) => Answer::Error { error: "no code could be had; the server says why".into() },
+            })
+        }
+    }
+}
+
+/// Asks one server.
+///
+/// # Errors
+/// Nobody is there, or it does not answer.
+pub async fn ask(socket: &Path, question: &Question) -> io::Result<Answer> {
+    let mut connection = UnixStream::connect(socket).await?;
+    write(&mut connection, question).await?;
+    timeout(ANSWER_TIMEOUT + ASK_TIMEOUT, read(&mut connection)).await?
+}
+
+async fn read<T: serde::de::DeserializeOwned>(connection: &mut UnixStream) -> io::Result<T> {
+    let mut line = Vec::new();
+    BufReader::new(connection.take(LINE_MAX)).read_until(b'\n', &mut line).await?;
+    serde_json::from_slice(&line)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, printable(&error.to_string(), 200)))
+}
+
+async fn write(connection: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
+    line.push(b'\n');
+    connection.write_all(&line).await
+}
+
+/// This user's running servers: pid and socket. Sockets of killed ones are removed.
+///
+/// # Errors
+/// See [`directory`].
+pub async fn servers() -> io::Result<Vec<(u32, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory()?)? {
+        let path = entry?.path();
+        let pid = path.file_name().and_then(|name| name.to_str()).and_then(|name| {
+            name.strip_prefix("server-")?.strip_suffix(".sock")?.parse().ok()
+        });
+        let Some(pid) = pid else { continue };
+        match UnixStream::connect(&path).await {
+            Ok(_) => found.push((pid, path)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                let _ = std::fs::remove_file(&path);
+            }
+            Err(_) => {}
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn questions_reach_the_desk_and_answers_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server-1.sock");
+        let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
+        let (commands, mut desk) = mpsc::channel(1);
+        let serving = tokio::spawn(socket.serve(commands));
+        let at_desk = tokio::spawn(async move {
+            match desk.recv().await {
+                Some(Command::Invite(invitation, reply)) => {
+                    assert_eq!(invitation.name.as_deref(), Some("alice"));
+                    assert!(invitation.policy.read_only);
+                    reply.send(Ok((2, "483 20417".into()))).unwrap();
+                }
+                _ => panic!("not an invitation"),
+            }
+            match desk.recv().await {
+                Some(Command::Kill(7, reply)) => reply.send(false).unwrap(),
+                _ => panic!("not a kill"),
+            }
+        });
+        let policy = Policy { read_only: true, ..Policy::default() };
+        let new = Question::New { name: Some("alice".into()), policy: policy.clone() };
+        assert!(matches!(ask(&path, &new).await.unwrap(), Answer::Code { id: 2, code } if code == "483 20417"));
+        let kill = ask(&path, &Question::Kill { id: 7 }).await.unwrap();
+        assert!(matches!(kill, Answer::Error { error } if error.contains("no client 7")));
+        let hostile = Question::New { name: Some("../x\n".into()), policy };
+        assert!(matches!(ask(&path, &hostile).await.unwrap(), Answer::Error { .. }));
+        at_desk.await.unwrap();
+        serving.await.unwrap();
+        assert!(!path.exists(), "the socket is removed with its server");
+    }
+}

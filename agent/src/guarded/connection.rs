@@ -1,0 +1,215 @@
+//! The requests of one client's connection: judged, forwarded, answered.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::Ordering,
+    },
+    time::SystemTime,
+};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
+use hyper::{
+    body::{Body as _, Incoming},
+    upgrade::OnUpgrade,
+};
+
+use super::{
+    Gateway, Visitor,
+    body::{Answer, Upload},
+    exchange::Exchange,
+    forwarder::{ForwardError, Outgoing},
+    headers,
+    intake::Progress,
+    request_info::RequestInfo,
+    status,
+    upgrade::Upgrading,
+};
+
+/// What Kubernetes is asked with.
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// One client's connection.
+pub(super) struct Connection<'a> {
+    gateway: &'a Gateway,
+    visitor: &'a Visitor,
+    pub(super) progress: Arc<Progress>,
+    upgrading: Mutex<Option<Upgrading>>,
+}
+
+/// A request that goes no further.
+struct Refused {
+    status: StatusCode,
+    /// For the client's user, and the audit log.
+    message: String,
+}
+
+impl Refused {
+    fn bad(what: impl std::fmt::Display) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message: format!("mykube: the request {what}") }
+    }
+}
+
+impl<'a> Connection<'a> {
+    pub(super) fn new(gateway: &'a Gateway, visitor: &'a Visitor) -> Self {
+        Self { gateway, visitor, progress: Arc::default(), upgrading: Mutex::default() }
+    }
+
+    /// What the connection becomes, if it becomes something else.
+    pub(super) fn upgrading(&self) -> Option<Upgrading> {
+        self.upgrading.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Answers one request.
+    pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+        let (method, path) = (request.method(), request.uri().path());
+        let mut exchange = Exchange::new(&self.visitor.name, method, path, request.headers(), self.progress.clone());
+        let audit_id = HeaderValue::from_str(&exchange.record.audit_id).expect("a UUID is a header value");
+        let uploaded = exchange.uploaded.clone();
+        if request.body().is_end_stream() {
+            uploaded.whole.store(true, Ordering::Relaxed);
+        }
+        let mut response = match self.gateway.audit.reserve().await {
+            Ok(slot) => {
+                exchange.reserved(slot);
+                self.answer(request, exchange).await
+            }
+            Err(full) => {
+                tracing::error!(client = %self.visitor.name, "{full}");
+                local(StatusCode::SERVICE_UNAVAILABLE, &format!("mykube: {full}"), exchange)
+            }
+        };
+        response.headers_mut().entry("audit-id").or_insert(audit_id);
+        // What is left of a body must not be taken for the next request.
+        if !uploaded.whole.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
+    }
+
+    async fn answer(&self, request: Request<Incoming>, mut exchange: Exchange) -> Response<Answer> {
+        let (mut parts, body) = request.into_parts();
+        let (outgoing, client) = match self.judge(&mut parts, body, &mut exchange) {
+            Ok(judged) => judged,
+            Err(Refused { status, message }) => {
+                tracing::debug!(client = %self.visitor.name, message, "refused");
+                exchange.refused(&message);
+                return local(status, &message, exchange);
+            }
+        };
+        match self.forward(outgoing, &mut exchange).await {
+            Ok(response) => self.pass(response, client, exchange),
+            Err(error) => {
+                let message = format!("mykube: {error}");
+                exchange.failed(&message);
+                local(error.status(), &message, exchange)
+            }
+        }
+    }
+
+    /// Decides on a request; what is to be forwarded, and the client's side of an upgrade.
+    fn judge(
+        &self,
+        parts: &mut request::Parts,
+        body: Incoming,
+        exchange: &mut Exchange,
+    ) -> Result<(Outgoing, Option<OnUpgrade>), Refused> {
+        if let Err(problem) = self.progress.take() {
+            // Where one request ends and the next begins is in doubt: nothing more is read.
+            exchange.uploaded.whole.store(false, Ordering::Relaxed);
+            return Err(Refused::bad(problem));
+        }
+        if !METHODS.contains(&parts.method) {
+            let message = "mykube: the request's method is none that Kubernetes knows".into();
+            return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, message });
+        }
+        let query = parts.uri.query();
+        let info = RequestInfo::new(&parts.method, parts.uri.path(), query)
+            .map_err(|error| Refused::bad(format!("path {error}")))?;
+        exchange.describe(&info, query);
+        let headers = headers::request(&parts.headers, parts.version).map_err(Refused::bad)?;
+        exchange.record.upgrade = headers.upgrade.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into());
+        exchange.record.impersonated = headers.impersonates.as_deref().map(|user| user.chars().take(128).collect());
+        self.report(&headers.removed);
+        exchange.record.removed = headers.removed;
+        let (upgrade, impersonates) = (headers.upgrade.is_some(), headers.impersonates.is_some());
+        if upgrade && !body.is_end_stream() {
+            return Err(Refused::bad("has a body and asks for an upgrade"));
+        }
+        let policy = &self.visitor.policy;
+        policy
+            .decide(&info, &parts.method, upgrade, impersonates, SystemTime::now())
+            .map_err(|refusal| Refused { status: StatusCode::FORBIDDEN, message: refusal.message })?;
+
+        let mut forwarded = headers.forwarded;
+        policy.impersonate(&mut forwarded);
+        forwarded.insert("audit-id", HeaderValue::from_str(&exchange.record.audit_id).expect("a UUID"));
+        let reads = matches!(info.verb.as_str(), "get" | "list" | "watch") && matches!(parts.method, Method::GET | Method::HEAD);
+        let client = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+        let outgoing = Outgoing {
+            method: parts.method.clone(),
+            target: parts.uri.path_and_query().map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned()),
+            headers: forwarded,
+            upgrade: headers.upgrade,
+            body: (!body.is_end_stream()).then(|| Upload::of(body, exchange.uploaded.clone())),
+            reads: reads && !upgrade && !info.is_proxy() && !info.is_connect(),
+            proxied: info.is_proxy(),
+        };
+        Ok((outgoing, client))
+    }
+
+    async fn forward(&self, outgoing: Outgoing, exchange: &mut Exchange) -> Result<Response<Incoming>, ForwardError> {
+        let forwarder = &self.gateway.forwarder;
+        exchange.connected(forwarder.connection().await?);
+        forwarder.send(outgoing).await
+    }
+
+    /// Passes the API server's answer on.
+    fn pass(&self, mut response: Response<Incoming>, client: Option<OnUpgrade>, mut exchange: Exchange) -> Response<Answer> {
+        let status = response.status();
+        let protocol = response.headers().get(header::UPGRADE).cloned();
+        headers::clean_response(response.headers_mut());
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            exchange.answered(status);
+            return response.map(|body| Answer::upstream(body, exchange));
+        }
+        let (Some(client), Some(protocol)) = (client, protocol) else {
+            let message = "mykube: the API server changed the protocol unasked";
+            exchange.failed(message);
+            return local(StatusCode::BAD_GATEWAY, message, exchange);
+        };
+        exchange.answered(status);
+        let upstream = hyper::upgrade::on(&mut response);
+        *self.upgrading.lock().unwrap_or_else(PoisonError::into_inner) = Some(Upgrading { client, upstream, exchange });
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+        response.map(|_| Answer::none())
+    }
+
+    /// Says that headers were removed: once so that it is seen, then quietly.
+    fn report(&self, removed: &[&'static str]) {
+        if removed.is_empty() {
+            return;
+        }
+        let names = removed.join(", ");
+        if self.gateway.warned.swap(true, Ordering::Relaxed) {
+            tracing::debug!(client = %self.visitor.name, names, "headers that say who somebody is were removed");
+        } else {
+            tracing::warn!(
+                client = %self.visitor.name,
+                names,
+                "headers that say who somebody is were removed (a --token, say): requests are made with the credentials \
+                 of this side"
+            );
+        }
+    }
+}
+
+/// An answer of our own.
+fn local(status: StatusCode, message: &str, mut exchange: Exchange) -> Response<Answer> {
+    exchange.answered(status);
+    status::failure(status, message).map(|text| Answer::text(text, exchange))
+}

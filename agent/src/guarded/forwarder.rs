@@ -1,0 +1,193 @@
+//! Sends requests to the API server with the agent's credentials, streaming both ways.
+//!
+//! A request is sent once. It is sent a second time in two cases, both without a body: when the API server refused the
+//! credentials and others were to be had (a 401 is answered before anything is done), and when a plain read (get, list,
+//! watch) found a connection that had just ended.
+
+use std::{error::Error as _, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    Settings,
+    body::Upload,
+    connector::ConnectFailed,
+    identity::{Identities, Identity, IdentityError},
+};
+use crate::Upstream;
+
+/// Why there is no answer. Fit for the client's user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ForwardError {
+    /// The operator's log has the reason, which names things of the cluster side.
+    #[error("the cluster side has no usable credentials at the moment; the log of mykube server says why")]
+    Credentials,
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectFailed),
+    /// A connection, and then none.
+    #[error("the API server closed the connection before it answered; whether it did what was asked is not known")]
+    Broken,
+    /// As many requests at once as are forwarded, for too long.
+    #[error("too many requests at once on this agent; try again")]
+    Busy,
+    /// A target that cannot be put behind the server's path.
+    #[error("the request's path cannot be forwarded")]
+    Target,
+}
+
+impl ForwardError {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Credentials | Self::Connect(ConnectFailed::Unreachable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(ConnectFailed::Tls(_)) | Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Target => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// A request as it is forwarded.
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    /// Path and query, as the client wrote them.
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) upgrade: Option<HeaderValue>,
+    /// Nothing where there is no body: such a request can be sent again.
+    pub(super) body: Option<Upload>,
+    /// A plain read: harmless to send twice.
+    pub(super) reads: bool,
+    /// Something behind the API server answers: its 401 is not about our credentials.
+    pub(super) proxied: bool,
+}
+
+/// The way to one API server, shared by all clients.
+pub struct Forwarder {
+    identities: Identities,
+    connections: Arc<Semaphore>,
+    authority: String,
+    host: HeaderValue,
+    prefix: String,
+    pub(super) settings: Settings,
+}
+
+impl Forwarder {
+    /// Sets up the way; nothing is read or dialled yet. Needs a tokio runtime once used.
+    #[must_use]
+    pub fn new(upstream: Arc<Upstream>, settings: Settings) -> Self {
+        let authority = upstream.address();
+        let host = match authority.strip_suffix(":443") {
+            Some(host) => host,
+            None => &authority,
+        };
+        Self {
+            host: HeaderValue::from_str(host).expect("a checked host name is a header value"),
+            prefix: upstream.path.clone().unwrap_or_default(),
+            connections: Arc::new(Semaphore::new(settings.upstream_connections)),
+            identities: Identities::new(upstream, settings),
+            authority,
+            settings,
+        }
+    }
+
+    /// Fetches the credentials: asked for before a code is shown, it finds every fault while the operator still looks.
+    ///
+    /// # Errors
+    /// They cannot be had or used.
+    pub async fn check(&self) -> Result<(), IdentityError> {
+        self.identities.current().await.map(drop)
+    }
+
+    /// Waits for one of the connections that there may be.
+    pub(super) async fn connection(&self) -> Result<OwnedSemaphorePermit, ForwardError> {
+        let acquired = self.connections.clone().acquire_owned();
+        match tokio::time::timeout(self.settings.queue_timeout, acquired).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(ForwardError::Busy),
+        }
+    }
+
+    pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Response<Incoming>, ForwardError> {
+        let Outgoing { method, target, headers, upgrade, body, reads, proxied } = outgoing;
+        let uri = Uri::builder()
+            .scheme("https")
+            .authority(self.authority.as_str())
+            .path_and_query(format!("{}{target}", self.prefix))
+            .build()
+            .map_err(|_| ForwardError::Target)?;
+        let replayable = body.is_none();
+        let mut template = Request::new(());
+        *template.method_mut() = method;
+        *template.uri_mut() = uri;
+        *template.version_mut() = Version::HTTP_11;
+        *template.headers_mut() = headers;
+        template.headers_mut().insert(header::HOST, self.host.clone());
+        if let Some(upgrade) = upgrade {
+            template.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            template.headers_mut().insert(header::UPGRADE, upgrade);
+        }
+
+        let identity = self.identity().await?;
+        let mut answer = once(&identity, &template, body.unwrap_or_else(Upload::none)).await;
+        if replayable && reads && matches!(answer, Attempt::Broken) {
+            answer = once(&identity, &template, Upload::none()).await;
+        }
+        if answer.status() == Some(StatusCode::UNAUTHORIZED) && !proxied {
+            let identities = self.identities.clone();
+            if !replayable {
+                tokio::spawn(async move { identities.refused(identity).await });
+            } else if let Some(newer) = identities.refused(identity).await {
+                answer = once(&newer, &template, Upload::none()).await;
+            }
+        }
+        match answer {
+            Attempt::Answer(answer) => Ok(answer),
+            Attempt::Broken => Err(ForwardError::Broken),
+            Attempt::Failed(error) => Err(error),
+        }
+    }
+
+    async fn identity(&self) -> Result<Arc<Identity>, ForwardError> {
+        // The reason was logged where it was found.
+        self.identities.current().await.map_err(|_| ForwardError::Credentials)
+    }
+}
+
+/// What became of one attempt.
+enum Attempt {
+    Answer(Response<Incoming>),
+    Broken,
+    Failed(ForwardError),
+}
+
+impl Attempt {
+    fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Answer(answer) => Some(answer.status()),
+            _ => None,
+        }
+    }
+}
+
+async fn once(identity: &Identity, template: &Request<()>, body: Upload) -> Attempt {
+    let (mut parts, ()) = template.clone().into_parts();
+    if let Some(authorization) = &identity.authorization {
+        parts.headers.insert(header::AUTHORIZATION, authorization.clone());
+    }
+    match identity.client.request(Request::from_parts(parts, body)).await {
+        Ok(answer) => Attempt::Answer(answer),
+        Err(error) => {
+            let connect = error.source().and_then(|source| source.downcast_ref::<ConnectFailed>());
+            match connect {
+                Some(failed) => Attempt::Failed(failed.clone().into()),
+                None => {
+                    tracing::debug!(error = ?error, "the API server's connection ended");
+                    Attempt::Broken
+                }
+            }
+        }
+    }
+}

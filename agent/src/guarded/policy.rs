@@ -1,0 +1,331 @@
+//! What a client may do, decided on the request as the API server reads it, before anything is forwarded.
+//!
+//! This is a fence for those who mean well and a second one for the others: the real fence is RBAC on the identity
+//! that the agent uses. GET is not read-only in Kubernetes, and a proxied request does what its target does.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderValue, Method};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{request_info::RequestInfo, rules::Rule};
+
+/// How often the wall clock is looked at for `--expires`: a machine that slept notices this late at most.
+const EXPIRY_LOOK: Duration = Duration::from_secs(10);
+
+/// What clients may do. The default is everything that RBAC lets the agent's identity do.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct Policy {
+    /// `--read-only`: get, list, watch, logs and the self-subject reviews; nothing that runs, opens or proxies.
+    pub read_only: bool,
+    /// `--as`: every request is made as this user.
+    pub as_user: Option<String>,
+    /// `--as-group`: and as a member of these groups.
+    pub as_groups: Vec<String>,
+    /// `--namespace`: only these, and of the cluster only what it offers. Empty: all.
+    pub namespaces: Vec<String>,
+    /// `--allow`: only what one of these names. Nothing given: everything.
+    pub allow: Option<Vec<Rule>>,
+    /// `--deny`: never what one of these names.
+    pub deny: Vec<Rule>,
+    /// `--expires`: nothing after this.
+    pub expires: Option<SystemTime>,
+}
+
+/// A policy that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The API server takes no groups without a user.
+    #[error("--as-group needs --as: name the user too (any name will do where only the groups have rights)")]
+    GroupsWithoutUser,
+    /// It must fit a header.
+    #[error("`{0}` cannot be used with --as or --as-group: a name is text without control characters")]
+    BadName(&'static str),
+    /// Not a namespace's name.
+    #[error("`{0}` is not a namespace (a-z, 0-9 and -): correct --namespace")]
+    BadNamespace(String),
+}
+
+/// A request that is not forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// One word for the audit log: `read-only`, `namespace`, `impersonation`, `allow`, `deny`, `expired`.
+    pub rule: &'static str,
+    /// What the user reads.
+    pub message: String,
+}
+
+impl Policy {
+    /// Whether it can be used at all.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    pub fn check(&self) -> Result<(), PolicyError> {
+        if self.as_user.is_none() && !self.as_groups.is_empty() {
+            return Err(PolicyError::GroupsWithoutUser);
+        }
+        let usable = |name: &str| !name.is_empty() && HeaderValue::from_str(name).is_ok();
+        if !self.as_user.as_deref().is_none_or(usable) {
+            return Err(PolicyError::BadName("--as"));
+        }
+        if !self.as_groups.iter().all(|group| usable(group)) {
+            return Err(PolicyError::BadName("--as-group"));
+        }
+        let is_label = |name: &str| {
+            (1..=63).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        match self.namespaces.iter().find(|name| !is_label(name)) {
+            Some(name) => Err(PolicyError::BadNamespace(mykube_protocol::text::printable(name, 63))),
+            None => Ok(()),
+        }
+    }
+
+    /// Decides on one request. `upgrade` says that it wants to become something else than HTTP, `impersonates` that it
+    /// brought `Impersonate-*` headers.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn decide(
+        &self,
+        info: &RequestInfo,
+        method: &Method,
+        upgrade: bool,
+        impersonates: bool,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let refuse = |rule, message: String| Err(Refusal { rule, message: format!("mykube: {message}") });
+        if let Some(expires) = self.expires.filter(|expires| now >= *expires) {
+            let at = OffsetDateTime::from(expires).format(&Rfc3339).unwrap_or_default();
+            return refuse("expired", format!("expired: this access ended at {at}"));
+        }
+        if let Some(user) = self.as_user.as_ref().filter(|_| impersonates) {
+            let text = format!("impersonation: requests here are made as \"{user}\", --as of your own is refused");
+            return refuse("impersonation", text);
+        }
+        let asked = || format!("{} of {}", if info.verb.is_empty() { method.as_str() } else { &info.verb }, info.target());
+        if self.read_only && !reads(info, method, upgrade) {
+            return refuse("read-only", format!("read-only: {} is refused", asked()));
+        }
+        if !self.namespaces.is_empty() && !self.in_namespaces(info) {
+            let place = match info.namespace.as_str() {
+                "" if info.is_resource => " outside a namespace".to_owned(),
+                "" => String::new(),
+                namespace => format!(" in namespace \"{namespace}\""),
+            };
+            let allowed = self.namespaces.join(", ");
+            return refuse("namespace", format!("only in namespace {allowed}: {}{place} is refused", asked()));
+        }
+        if self.deny.iter().any(|rule| rule.denies(info)) {
+            return refuse("deny", format!("deny: a rule refuses {}", asked()));
+        }
+        if let Some(allow) = &self.allow
+            && !info.is_discovery()
+            && !info.is_self_review()
+            && !allow.iter().any(|rule| rule.allows(info))
+        {
+            return refuse("allow", format!("allow: no rule allows {}", asked()));
+        }
+        Ok(())
+    }
+
+    /// Adds whom the request is made as.
+    pub(super) fn impersonate(&self, headers: &mut HeaderMap) {
+        // `check` has seen that the names fit.
+        let value = |name: &str| HeaderValue::from_str(name).ok();
+        if let Some(user) = self.as_user.as_deref().and_then(value) {
+            headers.insert("impersonate-user", user);
+        }
+        for group in self.as_groups.iter().filter_map(|group| value(group)) {
+            headers.append("impersonate-group", group);
+        }
+    }
+
+    fn in_namespaces(&self, info: &RequestInfo) -> bool {
+        let allowed = |name: &String| self.namespaces.contains(name);
+        match info.resource.as_str() {
+            _ if info.is_discovery() || info.is_self_review() => true,
+            "namespaces" => info.verb == "get" && info.subresource.is_empty() && allowed(&info.name),
+            _ => info.is_resource && allowed(&info.namespace),
+        }
+    }
+
+    /// Waits until nothing is allowed any more; for ever where there is no such time.
+    pub async fn expired(&self) {
+        let Some(expires) = self.expires else { return std::future::pending().await };
+        while let Ok(left) = expires.duration_since(SystemTime::now()) {
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(EXPIRY_LOOK)).await;
+        }
+    }
+}
+
+/// What `--read-only` lets through.
+fn reads(info: &RequestInfo, method: &Method, upgrade: bool) -> bool {
+    let by_reading = matches!(*method, Method::GET | Method::HEAD);
+    if !info.is_resource {
+        return by_reading && !upgrade;
+    }
+    if info.is_self_review() {
+        return *method == Method::POST && info.subresource.is_empty() && !upgrade;
+    }
+    let is_log = info.group.is_empty() && info.resource == "pods" && info.subresource == "log";
+    by_reading
+        && matches!(info.verb.as_str(), "get" | "list" | "watch")
+        && !info.is_connect()
+        && !info.is_proxy()
+        && (!upgrade || info.verb == "watch" || is_log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decide(policy: &Policy, method: &str, target: &str, upgrade: bool) -> Result<(), &'static str> {
+        let method: Method = method.parse().unwrap();
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let info = RequestInfo::new(&method, path, query).unwrap();
+        policy.decide(&info, &method, upgrade, false, SystemTime::now()).map_err(|refusal| refusal.rule)
+    }
+
+    #[test]
+    fn read_only() {
+        let policy = Policy { read_only: true, ..Policy::default() };
+        let allowed = [
+            ("GET", "/api/v1/namespaces/a/pods", false),
+            ("HEAD", "/api/v1/namespaces/a/pods/p", false),
+            ("GET", "/api/v1/pods?watch=1", true),
+            ("GET", "/api/v1/watch/pods", true),
+            ("GET", "/api/v1/namespaces/a/pods/p/log?follow=true", true),
+            ("GET", "/api/v1/namespaces/a/secrets/s", false),
+            ("GET", "/version", false),
+            ("GET", "/openapi/v3", false),
+            ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", false),
+            ("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", false),
+            ("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", false),
+        ];
+        for (method, target, upgrade) in allowed {
+            assert_eq!(decide(&policy, method, target, upgrade), Ok(()), "{method} {target}");
+        }
+        let refused = [
+            ("POST", "/api/v1/namespaces/a/pods", false),
+            ("PUT", "/api/v1/namespaces/a/pods/p", false),
+            ("PATCH", "/api/v1/namespaces/a/pods/p/ephemeralcontainers", false),
+            ("DELETE", "/api/v1/namespaces/a/pods", false),
+            ("DELETE", "/api/v1/watch/namespaces/a/pods", false),
+            ("OPTIONS", "/api/v1/pods", false),
+            ("GET", "/api/v1/namespaces/a/pods/p/exec?command=ls", true),
+            ("GET", "/api/v1/namespaces/a/pods/p/exec?command=ls", false),
+            ("GET", "/api/v1/namespaces/a/pods/p/%65xec", false),
+            ("GET", "/api/v1/namespaces/a/pods/p/exec/", false),
+            ("GET", "/api/v1/namespaces/a/pods/p/attach", false),
+            ("GET", "/api/v1/namespaces/a/pods/p/portforward", true),
+            ("GET", "/api/v1/namespaces/a/pods/p/proxy", false),
+            ("GET", "/api/v1/namespaces/a/services/s/proxy/admin", false),
+            ("GET", "/api/v1/nodes/n/proxy/run/a/b/c", false),
+            ("GET", "/api/v1/proxy/nodes/n", false),
+            ("GET", "/api/v1/proxy/namespaces/a/pods/p", false),
+            ("GET", "/apis/subresources.kubevirt.io/v1/namespaces/a/virtualmachineinstances/v/vnc", true),
+            ("GET", "/api/v1/namespaces/a/pods/p?watch=1", true),
+            ("GET", "/api/v1/namespaces/a/pods", true),
+            ("GET", "/version", true),
+            ("POST", "/version", false),
+            ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", false),
+            ("POST", "/apis/evil.example/v1/selfsubjectaccessreviews", false),
+            ("POST", "/api/v1/namespaces/a/serviceaccounts/s/token", false),
+        ];
+        for (method, target, upgrade) in refused {
+            assert_eq!(decide(&policy, method, target, upgrade), Err("read-only"), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn namespaces() {
+        let policy = Policy { namespaces: vec!["a".into(), "b".into()], ..Policy::default() };
+        for (method, target) in [
+            ("GET", "/api/v1/namespaces/a/pods"),
+            ("POST", "/apis/apps/v1/namespaces/b/deployments"),
+            ("GET", "/api/v1/namespaces/%61/pods"),
+            ("GET", "/api/v1/namespaces/a"),
+            ("GET", "/apis"),
+            ("GET", "/version"),
+            ("GET", "/readyz/etcd"),
+            ("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews"),
+        ] {
+            assert_eq!(decide(&policy, method, target, false), Ok(()), "{method} {target}");
+        }
+        for (method, target) in [
+            ("GET", "/api/v1/namespaces/c/pods"),
+            ("GET", "/api/v1/namespaces/A/pods"),
+            ("GET", "/api/v1/pods"),
+            ("GET", "/api/v1/namespaces"),
+            ("GET", "/api/v1/namespaces?fieldSelector=metadata.name=a"),
+            ("DELETE", "/api/v1/namespaces/a"),
+            ("PUT", "/api/v1/namespaces/a/finalize"),
+            ("GET", "/api/v1/namespaces/c"),
+            ("GET", "/api/v1/nodes/n"),
+            ("GET", "/metrics"),
+            ("GET", "/logs/a"),
+            ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews"),
+        ] {
+            assert_eq!(decide(&policy, method, target, false), Err("namespace"), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn deny_wins_and_allow_leaves_discovery() {
+        let rule = |verb: &str, resource: &str| Rule {
+            verbs: vec![verb.into()],
+            api_groups: vec!["".into()],
+            resources: vec![resource.into()],
+            ..Rule::default()
+        };
+        let policy =
+            Policy { allow: Some(vec![rule("*", "pods")]), deny: vec![rule("delete", "pods")], ..Policy::default() };
+        assert_eq!(decide(&policy, "GET", "/api/v1/namespaces/a/pods/p", false), Ok(()));
+        assert_eq!(decide(&policy, "DELETE", "/api/v1/namespaces/a/pods/p", false), Err("deny"));
+        assert_eq!(decide(&policy, "GET", "/api/v1/namespaces/a/secrets", false), Err("allow"));
+        assert_eq!(decide(&policy, "GET", "/metrics", false), Err("allow"));
+        assert_eq!(decide(&policy, "GET", "/apis", false), Ok(()));
+        let nothing = Policy { allow: Some(Vec::new()), ..Policy::default() };
+        assert_eq!(decide(&nothing, "GET", "/api/v1/pods", false), Err("allow"));
+    }
+
+    #[test]
+    fn expiry_and_impersonation() {
+        let info = RequestInfo::new(&Method::GET, "/api", None).unwrap();
+        let now = SystemTime::now();
+        let policy = Policy { expires: Some(now), as_user: Some("dev".into()), ..Policy::default() };
+        let decide = |impersonates, at| policy.decide(&info, &Method::GET, false, impersonates, at).map_err(|r| r.rule);
+        let before = now - Duration::from_secs(1);
+        assert_eq!(decide(false, before), Ok(()));
+        assert_eq!(decide(true, before), Err("impersonation"));
+        assert_eq!(decide(false, now), Err("expired"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expiry_is_waited_for() {
+        let past = Policy { expires: Some(SystemTime::now() - Duration::from_secs(1)), ..Policy::default() };
+        past.expired().await;
+        let never = Policy::default();
+        assert!(tokio::time::timeout(Duration::from_secs(1 << 20), never.expired()).await.is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_a_policy() {
+        let check = |policy: Policy| policy.check();
+        assert_eq!(
+            check(Policy { as_groups: vec!["g".into()], ..Policy::default() }),
+            Err(PolicyError::GroupsWithoutUser)
+        );
+        for name in ["", "a\nb"] {
+            assert!(check(Policy { as_user: Some(name.into()), ..Policy::default() }).is_err());
+        }
+        for name in ["", "A", "a/b", "a.b"] {
+            assert!(check(Policy { namespaces: vec![name.into()], ..Policy::default() }).is_err(), "{name}");
+        }
+        assert_eq!(check(Policy { as_user: Some("ann@example".into()), ..Policy::default() }), Ok(()));
+    }
+}

@@ -1,0 +1,324 @@
+//! What a request asks for, read the way the API server reads it (`k8s.io/apiserver/pkg/endpoints/request`).
+//!
+//! The path is decoded once. What two readers could understand differently is refused: encoded slashes, dot segments,
+//! empty segments, control characters, text that is not UTF-8. Judged and forwarded is the same text.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+/// Why a path is not forwarded, as the end of a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// `%2f`, `%5c`.
+    #[error("has an encoded slash")]
+    EncodedSlash,
+    /// `.` or `..`, encoded or not.
+    #[error("has a dot segment")]
+    DotSegment,
+    /// `//`.
+    #[error("has an empty segment")]
+    EmptySegment,
+    /// NUL and its like.
+    #[error("has a control character")]
+    Control,
+    /// Bytes that are no text.
+    #[error("is not UTF-8")]
+    NotUtf8,
+    /// `%zz`.
+    #[error("has a broken percent-encoding")]
+    BrokenEncoding,
+    /// `*`, or an authority.
+    #[error("does not begin with a slash")]
+    NotAbsolute,
+    /// `/api/v1/proxy` or `/api/v1/watch` with nothing behind it.
+    #[error("names no resource")]
+    NoResource,
+}
+
+/// A request as policy and audit see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestInfo {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, `proxy`; the method in lower
+    /// case where no resource is meant; empty for a method that resources do not know.
+    pub verb: String,
+    /// The decoded path.
+    pub path: String,
+    /// Whether a resource is meant. The rest is empty where not.
+    pub is_resource: bool,
+    /// `apps`; empty for the core group.
+    pub group: String,
+    /// `v1`.
+    pub version: String,
+    /// Empty for cluster-scoped resources and all namespaces together.
+    pub namespace: String,
+    /// `pods`.
+    pub resource: String,
+    /// `exec`.
+    pub subresource: String,
+    /// The object's name, where the path has one.
+    pub name: String,
+}
+
+impl RequestInfo {
+    /// Reads a method, a path as it was sent, and a query.
+    ///
+    /// # Errors
+    /// The path could mean something else to another reader.
+    pub fn new(method: &Method, raw_path: &str, query: Option<&str>) -> Result<Self, PathError> {
+        let path = decode(raw_path)?;
+        let mut info = Self { verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
+        let mut parts: &[&str] = &path.trim_matches('/').split('/').collect::<Vec<_>>();
+        let groupless = parts[0] == "api";
+        let is_resource = (groupless && parts.len() >= 3) || (parts[0] == "apis" && parts.len() >= 4);
+        if is_resource {
+            if !groupless {
+                info.group = parts[1].to_owned();
+                parts = &parts[1..];
+            }
+            info.version = parts[1].to_owned();
+            info.read_resource(method, &parts[2..], query)?;
+        }
+        info.path = path;
+        Ok(info)
+    }
+
+    fn read_resource(&mut self, method: &Method, parts: &[&str], query: Option<&str>) -> Result<(), PathError> {
+        self.is_resource = true;
+        let mut parts = parts;
+        self.verb = match *method {
+            _ if matches!(parts[0], "proxy" | "watch") => {
+                let verb = parts[0];
+                parts = &parts[1..];
+                verb
+            }
+            Method::POST => "create",
+            Method::GET | Method::HEAD => "get",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "",
+        }
+        .to_owned();
+        if parts.is_empty() {
+            return Err(PathError::NoResource);
+        }
+        if parts[0] == "namespaces" && parts.len() > 1 {
+            self.namespace = parts[1].to_owned();
+            if parts.len() > 2 && !matches!(parts[2], "status" | "finalize") {
+                parts = &parts[2..];
+            }
+        }
+        let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
+        self.resource = part(0);
+        self.name = part(1);
+        if self.verb != "proxy" {
+            self.subresource = part(2);
+        }
+        if self.name.is_empty() {
+            match self.verb.as_str() {
+                "get" if is_watch(query) => self.verb = "watch".into(),
+                "get" => self.verb = "list".into(),
+                "delete" => self.verb = "deletecollection".into(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it runs something in a pod, or opens a way into one.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        matches!(self.subresource.as_str(), "exec" | "attach" | "portforward")
+    }
+
+    /// Whether something behind the API server answers: a pod, a service, a node's kubelet.
+    #[must_use]
+    pub fn is_proxy(&self) -> bool {
+        self.verb == "proxy" || self.subresource == "proxy"
+    }
+
+    /// Whether it says what the API server offers, and nothing of what is in it.
+    #[must_use]
+    pub fn is_discovery(&self) -> bool {
+        const PREFIXES: [&str; 7] = ["/api", "/apis", "/openapi", "/version", "/healthz", "/livez", "/readyz"];
+        let path = self.path.as_str();
+        !self.is_resource
+            && matches!(self.verb.as_str(), "get" | "head")
+            && PREFIXES.iter().any(|prefix| {
+                path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+    }
+
+    /// Whether it asks what its own sender is, and may do: `kubectl auth whoami` and `can-i`.
+    #[must_use]
+    pub fn is_self_review(&self) -> bool {
+        let reviewed = matches!(
+            (self.group.as_str(), self.resource.as_str()),
+            ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews")
+                | ("authentication.k8s.io", "selfsubjectreviews")
+        );
+        reviewed && self.verb == "create" && self.name.is_empty() && self.namespace.is_empty()
+    }
+
+    /// `pods/exec`, `deployments.apps`, or the path where no resource is meant.
+    #[must_use]
+    pub fn target(&self) -> String {
+        if !self.is_resource {
+            return self.path.clone();
+        }
+        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
+        let subresource = if self.subresource.is_empty() { String::new() } else { format!("/{}", self.subresource) };
+        format!("{}{group}{subresource}", self.resource)
+    }
+}
+
+/// The pairs of a query, decoded as Go's `url.ParseQuery` does: what cannot be read is left out.
+pub(super) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
+    let decode = |text: &str| {
+        let spaced = text.replace('+', " ");
+        is_well_encoded(&spaced).then(|| percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+    };
+    query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')).filter_map(
+        move |pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decode(key)?, decode(value)?))
+        },
+    )
+}
+
+/// As `Convert_Slice_string_To_bool`: only absence, `false` and `0` are no watch.
+fn is_watch(query: Option<&str>) -> bool {
+    query_pairs(query)
+        .find(|(key, _)| key == "watch")
+        .is_some_and(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
+}
+
+fn decode(raw: &str) -> Result<String, PathError> {
+    if !raw.starts_with('/') {
+        return Err(PathError::NotAbsolute);
+    }
+    if !is_well_encoded(raw) {
+        return Err(PathError::BrokenEncoding);
+    }
+    let lower = raw.to_ascii_lowercase();
+    if lower.contains("%2f") || lower.contains("%5c") {
+        return Err(PathError::EncodedSlash);
+    }
+    let path = percent_decode_str(raw).decode_utf8().map_err(|_| PathError::NotUtf8)?.into_owned();
+    if path.contains(char::is_control) {
+        return Err(PathError::Control);
+    }
+    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(PathError::DotSegment);
+    }
+    if path.contains("//") {
+        return Err(PathError::EmptySegment);
+    }
+    Ok(path)
+}
+
+fn is_well_encoded(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || (is_hex(at + 1) && is_hex(at + 2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(method: Method, target: &str) -> RequestInfo {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        RequestInfo::new(&method, path, query).unwrap()
+    }
+
+    #[test]
+    fn as_the_api_server_reads_it() {
+        // method, target, verb, group, version, namespace, resource, subresource, name
+        let table = [
+            ("GET", "/api/v1/namespaces", ["list", "", "v1", "", "namespaces", "", ""]),
+            ("GET", "/api/v1/namespaces/other", ["get", "", "v1", "other", "namespaces", "", "other"]),
+            ("GET", "/api/v1/namespaces/other/pods", ["list", "", "v1", "other", "pods", "", ""]),
+            ("GET", "/api/v1/namespaces/other/pods/foo", ["get", "", "v1", "other", "pods", "", "foo"]),
+            ("HEAD", "/api/v1/namespaces/other/pods/foo", ["get", "", "v1", "other", "pods", "", "foo"]),
+            ("GET", "/api/v1/pods", ["list", "", "v1", "", "pods", "", ""]),
+            ("HEAD", "/api/v1/pods", ["list", "", "v1", "", "pods", "", ""]),
+            ("GET", "/api/v1/pods?watch=true", ["watch", "", "v1", "", "pods", "", ""]),
+            ("GET", "/api/v1/pods?watch", ["watch", "", "v1", "", "pods", "", ""]),
+            ("GET", "/api/v1/pods?watch=False", ["list", "", "v1", "", "pods", "", ""]),
+            ("GET", "/api/v1/pods?watch=0&watch=1", ["list", "", "v1", "", "pods", "", ""]),
+            ("GET", "/api/v1/pods?%77atch=1", ["watch", "", "v1", "", "pods", "", ""]),
+            ("GET", "/api/v1/namespaces/o/pods/foo?watch=1", ["get", "", "v1", "o", "pods", "", "foo"]),
+            ("GET", "/api/v1/watch/pods", ["watch", "", "v1", "", "pods", "", ""]),
+            ("DELETE", "/api/v1/watch/namespaces/o/pods", ["watch", "", "v1", "o", "pods", "", ""]),
+            ("GET", "/api/v1/proxy/nodes/n1/logs", ["proxy", "", "v1", "", "nodes", "", "n1"]),
+            ("GET", "/api/v1/proxy/namespaces/o/pods/p/x/y", ["proxy", "", "v1", "o", "pods", "", "p"]),
+            ("POST", "/api/v1/namespaces/o/pods/p/exec?command=ls", ["create", "", "v1", "o", "pods", "exec", "p"]),
+            ("GET", "/api/v1/namespaces/o/pods/p/exec/", ["get", "", "v1", "o", "pods", "exec", "p"]),
+            ("GET", "/api/v1/namespaces/o/services/s:80/proxy/a/b", ["get", "", "v1", "o", "services", "proxy", "s:80"]),
+            ("GET", "/api/v1/nodes/n/proxy/run", ["get", "", "v1", "", "nodes", "proxy", "n"]),
+            ("PUT", "/api/v1/namespaces/o/finalize", ["update", "", "v1", "o", "namespaces", "finalize", "o"]),
+            ("DELETE", "/apis/apps/v1/namespaces/o/deployments", ["deletecollection", "apps", "v1", "o", "deployments", "", ""]),
+            ("PATCH", "/apis/apps/v1/namespaces/o/deployments/d/scale", ["patch", "apps", "v1", "o", "deployments", "scale", "d"]),
+            ("OPTIONS", "/api/v1/pods", ["", "", "v1", "", "pods", "", ""]),
+            ("GET", "/api/v1/namespaces/o/pods/%65xample/%65xec", ["get", "", "v1", "o", "pods", "exec", "example"]),
+        ];
+        for (method, target, [verb, group, version, namespace, resource, subresource, name]) in table {
+            let info = read(method.parse().unwrap(), target);
+            let expected = RequestInfo {
+                verb: verb.into(),
+                path: info.path.clone(),
+                is_resource: true,
+                group: group.into(),
+                version: version.into(),
+                namespace: namespace.into(),
+                resource: resource.into(),
+                subresource: subresource.into(),
+                name: name.into(),
+            };
+            assert_eq!(info, expected, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_resource() {
+        for target in ["/", "/api", "/api/", "/api/v1", "/api/v1/", "/apis/apps/v1", "/version", "/healthz/etcd", "/logs/a/b/c"] {
+            let info = read(Method::POST, target);
+            assert!(!info.is_resource && info.verb == "post", "{target}");
+        }
+        for (target, expected) in [("/api", true), ("/apis/apps/v1/", true), ("/openapi/v3/apis/apps/v1", true), ("/apisx", false), ("/metrics", false), ("/", false)] {
+            assert_eq!(read(Method::GET, target).is_discovery(), expected, "{target}");
+        }
+        assert!(!read(Method::POST, "/api").is_discovery());
+    }
+
+    #[test]
+    fn what_others_could_read_differently_is_refused() {
+        for (target, expected) in [
+            ("/api/v1/namespaces/o/pods/p%2fexec", PathError::EncodedSlash),
+            ("/api/v1/namespaces/o/pods/p%2Fexec", PathError::EncodedSlash),
+            ("/api/v1/namespaces/o/pods/p%5Cexec", PathError::EncodedSlash),
+            ("/api/v1/../v1/pods", PathError::DotSegment),
+            ("/api/v1/%2e%2E/pods", PathError::DotSegment),
+            ("/api/v1/./pods", PathError::DotSegment),
+            ("/api/v1/pods/.", PathError::DotSegment),
+            ("/api//v1/pods", PathError::EmptySegment),
+            ("//api/v1/pods", PathError::EmptySegment),
+            ("/api/v1/pods//", PathError::EmptySegment),
+            ("/api/v1/pods/a%00", PathError::Control),
+            ("/api/v1/pods/a%0a", PathError::Control),
+            ("/api/v1/pods/%ff", PathError::NotUtf8),
+            ("/api/v1/pods/%C0%AF", PathError::NotUtf8),
+            ("/api/v1/pods/%zz", PathError::BrokenEncoding),
+            ("/api/v1/pods/%2", PathError::BrokenEncoding),
+            ("*", PathError::NotAbsolute),
+            ("", PathError::NotAbsolute),
+            ("/api/v1/proxy", PathError::NoResource),
+            ("/api/v1/watch/", PathError::NoResource),
+        ] {
+            assert_eq!(RequestInfo::new(&Method::GET, target, None), Err(expected), "{target}");
+        }
+        // Decoded once: what is encoded twice is a name with a percent sign in it.
+        assert_eq!(read(Method::GET, "/api/v1/nodes/a%252fb").name, "a%2fb");
+    }
+}

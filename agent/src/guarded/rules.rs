@@ -1,0 +1,231 @@
+//! The files of `--allow` and `--deny`: which requests, by verb and resource, as RBAC has it.
+//!
+//! YAML or JSON:
+//!
+//! ```yaml
+//! rules:
+//! - verbs: [get, list, watch]
+//!   apiGroups: ["", apps]             # "" is the core group, "*" every group
+//!   resources: [pods, pods/log, deployments]
+//!   namespaces: [staging]             # every namespace, and none, where left out
+//! - verbs: [create]
+//!   apiGroups: [""]
+//!   resources: [pods/exec]
+//! - verbs: [get]
+//!   nonResourceURLs: [/metrics, /logs/*]
+//! ```
+//!
+//! - `"*"` is every verb, group or resource with its subresources. `pods` is not `pods/log`; `pods/*` is every
+//!   subresource of pods, `*/scale` the subresource of everything.
+//! - `exec`, `attach` and `portforward` are `create` whether they are asked for with POST or, by WebSocket, with GET.
+//!   A rule that denies either `get` or `create` of one denies both; one that allows it must say `create`.
+//! - With `--allow`, what no rule names is refused; discovery, health and the self-subject reviews are not. A rule of
+//!   `--deny` wins over everything.
+//! - As in RBAC, `list` and `watch` show the content of objects: who may not `get` secrets should not list them.
+
+use std::path::Path;
+
+use mykube_protocol::text::printable;
+use serde::Deserialize;
+
+use super::request_info::RequestInfo;
+
+/// Longest file of rules.
+pub const RULES_FILE_MAX: u64 = 1024 * 1024;
+
+/// Why a file of rules cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// Not there, or not for us.
+    #[error("the rules {path} cannot be read: {cause}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The system's word.
+        cause: String,
+    },
+    /// Not of the shape above.
+    #[error("the rules {path} are not valid: {problem}; see `mykube server --help` for an example")]
+    Invalid {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// One rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rule {
+    /// `get`, `list`, `create` ..., or `*`.
+    pub verbs: Vec<String>,
+    /// API groups of the resources.
+    #[serde(default)]
+    pub api_groups: Vec<String>,
+    /// `pods`, `pods/exec`, `pods/*`, `*/scale`, `*`.
+    #[serde(default)]
+    pub resources: Vec<String>,
+    /// Only in these namespaces.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    /// Paths that name no resource, the last segment may be `*`.
+    #[serde(default, rename = "nonResourceURLs")]
+    pub non_resource_urls: Vec<String>,
+}
+
+/// Reads a file of rules.
+///
+/// # Errors
+/// It cannot be read, or says something that no rule says.
+pub fn read_rules(path: &Path) -> Result<Vec<Rule>, RulesError> {
+    use std::io::Read as _;
+    let shown = || printable(&path.to_string_lossy(), 300);
+    let unreadable =
+        |cause: std::io::Error| RulesError::Unreadable { path: shown(), cause: printable(&cause.to_string(), 200) };
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(RULES_FILE_MAX + 1).read_to_string(&mut text))
+        .map_err(unreadable)?;
+    parse_rules(&text).map_err(|problem| RulesError::Invalid { path: shown(), problem })
+}
+
+fn parse_rules(text: &str) -> Result<Vec<Rule>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        rules: Vec<Rule>,
+    }
+    if text.len() as u64 > RULES_FILE_MAX {
+        return Err(format!("they have more than {RULES_FILE_MAX} bytes"));
+    }
+    let file: File = serde_saphyr::from_str(text).map_err(|error| {
+        let at = error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column()));
+        format!("{}{at}", printable(error.to_string().lines().next().unwrap_or_default(), 200))
+    })?;
+    for (at, rule) in file.rules.iter().enumerate() {
+        let problem = |what: &str| Err(format!("rule {} {what}", at + 1));
+        if rule.verbs.is_empty() {
+            return problem("has no verbs");
+        }
+        match (rule.resources.is_empty(), rule.non_resource_urls.is_empty()) {
+            (true, true) => return problem("has neither resources nor nonResourceURLs"),
+            (false, false) => return problem("has both resources and nonResourceURLs: make two of it"),
+            (false, true) if rule.api_groups.is_empty() => {
+                return problem("has resources without apiGroups (\"\" is the core group)");
+            }
+            (true, false) if !rule.api_groups.is_empty() || !rule.namespaces.is_empty() => {
+                return problem("has apiGroups or namespaces beside nonResourceURLs");
+            }
+            _ => {}
+        }
+    }
+    Ok(file.rules)
+}
+
+impl Rule {
+    /// Whether a rule of `--allow` names it.
+    #[must_use]
+    pub fn allows(&self, info: &RequestInfo) -> bool {
+        let verb = if info.is_connect() { "create" } else { &info.verb };
+        has(&self.verbs, verb) && self.names(info)
+    }
+
+    /// Whether a rule of `--deny` names it.
+    #[must_use]
+    pub fn denies(&self, info: &RequestInfo) -> bool {
+        let verb = has(&self.verbs, &info.verb)
+            || (info.is_connect() && (has(&self.verbs, "create") || has(&self.verbs, "get")));
+        verb && self.names(info)
+    }
+
+    fn names(&self, info: &RequestInfo) -> bool {
+        if !info.is_resource {
+            return self.non_resource_urls.iter().any(|url| match url.strip_suffix('*') {
+                Some(prefix) => info.path.starts_with(prefix),
+                None => info.path == *url,
+            });
+        }
+        let resource = self.resources.iter().any(|wanted| match wanted.split_once('/') {
+            _ if wanted == "*" => true,
+            None => info.subresource.is_empty() && *wanted == info.resource,
+            Some((resource, subresource)) => {
+                !info.subresource.is_empty()
+                    && (resource == "*" || resource == info.resource)
+                    && (subresource == "*" || subresource == info.subresource)
+            }
+        });
+        resource
+            && has(&self.api_groups, &info.group)
+            && (self.namespaces.is_empty() || self.namespaces.contains(&info.namespace))
+    }
+}
+
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|entry| entry == "*" || entry == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn info(method: Method, path: &str) -> RequestInfo {
+        RequestInfo::new(&method, path, None).unwrap()
+    }
+
+    #[test]
+    fn yaml_and_json_and_their_matches() {
+        let yaml = "rules:\n- verbs: [get, list]\n  apiGroups: ['', apps]\n  resources: [pods, pods/log, '*/scale']\n  namespaces: [a]\n- {verbs: ['*'], nonResourceURLs: [/metrics, /logs/*]}\n";
+        let json = r#"{"rules":[{"verbs":["get","list"],"apiGroups":["","apps"],"resources":["pods","pods/log","*/scale"],"namespaces":["a"]},{"verbs":["*"],"nonResourceURLs":["/metrics","/logs/*"]}]}"#;
+        let rules = parse_rules(yaml).unwrap();
+        assert_eq!(rules, parse_rules(json).unwrap());
+        for (method, path, expected) in [
+            (Method::GET, "/api/v1/namespaces/a/pods", true),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/log", true),
+            (Method::GET, "/apis/apps/v1/namespaces/a/deployments/d/scale", true),
+            (Method::GET, "/api/v1/namespaces/b/pods", false),
+            (Method::GET, "/api/v1/pods", false),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/status", false),
+            (Method::GET, "/apis/batch/v1/namespaces/a/pods", false),
+            (Method::DELETE, "/api/v1/namespaces/a/pods/p", false),
+            (Method::GET, "/metrics", true),
+            (Method::POST, "/logs/x/y", true),
+            (Method::GET, "/metricsx", false),
+        ] {
+            let info = info(method, path);
+            assert_eq!(rules.iter().any(|rule| rule.allows(&info)), expected, "{path}");
+            assert_eq!(rules.iter().any(|rule| rule.denies(&info)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn exec_is_exec_by_get_and_by_post() {
+        let rule = |verb: &str| {
+            parse_rules(&format!("rules: [{{verbs: [{verb}], apiGroups: ['*'], resources: [pods/exec]}}]")).unwrap().remove(0)
+        };
+        for method in [Method::GET, Method::POST] {
+            let exec = info(method, "/api/v1/namespaces/a/pods/p/exec");
+            assert!(rule("create").denies(&exec) && rule("get").denies(&exec));
+            assert!(rule("create").allows(&exec) && !rule("get").allows(&exec));
+        }
+    }
+
+    #[test]
+    fn what_is_no_rule_is_said() {
+        for (text, what) in [
+            ("", ""),
+            ("rules: [{verbs: [get]}]", "neither"),
+            ("rules: [{verbs: [], apiGroups: [''], resources: [pods]}]", "no verbs"),
+            ("rules: [{verbs: [get], resources: [pods]}]", "apiGroups"),
+            ("rules: [{verbs: [get], apigroups: [''], resources: [pods]}]", "unknown"),
+            ("rules: [{verbs: [get], nonResourceURLs: [/a], namespaces: [x]}]", "beside"),
+        ] {
+            let problem = parse_rules(text).unwrap_err();
+            assert!(problem.contains(what), "{text}: {problem}");
+        }
+        let missing = read_rules(Path::new("/no/such/rules")).unwrap_err().to_string();
+        assert!(missing.contains("/no/such/rules"), "{missing}");
+    }
+}

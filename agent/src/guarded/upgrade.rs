@@ -1,0 +1,67 @@
+//! A connection that became something else: exec, attach and port-forward over WebSocket or SPDY.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll},
+};
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+
+use super::exchange::Exchange;
+
+/// Copied at once, each way.
+const BUFFER: usize = 32 * 1024;
+
+/// Both ends of a connection that is about to become something else.
+pub(super) struct Upgrading {
+    pub(super) client: OnUpgrade,
+    pub(super) upstream: OnUpgrade,
+    pub(super) exchange: Exchange,
+}
+
+impl Upgrading {
+    /// Copies both ways, each direction with its own end. A side that fails fails the other.
+    pub(super) async fn run(self) {
+        let Self { client, upstream, exchange } = self;
+        let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
+        let mut client = Counted { inner: TokioIo::new(client), read: &exchange.uploaded.bytes };
+        let mut upstream = Counted { inner: TokioIo::new(upstream), read: &exchange.bytes_out };
+        if copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await.is_ok() {
+            drop((client, upstream));
+            exchange.complete();
+        }
+    }
+}
+
+/// Counts what is read.
+struct Counted<'a, S> {
+    inner: S,
+    read: &'a AtomicU64,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,275 @@
+//! The desk: who is here, whose code waits, and what the operator wants.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use mykube_link::Dialer;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Access, Config, Ended, Event, ServeError, Ui,
+    front::{Front, Notice, Post, deliver},
+    pairing::{Guesses, Pairing},
+    visit::Visit,
+};
+use crate::{
+    Upstream,
+    guarded::{Policy, Visitor},
+};
+
+/// Whom a code is for.
+#[derive(Clone, Debug, Default)]
+pub struct Invitation {
+    /// A name for lists and the audit log; `client-1` and so on without one.
+    pub name: Option<String>,
+    /// What the client may do, in guarded mode.
+    pub policy: Arc<Policy>,
+}
+
+/// Where a client stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its code waits to be typed.
+    Waiting,
+    /// It is in.
+    Connected,
+}
+
+/// One line of `mykube sessions`.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its number, for `mykube sessions kill`.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Waiting or connected.
+    pub state: State,
+    /// Since when it is in that state.
+    pub since: SystemTime,
+    /// What it may do.
+    pub policy: Arc<Policy>,
+}
+
+/// What the operator asks for.
+pub enum Command {
+    /// Who is here.
+    List(oneshot::Sender<Vec<Listed>>),
+    /// Ends a client, or the waiting for one. Answers whether there was such a number.
+    Kill(u64, oneshot::Sender<bool>),
+    /// Another code. Answers its number and, once it is there, the code; an error if there is no place.
+    Invite(Invitation, oneshot::Sender<Result<(u64, String), String>>),
+}
+
+struct Entry {
+    listed: Listed,
+    dismiss: CancellationToken,
+    /// Whoever asked for this code.
+    invited: Option<oneshot::Sender<Result<(u64, String), String>>>,
+    /// The desk's own: kept waiting while there is a place.
+    standing: bool,
+}
+
+/// See the module.
+pub(super) struct Desk {
+    dialer: Dialer,
+    upstream: Arc<Upstream>,
+    access: Access,
+    standing: Invitation,
+    config: Config,
+    guesses: Guesses,
+    entries: BTreeMap<u64, Entry>,
+    tasks: JoinSet<(u64, Result<Ended, ServeError>)>,
+    post: mpsc::UnboundedSender<Post>,
+    posts: mpsc::UnboundedReceiver<Post>,
+    next: u64,
+    stop: CancellationToken,
+    /// Why no further codes are made.
+    closed: Option<ServeError>,
+}
+
+impl Desk {
+    pub(super) fn new(
+        dialer: Dialer,
+        upstream: Arc<Upstream>,
+        access: Access,
+        standing: Invitation,
+        config: Config,
+    ) -> Self {
+        let (post, posts) = mpsc::unbounded_channel();
+        Self {
+            dialer,
+            upstream,
+            access,
+            standing,
+            config,
+            guesses: Guesses::default(),
+            entries: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            post,
+            posts,
+            next: 1,
+            stop: CancellationToken::new(),
+            closed: None,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        ui: &mut impl Ui,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Ended, ServeError> {
+        tokio::pin!(stop);
+        self.admit(self.standing.clone(), None);
+        loop {
+            tokio::select! {
+                Some((client, notice)) = self.posts.recv() => self.handle(client, notice, ui).await,
+                Some(ended) = self.tasks.join_next() => {
+                    while let Ok((client, notice)) = self.posts.try_recv() {
+                        self.handle(client, notice, ui).await;
+                    }
+                    let Ok((client, ended)) = ended else { continue };
+                    if let Some(end) = self.left(client, ended, ui) {
+                        return end;
+                    }
+                }
+                Some(command) = commands.recv() => self.obey(command),
+                () = &mut stop => break,
+            }
+        }
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Ok((client, _)) = ended {
+                self.entries.remove(&client);
+            }
+        }
+        Ok(Ended::Stopped)
+    }
+
+    /// A task for one more client.
+    fn admit(&mut self, invitation: Invitation, invited: Option<oneshot::Sender<Result<(u64, String), String>>>) {
+        let id = self.next;
+        self.next += 1;
+        let name = invitation.name.unwrap_or_else(|| format!("client-{id}"));
+        let visitor = Arc::new(Visitor { name: name.clone(), policy: invitation.policy.clone() });
+        let dismiss = CancellationToken::new();
+        let front = Front { client: id, post: self.post.clone() };
+        let (dialer, config, guesses) = (self.dialer.clone(), self.config, self.guesses.clone());
+        let (upstream, access, stop) = (self.upstream.clone(), self.access.clone(), self.stop.clone());
+        let (first, standing, dismissed) = (id == 1, invited.is_none(), dismiss.clone());
+        self.tasks.spawn(async move {
+            let pairing = Pairing { dialer: &dialer, config, guesses, front: &front, first };
+            let (established, socket) = tokio::select! {
+                paired = pairing.run() => match paired {
+                    Ok(paired) => paired,
+                    Err(error) => return (id, Err(error)),
+                },
+                () = stop.cancelled() => return (id, Ok(Ended::Stopped)),
+                () = dismissed.cancelled() => return (id, Ok(Ended::Dismissed("not wanted any more".into()))),
+            };
+            let attended = config.attended;
+            let visit = Visit { upstream, access, visitor, attended, front: &front, stop, dismiss: dismissed };
+            (id, visit.run(*established, socket).await)
+        });
+        let listed =
+            Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
+        self.entries.insert(id, Entry { listed, dismiss, invited, standing });
+    }
+
+    /// Keeps one code waiting while there is a place for whoever types it.
+    fn keep_waiting(&mut self) {
+        let waits = self.entries.values().any(|entry| entry.standing && entry.listed.state == State::Waiting);
+        if self.config.stay && self.closed.is_none() && !waits && self.entries.len() < self.config.max_clients {
+            self.admit(self.standing.clone(), None);
+        }
+    }
+
+    async fn handle(&mut self, client: u64, notice: Notice, ui: &mut impl Ui) {
+        let Some(entry) = self.entries.get_mut(&client) else { return };
+        let name = entry.listed.name.clone();
+        let mut paired = false;
+        match &notice {
+            Notice::Event(Event::Code { code, .. }) => {
+                if let Some(invited) = entry.invited.take() {
+                    let _ = invited.send(Ok((client, code.to_string())));
+                }
+            }
+            Notice::Event(Event::Paired) => {
+                entry.listed.state = State::Connected;
+                entry.listed.since = SystemTime::now();
+                paired = true;
+            }
+            _ => {}
+        }
+        deliver(ui, &name, notice).await;
+        if paired {
+            self.keep_waiting();
+        }
+    }
+
+    /// A client's task has ended. Gives the server's own end, if this is it.
+    fn left(
+        &mut self,
+        client: u64,
+        ended: Result<Ended, ServeError>,
+        ui: &mut impl Ui,
+    ) -> Option<Result<Ended, ServeError>> {
+        let entry = self.entries.remove(&client)?;
+        let was_in = entry.listed.state == State::Connected;
+        if was_in {
+            let reason = match &ended {
+                Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => reason.clone(),
+                Ok(Ended::Stopped) => "the server stopped".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            ui.event(&entry.listed.name, Event::ClientGone(reason));
+        }
+        if !self.config.stay {
+            return Some(ended);
+        }
+        match ended {
+            // Of a client that was in, only its own session is over.
+            Err(error) if !was_in && entry.standing => self.closed = Some(error),
+            _ => {}
+        }
+        self.keep_waiting();
+        match self.closed.take_if(|_| self.entries.is_empty()) {
+            Some(error) => Some(Err(error)),
+            None if self.entries.is_empty() => Some(Ok(Ended::Stopped)),
+            None => None,
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::List(reply) => {
+                let _ = reply.send(self.entries.values().map(|entry| entry.listed.clone()).collect());
+            }
+            Command::Kill(id, reply) => {
+                let entry = self.entries.get(&id);
+                if let Some(entry) = entry {
+                    entry.dismiss.cancel();
+                }
+                let _ = reply.send(entry.is_some());
+            }
+            Command::Invite(invitation, reply) => {
+                let most = self.config.max_clients;
+                if let Err(error) = invitation.policy.check() {
+                    let _ = reply.send(Err(error.to_string()));
+                } else if self.entries.len() >= most {
+                    let why = format!("all {most} places are taken: end one with `mykube sessions kill`, or start the server with a larger --max-clients");
+                    let _ = reply.send(Err(why));
+                } else {
+                    self.admit(invitation, Some(reply));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `mykube server`: codes on the screen, clients, and their streams to the API server.
+//!
+//! One task a client: it waits with a code ([`pairing`]), then serves the channel ([`visit`]). The desk ([`desk`])
+//! knows them all, keeps one code waiting while there is a place, and does what the operator asks for. What the tasks
+//! have to say or to ask reaches the operator through one queue, one thing at a time.
+
+mod desk;
+mod front;
+mod pairing;
+mod visit;
+
+use std::{sync::Arc, time::Duration};
+
+use mykube_link::{DialError, Dialer, End, pair::{HandshakeError, SocketLost, Spent}};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+pub use desk::{Command, Invitation, Listed, State};
+
+use crate::{
+    KubeconfigError, Upstream,
+    guarded::Gateway,
+};
+
+/// An unattended agent waits this long before a new code after a burned one, doubling ...
+pub const BURNED_BACKOFF: Duration = Duration::from_secs(60);
+/// ... up to this ...
+pub const BURNED_BACKOFF_MAX: Duration = Duration::from_secs(3600);
+/// ... and stops after so many burned codes: somebody is guessing.
+pub const BURNED_MAX: u32 = 100;
+/// While a code waits, a lost relay is dialled again after this long, doubling up to [`REDIAL_MAX`].
+pub const REDIAL: Duration = Duration::from_millis(100);
+/// See [`REDIAL`].
+pub const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// Clients at once, unless `--max-clients` says otherwise.
+pub const MAX_CLIENTS: usize = 1;
+
+/// Settings of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long a code waits to be typed.
+    pub code_ttl: Duration,
+    /// Compare four words before any data passes.
+    pub verify: bool,
+    /// Somebody sits at a terminal and can be asked.
+    pub attended: bool,
+    /// See [`BURNED_BACKOFF`].
+    pub burned_backoff: Duration,
+    /// Clients at once, waiting codes included.
+    pub max_clients: usize,
+    /// Show a new code when a client has left, instead of ending with it.
+    pub stay: bool,
+}
+
+/// What clients get.
+#[derive(Clone)]
+pub enum Access {
+    /// The kubeconfig's credentials, and TCP to the API server.
+    Shared,
+    /// Requests that the agent makes for them, each under its own policy.
+    Guarded(Gateway),
+}
+
+/// What the operator hears.
+#[derive(Debug)]
+pub enum Event {
+    /// A code to pass on.
+    Code {
+        /// As shown to people, `483 20417`.
+        code: Zeroizing<String>,
+        /// How long it waits.
+        expires_in: Duration,
+    },
+    /// Somebody is trying it.
+    Attempt,
+    /// And did not know it.
+    Refused {
+        /// What was wrong.
+        why: HandshakeError,
+        /// Wrong codes that it still stands.
+        left: u32,
+    },
+    /// The code is spent without a pairing.
+    Spent(Spent),
+    /// The code is of no use any more, in the relay's words.
+    CodeLost(SocketLost),
+    /// The relay is out of reach while a code waits; it is dialled again.
+    RelayLost(String),
+    /// A burned code: the next one comes after this long.
+    BackingOff(Duration),
+    /// A client is in.
+    Paired,
+    /// It has left, by its own word or not.
+    ClientGone(String),
+    /// A stream could not be served; the client has heard it too.
+    StreamFailed(String),
+}
+
+/// The operator, as the server sees one. `client` is the client's name.
+pub trait Ui {
+    /// Something happened.
+    fn event(&mut self, client: &str, event: Event);
+    /// Whether these four words stand at the other end too. Only asked of an attended server.
+    fn confirm_words(&mut self, client: &str, words: &str) -> impl Future<Output = bool>;
+    /// Whether to make another code after one was burned. Only asked of an attended server.
+    fn another_code(&mut self) -> impl Future<Output = bool>;
+}
+
+/// Why a server ended, when not by its client's or its operator's word.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The relay.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The kubeconfig or its credentials.
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
+    /// The operator wanted no other code after a burned one.
+    #[error("the code was burned, and no new one was wanted")]
+    Burned,
+    /// Too many burned codes, unattended.
+    #[error("{BURNED_MAX} codes were burned by wrong guesses: somebody is guessing; start again when you know who")]
+    Guessing,
+    /// The words differ, or nobody could say.
+    #[error("the four words were not confirmed as equal, so nothing was shared: someone may be in the middle")]
+    WordsDiffer,
+    /// Words to compare and nobody to compare them.
+    #[error("the four words must be compared, and there is no terminal to ask at: start the server on a terminal")]
+    NobodyToAsk,
+    /// The session was lost: exit code 5.
+    #[error("the session is lost: {0}; start both ends again with a new code")]
+    Lost(End),
+    /// Nothing is done that cannot be written down.
+    #[error("the audit log takes no more lines: is its disk full?")]
+    Audit,
+    /// The welcome cannot be sent.
+    #[error("{0}")]
+    Welcome(String),
+}
+
+/// How a server, or one client's visit, ended well.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The client said bye.
+    #[error("{0}")]
+    Client(String),
+    /// `stop` came.
+    #[error("the server was stopped")]
+    Stopped,
+    /// The operator ended this client, or its time was over.
+    #[error("{0}")]
+    Dismissed(String),
+}
+
+/// Serves clients until `stop`; without [`Config::stay`] until the first one has left. `commands` are the operator's.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn serve(
+    dialer: &Dialer,
+    upstream: Arc<Upstream>,
+    access: Access,
+    first: Invitation,
+    config: Config,
+    commands: mpsc::Receiver<Command>,
+    ui: &mut impl Ui,
+    stop: impl Future<Output = ()>,
+) -> Result<Ended, ServeError> {
+    // Before a code is shown: what cannot be used should not cost anybody a pairing.
+    upstream.credentials.current().await?;
+    desk::Desk::new(dialer.clone(), upstream, access, first, config).run(commands, ui, stop).await
+}

@@ -1,0 +1,158 @@
+//! One client's visit: words to compare, the welcome, and streams until it leaves.
+
+use std::sync::Arc;
+
+use mykube_link::{Channel, ChannelStream, End, RelaySocket, copy, pair::Established};
+use mykube_protocol::channel::{Mode, Welcome};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{Access, Ended, Event, ServeError, front::Front};
+use crate::{
+    Credentialer, Upstream,
+    guarded::{ClientEvent, Gateway, Visitor},
+};
+
+/// Said to a client that asks for anything but the API server.
+const NOT_ALLOWED: &str = "target not allowed";
+
+/// See the module.
+pub(super) struct Visit<'a> {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) access: Access,
+    pub(super) visitor: Arc<Visitor>,
+    pub(super) attended: bool,
+    pub(super) front: &'a Front,
+    /// The server stops.
+    pub(super) stop: CancellationToken,
+    /// The operator ends this client.
+    pub(super) dismiss: CancellationToken,
+}
+
+impl Visit<'_> {
+    pub(super) async fn run(self, established: Established, socket: RelaySocket) -> Result<Ended, ServeError> {
+        if established.verify {
+            if !self.attended {
+                return Err(ServeError::NobodyToAsk);
+            }
+            let agreed = tokio::select! {
+                agreed = self.front.confirm_words(established.words.clone()) => agreed,
+                () = self.stop.cancelled() => return Ok(Ended::Stopped),
+            };
+            if !agreed {
+                return Err(ServeError::WordsDiffer);
+            }
+        }
+        self.front.event(Event::Paired);
+        let channel = Channel::start(established, socket);
+        match &self.access {
+            Access::Shared => {
+                let mut credentials = Credentialer::new(self.upstream.clone());
+                send(&channel, &credentials.welcome().await?)?;
+                let renew = async {
+                    loop {
+                        if let Err(error) = send(&channel, &credentials.changed().await) {
+                            break error;
+                        }
+                    }
+                };
+                tokio::select! {
+                    error = renew => Err(error),
+                    ended = self.streams(&channel, None) => ended,
+                }
+            }
+            Access::Guarded(gateway) => {
+                let (audit, name) = (gateway.audit(), &self.visitor.name);
+                // A log that takes no more lines lets nobody in.
+                audit.client(name, ClientEvent::Paired).await.map_err(|_| ServeError::Audit)?;
+                send(&channel, &self.guarded_welcome())?;
+                let ended = self.streams(&channel, Some(gateway)).await;
+                let reason = ended.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+                let _ = audit.client(name, ClientEvent::Left(&reason)).await;
+                ended
+            }
+        }
+    }
+
+    /// Names only: credentials, addresses and certificates stay here.
+    fn guarded_welcome(&self) -> Welcome {
+        Welcome {
+            mode: Mode::Guarded,
+            cluster: self.upstream.cluster_name.clone(),
+            server_name: None,
+            ca: None,
+            path: None,
+            insecure_skip_tls_verify: false,
+            namespace: self.upstream.namespace.clone(),
+            credentials: None,
+        }
+    }
+
+    /// Serves the channel's streams until it ends.
+    async fn streams(
+        &self,
+        channel: &Channel,
+        gateway: Option<&Gateway>,
+    ) -> Result<Ended, ServeError> {
+        let mut tasks = JoinSet::new();
+        let (failed, mut failures) = mpsc::channel(16);
+        let expired = self.visitor.policy.expired();
+        tokio::pin!(expired);
+        let dismissed = |reason: &str| {
+            let (channel, reason) = (channel.clone(), reason.to_owned());
+            async move {
+                channel.bye(&reason).await;
+                Ok(Ended::Dismissed(reason))
+            }
+        };
+        loop {
+            tokio::select! {
+                accepted = channel.accept() => match accepted {
+                    Some((stream, Some(_))) => stream.fail(NOT_ALLOWED),
+                    Some((stream, None)) => match gateway.cloned() {
+                        None => drop(tasks.spawn(share(self.upstream.clone(), stream, failed.clone()))),
+                        Some(gateway) => {
+                            let visitor = self.visitor.clone();
+                            tasks.spawn(async move { gateway.serve(stream, visitor).await });
+                        }
+                    },
+                    None => {}
+                },
+                Some(reason) = failures.recv() => self.front.event(Event::StreamFailed(reason)),
+                Some(_) = tasks.join_next() => {}
+                end = channel.ended() => return match end {
+                    End::Bye(reason) => Ok(Ended::Client(reason)),
+                    end => Err(ServeError::Lost(end)),
+                },
+                () = &mut expired => return dismissed("this access has expired").await,
+                () = self.dismiss.cancelled() => return dismissed("ended by the server's operator").await,
+                () = self.stop.cancelled() => {
+                    channel.bye("the server was stopped").await;
+                    return Ok(Ended::Stopped);
+                }
+            }
+        }
+    }
+}
+
+fn send(channel: &Channel, welcome: &Welcome) -> Result<(), ServeError> {
+    channel.send_welcome(welcome).map_err(|error| ServeError::Welcome(error.to_string()))
+}
+
+/// Joins one stream to the API server, byte for byte.
+async fn share(upstream: Arc<Upstream>, stream: ChannelStream, failed: mpsc::Sender<String>) {
+    match upstream.connect().await {
+        Ok(connection) => {
+            if let Err(error) = copy(connection, stream).await {
+                debug!(%error, "stream ended early");
+            }
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            stream.fail(&reason);
+            // A full queue means that the operator is being told already.
+            let _ = failed.try_send(reason);
+        }
+    }
+}

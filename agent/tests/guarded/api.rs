@@ -1,0 +1,272 @@
+//! An API server: TLS, HTTP/1.1, answers that tests can follow.
+
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_rustls::TlsAcceptor;
+
+type BoxBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A certificate authority, and what it signs.
+pub(crate) struct Authority {
+    pub pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    der: CertificateDer<'static>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test ca");
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        Self { pem: cert.pem(), der: cert.der().clone(), issuer: Issuer::new(params, key) }
+    }
+
+    /// A certificate for a name, and its key.
+    pub(crate) fn sign(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+}
+
+/// A request that arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub method: String,
+    pub target: String,
+    pub headers: HeaderMap,
+    /// Of the connection, in order of arrival.
+    pub connection: usize,
+    pub certificate: Option<Vec<u8>>,
+}
+
+impl Seen {
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub seen: Mutex<Vec<Seen>>,
+    /// Where set, only these `Authorization` values are let in.
+    pub accepted: Mutex<Option<HashSet<String>>>,
+    /// Bodies that tests write, by target.
+    streams: Mutex<HashMap<String, mpsc::Receiver<Result<Bytes, std::io::Error>>>>,
+    /// Bytes of request bodies so far.
+    pub received: watch::Sender<u64>,
+    connections: Mutex<usize>,
+}
+
+/// The server. Dropped, it and its connections are gone.
+pub(crate) struct Api {
+    pub state: Arc<State>,
+    pub address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Api {
+    pub(crate) async fn start(authority: &Authority) -> Self {
+        Self::start_at(authority, "127.0.0.1:0".parse().unwrap(), Arc::default()).await
+    }
+
+    /// Stops, and waits until nothing of it is left.
+    pub(crate) async fn stop(mut self) -> (SocketAddr, Arc<State>) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        (self.address, self.state.clone())
+    }
+
+    pub(crate) async fn start_at(authority: &Authority, address: SocketAddr, state: Arc<State>) -> Self {
+        let (cert, key) = authority.sign("127.0.0.1");
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(
+                vec![cert.der().clone()],
+                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let listener = socket.listen(1024).unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(accept(listener, acceptor, state.clone()));
+        Self { state, address, task }
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.state.seen.lock().unwrap().clone()
+    }
+
+    pub(crate) fn last(&self) -> Seen {
+        self.seen().pop().expect("a request arrived")
+    }
+
+    /// What is sent here is the body of the answer to `target`.
+    pub(crate) fn stream(&self, target: &str) -> mpsc::Sender<Result<Bytes, std::io::Error>> {
+        let (sender, receiver) = mpsc::channel(16);
+        self.state.streams.lock().unwrap().insert(target.to_owned(), receiver);
+        sender
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (tcp, _) = accepted.unwrap();
+                let (acceptor, state) = (acceptor.clone(), state.clone());
+                connections.spawn(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    let certificate = tls.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec());
+                    let connection = {
+                        let mut connections = state.connections.lock().unwrap();
+                        *connections += 1;
+                        *connections
+                    };
+                    // Upgraded connections live and die with this task.
+                    let upgraded = Mutex::new(None);
+                    let service = service_fn(|request| {
+                        answer(request, state.clone(), connection, certificate.clone(), &upgraded)
+                    });
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(tls), service).with_upgrades().await;
+                    let upgrade = upgraded.lock().unwrap().take();
+                    if let Some(upgrade) = upgrade {
+                        echo(upgrade).await;
+                    }
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    state: Arc<State>,
+    connection: usize,
+    certificate: Option<Vec<u8>>,
+    upgraded: &Mutex<Option<hyper::upgrade::OnUpgrade>>,
+) -> Result<Response<BoxBody>, Infallible> {
+    let target = request.uri().to_string();
+    let headers = request.headers().clone();
+    let method = request.method().to_string();
+    state.seen.lock().unwrap().push(Seen { method, target: target.clone(), headers: headers.clone(), connection, certificate });
+    let authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    let accepted = state.accepted.lock().unwrap().clone();
+    if accepted.is_some_and(|accepted| !authorization.is_some_and(|value| accepted.contains(&value))) {
+        return Ok(text(StatusCode::UNAUTHORIZED, "who are you?"));
+    }
+    if target.contains("/unauthorized") {
+        return Ok(text(StatusCode::UNAUTHORIZED, "behind the API server"));
+    }
+    if let Some(protocol) = headers.get(header::UPGRADE).cloned() {
+        *upgraded.lock().unwrap() = Some(hyper::upgrade::on(&mut request));
+        let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        response.headers_mut().insert(header::UPGRADE, protocol);
+        if let Some(protocol) = headers.get("sec-websocket-protocol") {
+            response.headers_mut().insert("sec-websocket-protocol", protocol.clone());
+        }
+        return Ok(response);
+    }
+    let stream = state.streams.lock().unwrap().remove(&target);
+    if let Some(mut stream) = stream {
+        let frames = futures_stream(move |cx| stream.poll_recv(cx).map(|polled| polled.map(|item| item.map(Frame::data))));
+        return Ok(Response::new(StreamBody::new(frames).boxed_unsync()));
+    }
+    let mut body = request.into_body();
+    let mut length = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        let data = frame.into_data().unwrap_or_default().len() as u64;
+        length += data;
+        state.received.send_modify(|received| *received += data);
+    }
+    let mut response = text(StatusCode::OK, &format!("{target} {length}"));
+    response.headers_mut().insert("keep-alive", HeaderValue::from_static("timeout=5"));
+    response.headers_mut().insert(
+        "audit-id",
+        headers.get("audit-id").cloned().unwrap_or(HeaderValue::from_static("none")),
+    );
+    Ok(response)
+}
+
+/// Gives back what comes; at the other end's end says goodbye and ends too.
+async fn echo(upgrade: hyper::upgrade::OnUpgrade) {
+    let mut stream = TokioIo::new(upgrade.await.unwrap());
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(n) => {
+                if stream.write_all(&buffer[..n]).await.is_err() {
+                    return;
+                }
+                let _ = stream.flush().await;
+            }
+            Err(_) => return,
+        }
+    }
+    let _ = stream.write_all(b"goodbye").await;
+    let _ = stream.shutdown().await;
+}
+
+fn text(status: StatusCode, text: &str) -> Response<BoxBody> {
+    let body = Full::new(Bytes::from(text.to_owned())).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+fn futures_stream<T>(
+    mut poll: impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<T>> + Send,
+) -> impl futures_util::Stream<Item = T> + Send {
+    futures_util::stream::poll_fn(move |cx| poll(cx))
+}

@@ -1,0 +1,12 @@
+//! Guarded mode against an API server in this process: what is forwarded, what is refused, what is written.
+#![allow(clippy::unwrap_used, reason = "helpers that fail should stop their test")]
+
+mod api;
+mod audit;
+mod bypass;
+#[path = "../common/mod.rs"]
+mod common;
+mod credentials;
+mod forwarding;
+mod raw;
+mod setup;

@@ -1,0 +1,444 @@
+//! `--merge`: for the time of a session its cluster, user and context stand in the user's own kubeconfig.
+//!
+//! No credential goes there: the user entry names files in the session's directory on RAM. Each entry is marked with
+//! that directory, whose lock a live process holds; entries whose process is gone are removed by the next run.
+//! `current-context` is left alone, and so is every byte that is not ours ([`document`]).
+
+mod document;
+mod file;
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mykube_protocol::channel::Welcome;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use crate::{
+    Workspace,
+    kubeconfig::{self, Rendered, WelcomeError},
+};
+use document::{Document, LISTS, Node};
+use file::{Locked, Target};
+
+pub use document::DocumentError;
+pub use file::{FILE_MAX, Places};
+
+/// How long to wait for another program's lock before a session begins.
+pub const LOCK_WAIT: Duration = Duration::from_secs(3);
+/// The same at its end, which has five seconds in all.
+pub const UNDO_LOCK_WAIT: Duration = Duration::from_millis(500);
+
+/// Start of our entries' names; the cluster's name follows.
+const PREFIX: &str = "mykube-";
+/// The name of the extension that marks our entries.
+const EXTENSION: &str = "mykube";
+/// A kubeconfig of our own making. One that is like this again is removed.
+const SKELETON: &str =
+    "# Made by mykube client --merge.\napiVersion: v1\nkind: Config\nclusters: []\ncontexts: []\nusers: []\n";
+/// How often a change is begun again because a program that knows no lock has changed the file meanwhile.
+const TRIES: usize = 5;
+/// What a merged user may have: names of files, no secret.
+const USER_FIELDS: [&str; 3] = ["tokenFile", "client-certificate", "client-key"];
+
+/// Why the kubeconfig is not, or no longer, as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// No `KUBECONFIG` and no home.
+    #[error("there is no kubeconfig to merge into, as there is no home directory: set KUBECONFIG or HOME")]
+    NoHome,
+    /// A directory or a device, `/dev/null` mostly.
+    #[error("cannot merge into {}: it is not a regular file; name another with KUBECONFIG, or leave --merge out", .0.display())]
+    NotAFile(PathBuf),
+    /// Too long.
+    #[error("cannot merge into {}: it is longer than {} MiB and no kubeconfig; check KUBECONFIG", .0.display(), FILE_MAX >> 20)]
+    TooLarge(PathBuf),
+    /// Not text.
+    #[error("cannot merge into {}: it is not UTF-8 text and no kubeconfig; check KUBECONFIG", .0.display())]
+    NotText(PathBuf),
+    /// Not a kubeconfig, or one that cannot be changed without risk.
+    #[error("cannot merge into {}: {problem}; correct it (`kubectl config view` reads it too), or leave --merge out", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: DocumentError,
+    },
+    /// Its owner, or whoever took the write bit away, does not want it changed.
+    #[error("cannot merge into {}: it is read-only; make it writable, name another with KUBECONFIG, or leave --merge out", .0.display())]
+    ReadOnly(PathBuf),
+    /// Replacing it would change its owner.
+    #[error("cannot merge into {}: it belongs to somebody else, which could not be kept; leave --merge out", .0.display())]
+    Owner(PathBuf),
+    /// Another program changes the file, or died while it did.
+    #[error(
+        "{} was there for {} s: another program is changing that kubeconfig. If none is, it died: remove the .lock file and try again",
+        lock.display(), wait.as_secs_f32()
+    )]
+    Locked {
+        /// The lock.
+        lock: PathBuf,
+        /// How long it was waited for.
+        wait: Duration,
+    },
+    /// Another program, which knows no lock, changes the file all the time.
+    #[error("{} is being changed by another program all the time: try again", .0.display())]
+    Busy(PathBuf),
+    /// What the system said.
+    #[error("cannot {what} {}: {source}; --merge must be able to write there, leave it out otherwise", path.display())]
+    Io {
+        /// A verb.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Credentials that kubectl takes from the kubeconfig alone.
+    #[error(
+        "this cluster's credentials are a password, which kubectl reads from no other file, and --merge writes none into your kubeconfig: leave --merge out"
+    )]
+    Password,
+    /// The other end sent something that cannot go into a kubeconfig.
+    #[error(transparent)]
+    Welcome(#[from] WelcomeError),
+}
+
+/// One session's entries in the user's kubeconfig. Dropping it removes them.
+pub struct Merge {
+    target: Target,
+    /// Other files kubectl reads: names in them are taken too.
+    others: Vec<PathBuf>,
+    owner: Owner,
+    added: Option<Added>,
+}
+
+struct Added {
+    name: String,
+    entries: Entries,
+}
+
+/// What was removed at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// `current-context` names our context, which is gone: the user's own choice, and theirs to change.
+    pub was_current: bool,
+}
+
+impl Merge {
+    /// Finds the file, removes what killed sessions left in it, and makes sure that it can be changed. Call it before
+    /// pairing: a kubeconfig that cannot be changed should not cost a code.
+    ///
+    /// # Errors
+    /// See [`MergeError`].
+    pub fn prepare(places: &Places, workspace: &Workspace) -> Result<Self, MergeError> {
+        let target = Target::find(places)?;
+        let others = places.files().into_iter().filter(|file| *file != target.named).collect();
+        edit(&target, LOCK_WAIT, true, |text| {
+            text.remove_all(Owner::is_gone)?;
+            let mut trial = Text { text: text.text.clone() };
+            for (list, inner) in LISTS {
+                trial.insert(list, &json!({"name": "mykube", inner: {}}))?;
+            }
+            Ok(())
+        })?;
+        Ok(Self { target, others, owner: Owner::of(workspace), added: None })
+    }
+
+    /// Removes what killed sessions left, where there is something; gives the names of their contexts. Without such
+    /// entries no file is locked or written.
+    ///
+    /// # Errors
+    /// There are some, and they cannot be removed.
+    pub fn recover(places: &Places) -> Result<Vec<String>, MergeError> {
+        let mut recovered = Vec::new();
+        for file in places.files() {
+            let Ok(target) = Target::at(file) else { continue };
+            let Ok(content) = target.read() else { continue };
+            // What is wrong with a file that has none of ours is none of our business here.
+            if !content.text.contains(PREFIX) || Text::of(&content.text).remove_all(Owner::is_gone) == Ok(Vec::new()) {
+                continue;
+            }
+            recovered.extend(edit(&target, UNDO_LOCK_WAIT, false, |text| text.remove_all(Owner::is_gone))?);
+        }
+        Ok(recovered)
+    }
+
+    /// The file, as it was named.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.target.named
+    }
+
+    /// Adds the entries of a cluster that answers on the loopback `port`; gives the context's name.
+    ///
+    /// # Errors
+    /// See [`MergeError`]; then nothing was added.
+    pub fn add(&mut self, workspace: &Workspace, welcome: &Welcome, port: u16) -> Result<&str, MergeError> {
+        let entries = self.entries(workspace, welcome, port)?;
+        self.owner.port = port;
+        let name = edit(&self.target, LOCK_WAIT, false, |text| {
+            let name = self.free_name(text, &welcome.cluster)?;
+            for (list, item) in entries.items(&name, &self.owner) {
+                text.insert(list, &item)?;
+            }
+            Ok(name)
+        })?;
+        Ok(&self.added.insert(Added { name, entries }).name)
+    }
+
+    /// Takes new credentials. Does nothing before [`Merge::add`].
+    ///
+    /// # Errors
+    /// See [`MergeError`]; what was there stays.
+    pub fn update(&mut self, workspace: &Workspace, welcome: &Welcome) -> Result<(), MergeError> {
+        if self.added.is_none() {
+            return Ok(());
+        }
+        let entries = self.entries(workspace, welcome, self.owner.port)?;
+        let Some(added) = self.added.as_mut().filter(|added| added.entries != entries) else { return Ok(()) };
+        edit(&self.target, LOCK_WAIT, false, |text| {
+            text.remove_all(|owner| *owner == self.owner)?;
+            for (list, item) in entries.items(&added.name, &self.owner) {
+                text.insert(list, &item)?;
+            }
+            Ok(())
+        })?;
+        added.entries = entries;
+        Ok(())
+    }
+
+    /// Removes the entries, wherever they stand by now, and nothing else. Dropping does the same in silence.
+    ///
+    /// # Errors
+    /// See [`MergeError`]; the next run tries again.
+    pub fn undo(&mut self) -> Result<Undone, MergeError> {
+        let Some(added) = &self.added else { return Ok(Undone::default()) };
+        let undone = edit(&self.target, UNDO_LOCK_WAIT, false, |text| {
+            text.remove_all(|owner| *owner == self.owner)?;
+            let was_current = text.document()?.current_context() == Some(added.name.as_str());
+            Ok(Undone { was_current })
+        });
+        self.added = None;
+        undone
+    }
+
+    /// Writes the credentials' files and gives the entries that name them.
+    fn entries(&self, workspace: &Workspace, welcome: &Welcome, port: u16) -> Result<Entries, MergeError> {
+        let mut welcome = welcome.clone();
+        if let Some(credentials) = &mut welcome.credentials {
+            if credentials.username.is_some() || credentials.password.is_some() {
+                return Err(MergeError::Password);
+            }
+            // Those that expire are kept in files; here all are.
+            credentials.expiring = true;
+        }
+        let dir = workspace.dir();
+        let Rendered { kubeconfig, files } = kubeconfig::render(&welcome, port, dir.path())?;
+        let mut config: Value = serde_json::from_str(&kubeconfig).expect("the kubeconfig was rendered as JSON");
+        let entries = Entries {
+            cluster: config["clusters"][0]["cluster"].take(),
+            user: config["users"][0]["user"].take(),
+            namespace: config["contexts"][0]["context"]["namespace"].take(),
+        };
+        let fields = entries.user.as_object().into_iter().flat_map(Map::keys);
+        assert!(fields.into_iter().all(|field| USER_FIELDS.contains(&field.as_str())), "a merged user has no secret");
+        for (name, content) in &files {
+            dir.write(name, content.as_bytes()).map_err(|source| MergeError::Io {
+                what: "write",
+                path: dir.path().join(name),
+                source,
+            })?;
+        }
+        Ok(entries)
+    }
+
+    /// `mykube-<cluster>`, with a number where that is taken.
+    fn free_name(&self, text: &Text, cluster: &str) -> Result<String, DocumentError> {
+        let document = text.document()?;
+        let mut taken: Vec<String> = document.names().map(str::to_owned).collect();
+        for file in &self.others {
+            // What kubectl cannot read either has no names.
+            if let Ok(content) = Target::at(file.clone()).and_then(|target| target.read())
+                && let Ok(document) = Document::parse(&content.text)
+            {
+                taken.extend(document.names().map(str::to_owned));
+            }
+        }
+        let first = format!("{PREFIX}{cluster}");
+        let names = std::iter::once(first.clone()).chain((2..).map(|number: u64| format!("{first}-{number}")));
+        Ok(names.into_iter().find(|name| !taken.contains(name)).expect("there are more numbers than names"))
+    }
+}
+
+impl Drop for Merge {
+    fn drop(&mut self) {
+        if let Err(error) = self.undo() {
+            tracing::warn!(%error, "the merged kubeconfig entries could not be removed");
+        }
+    }
+}
+
+/// What is ours in a kubeconfig, names apart.
+#[derive(PartialEq)]
+struct Entries {
+    cluster: Value,
+    user: Value,
+    namespace: Value,
+}
+
+impl Entries {
+    fn items(&self, name: &str, owner: &Owner) -> [(&'static str, Value); 3] {
+        let mut context = json!({"cluster": name, "user": name});
+        if !self.namespace.is_null() {
+            context["namespace"] = self.namespace.clone();
+        }
+        let bodies = [self.cluster.clone(), context, self.user.clone()];
+        let mut bodies = bodies.into_iter();
+        LISTS.map(|(list, inner)| {
+            let mut body = bodies.next().unwrap_or_default();
+            body["extensions"] = json!([{"name": EXTENSION, "extension": owner.to_json()}]);
+            (list, json!({"name": name, inner: body}))
+        })
+    }
+}
+
+/// Whose an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owner {
+    /// The session's directory, which a live process has locked.
+    dir: String,
+    /// The machine: homes are shared, locks and processes are not.
+    host: String,
+    pid: u32,
+    port: u16,
+}
+
+impl Owner {
+    fn of(workspace: &Workspace) -> Self {
+        Self { dir: workspace.dir().path().to_string_lossy().into_owned(), host: host(), pid: std::process::id(), port: 0 }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({"dir": self.dir, "host": self.host, "pid": self.pid, "port": self.port})
+    }
+
+    /// Of an item that is marked as ours.
+    fn read(item: &Node, inner: &str) -> Option<Self> {
+        item.get("name")?.scalar()?.strip_prefix(PREFIX)?;
+        let marks = item.get(inner)?.get("extensions")?.items();
+        let is_ours = |mark: &&Node| mark.get("name").and_then(Node::scalar) == Some(EXTENSION);
+        let mark = marks.iter().find(is_ours)?.get("extension")?;
+        let field = |name| mark.get(name)?.scalar();
+        Some(Self {
+            dir: field("dir")?.to_owned(),
+            host: field("host")?.to_owned(),
+            pid: field("pid")?.parse().ok()?,
+            port: field("port")?.parse().ok()?,
+        })
+    }
+
+    /// Whether its process is no more. On another machine nobody can tell.
+    fn is_gone(&self) -> bool {
+        self.host == host() && !is_held(Path::new(&self.dir))
+    }
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Whether a live process has locked this session directory. In doubt it has.
+fn is_held(dir: &Path) -> bool {
+    if !dir.is_absolute() {
+        return true;
+    }
+    let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    match OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(dir) {
+        Ok(dir) => flock(&dir, FlockOperation::NonBlockingLockShared).is_err(),
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+    }
+}
+
+/// A kubeconfig while it is being changed.
+struct Text {
+    text: Zeroizing<String>,
+}
+
+impl Text {
+    fn of(text: &str) -> Self {
+        Self { text: Zeroizing::new(text.to_owned()) }
+    }
+
+    /// Without the byte order mark some editors put first.
+    fn document(&self) -> Result<Document<'_>, DocumentError> {
+        Document::parse(self.text.trim_start_matches(BOM))
+    }
+
+    fn insert(&mut self, list: &'static str, item: &Value) -> Result<(), DocumentError> {
+        let text = self.document()?.insert(list, item)?;
+        self.set(text);
+        Ok(())
+    }
+
+    /// Removes the entries of some owners; gives the names of their contexts.
+    fn remove_all(&mut self, which: impl Fn(&Owner) -> bool) -> Result<Vec<String>, DocumentError> {
+        let mut contexts = Vec::new();
+        for (list, inner) in LISTS {
+            loop {
+                let document = self.document()?;
+                let items = document.items(list);
+                let ours = |item: &Node| Owner::read(item, inner).is_some_and(|owner| which(&owner));
+                let Some(index) = items.iter().position(ours) else { break };
+                if list == "contexts" {
+                    contexts.extend(items[index].get("name").and_then(Node::scalar).map(str::to_owned));
+                }
+                let text = document.remove(list, index)?;
+                self.set(text);
+            }
+        }
+        Ok(contexts)
+    }
+
+    fn set(&mut self, text: String) {
+        let bom = if self.text.starts_with(BOM) { "\u{feff}" } else { "" };
+        self.text = Zeroizing::new(format!("{bom}{}", *Zeroizing::new(text)));
+    }
+}
+
+const BOM: char = '\u{feff}';
+
+/// Changes the file under its lock. With `check` it is made sure that it can be written, even if nothing changes.
+fn edit<T>(
+    target: &Target,
+    wait: Duration,
+    check: bool,
+    change: impl Fn(&mut Text) -> Result<T, DocumentError>,
+) -> Result<T, MergeError> {
+    let locked: Locked<'_> = target.lock(wait)?;
+    for _ in 0..TRIES {
+        let content = target.read()?;
+        let before: &str = if content.text.trim().is_empty() { SKELETON } else { &content.text };
+        let mut text = Text::of(before);
+        let changed =
+            change(&mut text).map_err(|problem| MergeError::Document { path: target.named.clone(), problem })?;
+        if check {
+            locked.check(&content)?;
+        }
+        let done = match *text.text == before {
+            true => true,
+            false if *text.text == SKELETON && content.exists() && !target.is_link() => locked.remove(&content)?,
+            false => locked.replace(&content, &text.text)?,
+        };
+        if done {
+            return Ok(changed);
+        }
+    }
+    Err(MergeError::Busy(target.named.clone()))
+}

@@ -1,0 +1,453 @@
+//! A kubeconfig as text: single items of its lists come and go, every other byte stays as it is, comments too.
+//!
+//! The YAML parser says where things stand; the change is made in the text; the parser then reads the result, which
+//! must say what the old text said, plus or minus the one item. Where it does not, nothing is written.
+
+use std::ops::Range;
+
+use serde_json::Value;
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StructureStyle};
+
+/// Why a text cannot be changed. Never holds the text: it may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// Not YAML.
+    #[error("it is not valid YAML (line {line}, column {column})")]
+    Syntax {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// YAML, but not a kubeconfig.
+    #[error("it is no kubeconfig: {0}")]
+    Shape(&'static str),
+    /// One of the three lists is something else.
+    #[error("its `{0}` is not a list")]
+    NotAList(&'static str),
+    /// The result would say something else.
+    #[error("`{0}` is written in a way that mykube cannot change safely")]
+    Unsafe(&'static str),
+}
+
+/// The lists, each with the key of its items' own part.
+pub(super) const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context"), ("users", "user")];
+
+/// A parsed kubeconfig.
+#[derive(Clone, Debug)]
+pub(super) struct Document<'t> {
+    text: &'t str,
+    /// Nothing in an empty file.
+    root: Option<Node>,
+}
+
+impl<'t> Document<'t> {
+    pub(super) fn parse(text: &'t str) -> Result<Self, DocumentError> {
+        let root = Reader { text, events: Parser::new_from_str(text) }.document()?;
+        match &root {
+            None => {}
+            Some(Node { kind: Kind::Map { entries, .. }, .. }) => {
+                for (at, (key, _)) in entries.iter().enumerate() {
+                    let Kind::Scalar { value, .. } = &key.kind else {
+                        return Err(DocumentError::Shape("a key of it is not a word"));
+                    };
+                    if entries[..at].iter().any(|(other, _)| other.scalar() == Some(value)) {
+                        return Err(DocumentError::Shape("a key stands in it twice"));
+                    }
+                }
+            }
+            Some(_) => return Err(DocumentError::Shape("it has no keys")),
+        }
+        let document = Self { text, root };
+        for (list, _) in LISTS {
+            document.list(list)?;
+        }
+        Ok(document)
+    }
+
+    /// Names of all items of all lists.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        LISTS.iter().flat_map(|(list, _)| self.items(list)).filter_map(|item| item.get("name")?.scalar())
+    }
+
+    /// Items of a list, in order.
+    pub(super) fn items(&self, list: &str) -> &[Node] {
+        match self.root.as_ref().and_then(|root| root.get(list)).map(|node| &node.kind) {
+            Some(Kind::Seq { items, .. }) => items,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn current_context(&self) -> Option<&str> {
+        self.root.as_ref()?.get("current-context")?.scalar()
+    }
+
+    /// The text with one more item, given as JSON on one line, at the head of a list.
+    pub(super) fn insert(&self, list: &'static str, item: &Value) -> Result<String, DocumentError> {
+        let json = one_line(item);
+        let newline = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
+        let found = self.list(list)?;
+        let (at, new) = match (&self.root, found) {
+            (None, _) => {
+                let gap = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { newline };
+                (self.text.len()..self.text.len(), format!("{gap}{list}: [{json}]{newline}"))
+            }
+            (Some(root), None) => match &root.kind {
+                Kind::Map { flow: true, entries } => {
+                    let comma = if entries.is_empty() { "" } else { ", " };
+                    (root.start + 1..root.start + 1, format!("\"{list}\": [{json}]{comma}"))
+                }
+                Kind::Map { entries, .. } => {
+                    let first = entries.first().map_or(root.start, |(key, _)| key.start);
+                    let line = self.line_start(first);
+                    (line..line, format!("{}{list}: [{json}]{newline}", self.blank(line..first, list)?))
+                }
+                _ => return Err(DocumentError::Unsafe(list)),
+            },
+            (Some(_), Some((key, value))) => match &value.kind {
+                Kind::Seq { flow: true, items } => {
+                    let comma = if items.is_empty() { "" } else { ", " };
+                    (value.start + 1..value.start + 1, format!("{json}{comma}"))
+                }
+                Kind::Seq { items, .. } => {
+                    let dash = self.dash(items.first().ok_or(DocumentError::Unsafe(list))?, list)?;
+                    let line = self.line_start(dash);
+                    (line..line, format!("{}- {json}{newline}", self.blank(line..dash, list)?))
+                }
+                _ if value.is_written() => (value.start..value.end, format!("[{json}]")),
+                _ => {
+                    let colon = self.colon(key, list)?;
+                    (colon..colon, format!(" [{json}]"))
+                }
+            },
+        };
+        let mut expected = self.root.clone().unwrap_or_else(|| Node::new(Kind::Map { flow: false, entries: vec![] }));
+        expected.list_mut(list).insert(0, Node::from_json(item));
+        self.checked(at, &new, &expected, list)
+    }
+
+    /// The text without one item of a list.
+    pub(super) fn remove(&self, list: &'static str, index: usize) -> Result<String, DocumentError> {
+        let (Some(root), Some((key, value))) = (&self.root, self.list(list)?) else {
+            return Err(DocumentError::Unsafe(list));
+        };
+        let Kind::Seq { flow, items } = &value.kind else { return Err(DocumentError::Unsafe(list)) };
+        let item = items.get(index).ok_or(DocumentError::Unsafe(list))?;
+        let mut expected = root.clone();
+        expected.list_mut(list).remove(index);
+        let (previous, next) = (index.checked_sub(1).map(|at| &items[at]), items.get(index + 1));
+        let (at, new) = match (flow, previous, next) {
+            (true, _, Some(_)) => {
+                let rest = &self.text[item.end..];
+                let comma = rest.find(',').filter(|at| rest[..*at].trim().is_empty()).ok_or(DocumentError::Unsafe(list))?;
+                let end = item.end + comma + 1;
+                (item.start..end + usize::from(self.text[end..].starts_with(' ')), "")
+            }
+            (true, Some(previous), None) => (previous.end..item.end, ""),
+            (true, None, None) => (item.start..item.end, ""),
+            (false, None, None) => {
+                let end = self.line_end(item.end);
+                let colon = self.colon(key, list)?;
+                let dash = self.line_start(self.dash(item, list)?);
+                // What stands between the key and its items is a comment, or nothing.
+                let text = format!("{} []{}{}", &self.text[..colon], &self.text[colon..dash], &self.text[end..]);
+                return Self::verified(text, &expected, list);
+            }
+            (false, _, _) => (self.line_start(self.dash(item, list)?)..self.line_end(item.end), ""),
+        };
+        self.checked(at, new, &expected, list)
+    }
+
+    /// Key and value of a list; nothing where it is not there.
+    fn list(&self, list: &'static str) -> Result<Option<(&Node, &Node)>, DocumentError> {
+        let Some(Node { kind: Kind::Map { entries, .. }, .. }) = &self.root else { return Ok(None) };
+        let found = entries.iter().find(|(key, _)| key.scalar() == Some(list));
+        match found {
+            Some((_, value)) if !value.is_null() && !matches!(value.kind, Kind::Seq { .. }) => {
+                Err(DocumentError::NotAList(list))
+            }
+            found => Ok(found.map(|(key, value)| (key, value))),
+        }
+    }
+
+    fn checked(
+        &self,
+        at: Range<usize>,
+        new: &str,
+        expected: &Node,
+        list: &'static str,
+    ) -> Result<String, DocumentError> {
+        let (Some(before), Some(after)) = (self.text.get(..at.start), self.text.get(at.end..)) else {
+            return Err(DocumentError::Unsafe(list));
+        };
+        Self::verified(format!("{before}{new}{after}"), expected, list)
+    }
+
+    fn verified(text: String, expected: &Node, list: &'static str) -> Result<String, DocumentError> {
+        match Document::parse(&text) {
+            Ok(Document { root: Some(root), .. }) if root.says(expected) => Ok(text),
+            _ => Err(DocumentError::Unsafe(list)),
+        }
+    }
+
+    /// Where an item's dash stands: before it on its line, or alone but for the item's properties on a line before.
+    fn dash(&self, item: &Node, list: &'static str) -> Result<usize, DocumentError> {
+        let mut end = item.start;
+        loop {
+            let line = self.line_start(end);
+            let lead = &self.text[line..end];
+            let word = lead.trim_start();
+            match word.chars().next() {
+                Some('-') => return Ok(line + lead.len() - word.len()),
+                None | Some('#' | '&' | '!') => end = line.checked_sub(1).ok_or(DocumentError::Unsafe(list))?,
+                Some(_) => return Err(DocumentError::Unsafe(list)),
+            }
+        }
+    }
+
+    /// Just after the colon of a key.
+    fn colon(&self, key: &Node, list: &'static str) -> Result<usize, DocumentError> {
+        let rest = self.text.get(key.end..).unwrap_or_default();
+        let gap = rest.len() - rest.trim_start_matches([' ', '\t']).len();
+        if rest[gap..].starts_with(':') { Ok(key.end + gap + 1) } else { Err(DocumentError::Unsafe(list)) }
+    }
+
+    /// A line's indentation, which must be nothing else.
+    fn blank(&self, lead: Range<usize>, list: &'static str) -> Result<&str, DocumentError> {
+        self.text.get(lead).filter(|lead| lead.trim().is_empty()).ok_or(DocumentError::Unsafe(list))
+    }
+
+    fn line_start(&self, at: usize) -> usize {
+        self.text[..at].rfind('\n').map_or(0, |newline| newline + 1)
+    }
+
+    /// After the line break, or at the end of the text.
+    fn line_end(&self, at: usize) -> usize {
+        self.text[at..].find('\n').map_or(self.text.len(), |newline| at + newline + 1)
+    }
+}
+
+/// A node with the place of its own text.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    kind: Kind,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Scalar { value: String, plain: bool, tag: Option<String> },
+    Seq { flow: bool, items: Vec<Node> },
+    Map { flow: bool, entries: Vec<(Node, Node)> },
+    Alias(usize),
+}
+
+impl Node {
+    fn new(kind: Kind) -> Self {
+        Self { kind, start: 0, end: 0 }
+    }
+
+    /// As our own items are read back: every string is quoted.
+    fn from_json(value: &Value) -> Self {
+        let scalar = |value: String, plain| Kind::Scalar { value, plain, tag: None };
+        Self::new(match value {
+            Value::String(text) => scalar(text.clone(), false),
+            Value::Array(items) => Kind::Seq { flow: true, items: items.iter().map(Self::from_json).collect() },
+            Value::Object(map) => {
+                let entries = map
+                    .iter()
+                    .map(|(key, value)| (Self::new(scalar(key.clone(), false)), Self::from_json(value)))
+                    .collect();
+                Kind::Map { flow: true, entries }
+            }
+            other => scalar(other.to_string(), true),
+        })
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        let Kind::Map { entries, .. } = &self.kind else { return None };
+        entries.iter().find(|(name, _)| name.scalar() == Some(key)).map(|(_, value)| value)
+    }
+
+    pub(super) fn scalar(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(super) fn items(&self) -> &[Node] {
+        match &self.kind {
+            Kind::Seq { items, .. } => items,
+            _ => &[],
+        }
+    }
+
+    /// A null (YAML 1.2 core schema, section 10.3.2).
+    fn is_null(&self) -> bool {
+        matches!(&self.kind, Kind::Scalar { value, plain: true, tag: None }
+            if matches!(value.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// Whether it has a text of its own, as an empty value has not.
+    fn is_written(&self) -> bool {
+        self.end > self.start
+    }
+
+    /// The items of a list, made where there is none.
+    fn list_mut(&mut self, list: &str) -> &mut Vec<Node> {
+        let Kind::Map { entries, .. } = &mut self.kind else { unreachable!("the root is a map") };
+        let at = entries.iter().position(|(key, _)| key.scalar() == Some(list)).unwrap_or_else(|| {
+            let key = Kind::Scalar { value: list.to_owned(), plain: true, tag: None };
+            entries.insert(0, (Self::new(key), Self::new(Kind::Seq { flow: true, items: vec![] })));
+            0
+        });
+        let value = &mut entries[at].1;
+        if !matches!(value.kind, Kind::Seq { .. }) {
+            value.kind = Kind::Seq { flow: true, items: vec![] };
+        }
+        let Kind::Seq { items, .. } = &mut value.kind else { unreachable!("it was made a list") };
+        items
+    }
+
+    /// Whether two nodes mean the same. How they are written is of no importance, but for what quotes mean.
+    fn says(&self, other: &Self) -> bool {
+        match (&self.kind, &other.kind) {
+            (
+                Kind::Scalar { value, plain, tag },
+                Kind::Scalar { value: other, plain: other_plain, tag: other_tag },
+            ) => value == other && plain == other_plain && tag == other_tag,
+            (Kind::Seq { items, .. }, Kind::Seq { items: other, .. }) => {
+                items.len() == other.len() && items.iter().zip(other).all(|(one, other)| one.says(other))
+            }
+            (Kind::Map { entries, .. }, Kind::Map { entries: other, .. }) => {
+                let same = |((key, value), (other_key, other_value)): (&(Node, Node), &(Node, Node))| {
+                    key.scalar() == other_key.scalar()
+                        && (key.scalar().is_some() || key.says(other_key))
+                        && value.says(other_value)
+                };
+                entries.len() == other.len() && entries.iter().zip(other).all(same)
+            }
+            (Kind::Alias(one), Kind::Alias(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+/// Builds nodes out of the parser's events. The parser bounds their depth (255).
+struct Reader<'t, P> {
+    text: &'t str,
+    events: P,
+}
+
+impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<'t, P> {
+    fn document(&mut self) -> Result<Option<Node>, DocumentError> {
+        let mut root = None;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
+                Event::StreamEnd => return Ok(root.filter(|root: &Node| root.is_written() || !root.is_null())),
+                _ if root.is_some() => return Err(DocumentError::Shape("it has more than one YAML document")),
+                event => root = Some(self.node(event, span)?),
+            }
+        }
+    }
+
+    /// The next event that is not a comment.
+    fn next(&mut self) -> Result<(Event<'t>, Span), DocumentError> {
+        loop {
+            match self.events.next() {
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok(event)) => return Ok(event),
+                Some(Err(error)) => {
+                    let mark = error.marker();
+                    return Err(DocumentError::Syntax { line: mark.line(), column: mark.col() + 1 });
+                }
+                None => return Err(DocumentError::Shape("it ends early")),
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, span: Span) -> Result<Node, DocumentError> {
+        let (start, mut end) = self.place(span)?;
+        let kind = match event {
+            Event::Scalar(value, style, _, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                let tag = tag.map(|tag| tag.to_string());
+                // The parser's span may go on into white space.
+                end = start + self.text[start..end].trim_end().len();
+                Kind::Scalar { value: value.into_owned(), plain, tag }
+            }
+            Event::Alias(id) => Kind::Alias(id),
+            Event::SequenceStart(style, ..) => {
+                let mut items = Vec::new();
+                let last = loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, span) => break span,
+                        (event, span) => items.push(self.node(event, span)?),
+                    }
+                };
+                let flow = style == StructureStyle::Flow;
+                end = if flow { self.place(last)?.1 } else { items.iter().map(|item| item.end).max().unwrap_or(end) };
+                Kind::Seq { flow, items }
+            }
+            Event::MappingStart(style, ..) => {
+                let mut entries = Vec::new();
+                let last = loop {
+                    match self.next()? {
+                        (Event::MappingEnd, span) => break span,
+                        (event, span) => {
+                            let key = self.node(event, span)?;
+                            let (event, span) = self.next()?;
+                            entries.push((key, self.node(event, span)?));
+                        }
+                    }
+                };
+                let flow = style == StructureStyle::Flow;
+                // An empty value has a place, but no text there.
+                let inner = |(key, value): &(Node, Node)| if value.is_written() { value.end } else { key.end };
+                end = if flow { self.place(last)?.1 } else { entries.iter().map(inner).max().unwrap_or(end) };
+                Kind::Map { flow, entries }
+            }
+            _ => return Err(DocumentError::Shape("it ends early")),
+        };
+        Ok(Node { kind, start, end })
+    }
+
+    fn place(&self, span: Span) -> Result<(usize, usize), DocumentError> {
+        let (Some(start), Some(end)) = (span.start.byte_offset(), span.end.byte_offset()) else {
+            return Err(DocumentError::Shape("its parts cannot be placed"));
+        };
+        let fits = start <= end && self.text.is_char_boundary(start) && self.text.is_char_boundary(end);
+        if fits { Ok((start, end)) } else { Err(DocumentError::Shape("its parts cannot be placed")) }
+    }
+}
+
+/// JSON with a space after each colon and comma, which makes it YAML for the oldest readers too.
+fn one_line(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let entries: Vec<_> = map.iter().map(|(key, value)| format!("{}: {}", quoted(key), one_line(value))).collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(one_line).collect::<Vec<_>>().join(", ")),
+        Value::String(string) => quoted(string),
+        other => other.to_string(),
+    }
+}
+
+/// A JSON string with what YAML does not take raw escaped too (YAML 1.2 section 5.1).
+fn quoted(text: &str) -> String {
+    let json = serde_json::to_string(text).expect("a string always serialises");
+    let raw = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if raw(c) { out.push(c) } else { out.push_str(&format!("\\u{:04x}", u32::from(c))) }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

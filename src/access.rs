@@ -1,0 +1,140 @@
+//! What clients may do: the flags of `mykube server` and `mykube sessions new`, and the policy they make.
+
+use std::{path::PathBuf, time::{Duration, SystemTime}};
+
+use clap::{Args, ValueHint, builder::BoolishValueParser};
+use mykube_agent::guarded::{Policy, read_rules};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::exit::Failure;
+
+/// The heading of these flags in `--help`.
+const HEADING: &str = "What clients may do";
+
+/// Flags of a policy. They go with guarded mode only.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = HEADING)]
+pub(crate) struct PolicyArgs {
+    /// Only get, list, watch and logs: no exec, attach, port-forward or proxy
+    #[arg(long, env = "MYKUBE_READ_ONLY", value_parser = BoolishValueParser::new())]
+    pub(crate) read_only: bool,
+    /// Make every request as this user (the kubeconfig's identity needs the right to impersonate)
+    #[arg(long = "as", env = "MYKUBE_AS", value_name = "USER")]
+    pub(crate) as_user: Option<String>,
+    /// And as a member of this group; may be given again
+    #[arg(long = "as-group", env = "MYKUBE_AS_GROUP", value_name = "GROUP", value_delimiter = ',', requires = "as_user")]
+    pub(crate) as_group: Vec<String>,
+    /// Only this namespace; may be given again
+    #[arg(long, env = "MYKUBE_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) namespace: Vec<String>,
+    /// Only what a rule in FILE names (YAML: rules with verbs, apiGroups, resources, namespaces, as RBAC has them)
+    #[arg(long, env = "MYKUBE_ALLOW", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) allow: Option<PathBuf>,
+    /// Never what a rule in FILE names; wins over --allow
+    #[arg(long, env = "MYKUBE_DENY", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) deny: Option<PathBuf>,
+    /// Nothing after this: a time from now, like 8h, or a moment, like 2030-01-31T18:00:00Z
+    #[arg(long, env = "MYKUBE_EXPIRES", value_name = "TIME", value_parser = expires)]
+    pub(crate) expires: Option<SystemTime>,
+}
+
+impl PolicyArgs {
+    /// Whether anything is restricted.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { read_only, as_user, as_group, namespace, allow, deny, expires } = self;
+        *read_only
+            || as_user.is_some()
+            || !as_group.is_empty()
+            || !namespace.is_empty()
+            || allow.is_some()
+            || deny.is_some()
+            || expires.is_some()
+    }
+
+    /// The policy, its files read.
+    pub(crate) fn policy(self) -> Result<Policy, Failure> {
+        let policy = Policy {
+            read_only: self.read_only,
+            as_user: self.as_user,
+            as_groups: self.as_group,
+            namespaces: self.namespace,
+            allow: self.allow.map(|path| read_rules(&path)).transpose().map_err(Failure::usage)?,
+            deny: self.deny.map(|path| read_rules(&path)).transpose().map_err(Failure::usage)?.unwrap_or_default(),
+            expires: self.expires,
+        };
+        policy.check().map_err(Failure::usage)?;
+        Ok(policy)
+    }
+}
+
+/// In few words, for lists.
+pub(crate) fn summary(policy: &Policy) -> String {
+    let mut parts = Vec::new();
+    if policy.read_only {
+        parts.push("read-only".to_owned());
+    }
+    if let Some(user) = &policy.as_user {
+        parts.push(format!("as {user}"));
+    }
+    if !policy.namespaces.is_empty() {
+        parts.push(format!("in {}", policy.namespaces.join(", ")));
+    }
+    if policy.allow.is_some() || !policy.deny.is_empty() {
+        parts.push("by rules".to_owned());
+    }
+    if let Some(expires) = policy.expires {
+        let at = OffsetDateTime::from(expires).format(&Rfc3339).unwrap_or_default();
+        parts.push(format!("until {at}"));
+    }
+    if parts.is_empty() { "as RBAC allows".to_owned() } else { parts.join("; ") }
+}
+
+/// `8h`, `90m`, `30s`, `2d`, or RFC 3339.
+fn expires(text: &str) -> Result<SystemTime, String> {
+    let unit = |c| match c {
+        's' => Some(1),
+        'm' => Some(60),
+        'h' => Some(3600),
+        'd' => Some(86_400),
+        _ => None,
+    };
+    let last = text.char_indices().next_back();
+    let from_now = last.and_then(|(at, c)| Some((text[..at].parse::<u64>().ok()?, unit(c)?)));
+    let moment = match from_now {
+        Some((n, unit)) => n.checked_mul(unit).and_then(|s| SystemTime::now().checked_add(Duration::from_secs(s))),
+        None => OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from),
+    };
+    match moment {
+        Some(moment) if moment > SystemTime::now() => Ok(moment),
+        Some(_) => Err("that is over already".to_owned()),
+        None => Err("a time from now, like 8h or 2d, or a moment, like 2030-01-31T18:00:00Z".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_a_span_or_a_moment() {
+        let from_now = |text: &str| expires(text).unwrap().duration_since(SystemTime::now()).unwrap().as_secs();
+        assert!((3590..=3600).contains(&from_now("1h")));
+        assert!((172_790..=172_800).contains(&from_now("2d")));
+        assert!(expires("2999-01-31T18:00:00Z").is_ok());
+        for bad in ["", "h", "0s", "2001-01-31T18:00:00Z", "tomorrow", "-1h", "99999999999999999999d"] {
+            assert!(expires(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_policy_says_what_it_is() {
+        assert_eq!(summary(&Policy::default()), "as RBAC allows");
+        let policy = Policy {
+            read_only: true,
+            as_user: Some("dev".into()),
+            namespaces: vec!["a".into(), "b".into()],
+            ..Policy::default()
+        };
+        assert_eq!(summary(&policy), "read-only; as dev; in a, b");
+    }
+}

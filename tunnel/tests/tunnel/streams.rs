@@ -1,0 +1,469 @@
+//! Streams: their life, their order, and peers that keep to none of it.
+
+use bytes::Bytes;
+use mykube_tunnel::{
+    Event, SessionError,
+    protocol::{Role, limits},
+    session::{OpenError, ReadState, Write},
+};
+
+use crate::{
+    hostile::{Hostile, Raw, data, text, upkeep},
+    pair::{Line, MS, Pair, SECOND},
+};
+
+fn pair() -> Pair {
+    Pair::new(Line::new(10 * MS, 0))
+}
+
+fn opened(role: Role) -> (Pair, u32) {
+    let mut pair = pair();
+    let id = pair.open(role);
+    pair.run(50 * MS);
+    assert_eq!(pair.end(role.peer()).events, [Event::Opened { id, target: None }]);
+    (pair, id)
+}
+
+fn assert_ends(result: Result<(), SessionError>, what: &str) {
+    assert!(matches!(result, Err(SessionError::Misbehaved(_))), "{what}: {result:?}");
+}
+
+#[test]
+fn bytes_may_follow_at_once_and_keep_their_order() {
+    let mut pair = pair();
+    let id = pair.open(Role::Client);
+    let body: Vec<u8> = (0..200_000_u32).map(|n| (n % 253) as u8).collect();
+    for chunk in body.chunks(777) {
+        pair.write(Role::Client, id, chunk);
+    }
+    pair.finish(Role::Client, id);
+    pair.run(SECOND);
+    assert_eq!(pair.read(Role::Agent, id), (body, ReadState::Eof));
+}
+
+#[test]
+fn half_close_in_both_orders() {
+    for first in [Role::Client, Role::Agent] {
+        let (mut pair, id) = opened(Role::Client);
+        let second = first.peer();
+        pair.write(first, id, b"all I have");
+        pair.finish(first, id);
+        assert_eq!(pair.write(first, id, b"more"), Write::Over, "nothing after the end");
+        pair.run(50 * MS);
+        assert_eq!(pair.read(second, id), (b"all I have".to_vec(), ReadState::Eof));
+        // The other direction goes on for as long as it likes.
+        for _ in 0..5 {
+            pair.run(SECOND);
+            pair.write(second, id, b"more ");
+        }
+        pair.finish(second, id);
+        pair.run(50 * MS);
+        assert_eq!(pair.read(first, id), (b"more more more more more ".to_vec(), ReadState::Eof));
+        for role in [first, second] {
+            pair.release(role, id, None);
+        }
+        pair.settle();
+        pair.ok();
+        assert_eq!((pair.agent.session.streams(), pair.client.session.streams()), (0, 0));
+    }
+}
+
+#[test]
+fn a_release_is_clean_only_when_both_ends_have_ended() {
+    // Clean: the peer reads an end, before and after it sees `done`.
+    let (mut pair, id) = opened(Role::Client);
+    for role in [Role::Client, Role::Agent] {
+        pair.write(role, id, b"x");
+        pair.finish(role, id);
+    }
+    pair.run(50 * MS);
+    assert_eq!(pair.read(Role::Client, id), (b"x".to_vec(), ReadState::Eof));
+    pair.release(Role::Client, id, None);
+    pair.run(50 * MS);
+    assert_eq!(pair.read(Role::Agent, id), (b"x".to_vec(), ReadState::Eof));
+    // Not clean: one of the directions was still open.
+    for finished in [None, Some(Role::Client), Some(Role::Agent)] {
+        let (mut pair, id) = opened(Role::Client);
+        pair.write(Role::Client, id, b"half");
+        if let Some(role) = finished {
+            pair.finish(role, id);
+        }
+        pair.run(50 * MS);
+        pair.release(Role::Client, id, None);
+        pair.run(50 * MS);
+        assert_eq!(pair.read(Role::Agent, id), (b"half".to_vec(), ReadState::Failed("closed".into())));
+        assert_eq!(pair.write(Role::Agent, id, b"x"), Write::Over);
+        pair.release(Role::Agent, id, None);
+        pair.settle();
+        pair.ok();
+        assert_eq!((pair.agent.session.streams(), pair.client.session.streams()), (0, 0));
+    }
+}
+
+#[test]
+fn a_reason_reaches_the_peer_clean_and_short() {
+    let (mut pair, id) = opened(Role::Client);
+    let hostile = format!("dial tcp: \x1b[31mrefused\r\n\u{202e}{}", "ä".repeat(300));
+    pair.release(Role::Agent, id, Some(&hostile));
+    pair.run(50 * MS);
+    let (_, ReadState::Failed(reason)) = pair.read(Role::Client, id) else { panic!("failed") };
+    assert!(reason.starts_with("dial tcp: [31mrefusedää"), "{reason}");
+    assert!(reason.len() <= limits::REASON_MAX && reason.chars().all(|c| !c.is_control()));
+    // A peer that sends it uncleaned or longer.
+    let mut peer = Hostile::against(Role::Client);
+    let id = peer.session.open(peer.now, None).unwrap();
+    peer.say_text(&format!("done:{id}:bad\x07\u{202e}")).unwrap();
+    assert_eq!(peer.session.read(peer.now, id, 1, &mut Vec::new()), ReadState::Failed("bad".into()));
+    let mut peer = Hostile::against(Role::Client);
+    let id = peer.session.open(peer.now, None).unwrap();
+    assert_ends(peer.say_text(&format!("done:{id}:{}", "x".repeat(257))), "a long reason");
+}
+
+#[test]
+fn a_failure_is_seen_after_what_came_before_it_and_wakes_reader_and_writer() {
+    let (mut pair, id) = opened(Role::Client);
+    pair.write(Role::Agent, id, b"before");
+    pair.run(50 * MS);
+    let full = pair.write(Role::Client, id, &vec![0; 600_000]);
+    assert_eq!(full, Write::Taken { full: true });
+    assert!(pair.client.session.is_full(id));
+    pair.run(50 * MS);
+    assert_eq!(pair.read_up_to(Role::Client, id, 3), (b"before".to_vec(), ReadState::Open));
+    pair.client.events.clear();
+    pair.release(Role::Agent, id, Some("gone"));
+    pair.run(50 * MS);
+    assert!(pair.client.events.contains(&Event::Readable(id)) && pair.client.events.contains(&Event::Writable(id)));
+    assert_eq!(pair.read(Role::Client, id), (vec![], ReadState::Failed("gone".into())));
+    assert_eq!(pair.write(Role::Client, id, b"x"), Write::Over);
+}
+
+#[test]
+fn the_order_of_a_stream_is_kept_whatever_its_priority() {
+    // One stream with a lot of data in many turns, eof at its end; others come and go beside it.
+    let mut peer = Hostile::against(Role::Client);
+    let bulk = peer.session.open(peer.now, None).unwrap();
+    peer.session.write(peer.now, bulk, Bytes::from(vec![7; 100_000]));
+    peer.session.finish(peer.now, bulk);
+    for _ in 0..20 {
+        let id = peer.session.open(peer.now, None).unwrap();
+        peer.session.write(peer.now, id, Bytes::from_static(b"key"));
+        peer.session.finish(peer.now, id);
+        peer.session.release(peer.now, id, Some("over"));
+    }
+    let mut log: Vec<Raw> = Vec::new();
+    let mut acked = 0;
+    for _ in 0..50 {
+        let heard = peer.hear();
+        acked += heard.iter().filter(|(kind, _)| matches!(kind, 2 | 3)).count();
+        log.extend(heard);
+        peer.now = peer.now + 5 * MS;
+        peer.say(&[upkeep(&format!("ack:{acked}"))]).unwrap();
+    }
+    for id in (bulk..bulk + 42).step_by(2) {
+        let of_stream: Vec<String> = log
+            .iter()
+            .filter_map(|(kind, body)| match kind {
+                2 => {
+                    let text = String::from_utf8(body.clone()).unwrap();
+                    (text.split(':').nth(1) == Some(&id.to_string())).then(|| text.split(':').next().unwrap().into())
+                }
+                3 => (body[..4] == id.to_be_bytes()).then(|| "data".into()),
+                _ => None,
+            })
+            .collect();
+        let mut shape = of_stream.clone();
+        shape.dedup();
+        // A release that is not clean drops what was not sent yet, never the order of what is.
+        let expected: &[&str] = if id == bulk { &["new", "data", "eof"] } else { &["new", "done"] };
+        assert_eq!(shape, expected, "stream {id}");
+    }
+    assert!(log.iter().filter(|(kind, _)| *kind == 3).count() > 6, "in several turns");
+}
+
+#[test]
+fn numbers_have_parity_grow_and_are_never_reused() {
+    let mut pair = pair();
+    let mut last = 0;
+    for _ in 0..300 {
+        let id = pair.open(Role::Client);
+        assert!(id % 2 == 1 && id > last);
+        last = id;
+        pair.release(Role::Client, id, None);
+        pair.run(30 * MS);
+        pair.release(Role::Agent, id, None);
+        pair.run(30 * MS);
+    }
+    assert_eq!(pair.open(Role::Agent), 2);
+    pair.ok();
+    for (against, news) in [
+        (Role::Agent, &["new:2"][..]),
+        (Role::Client, &["new:1"]),
+        (Role::Agent, &["new:3", "new:3"]),
+        (Role::Agent, &["new:3", "new:1"]),
+        (Role::Agent, &["new:1", "done:1", "new:1"]),
+    ] {
+        let mut peer = Hostile::against(against);
+        let (last, earlier) = news.split_last().unwrap();
+        for new in earlier {
+            peer.say_text(new).unwrap();
+        }
+        assert_ends(peer.say_text(last), last);
+    }
+}
+
+#[test]
+fn a_stream_that_was_never_opened_ends_the_session_and_a_closed_one_is_ignored() {
+    for never in ["credit:1:1", "eof:1", "done:1", "done:2", "credit:2:5"] {
+        assert_ends(Hostile::against(Role::Agent).say_text(never), never);
+    }
+    for id in [0, 1, 2, u32::MAX] {
+        assert_ends(Hostile::against(Role::Agent).say(&[data(id, b"x")]), "data");
+    }
+    let mut peer = Hostile::against(Role::Agent);
+    peer.say_text("new:1").unwrap();
+    peer.session.release(peer.now, 1, None);
+    peer.say_text("done:1:over").unwrap();
+    assert_eq!(peer.texts(), ["done:1:closed"]);
+    assert!(peer.events().contains(&Event::Closed(1)));
+    for late in ["credit:1:1", "eof:1", "done:1"] {
+        peer.say_text(late).unwrap();
+    }
+    peer.say(&[data(1, b"late")]).unwrap();
+    assert!(peer.events().is_empty());
+    assert_eq!(peer.session.streams(), 0);
+}
+
+#[test]
+fn nothing_comes_after_the_end_of_a_stream() {
+    for (end, after) in [("eof:1", "eof:1"), ("done:1", "done:1"), ("done:1:x", "eof:1"), ("done:1", "eof:1")] {
+        let mut peer = Hostile::against(Role::Agent);
+        peer.say_text("new:1").unwrap();
+        peer.say_text(end).unwrap();
+        assert_ends(peer.say_text(after), after);
+    }
+    for end in ["eof:1", "done:1", "done:1:x"] {
+        let mut peer = Hostile::against(Role::Agent);
+        peer.say_text("new:1").unwrap();
+        peer.say_text(end).unwrap();
+        assert_ends(peer.say(&[data(1, b"x")]), end);
+    }
+}
+
+#[test]
+fn two_hundred_and_fifty_six_streams_at_once() {
+    let mut pair = pair();
+    let ids: Vec<u32> = (0..limits::STREAMS_MAX).map(|_| pair.open(Role::Client)).collect();
+    assert_eq!(pair.client.session.open(pair.now, None), Err(OpenError::TooMany));
+    pair.run(SECOND);
+    assert_eq!(pair.agent.session.streams(), limits::STREAMS_MAX);
+    assert_eq!(pair.agent.session.open(pair.now, None), Err(OpenError::TooMany));
+    // One end's release frees nothing yet: it counts until the backend has closed as well.
+    pair.release(Role::Client, ids[0], None);
+    pair.run(SECOND);
+    assert_eq!(pair.client.session.open(pair.now, None), Err(OpenError::TooMany));
+    pair.release(Role::Agent, ids[0], None);
+    pair.run(SECOND);
+    assert!(pair.client.events.contains(&Event::Closed(ids[0])));
+    pair.open(Role::Client);
+    pair.run(SECOND);
+    pair.ok();
+    // A peer that does not count is cut off.
+    let mut peer = Hostile::against(Role::Agent);
+    for n in 0..256 {
+        peer.say_text(&format!("new:{}", 2 * n + 1)).unwrap();
+    }
+    assert_ends(peer.say_text("new:513"), "the 257th");
+}
+
+#[test]
+fn streams_that_both_ends_open_at_the_same_moment_end_no_session() {
+    let mut pair = pair();
+    for _ in 0..250 {
+        pair.open(Role::Client);
+    }
+    for _ in 0..40 {
+        pair.open(Role::Agent);
+    }
+    pair.run(SECOND);
+    pair.ok();
+    assert_eq!((pair.client.session.streams(), pair.agent.session.streams()), (256, 256));
+    // What is one too many is refused with a reason; the others go on.
+    let told = ReadState::Failed("256 streams are open already".into());
+    assert_eq!((pair.read(Role::Agent, 2).1, pair.read(Role::Agent, 80).1), (ReadState::Open, told.clone()));
+    assert_eq!((pair.read(Role::Client, 1).1, pair.read(Role::Client, 499).1), (ReadState::Open, told));
+}
+
+#[test]
+fn an_agent_opens_fifty_streams_a_second() {
+    let mut pair = pair();
+    let ids: Vec<u32> = (0..60).map(|_| pair.open(Role::Agent)).collect();
+    pair.write(Role::Agent, ids[55], b"into nothing");
+    pair.run(500 * MS);
+    pair.ok();
+    assert_eq!(pair.client.session.streams(), 50);
+    let told = ReadState::Failed("more than 50 streams a second".into());
+    assert_eq!(pair.read(Role::Agent, ids[49]).1, ReadState::Open);
+    assert_eq!(pair.read(Role::Agent, ids[50]).1, told);
+    for id in &ids[50..] {
+        pair.release(Role::Agent, *id, None);
+    }
+    pair.run(SECOND);
+    assert_eq!(pair.agent.session.streams(), 50);
+    pair.open(Role::Agent);
+    pair.run(SECOND);
+    assert_eq!(pair.client.session.streams(), 51);
+    // A client is not held to that.
+    for _ in 0..60 {
+        pair.open(Role::Client);
+    }
+    pair.run(100 * MS);
+    assert_eq!(pair.agent.session.streams(), 111);
+    pair.ok();
+}
+
+#[test]
+fn a_long_target_is_cut_and_a_target_travels() {
+    let mut pair = pair();
+    let (now, long) = (pair.now, "ü".repeat(5000));
+    pair.client.session.open(now, Some("metrics:9000".into())).unwrap();
+    pair.client.session.open(now, Some(long)).unwrap();
+    pair.run(SECOND);
+    pair.ok();
+    assert_eq!(pair.agent.events[0], Event::Opened { id: 1, target: Some("metrics:9000".into()) });
+    assert_eq!(pair.agent.events[1], Event::Opened { id: 3, target: Some("ü".repeat(2000)) });
+}
+
+#[test]
+fn acknowledgements_are_checked() {
+    let mut peer = Hostile::against(Role::Client);
+    assert_ends(peer.say(&[upkeep("ack:1")]), "an acknowledgement of what was never sent");
+    let mut peer = Hostile::against(Role::Client);
+    peer.session.open(peer.now, None).unwrap();
+    peer.hear();
+    peer.say(&[upkeep("ack:1"), upkeep("ack:0"), upkeep("ack:1")]).unwrap();
+    assert_eq!(peer.session.unacknowledged(), 0);
+    assert_ends(peer.say(&[upkeep("ack:2")]), "an acknowledgement of what was never sent");
+}
+
+#[test]
+fn acknowledgements_come_after_twenty_milliseconds_or_64_kib() {
+    let acks = |heard: &[Raw]| -> Vec<String> {
+        heard
+            .iter()
+            .filter(|(kind, body)| *kind == 4 && body.starts_with(b"ack"))
+            .map(|(_, body)| String::from_utf8(body.clone()).unwrap())
+            .collect()
+    };
+    let mut peer = Hostile::against(Role::Agent);
+    peer.hear();
+    peer.say(&[text("new:1"), data(1, b"x")]).unwrap();
+    assert_eq!(peer.session.poll_timeout(), Some(peer.now + 20 * MS));
+    assert!(peer.hear().is_empty());
+    peer.now = peer.now + 20 * MS;
+    assert_eq!(acks(&peer.hear()), ["ack:2"]);
+    assert!(peer.hear().is_empty(), "once");
+    for _ in 0..4 {
+        assert!(peer.hear().is_empty());
+        peer.say(&[data(1, &[0; 16_000])]).unwrap();
+    }
+    peer.say(&[data(1, &[0; 1600])]).unwrap();
+    assert_eq!(acks(&peer.hear()), ["ack:7"], "64 KiB, without waiting");
+}
+
+#[test]
+fn a_ping_is_answered_and_a_flood_of_pings_is_answered_once() {
+    let mut peer = Hostile::against(Role::Agent);
+    let ours = peer.hear();
+    assert!(ours.contains(&upkeep("ping:1")), "the round trip is measured at once: {ours:?}");
+    let flood: Vec<Raw> = (0..1000).map(|n| upkeep(&format!("ping:{n}"))).collect();
+    peer.say(&flood).unwrap();
+    assert_eq!(peer.hear(), [upkeep("pong:999")]);
+    // An answer to a ping that was never sent measures nothing.
+    peer.say(&[upkeep("pong:7")]).unwrap();
+    assert_eq!(peer.session.rtt(), None);
+    peer.now = peer.now + 30 * MS;
+    peer.say(&[upkeep("pong:1")]).unwrap();
+    assert_eq!(peer.session.rtt(), Some(30 * MS));
+    peer.say(&[upkeep("pong:1")]).unwrap();
+    assert_eq!(peer.session.rtt(), Some(30 * MS));
+}
+
+#[test]
+fn control_that_is_never_acknowledged_ends_the_session_before_it_fills_memory() {
+    let mut peer = Hostile::against(Role::Agent);
+    let mut ended = None;
+    for n in 0..1_000_000_u32 {
+        let id = 2 * n + 1;
+        peer.say(&[text(&format!("new:{id}")), text(&format!("done:{id}"))]).unwrap();
+        peer.session.release(peer.now, id, Some(&"x".repeat(256)));
+        peer.events();
+        if let Err(error) = peer.try_hear() {
+            ended = Some((n, error));
+            break;
+        }
+    }
+    let (n, error) = ended.expect("it ends");
+    assert_eq!(error, SessionError::Unacknowledged);
+    assert!((3500..4200).contains(&n), "at 1 MiB of control: {n}");
+    assert_eq!(peer.session.poll_transmit(peer.now), Err(SessionError::Unacknowledged));
+    // The same where the transport takes nothing and the peer floods with streams that are refused.
+    let mut peer = Hostile::against(Role::Client);
+    let mut result = Ok(());
+    for n in 1..200_000_u32 {
+        result = peer.say_text(&format!("new:{}", 2 * n));
+        if result.is_err() {
+            break;
+        }
+    }
+    assert_eq!(result, Err(SessionError::Unacknowledged));
+}
+
+#[test]
+fn after_bye_nothing_is_said_and_nothing_is_heard() {
+    let (mut pair, id) = opened(Role::Client);
+    pair.write(Role::Agent, id, &vec![1; 100_000]);
+    pair.run(50 * MS);
+    pair.client.session.bye("good\x1bbye");
+    pair.client.session.bye("twice");
+    assert_eq!(pair.client.session.open(pair.now, None), Err(OpenError::Closed));
+    assert!(!pair.client.session.is_over(), "the word is not out yet");
+    pair.transmit();
+    assert!(pair.client.session.is_over());
+    let frames = pair.client.sent_frames;
+    pair.read(Role::Client, id);
+    pair.write(Role::Client, id, b"too late");
+    pair.release(Role::Client, id, None);
+    pair.run(SECOND);
+    pair.ok();
+    assert!(pair.agent.events.contains(&Event::Bye("goodbye".into())));
+    assert!(!pair.agent.events.contains(&Event::Bye("twice".into())));
+    assert_eq!(pair.read(Role::Agent, id), (vec![], ReadState::Open), "a farewell is no clean end of a stream");
+    assert!(pair.client.sent_frames <= frames + 3, "acknowledgements at the most");
+    assert!(!pair.client.session.wants_transmit(pair.now), "or the driver would turn in circles");
+    // A peer that goes on talking is not listened to.
+    let mut peer = Hostile::against(Role::Agent);
+    peer.say(&[text("bye:x"), text("new:1"), data(1, b"x"), text("bye:y")]).unwrap();
+    assert_eq!(peer.events(), [Event::Bye("x".into())]);
+    assert_eq!(peer.session.open(peer.now, None), Err(OpenError::Closed));
+}
+
+#[test]
+fn what_wants_to_be_sent_is_sent() {
+    // `wants_transmit` and `poll_transmit` agree at every step of a busy session, so that no driver spins or sleeps on it.
+    let mut pair = Pair::new(Line::new(10 * MS, 1_250_000));
+    let ids: Vec<u32> = (0..5).map(|_| pair.open(Role::Client)).collect();
+    for id in &ids {
+        pair.write(Role::Client, *id, &vec![0; 300_000]);
+    }
+    let until = pair.now + 3 * SECOND;
+    while pair.step(until) {
+        let now = pair.now;
+        for end in [&mut pair.agent, &mut pair.client] {
+            assert!(!end.session.wants_transmit(now), "nothing is left after poll_transmit gave nothing");
+        }
+        for id in &ids {
+            pair.read(Role::Agent, *id);
+        }
+    }
+    pair.ok();
+}
