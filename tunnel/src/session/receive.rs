@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use mykube_protocol::{
     Role,
     channel::{Control, StreamId, Upkeep},
-    limits::{ACK_DELAY, AGENT_OPENS_PER_SECOND, STREAMS_MAX, WELCOME_MAX},
+    limits::{ACK_DELAY, AGENT_OPENS_PER_SECOND, IDLE_PING, STREAMS_MAX, WELCOME_MAX},
 };
 
 use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved};
@@ -83,6 +83,7 @@ impl Session {
             Upkeep::Pong(n) => {
                 if let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == n) {
                     self.pace.handle_rtt(now, now.since(sent).max(Duration::from_micros(1)));
+                    self.ping_due.get_or_insert(now + IDLE_PING);
                 }
             }
             Upkeep::Rekey => {}

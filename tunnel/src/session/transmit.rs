@@ -252,8 +252,9 @@ impl Session {
 
     /// Data travels: the round trip is worth measuring again.
     pub(super) fn measure_later(&mut self, now: Time) {
-        if self.ping.is_none() && self.ping_due.is_none() {
-            self.ping_due = Some(now + super::PING_INTERVAL);
+        let soon = now + super::PING_INTERVAL;
+        if self.ping.is_none() && self.ping_due.is_none_or(|due| due > soon) {
+            self.ping_due = Some(soon);
         }
     }
 }

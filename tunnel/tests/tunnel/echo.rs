@@ -26,3 +26,16 @@ fn from_a_code_to_an_echo() {
     assert_eq!((pair.agent.session.unacknowledged(), pair.client.session.unacknowledged()), (0, 0));
     assert_eq!(pair.agent.session.rtt().map(|rtt| rtt >= 20 * MS), Some(true));
 }
+
+#[test]
+fn an_idle_session_says_something_every_fifteen_seconds() {
+    let mut pair = Pair::new(Line::new(10 * MS, 1_250_000));
+    pair.settle();
+    let (agent, client) = (pair.agent.sent_frames, pair.client.sent_frames);
+    pair.run(60 * 1000 * MS);
+    pair.ok();
+    // A ping of one's own and a pong to the other's, each 15 s: far below any idle limit, and no more than that.
+    for sent in [pair.agent.sent_frames - agent, pair.client.sent_frames - client] {
+        assert!((6..=10).contains(&sent), "{sent} frames in a minute");
+    }
+}
