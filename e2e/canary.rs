@@ -21,7 +21,9 @@ fn secret(what: &'static str, text: impl Into<String>) -> Secret {
 /// Lines of a PEM or base64 text, each by itself: a part is as bad as the whole.
 fn lines(what: &'static str, text: &str) -> Vec<Secret> {
     let lines = text.lines().filter(|line| line.len() >= 20 && !line.starts_with("-----"));
-    lines.flat_map(|line| line.as_bytes().chunks(64)).filter(|part| part.len() >= 20)
+    lines
+        .flat_map(|line| line.as_bytes().chunks(64))
+        .filter(|part| part.len() >= 20)
         .map(|part| secret(what, String::from_utf8_lossy(part)))
         .collect()
 }
@@ -31,7 +33,8 @@ fn a_token_is_nowhere_but_in_the_kubeconfig() {
     let namespace = Namespace::create(&Cluster::get(), "canary");
     namespace.direct().kubectl(&["create", "serviceaccount", "canary"]).ok();
     let token = namespace.direct().kubectl(&["create", "token", "canary"]).ok().trim().to_owned();
-    let secrets = vec![secret("the token", &*token), secret("the token's signature", token.rsplit('.').next().unwrap())];
+    let secrets =
+        vec![secret("the token", &*token), secret("the token's signature", token.rsplit('.').next().unwrap())];
     looked_for(&namespace, &json!({"token": token}), secrets);
 }
 
@@ -59,7 +62,7 @@ fn looked_for(namespace: &Namespace, user: &Value, mut secrets: Vec<Secret>) {
     let wrong = format!("{}{:05}", &code[..3], (code[3..].parse::<u32>().unwrap() + 1) % 100_000);
     Mykube::client(&recorder.url).fails_with(&wrong, 3, &["ask for a new code"]);
     let client = Mykube::client(&recorder.url).start_with(&code);
-    let way = namespace.through(&client.kubeconfig());
+    let way = namespace.through("tunnel", &client.kubeconfig());
     let asked = way.kubectl(&["get", "serviceaccounts", "-v=2"]);
     assert_eq!(asked.code, 1, "neither user may: the answer is the API server's own");
     let ends = [&relay.running, &server, &client];
@@ -102,8 +105,19 @@ fn relay_sees_none(up: &[u8], down: &[u8], http: &str, texts: &[String], code: &
         assert!(!contains(bytes, code.as_bytes()), "the relay sees the code");
         // Names of the welcome's fields, and what kubectl says to the API server and hears from it.
         for word in [
-            "\"credentials\"", "\"certificate\"", "\"server_name\"", "\"cluster\"", "\"token\"", "canary", "Bearer ey",
-            "kubectl", "/api/v1", "serviceaccounts", "Forbidden", "Unauthorized", "BEGIN CERTIFICATE",
+            "\"credentials\"",
+            "\"certificate\"",
+            "\"server_name\"",
+            "\"cluster\"",
+            "\"token\"",
+            "canary",
+            "Bearer ey",
+            "kubectl",
+            "/api/v1",
+            "serviceaccounts",
+            "Forbidden",
+            "Unauthorized",
+            "BEGIN CERTIFICATE",
         ] {
             assert!(!contains(bytes, word.as_bytes()), "the relay sees {word}");
         }

@@ -52,7 +52,7 @@ fn a_wrong_code_does_not_spend_the_right_one() {
     // As it is read aloud.
     let spaced = format!("{} {}-{}", &code[..3], &code[3..5], &code[5..]);
     let client = Mykube::client(&relay.url).start_with(&spaced);
-    let way = namespace.through(&client.kubeconfig());
+    let way = namespace.through("tunnel", &client.kubeconfig());
     assert_eq!(way.kubectl(&["get", "serviceaccount", "default", "-o", "name"]).ok(), "serviceaccount/default\n");
     // A code serves one pairing.
     Mykube::client(&relay.url).fails_with(&code, 3, &["no session waits under this code"]);

@@ -140,7 +140,7 @@ fn a_writer_whose_reader_never_reads_is_held_back() {
 fn kubectl_works_beside_one_that_nobody_reads() {
     let namespace = Namespace::create(&Cluster::get(), "stalled");
     let tunnel = Tunnel::open(&namespace.cluster.kubeconfig);
-    let way = namespace.through(&tunnel.kubeconfig());
+    let way = namespace.through("tunnel", &tunnel.kubeconfig());
     let image = &namespace.cluster.image;
     way.kubectl(&["run", "noisy", "--image", image, "--restart=Never", "--", "sleep", "1000"]).ok();
     way.kubectl(&["wait", "--for=condition=Ready", "pod/noisy", "--timeout=60s"]).ok();

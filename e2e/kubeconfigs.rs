@@ -147,7 +147,7 @@ fn several_files_are_one_kubeconfig() {
     let list = std::env::join_paths([first, absent, second]).unwrap();
     let server = server.env("KUBECONFIG", list).start();
     let client = Mykube::client(&relay.url).start_with(&server.code());
-    let way = namespace.through(&client.kubeconfig());
+    let way = namespace.through("tunnel", &client.kubeconfig());
     assert_eq!(way.kubectl(&["get", "serviceaccount", "default", "-o", "name"]).ok(), "serviceaccount/default\n");
 }
 
@@ -155,7 +155,7 @@ fn several_files_are_one_kubeconfig() {
 fn a_tunnel_gives_what_the_kubeconfig_gives() {
     let namespace = Namespace::create(&Cluster::get(), "whoami");
     let tunnel = Tunnel::open(&namespace.cluster.kubeconfig);
-    let through = namespace.through(&tunnel.kubeconfig());
+    let through = namespace.through("tunnel", &tunnel.kubeconfig());
     let who = ["auth", "whoami", "-o", "json"];
     let name = |way: &Way| {
         let who: Value = serde_json::from_str(&way.kubectl(&who).ok()).unwrap();

@@ -11,10 +11,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Cluster, LIMIT, Mykube, Namespace, Relay, Running, Tunnel,
-    certs::Authority,
-    cluster::kubeconfig,
-    net::FakeUpstream,
+    Cluster, LIMIT, Mykube, Namespace, Relay, Running, Tunnel, certs::Authority, cluster::kubeconfig, net::FakeUpstream,
 };
 
 /// A tunnel to something that echoes: enough where no request is made.

@@ -11,9 +11,13 @@ mod credentials;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod in_cluster;
+#[cfg(test)]
 mod kubeconfigs;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod merge;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]

@@ -138,6 +138,8 @@ fn an_old_client_that_tries_a_new_code_spends_it() {
     let path = server.sandbox().file("kubeconfig", config);
     let server = server.arg("--kubeconfig").arg(path).start();
     let code = server.code();
+    // A code is shown a moment before its server's socket stands; until then nobody could be told.
+    relay.running.process.says("socket open");
     runtime().block_on(async {
         let (status, _) = post(relay.address(), "/api/pair", &json!({"code": code})).await;
         assert_eq!(status, 404);

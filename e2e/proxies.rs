@@ -31,7 +31,7 @@ fn works_through(proxy: &Proxy, ca: &str) {
     let by_proxy = |end: Mykube| end.env("HTTPS_PROXY", &proxy_url).arg("--ca-file").arg(&ca);
     let server = by_proxy(Mykube::server(URL, &namespace.cluster.kubeconfig)).start();
     let client = by_proxy(Mykube::client(URL)).start_with(&server.code());
-    let way = namespace.through(&client.kubeconfig());
+    let way = namespace.through("tunnel", &client.kubeconfig());
     assert_eq!(way.kubectl(&["get", "serviceaccount", "default", "-o", "name"]).ok(), "serviceaccount/default\n");
     for end in [&server, &client] {
         let said = end.process.stderr();
@@ -70,7 +70,8 @@ fn no_proxy_is_heeded() {
     let authority = Authority::new("the relay's own CA");
     let relay = tls_relay(&authority);
     let proxy = Proxy::start(CREDENTIALS, (ROUTE, relay.address()), None);
-    let client = Mykube::client("https://relay.e2e.invalid").env("HTTPS_PROXY", format!("http://u:p@{}", proxy.address));
+    let client =
+        Mykube::client("https://relay.e2e.invalid").env("HTTPS_PROXY", format!("http://u:p@{}", proxy.address));
     let words = ["cannot be resolved"];
     client.env("NO_PROXY", "example.com, .e2e.invalid").fails_with("483 20417", 4, &words);
     assert!(proxy.seen().is_empty());

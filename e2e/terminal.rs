@@ -48,9 +48,10 @@ fn a_person_pairs_and_works_in_a_shell() {
         client.process.write("echo st''ill; exit 3\n");
         client.process.prints("still");
         let done = client.process.done();
-        assert_eq!(done.code, 3, "{}", done.stdout);
+        // Only a command after `--` lends its exit code: how a shell ends says nothing of the session.
+        assert_eq!(done.code, 0, "{}", done.stdout);
         client.sandbox.assert_clean();
-        server.process.prints("The client is gone.");
+        server.process.prints("is gone");
         assert_eq!(server.process.done().code, 0);
     }
 }

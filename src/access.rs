@@ -1,6 +1,9 @@
 //! What clients may do: the flags of `mykube server` and `mykube sessions new`, and the policy they make.
 
-use std::{path::PathBuf, time::{Duration, SystemTime}};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, ValueHint, builder::BoolishValueParser};
 use mykube_agent::guarded::{Policy, read_rules};
@@ -22,7 +25,13 @@ pub(crate) struct PolicyArgs {
     #[arg(long = "as", env = "MYKUBE_AS", value_name = "USER")]
     pub(crate) as_user: Option<String>,
     /// And as a member of this group; may be given again
-    #[arg(long = "as-group", env = "MYKUBE_AS_GROUP", value_name = "GROUP", value_delimiter = ',', requires = "as_user")]
+    #[arg(
+        long = "as-group",
+        env = "MYKUBE_AS_GROUP",
+        value_name = "GROUP",
+        value_delimiter = ',',
+        requires = "as_user"
+    )]
     pub(crate) as_group: Vec<String>,
     /// Only this namespace; may be given again
     #[arg(long, env = "MYKUBE_NAMESPACE", value_name = "NAME", value_delimiter = ',')]

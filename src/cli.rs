@@ -1,9 +1,13 @@
 //! What can be typed. Every flag is also `MYKUBE_<FLAG>` in the environment; the code never is.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{
-    ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint,
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, ValueHint,
     builder::BoolishValueParser,
     builder::styling::{AnsiColor, Styles},
 };
@@ -76,8 +80,21 @@ Examples:
   For Lens, k9s or Headlamp: a fixed port, and the kubeconfig's path on standard output:
     mykube client --relay-url https://relay.example --no-shell --port 16443
 
+  Besides, for the time of the session, a context in your own kubeconfig:
+    mykube client --relay-url https://relay.example --no-shell --merge
+
   From a script, the code not on the command line where other users can see it:
     mykube client --relay-url https://relay.example --no-shell < code.txt";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  On the laptop: is the way to the relay clear?
+    mykube doctor --relay-url https://relay.example
+
+  Beside the cluster: the relay, and the cluster with the credentials that would be used:
+    mykube doctor --relay-url https://relay.example --context staging
+
+Nothing is paired and no code is shown. Exit code 0 only when every check that could be made is well, else 1.";
 
 /// kubectl to a private Kubernetes cluster from anywhere, through a relay that can read none of it.
 #[derive(Parser)]
@@ -103,6 +120,9 @@ pub(crate) enum Command {
     /// Who is connected to the servers that run here; end one, or make a code for one more.
     #[command(after_help = SESSIONS_EXAMPLES)]
     Sessions(SessionsArgs),
+    /// Find out what is in the way: DNS, proxy, TLS, WebSockets, clock, relay, kubeconfig, API server or rights.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  mykube completions bash > ~/.local/share/bash-completion/completions/mykube")]
     Completions {
@@ -172,6 +192,9 @@ pub(crate) struct ServerArgs {
     /// Write one JSON line a request to FILE, or to standard output with -
     #[arg(long, env = "MYKUBE_AUDIT_LOG", value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What clients may do")]
     pub(crate) audit_log: Option<PathBuf>,
+    /// In a pod: tell each code as a Kubernetes Event of the pod too, readable to whoever may read Events in its namespace
+    #[arg(long, env = "MYKUBE_ANNOUNCE_EVENT", value_parser = BoolishValueParser::new())]
+    pub(crate) announce_event: bool,
     /// Clients at once, each with a code of its own; above 1 the server stays when one leaves
     #[arg(long, env = "MYKUBE_MAX_CLIENTS", value_name = "N", default_value_t = 1, value_parser = max_clients)]
     pub(crate) max_clients: usize,
@@ -228,6 +251,9 @@ pub(crate) struct ClientArgs {
     /// Print the kubeconfig's path and wait, instead of opening a shell
     #[arg(long, env = "MYKUBE_NO_SHELL", value_parser = BoolishValueParser::new(), conflicts_with = "command")]
     pub(crate) no_shell: bool,
+    /// Add a context to your own kubeconfig too, without making it the current one, until the session ends
+    #[arg(long, env = "MYKUBE_MERGE", value_parser = BoolishValueParser::new())]
+    pub(crate) merge: bool,
     /// Listen on this port of 127.0.0.1 instead of any free one
     #[arg(long, env = "MYKUBE_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
@@ -240,6 +266,35 @@ pub(crate) struct ClientArgs {
     /// Run this with the cluster's kubeconfig instead of a shell, and exit with its code
     #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    /// The relay both sides reach; without it only the cluster is checked
+    #[arg(long, env = "MYKUBE_RELAY_URL", hide_env_values = true, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) relay_url: Option<String>,
+    /// Read this kubeconfig instead of KUBECONFIG or ~/.kube/config
+    #[arg(long, env = "MYKUBE_KUBECONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Use this context instead of the current one
+    #[arg(long, env = "MYKUBE_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+}
+
+/// What was typed, with the environment. A variable that is set to nothing counts as not set.
+pub(crate) fn parse() -> Cli {
+    let command = without_empty(Cli::command(), &|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// The same command, blind to the variables that are empty.
+fn without_empty(command: clap::Command, is_empty: &impl Fn(&OsStr) -> bool) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(None::<&'static str>),
+        _ => arg,
+    });
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, |sub| without_empty(sub, is_empty)))
 }
 
 /// Writes a completion script.
@@ -325,9 +380,21 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_variable_is_no_variable() {
+        let all = without_empty(Cli::command(), &|name| name == "MYKUBE_QUIET" || name == "MYKUBE_PLAIN_FORM");
+        let hidden = |sub: &str, id: &str| {
+            let sub = all.find_subcommand(sub).unwrap();
+            sub.get_arguments().find(|arg| arg.get_id() == id).unwrap().get_env().is_none()
+        };
+        assert!(all.get_arguments().find(|arg| arg.get_id() == "quiet").unwrap().get_env().is_none());
+        assert!(hidden("relay", "plain_form"));
+        assert!(!hidden("relay", "listen") && !hidden("client", "no_shell"));
+    }
+
+    #[test]
     fn nonsense_is_a_usage_error() {
         assert_eq!(refused("mykube"), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
-        assert_eq!(refused("mykube doctor"), ErrorKind::InvalidSubcommand);
+        assert_eq!(refused("mykube doctor --qr"), ErrorKind::UnknownArgument);
         assert_eq!(refused("mykube server --record"), ErrorKind::UnknownArgument);
         assert_eq!(refused("mykube server --as-group admins"), ErrorKind::MissingRequiredArgument);
         assert_eq!(refused("mykube server --max-clients 0"), ErrorKind::ValueValidation);

@@ -1,14 +1,19 @@
 //! `mykube client`: from the code to a shell, a command or a waiting port.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use mykube_client::{
     Exit, Launch, Workspace,
     link::{Dialer, End},
+    merge::{Merge, Places},
     session::{self, ConnectError, Session},
     shell::{self, Prepared},
 };
-use mykube_protocol::PairingCode;
+use mykube_protocol::{PairingCode, channel::Welcome};
 use tokio::{net::TcpListener, sync::mpsc, sync::oneshot, time::timeout};
 use zeroize::Zeroizing;
 
@@ -50,10 +55,7 @@ pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Outp
     let typed = typed_code(&args.code, output)?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
     // All that can fail on this machine fails before a code is spent.
-    let mut workspace = Workspace::create(args.kubeconfig_dir.as_deref()).map_err(Failure::failed)?;
-    if let Some(warning) = workspace.warning() {
-        output.warn(warning);
-    }
+    let mut files = Files::create(args.kubeconfig_dir.as_deref(), args.merge, output)?;
     let listener = listen(args.port).await?;
     let work = match (args.no_shell, args.command) {
         (true, _) => Work::Wait,
@@ -71,16 +73,75 @@ pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Outp
         name = signals.any() => Err(Failure::failed(format!("stopped by {name} before the session began"))),
     };
     let result = match session {
-        Ok(session) => attend(&session, &mut workspace, listener, work, &mut signals, output).await,
+        Ok(session) => attend(&session, &mut files, listener, work, &mut signals, output).await,
         Err(failure) => Err(failure),
     };
-    if let Err(error) = workspace.close() {
-        output.warn(&format!("the temporary kubeconfig could not be removed: {error}"));
-    }
+    files.close(output);
     if let Err(failure) = &result {
         output.event(&JsonEvent::Closed { reason: &failure.message });
     }
     result
+}
+
+/// What a session writes: its own kubeconfig, and with `--merge` entries in the user's.
+struct Files {
+    /// Before the directory its entries refer to.
+    merge: Option<Merge>,
+    workspace: Workspace,
+}
+
+impl Files {
+    fn create(dir: Option<&Path>, merge: bool, output: Output) -> Result<Self, Failure> {
+        let workspace = Workspace::create(dir).map_err(Failure::failed)?;
+        if let Some(warning) = workspace.warning() {
+            output.warn(warning);
+        }
+        let places = Places::from_env();
+        match Merge::recover(&places) {
+            Ok(contexts) if contexts.is_empty() => {}
+            Ok(contexts) => {
+                output.say(&format!("Removed what a killed mykube had left merged: {}", contexts.join(", ")))
+            }
+            Err(error) => output.warn(&format!("what a killed mykube had left merged could not be removed: {error}")),
+        }
+        let merge = if merge { Some(Merge::prepare(&places, &workspace).map_err(Failure::failed)?) } else { None };
+        Ok(Self { merge, workspace })
+    }
+
+    /// Gives the path of the session's own kubeconfig.
+    fn write(&mut self, welcome: &Welcome, port: u16, output: Output) -> Result<PathBuf, Failure> {
+        let kubeconfig = self.workspace.write(welcome, port).map_err(Failure::failed)?;
+        if let Some(merge) = &mut self.merge {
+            let context = merge.add(&self.workspace, welcome, port).map_err(Failure::failed)?.to_owned();
+            let file = merge.file().to_string_lossy();
+            output.event(&JsonEvent::Merged { kubeconfig: &file, context: &context });
+            output.say(&format!("Merged into {file} until the end: kubectl --context {context} ..."));
+        }
+        Ok(kubeconfig)
+    }
+
+    fn update(&mut self, welcome: &Welcome) -> Result<(), String> {
+        self.workspace.update(welcome).map_err(|error| error.to_string())?;
+        match &mut self.merge {
+            Some(merge) => merge.update(&self.workspace, welcome).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn close(mut self, output: Output) {
+        match self.merge.as_mut().map(Merge::undo) {
+            Some(Err(error)) => output.warn(&format!(
+                "the merged entries could not be removed, the next mykube client tries again: {error}"
+            )),
+            Some(Ok(undone)) if undone.was_current => output.warn(
+                "the merged context was made the current one, and is gone: choose another with `kubectl config use-context`",
+            ),
+            _ => {}
+        }
+        if let Err(error) = self.workspace.close() {
+            output.warn(&format!("the temporary kubeconfig could not be removed: {error}"));
+        }
+    }
 }
 
 /// The code among the arguments, if it is there.
@@ -141,14 +202,14 @@ fn failure(error: &ConnectError) -> Failure {
 /// From the welcome to the end.
 async fn attend(
     session: &Session,
-    workspace: &mut Workspace,
+    files: &mut Files,
     listener: TcpListener,
     work: Work,
     signals: &mut Signals,
     output: Output,
 ) -> Result<u8, Failure> {
     let address = listener.local_addr().map_err(Failure::failed);
-    let child = match address.and_then(|address| prepare(session, workspace, address, &work, output)) {
+    let child = match address.and_then(|address| prepare(session, files, address, &work, output)) {
         Ok(child) => child,
         Err(failure) => {
             let _ = timeout(BYE_LIMIT, session.bye("the client could not use the session")).await;
@@ -157,7 +218,7 @@ async fn attend(
     };
     let has_child = child.is_some();
     let is_command = matches!(work, Work::Child(Launch::Command(_)));
-    let ending = work_on(session, workspace, listener, child, signals, output).await;
+    let ending = work_on(session, files, listener, child, signals, output).await;
     if !matches!(ending, Ok(Ending::Session(_))) {
         let _ = timeout(BYE_LIMIT, session.bye("the client has left")).await;
     }
@@ -180,13 +241,13 @@ async fn attend(
 /// Writes the kubeconfig, says so, and sets up the child.
 fn prepare(
     session: &Session,
-    workspace: &mut Workspace,
+    files: &mut Files,
     address: SocketAddr,
     work: &Work,
     output: Output,
 ) -> Result<Option<Prepared>, Failure> {
     let welcome = session.welcome();
-    let kubeconfig = workspace.write(&welcome, address.port()).map_err(Failure::failed)?;
+    let kubeconfig = files.write(&welcome, address.port(), output)?;
     let kubeconfig = kubeconfig.to_string_lossy();
     let listen = address.to_string();
     if welcome.insecure_skip_tls_verify {
@@ -201,7 +262,7 @@ fn prepare(
             if *launch == Launch::Shell {
                 output.say("This shell's kubectl uses it; `exit` ends the session.");
             }
-            shell::prepare(workspace, launch.clone()).map(Some).map_err(Failure::failed)
+            shell::prepare(&files.workspace, launch.clone()).map(Some).map_err(Failure::failed)
         }
         Work::Wait => {
             output.say("KUBECONFIG is on standard output; Ctrl-C ends the session.");
@@ -214,7 +275,7 @@ fn prepare(
 /// Carries connections, takes new credentials and waits for the first reason to end.
 async fn work_on(
     session: &Session,
-    workspace: &mut Workspace,
+    files: &mut Files,
     listener: TcpListener,
     child: Option<Prepared>,
     signals: &mut Signals,
@@ -255,7 +316,7 @@ async fn work_on(
             end = &mut forward, if ending.is_none() => ending = Some(Ending::Session(end)),
             name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
             newer = news.next(), if ending.is_none() => {
-                if let Err(error) = workspace.update(&newer) {
+                if let Err(error) = files.update(&newer) {
                     output.warn(&format!("new credentials could not be used: {error}"));
                 }
             }

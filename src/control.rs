@@ -33,6 +33,10 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
     let servers = control::servers().await.map_err(Failure::failed)?;
     let command = args.command.unwrap_or(SessionsCommand::List);
     if matches!(command, SessionsCommand::List) {
+        // Named, it must be there: a pod's probe asks for its own.
+        if args.server.is_some() {
+            choose(&servers, args.server)?;
+        }
         for (pid, socket) in servers.iter().filter(|(pid, _)| args.server.is_none_or(|wanted| wanted == *pid)) {
             match control::ask(socket, &Question::List).await.map_err(Failure::failed)? {
                 Answer::Clients { clients } => list(*pid, &clients, output),

@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod control;
 mod dial;
+mod doctor;
 mod exit;
 mod logs;
 mod output;
@@ -16,8 +17,6 @@ mod waiting;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser as _;
-
 use crate::{
     cli::{Cli, Command},
     exit::Failure,
@@ -28,7 +27,7 @@ use crate::{
 const LEFTOVERS: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
-    let Cli { command, global } = Cli::parse();
+    let Cli { command, global } = cli::parse();
     let output = Output::new(&global);
     match &command {
         Command::Relay(args) => {
@@ -49,6 +48,7 @@ fn main() -> ExitCode {
             Command::Server(args) => server::run(args, global.ca_file, output).await.map(|()| 0),
             Command::Client(args) => client::run(args, global.ca_file, output).await,
             Command::Sessions(args) => control::run(args, output).await.map(|()| 0),
+            Command::Doctor(args) => doctor::run(args, global.ca_file, output).await.map(|()| 0),
             Command::Completions { shell } => {
                 cli::completions(shell, &mut std::io::stdout());
                 Ok(0)

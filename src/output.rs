@@ -27,7 +27,7 @@ pub(crate) struct Output {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum JsonEvent<'a> {
     /// The server's code, and the seconds it waits.
-    Code { code: &'a str, expires_in: u64 },
+    Code { code: &'a str, expires_in: u64, client: &'a str },
     /// The server has its client.
     Paired { client: &'a str },
     /// The client said goodbye or was lost.
@@ -40,6 +40,8 @@ pub(crate) enum JsonEvent<'a> {
     Session { server: u32, id: u64, name: &'a str, state: &'a str, seconds: u64, may: &'a str },
     /// The client's kubeconfig works.
     Connected { kubeconfig: &'a str, listen: &'a str, cluster: &'a str },
+    /// The client's context stands in the user's own kubeconfig too.
+    Merged { kubeconfig: &'a str, context: &'a str },
     /// The client ends.
     Closed { reason: &'a str },
 }
@@ -74,6 +76,14 @@ impl Output {
     pub(crate) fn warn(self, text: &str) {
         if !self.quiet {
             self.stderr(&format!("{}: {}", self.paint("warning", "1;33"), printable(text, LINE_MAX)));
+        }
+    }
+
+    /// One line of a check: its verdict, and what was seen. Quiet hides all but failures.
+    pub(crate) fn verdict(self, verdict: &str, colour: &str, text: &str, essential: bool) {
+        if essential || !self.quiet {
+            let gap = " ".repeat(4_usize.saturating_sub(verdict.len()));
+            self.stderr(&format!("{}{gap}  {}", self.paint(verdict, colour), printable(text, LINE_MAX)));
         }
     }
 
@@ -134,8 +144,8 @@ mod tests {
     fn events_are_what_scripts_rely_on() {
         let line = |event: JsonEvent<'_>| serde_json::to_string(&event).unwrap();
         assert_eq!(
-            line(JsonEvent::Code { code: "04820417", expires_in: 120 }),
-            r#"{"event":"code","code":"04820417","expires_in":120}"#
+            line(JsonEvent::Code { code: "04820417", expires_in: 120, client: "client-1" }),
+            r#"{"event":"code","code":"04820417","expires_in":120,"client":"client-1"}"#
         );
         assert_eq!(line(JsonEvent::Paired { client: "alice" }), r#"{"event":"paired","client":"alice"}"#);
         assert_eq!(line(JsonEvent::ClientGone { client: "a" }), r#"{"event":"client_gone","client":"a"}"#);
@@ -143,6 +153,10 @@ mod tests {
         assert_eq!(
             line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c" }),
             r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#
+        );
+        assert_eq!(
+            line(JsonEvent::Merged { kubeconfig: "/k", context: "mykube-c" }),
+            r#"{"event":"merged","kubeconfig":"/k","context":"mykube-c"}"#
         );
         assert_eq!(line(JsonEvent::Closed { reason: "r" }), r#"{"event":"closed","reason":"r"}"#);
     }

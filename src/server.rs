@@ -8,18 +8,19 @@ use std::{
 
 use mykube_agent::{
     Environment, KubeconfigSource, Upstream,
+    announce::Announcer,
     guarded::{Audit, AuditSettings, Forwarder, Gateway, Settings},
-    serve::{self, Access, BURNED_BACKOFF, Config, Ended, Event, Invitation, ServeError, serve},
+    serve::{self, Access, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
 use mykube_client::link::{Dialer, Trust, pair::HandshakeError};
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
+use zeroize::Zeroizing;
 
 use crate::{
     access,
     cli::ServerArgs,
-    control,
-    dial,
+    control, dial,
     exit::{Failure, Status},
     output::{JsonEvent, Output},
     prompt,
@@ -78,6 +79,8 @@ async fn share(
     let source = KubeconfigSource { kubeconfig: args.kubeconfig, context: args.context, ..Default::default() };
     let trust = Trust::new(ca_file.as_deref()).map_err(|error| dial::failure(&error))?;
     let environment = Environment::from_system(attended);
+    let announcer = args.announce_event.then(|| Announcer::for_this_pod(&environment, trust.clone())).transpose();
+    let announcer = announcer.map_err(Failure::failed)?.map(Arc::new);
     let upstream = Upstream::load(&source, &environment, trust);
     tokio::pin!(stop);
     let upstream = tokio::select! {
@@ -113,9 +116,10 @@ async fn share(
     if let Err(error) = upstream.check().await {
         output.warn(&error.to_string());
     }
-    let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None };
+    let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None, announcer };
     let desk = control::open(output);
-    let ended = serve(dialer, upstream, access, invitation, config, desk, &mut ui, stop).await;
+    let offer = Offer { upstream, access, standing: invitation };
+    let ended = serve(dialer, offer, config, desk, &mut ui, stop).await;
     audit.flush().await;
     ended.map_err(|error| failure(&error))
 }
@@ -146,13 +150,17 @@ struct Ui {
     relay_url: String,
     qr: bool,
     waiting: Option<Waiting>,
+    announcer: Option<Arc<Announcer>>,
 }
 
 impl serve::Ui for Ui {
     fn event(&mut self, client: &str, event: Event) {
         let output = self.output;
         match event {
-            Event::Code { code, expires_in } => self.show_code(&code, expires_in),
+            Event::Code { code, expires_in } => {
+                self.show_code(client, &code, expires_in);
+                self.announce(code, expires_in);
+            }
             Event::Attempt => debug!("a client is trying the code"),
             // At none left the code is spent, which is said next.
             Event::Refused { left: 0, .. } => {}
@@ -197,7 +205,7 @@ impl serve::Ui for Ui {
 }
 
 impl Ui {
-    fn show_code(&mut self, code: &str, expires_in: Duration) {
+    fn show_code(&mut self, client: &str, code: &str, expires_in: Duration) {
         self.waiting = None;
         let output = self.output;
         output.say(&format!("On the laptop type: mykube client --relay-url {}", self.relay_url));
@@ -206,10 +214,21 @@ impl Ui {
             output.drawing(&qr);
         }
         let digits: String = code.chars().filter(char::is_ascii_digit).collect();
-        output.event(&JsonEvent::Code { code: &digits, expires_in: expires_in.as_secs() });
+        output.event(&JsonEvent::Code { code: &digits, expires_in: expires_in.as_secs(), client });
         if output.spinner {
             self.waiting = Some(Waiting::start(expires_in));
         }
+    }
+
+    /// Tells the code as an Event, beside what else happens.
+    fn announce(&self, code: Zeroizing<String>, expires_in: Duration) {
+        let Some(announcer) = self.announcer.clone() else { return };
+        let (output, relay_url) = (self.output, self.relay_url.clone());
+        tokio::spawn(async move {
+            if let Err(error) = announcer.announce(&code, expires_in, &relay_url).await {
+                output.warn(&error.to_string());
+            }
+        });
     }
 
     /// Prints without the spinner in the way.

@@ -72,6 +72,25 @@ fn a_wrong_command_line_is_2() {
 }
 
 #[test]
+fn a_variable_that_is_empty_is_not_set_and_nonsense_is_2() {
+    let run = |value: &str| {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = mykube(&home, &["client", "--relay-url", &nobody(), "48320417", "--", "true"]);
+        // The last one contradicts a command, when it is set.
+        for name in ["MYKUBE_QUIET", "MYKUBE_VERIFY", "MYKUBE_MERGE", "MYKUBE_NO_SHELL"] {
+            command.env(name, value);
+        }
+        told(command.env("MYKUBE_PORT", "").output().unwrap())
+    };
+    let (code, _, said) = run("");
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("warning: other users"), "not quiet: {said}");
+    let (code, _, said) = run("perhaps");
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("'perhaps'") && said.contains("not a boolean"), "{said}");
+}
+
+#[test]
 fn a_code_that_is_none_is_2_and_not_repeated() {
     let (code, _, said) = ends(&["client", "--relay-url", &nobody(), "1234abcd"]);
     assert_eq!(code, 2);
@@ -103,11 +122,15 @@ fn a_relay_that_is_not_there_is_4_at_both_ends() {
         ["server", "--relay-url", &relay, "--kubeconfig", kubeconfig.to_str().unwrap(), "-vvv", "--output", "json"];
     let (code, out, said) = told(mykube(&home, &args).output().unwrap());
     assert_eq!(code, 4, "{said}");
-    assert!(said.contains("receives the credentials") && !said.contains("very-secret-token"), "{said}");
+    assert!(said.contains("Clients may do: as RBAC allows") && !said.contains("very-secret-token"), "{said}");
     assert!(out.starts_with(r#"{"event":"stopped","reason":"cannot reach "#) && out.lines().count() == 1, "{out}");
     let args = [&args[..], &["--share-credentials"]].concat();
-    let (_, _, said) = told(mykube(&home, &args).output().unwrap());
-    assert!(!said.contains("receives the credentials"), "{said}");
+    let (code, _, said) = told(mykube(&home, &args).output().unwrap());
+    assert_eq!(code, 4, "{said}");
+    assert!(!said.contains("Clients may do") && !said.contains("very-secret-token"), "{said}");
+    let args = [&args[..], &["--read-only"]].concat();
+    let (code, _, said) = told(mykube(&home, &args).output().unwrap());
+    assert_eq!(code, 2, "a policy needs guarded mode: {said}");
 }
 
 #[test]
@@ -136,6 +159,12 @@ fn what_fails_here_fails_before_a_code_is_spent() {
     let (code, _, said) = ends(&["client", "--relay-url", &nobody(), "48320417", "--kubeconfig-dir", "/nonexistent"]);
     assert_eq!(code, 1);
     assert!(said.contains("/nonexistent"), "{said}");
+    let home = tempfile::tempdir().unwrap();
+    let args = ["client", "--relay-url", &nobody(), "48320417", "--merge"];
+    let (code, _, said) = told(mykube(&home, &args).env("KUBECONFIG", "/dev/null").output().unwrap());
+    assert_eq!(code, 1);
+    assert!(said.contains("cannot merge into /dev/null") && said.contains("KUBECONFIG"), "{said}");
+    assert_eq!(ends(&args).0, 4, "and without a kubeconfig none is made before there is a session");
     for end in ["client", "server"] {
         let (code, _, said) = ends(&[end, "--relay-url", &nobody(), "--verify"]);
         assert_eq!(code, 1);

@@ -251,9 +251,10 @@ pub async fn servers() -> io::Result<Vec<(u32, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory()?)? {
         let path = entry?.path();
-        let pid = path.file_name().and_then(|name| name.to_str()).and_then(|name| {
-            name.strip_prefix("server-")?.strip_suffix(".sock")?.parse().ok()
-        });
+        let pid = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix("server-")?.strip_suffix(".sock")?.parse().ok());
         let Some(pid) = pid else { continue };
         match UnixStream::connect(&path).await {
             Ok(_) => found.push((pid, path)),
@@ -291,6 +292,7 @@ mod tests {
                 Some(Command::Kill(7, reply)) => reply.send(false).unwrap(),
                 _ => panic!("not a kill"),
             }
+            desk
         });
         let policy = Policy { read_only: true, ..Policy::default() };
         let new = Question::New { name: Some("alice".into()), policy: policy.clone() };
@@ -299,7 +301,7 @@ mod tests {
         assert!(matches!(kill, Answer::Error { error } if error.contains("no client 7")));
         let hostile = Question::New { name: Some("../x\n".into()), policy };
         assert!(matches!(ask(&path, &hostile).await.unwrap(), Answer::Error { .. }));
-        at_desk.await.unwrap();
+        drop(at_desk.await.unwrap());
         serving.await.unwrap();
         assert!(!path.exists(), "the socket is removed with its server");
     }

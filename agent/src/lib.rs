@@ -1,8 +1,9 @@
 //! mykube's cluster side: which API server, with which credentials, and how to reach it.
 
-pub mod credentials;
+pub mod announce;
 #[cfg(unix)]
 pub mod control;
+pub mod credentials;
 mod environment;
 pub mod error;
 mod exec;

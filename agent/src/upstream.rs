@@ -133,7 +133,11 @@ impl Upstream {
         })
     }
 
-    fn from_pod(source: &KubeconfigSource, env: &Environment, trust: Trust) -> Result<Self, KubeconfigError> {
+    pub(crate) fn from_pod(
+        source: &KubeconfigSource,
+        env: &Environment,
+        trust: Trust,
+    ) -> Result<Self, KubeconfigError> {
         let pod = incluster::load(env)?;
         Ok(Self {
             cluster_name: "in-cluster".into(),

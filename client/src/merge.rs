@@ -6,6 +6,7 @@
 
 mod document;
 mod file;
+mod yaml;
 
 use std::{
     fs::OpenOptions,
@@ -24,16 +25,17 @@ use crate::{
     Workspace,
     kubeconfig::{self, Rendered, WelcomeError},
 };
-use document::{Document, LISTS, Node};
+use document::{Document, LISTS};
 use file::{Locked, Target};
+use yaml::Node;
 
 pub use document::DocumentError;
 pub use file::{FILE_MAX, Places};
 
 /// How long to wait for another program's lock before a session begins.
 pub const LOCK_WAIT: Duration = Duration::from_secs(3);
-/// The same at its end, which has five seconds in all.
-pub const UNDO_LOCK_WAIT: Duration = Duration::from_millis(500);
+/// The same while it runs, and at its end, which has five seconds in all.
+pub const SHORT_LOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// Start of our entries' names; the cluster's name follows.
 const PREFIX: &str = "mykube-";
@@ -116,6 +118,7 @@ pub struct Merge {
     /// Other files kubectl reads: names in them are taken too.
     others: Vec<PathBuf>,
     owner: Owner,
+    lock_wait: Duration,
     added: Option<Added>,
 }
 
@@ -140,7 +143,7 @@ impl Merge {
     pub fn prepare(places: &Places, workspace: &Workspace) -> Result<Self, MergeError> {
         let target = Target::find(places)?;
         let others = places.files().into_iter().filter(|file| *file != target.named).collect();
-        edit(&target, LOCK_WAIT, true, |text| {
+        edit(&target, places.lock_wait, true, |text| {
             text.remove_all(Owner::is_gone)?;
             let mut trial = Text { text: text.text.clone() };
             for (list, inner) in LISTS {
@@ -148,7 +151,7 @@ impl Merge {
             }
             Ok(())
         })?;
-        Ok(Self { target, others, owner: Owner::of(workspace), added: None })
+        Ok(Self { target, others, owner: Owner::of(workspace), lock_wait: places.lock_wait, added: None })
     }
 
     /// Removes what killed sessions left, where there is something; gives the names of their contexts. Without such
@@ -165,7 +168,9 @@ impl Merge {
             if !content.text.contains(PREFIX) || Text::of(&content.text).remove_all(Owner::is_gone) == Ok(Vec::new()) {
                 continue;
             }
-            recovered.extend(edit(&target, UNDO_LOCK_WAIT, false, |text| text.remove_all(Owner::is_gone))?);
+            recovered.extend(edit(&target, places.lock_wait.min(SHORT_LOCK_WAIT), false, |text| {
+                text.remove_all(Owner::is_gone)
+            })?);
         }
         Ok(recovered)
     }
@@ -183,7 +188,7 @@ impl Merge {
     pub fn add(&mut self, workspace: &Workspace, welcome: &Welcome, port: u16) -> Result<&str, MergeError> {
         let entries = self.entries(workspace, welcome, port)?;
         self.owner.port = port;
-        let name = edit(&self.target, LOCK_WAIT, false, |text| {
+        let name = edit(&self.target, self.lock_wait, false, |text| {
             let name = self.free_name(text, &welcome.cluster)?;
             for (list, item) in entries.items(&name, &self.owner) {
                 text.insert(list, &item)?;
@@ -203,7 +208,7 @@ impl Merge {
         }
         let entries = self.entries(workspace, welcome, self.owner.port)?;
         let Some(added) = self.added.as_mut().filter(|added| added.entries != entries) else { return Ok(()) };
-        edit(&self.target, LOCK_WAIT, false, |text| {
+        edit(&self.target, self.lock_wait.min(SHORT_LOCK_WAIT), false, |text| {
             text.remove_all(|owner| *owner == self.owner)?;
             for (list, item) in entries.items(&added.name, &self.owner) {
                 text.insert(list, &item)?;
@@ -220,7 +225,7 @@ impl Merge {
     /// See [`MergeError`]; the next run tries again.
     pub fn undo(&mut self) -> Result<Undone, MergeError> {
         let Some(added) = &self.added else { return Ok(Undone::default()) };
-        let undone = edit(&self.target, UNDO_LOCK_WAIT, false, |text| {
+        let undone = edit(&self.target, self.lock_wait.min(SHORT_LOCK_WAIT), false, |text| {
             text.remove_all(|owner| *owner == self.owner)?;
             let was_current = text.document()?.current_context() == Some(added.name.as_str());
             Ok(Undone { was_current })
@@ -322,7 +327,12 @@ struct Owner {
 
 impl Owner {
     fn of(workspace: &Workspace) -> Self {
-        Self { dir: workspace.dir().path().to_string_lossy().into_owned(), host: host(), pid: std::process::id(), port: 0 }
+        Self {
+            dir: workspace.dir().path().to_string_lossy().into_owned(),
+            host: host(),
+            pid: std::process::id(),
+            port: 0,
+        }
     }
 
     fn to_json(&self) -> Value {

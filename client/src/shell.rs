@@ -16,7 +16,7 @@ use std::{
 
 use mykube_protocol::channel::Mode;
 use rustix::{
-    process::{Pid, Signal, getpgrp, kill_process},
+    process::{Pid, Signal, getpgrp, kill_process, kill_process_group},
     stdio::stdin,
     termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr},
 };
@@ -76,6 +76,8 @@ pub struct Prepared {
     command: Command,
     program: OsString,
     ask_to_end: Signal,
+    /// The child leads a process group of its own.
+    group: bool,
 }
 
 /// Sets up what runs in `workspace`, whose kubeconfig must have been written.
@@ -100,7 +102,13 @@ pub fn prepare(workspace: &Workspace, launch: Launch) -> Result<Prepared, ShellE
         }
     };
     command.envs(environment).kill_on_drop(true);
-    Ok(Prepared { command, program, ask_to_end })
+    // With a terminal the child stays in our group, which Ctrl-C reaches as a whole; without one nothing would reach
+    // what the child has started.
+    let group = File::open("/dev/tty").is_err();
+    if group {
+        command.process_group(0);
+    }
+    Ok(Prepared { command, program, ask_to_end, group })
 }
 
 impl Prepared {
@@ -118,7 +126,7 @@ impl Prepared {
         let exit = tokio::select! {
             status = child.wait() => Exit::Code(code(status?)),
             () = stop => {
-                end(&mut child, self.ask_to_end).await?;
+                end(&mut child, self.ask_to_end, self.group).await?;
                 Exit::Stopped
             }
         };
@@ -185,14 +193,17 @@ fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-async fn end(child: &mut Child, ask: Signal) -> io::Result<()> {
-    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-        // It may have ended by itself just now: that is what was wanted.
-        let _ = kill_process(pid, ask);
-        // A stopped child would not see it.
-        let _ = kill_process(pid, Signal::CONT);
-    }
+async fn end(child: &mut Child, ask: Signal, group: bool) -> io::Result<()> {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    // It may have ended by itself just now: that is what was wanted.
+    let send = |signal| {
+        let _ = pid.map(|pid| if group { kill_process_group(pid, signal) } else { kill_process(pid, signal) });
+    };
+    send(ask);
+    // A stopped child would not see it.
+    send(Signal::CONT);
     if timeout(STOP_GRACE, child.wait()).await.is_err() {
+        send(Signal::KILL);
         child.kill().await?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::{
 use crate::support::{LIMIT, Process, Way, noise, sha256};
 
 const HTTP: &str = "8080";
-const ECHO: &str = "7000";
+const ECHO: &str = "9000";
 
 /// kubectl, and the loopback port it forwards from.
 fn forward(way: &Way, port: &str, env: &[(&str, &str)]) -> (Process, u16) {

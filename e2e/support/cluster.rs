@@ -51,7 +51,7 @@ pub(crate) fn kubeconfig(name: &str, cluster: &Value, user: &Value) -> Value {
 
 /// One kubeconfig to use, and the namespace to use it in.
 pub(crate) struct Way {
-    /// `direct` or `tunnel`.
+    /// `direct`, or which tunnel.
     pub(crate) name: &'static str,
     kubeconfig: PathBuf,
     namespace: Option<String>,
@@ -144,8 +144,8 @@ impl Namespace {
     }
 
     /// The way through a client's kubeconfig.
-    pub(crate) fn through(&self, kubeconfig: &Path) -> Way {
-        Way::new("tunnel", kubeconfig, Some(&self.name))
+    pub(crate) fn through(&self, name: &'static str, kubeconfig: &Path) -> Way {
+        Way::new(name, kubeconfig, Some(&self.name))
     }
 }
 

@@ -25,6 +25,18 @@ impl Mykube {
         let sandbox = Sandbox::new();
         let mut command = sandbox.command(BINARY);
         command.arg(name);
+        if name == "server" {
+            // Streams are then raw TCP to the API server, or to what stands in its place.
+            command.arg("--share-credentials");
+        }
+        Self { command, sandbox }
+    }
+
+    /// `mykube server` that keeps its credentials to itself.
+    pub(crate) fn guarding(relay: &str, kubeconfig: &Path) -> Self {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.command(BINARY);
+        command.args(["server", "--output", "json", "-vvv", "--relay-url", relay, "--kubeconfig"]).arg(kubeconfig);
         Self { command, sandbox }
     }
 
@@ -199,8 +211,17 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     /// To the cluster of a kubeconfig.
     pub(crate) fn open(kubeconfig: &Path) -> Self {
+        Self::to(|relay| Mykube::server(relay, kubeconfig))
+    }
+
+    /// The same, the credentials staying with the server.
+    pub(crate) fn guarded(kubeconfig: &Path) -> Self {
+        Self::to(|relay| Mykube::guarding(relay, kubeconfig))
+    }
+
+    fn to(server: impl FnOnce(&str) -> Mykube) -> Self {
         let relay = Relay::start();
-        let server = Mykube::server(&relay.url, kubeconfig).start();
+        let server = server(&relay.url).start();
         let client = Mykube::client(&relay.url).start_with(&server.code());
         client.event("connected");
         Self { client, server, relay }

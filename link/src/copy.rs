@@ -24,6 +24,8 @@ const WRITE_MAX: u64 = 256 * 1024;
 pub trait Abort {
     /// Makes the coming close a reset instead of an orderly end.
     fn abort(&self);
+    /// Makes it orderly again.
+    fn settle(&self);
 }
 
 impl Abort for TcpStream {
@@ -31,17 +33,29 @@ impl Abort for TcpStream {
         // Fails only on a connection that is gone already.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
+
+    fn settle(&self) {
+        let _ = SockRef::from(self).set_linger(None);
+    }
 }
 
 impl Abort for Transport {
     fn abort(&self) {
         self.tcp().abort();
     }
+
+    fn settle(&self) {
+        self.tcp().settle();
+    }
 }
 
 impl<T: Abort> Abort for tokio_rustls::server::TlsStream<T> {
     fn abort(&self) {
         self.get_ref().0.abort();
+    }
+
+    fn settle(&self) {
+        self.get_ref().0.settle();
     }
 }
 
@@ -67,13 +81,17 @@ pub async fn copy<T>(connection: T, stream: ChannelStream) -> Result<(), CopyErr
 where
     T: AsyncRead + AsyncWrite + Abort + Unpin,
 {
+    // Until both directions have ended a close is a reset, also when this future is dropped with the session's end.
+    connection.abort();
     let (mut reader, mut writer) = tokio::io::split(connection);
     let result = tokio::try_join!(outward(&mut reader, &stream), inward(&mut writer, &stream));
     let connection = reader.unsplit(writer);
     match result {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            connection.settle();
+            Ok(())
+        }
         Err(error) => {
-            connection.abort();
             if let CopyError::Local(error) = &error {
                 stream.fail(&format!("connection lost: {}", error.kind()));
             }

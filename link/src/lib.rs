@@ -10,6 +10,7 @@ pub mod error;
 mod exchange;
 mod no_proxy;
 pub mod pair;
+pub mod probe;
 pub mod proxy;
 pub mod socket;
 pub mod stream;

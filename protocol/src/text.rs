@@ -63,7 +63,20 @@ mod tests {
         for good in ["/a", "/k8s/clusters/c-m-x1", "/~a/._-"] {
             assert!(is_plain_path(good), "{good}");
         }
-        for bad in ["", "/", "a", "/a/", "//a", "/a/../b", "/.", "/a b", "/a%2e", "/a?b", "/a\n", &format!("/{}", "x".repeat(256))] {
+        for bad in [
+            "",
+            "/",
+            "a",
+            "/a/",
+            "//a",
+            "/a/../b",
+            "/.",
+            "/a b",
+            "/a%2e",
+            "/a?b",
+            "/a\n",
+            &format!("/{}", "x".repeat(256)),
+        ] {
             assert!(!is_plain_path(bad), "{bad}");
         }
     }

@@ -124,7 +124,7 @@ async fn pair(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<
                     Err(PlainError::NotFound)
                 };
                 if paired == Err(PlainError::NotFound) {
-                    registry.handle_old_code(&code);
+                    registry.handle_old_code(now, &code);
                 }
                 paired
             });

@@ -156,6 +156,8 @@ pub(crate) struct Registry {
     plain: plain::Plain,
     owners: HashMap<AddressKey, Owned>,
     deadlines: BTreeSet<(Instant, SessionId)>,
+    /// Sessions whose secret an old client may have told: no ticket takes them up again, until it has expired.
+    disclosed: HashMap<SessionId, Instant>,
     actions: VecDeque<Action>,
     next_socket: u64,
     waiting: usize,
@@ -209,6 +211,7 @@ impl Registry {
             plain: plain::Plain::default(),
             owners: HashMap::new(),
             deadlines: BTreeSet::new(),
+            disclosed: HashMap::new(),
             actions: VecDeque::new(),
             next_socket: 0,
             waiting: 0,
@@ -280,6 +283,9 @@ impl Registry {
     /// How it is to be closed instead.
     pub(crate) fn handle_join(&mut self, now: Now, claims: &Claims, owner: AddressKey) -> Result<SocketId, Refusal> {
         let (id, role) = (claims.session, claims.role);
+        if self.disclosed.contains_key(&id) {
+            return Err((close::UPGRADE, "mykube 2 clients only"));
+        }
         let readmitted = !self.sessions.contains_key(&id);
         if readmitted {
             self.readmit(now, claims, owner)?;

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! - A line is written when its request is over, an `exec` or a watch when it ends. `end` is `complete`, or `aborted`
-//!   where either side went away first; `status` is missing where there was no answer. `audit_id` is also in the
-//!   cluster's own audit log. `removed` names headers that were taken out because they say who somebody is.
+//!   where the client left or the API server broke off in the middle; an `exec` is complete when either side said that
+//!   it is done. `status` is missing where there was no answer. `audit_id` is also in the cluster's own audit log.
+//!   `removed` names headers that were taken out because they say who somebody is. What is no HTTP request at all is a
+//!   `refused` line of its client.
 //! - One thread writes, whole lines, in append mode; a file that was renamed or removed is opened anew, so any rotation
 //!   works, and `copytruncate` too.
 //! - **Nothing passes unwritten.** Every request reserves room for its line before it is forwarded. While the disk is

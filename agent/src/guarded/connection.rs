@@ -2,10 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::SystemTime,
 };
 
@@ -22,7 +19,7 @@ use super::{
     forwarder::{ForwardError, Outgoing},
     headers,
     intake::Progress,
-    request_info::RequestInfo,
+    request_info::{PathError, RequestInfo},
     status,
     upgrade::Upgrading,
 };
@@ -64,8 +61,11 @@ impl<'a> Connection<'a> {
 
     /// Answers one request.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+        let alone = self.progress.take();
         let (method, path) = (request.method(), request.uri().path());
         let mut exchange = Exchange::new(&self.visitor.name, method, path, request.headers(), self.progress.clone());
+        let info = RequestInfo::new(method, path, request.uri().query());
+        exchange.discovery = info.as_ref().is_ok_and(RequestInfo::is_discovery);
         let audit_id = HeaderValue::from_str(&exchange.record.audit_id).expect("a UUID is a header value");
         let uploaded = exchange.uploaded.clone();
         if request.body().is_end_stream() {
@@ -74,7 +74,7 @@ impl<'a> Connection<'a> {
         let mut response = match self.gateway.audit.reserve().await {
             Ok(slot) => {
                 exchange.reserved(slot);
-                self.answer(request, exchange).await
+                self.answer(request, alone, info, exchange).await
             }
             Err(full) => {
                 tracing::error!(client = %self.visitor.name, "{full}");
@@ -89,9 +89,23 @@ impl<'a> Connection<'a> {
         Ok(response)
     }
 
-    async fn answer(&self, request: Request<Incoming>, mut exchange: Exchange) -> Response<Answer> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        alone: Result<(), &'static str>,
+        info: Result<RequestInfo, PathError>,
+        mut exchange: Exchange,
+    ) -> Response<Answer> {
         let (mut parts, body) = request.into_parts();
-        let (outgoing, client) = match self.judge(&mut parts, body, &mut exchange) {
+        let judged = match alone {
+            Ok(()) => self.judge(&mut parts, body, info, &mut exchange),
+            Err(problem) => {
+                // Where one request ends and the next begins is in doubt: nothing more is read.
+                exchange.uploaded.whole.store(false, Ordering::Relaxed);
+                Err(Refused::bad(problem))
+            }
+        };
+        let (outgoing, client) = match judged {
             Ok(judged) => judged,
             Err(Refused { status, message }) => {
                 tracing::debug!(client = %self.visitor.name, message, "refused");
@@ -114,23 +128,18 @@ impl<'a> Connection<'a> {
         &self,
         parts: &mut request::Parts,
         body: Incoming,
+        info: Result<RequestInfo, PathError>,
         exchange: &mut Exchange,
     ) -> Result<(Outgoing, Option<OnUpgrade>), Refused> {
-        if let Err(problem) = self.progress.take() {
-            // Where one request ends and the next begins is in doubt: nothing more is read.
-            exchange.uploaded.whole.store(false, Ordering::Relaxed);
-            return Err(Refused::bad(problem));
-        }
         if !METHODS.contains(&parts.method) {
             let message = "mykube: the request's method is none that Kubernetes knows".into();
             return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, message });
         }
-        let query = parts.uri.query();
-        let info = RequestInfo::new(&parts.method, parts.uri.path(), query)
-            .map_err(|error| Refused::bad(format!("path {error}")))?;
-        exchange.describe(&info, query);
+        let info = info.map_err(|error| Refused::bad(format!("path {error}")))?;
+        exchange.describe(&info, parts.uri.query());
         let headers = headers::request(&parts.headers, parts.version).map_err(Refused::bad)?;
-        exchange.record.upgrade = headers.upgrade.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into());
+        exchange.record.upgrade =
+            headers.upgrade.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into());
         exchange.record.impersonated = headers.impersonates.as_deref().map(|user| user.chars().take(128).collect());
         self.report(&headers.removed);
         exchange.record.removed = headers.removed;
@@ -146,7 +155,8 @@ impl<'a> Connection<'a> {
         let mut forwarded = headers.forwarded;
         policy.impersonate(&mut forwarded);
         forwarded.insert("audit-id", HeaderValue::from_str(&exchange.record.audit_id).expect("a UUID"));
-        let reads = matches!(info.verb.as_str(), "get" | "list" | "watch") && matches!(parts.method, Method::GET | Method::HEAD);
+        let reads = matches!(info.verb.as_str(), "get" | "list" | "watch")
+            && matches!(parts.method, Method::GET | Method::HEAD);
         let client = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
         let outgoing = Outgoing {
             method: parts.method.clone(),
@@ -167,7 +177,12 @@ impl<'a> Connection<'a> {
     }
 
     /// Passes the API server's answer on.
-    fn pass(&self, mut response: Response<Incoming>, client: Option<OnUpgrade>, mut exchange: Exchange) -> Response<Answer> {
+    fn pass(
+        &self,
+        mut response: Response<Incoming>,
+        client: Option<OnUpgrade>,
+        mut exchange: Exchange,
+    ) -> Response<Answer> {
         let status = response.status();
         let protocol = response.headers().get(header::UPGRADE).cloned();
         headers::clean_response(response.headers_mut());
@@ -210,6 +225,8 @@ impl<'a> Connection<'a> {
 
 /// An answer of our own.
 fn local(status: StatusCode, message: &str, mut exchange: Exchange) -> Response<Answer> {
-    exchange.answered(status);
-    status::failure(status, message).map(|text| Answer::text(text, exchange))
+    let answer =
+        if exchange.discovery { status::discovery_failure(status, message) } else { status::failure(status, message) };
+    exchange.answered(answer.status());
+    answer.map(|text| Answer::text(text, exchange))
 }

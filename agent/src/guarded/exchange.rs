@@ -29,6 +29,8 @@ pub(super) struct Exchange {
     pub(super) bytes_out: Arc<AtomicU64>,
     pub(super) uploaded: Arc<Uploaded>,
     pub(super) record: Record,
+    /// It asks what the API server offers.
+    pub(super) discovery: bool,
     started: Instant,
     slot: Option<Slot>,
     progress: Arc<Progress>,
@@ -105,6 +107,7 @@ impl Exchange {
             bytes_out: Arc::default(),
             uploaded: Arc::default(),
             record,
+            discovery: false,
             started: Instant::now(),
             slot: None,
             progress,

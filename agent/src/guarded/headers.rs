@@ -76,7 +76,8 @@ pub(super) fn request(headers: &HeaderMap, version: Version) -> Result<RequestHe
             }
         } else if !is_rebuilt(name) {
             if plain.starts_with("impersonate-") {
-                let user = if plain == "impersonate-user" { String::from_utf8_lossy(value.as_bytes()) } else { "".into() };
+                let user =
+                    if plain == "impersonate-user" { String::from_utf8_lossy(value.as_bytes()) } else { "".into() };
                 let known = out.impersonates.get_or_insert_default();
                 known.push_str(&user);
             }
@@ -116,9 +117,10 @@ fn speaks_for_somebody(plain: &str) -> Option<&'static str> {
         "x-method-override",
     ];
     const FAMILIES: [(&str, &str); 2] = [("x-remote-", "x-remote-*"), ("x-forwarded-", "x-forwarded-*")];
-    NAMES.into_iter().find(|name| *name == plain).or_else(|| {
-        FAMILIES.into_iter().find(|(prefix, _)| plain.starts_with(prefix)).map(|(_, family)| family)
-    })
+    NAMES
+        .into_iter()
+        .find(|name| *name == plain)
+        .or_else(|| FAMILIES.into_iter().find(|(prefix, _)| plain.starts_with(prefix)).map(|(_, family)| family))
 }
 
 /// The one protocol of `Upgrade` that can be forwarded. Others are not upgraded to, as HTTP allows.
@@ -131,10 +133,7 @@ fn upgrade(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
     }
 }
 
-fn without_bearer(
-    value: &HeaderValue,
-    removed: &mut Vec<&'static str>,
-) -> Result<Option<HeaderValue>, &'static str> {
+fn without_bearer(value: &HeaderValue, removed: &mut Vec<&'static str>) -> Result<Option<HeaderValue>, &'static str> {
     const NAME: &str = "sec-websocket-protocol (bearer)";
     const BAD: &str = "has a Sec-WebSocket-Protocol header that is no text";
     let text = value.to_str().map_err(|_| BAD)?;
@@ -168,13 +167,15 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<Vec<(HeaderName, HeaderValue)>>().into_iter().fold(
-            HeaderMap::new(),
-            |mut map, (name, value)| {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect::<Vec<(HeaderName, HeaderValue)>>()
+            .into_iter()
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
                 map.append(name, value);
                 map
-            },
-        )
+            })
     }
 
     fn names(map: &HeaderMap) -> Vec<&str> {
@@ -229,10 +230,14 @@ mod tests {
     #[test]
     fn upgrades() {
         let upgrade = |pairs: &[(&str, &str)]| {
-            request(&headers(pairs), Version::HTTP_11).map(|out| out.upgrade.map(|value| value.to_str().unwrap().to_owned()))
+            request(&headers(pairs), Version::HTTP_11)
+                .map(|out| out.upgrade.map(|value| value.to_str().unwrap().to_owned()))
         };
         assert_eq!(upgrade(&[("connection", "Upgrade"), ("upgrade", "websocket")]), Ok(Some("websocket".into())));
-        assert_eq!(upgrade(&[("connection", "keep-alive, UPGRADE"), ("upgrade", "SPDY/3.1")]), Ok(Some("SPDY/3.1".into())));
+        assert_eq!(
+            upgrade(&[("connection", "keep-alive, UPGRADE"), ("upgrade", "SPDY/3.1")]),
+            Ok(Some("SPDY/3.1".into()))
+        );
         assert_eq!(upgrade(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")]), Ok(None));
         assert_eq!(upgrade(&[("upgrade", "websocket")]), Ok(None));
         assert!(upgrade(&[("connection", "upgrade"), ("upgrade", "h2c, websocket")]).is_err());
@@ -265,7 +270,12 @@ mod tests {
 
     #[test]
     fn an_answer_keeps_nothing_of_its_hop() {
-        let mut map = headers(&[("connection", "x-private, close"), ("x-private", "1"), ("keep-alive", "1"), ("content-length", "5")]);
+        let mut map = headers(&[
+            ("connection", "x-private, close"),
+            ("x-private", "1"),
+            ("keep-alive", "1"),
+            ("content-length", "5"),
+        ]);
         clean_response(&mut map);
         assert_eq!(names(&map), ["content-length"]);
     }

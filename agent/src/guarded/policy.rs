@@ -103,7 +103,8 @@ impl Policy {
             let text = format!("impersonation: requests here are made as \"{user}\", --as of your own is refused");
             return refuse("impersonation", text);
         }
-        let asked = || format!("{} of {}", if info.verb.is_empty() { method.as_str() } else { &info.verb }, info.target());
+        let asked =
+            || format!("{} of {}", if info.verb.is_empty() { method.as_str() } else { &info.verb }, info.target());
         if self.read_only && !reads(info, method, upgrade) {
             return refuse("read-only", format!("read-only: {} is refused", asked()));
         }

@@ -144,9 +144,9 @@ impl RequestInfo {
         let path = self.path.as_str();
         !self.is_resource
             && matches!(self.verb.as_str(), "get" | "head")
-            && PREFIXES.iter().any(|prefix| {
-                path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
+            && PREFIXES
+                .iter()
+                .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
 
     /// Whether it asks what its own sender is, and may do: `kubectl auth whoami` and `can-i`.
@@ -255,11 +255,23 @@ mod tests {
             ("GET", "/api/v1/proxy/namespaces/o/pods/p/x/y", ["proxy", "", "v1", "o", "pods", "", "p"]),
             ("POST", "/api/v1/namespaces/o/pods/p/exec?command=ls", ["create", "", "v1", "o", "pods", "exec", "p"]),
             ("GET", "/api/v1/namespaces/o/pods/p/exec/", ["get", "", "v1", "o", "pods", "exec", "p"]),
-            ("GET", "/api/v1/namespaces/o/services/s:80/proxy/a/b", ["get", "", "v1", "o", "services", "proxy", "s:80"]),
+            (
+                "GET",
+                "/api/v1/namespaces/o/services/s:80/proxy/a/b",
+                ["get", "", "v1", "o", "services", "proxy", "s:80"],
+            ),
             ("GET", "/api/v1/nodes/n/proxy/run", ["get", "", "v1", "", "nodes", "proxy", "n"]),
             ("PUT", "/api/v1/namespaces/o/finalize", ["update", "", "v1", "o", "namespaces", "finalize", "o"]),
-            ("DELETE", "/apis/apps/v1/namespaces/o/deployments", ["deletecollection", "apps", "v1", "o", "deployments", "", ""]),
-            ("PATCH", "/apis/apps/v1/namespaces/o/deployments/d/scale", ["patch", "apps", "v1", "o", "deployments", "scale", "d"]),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/o/deployments",
+                ["deletecollection", "apps", "v1", "o", "deployments", "", ""],
+            ),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/o/deployments/d/scale",
+                ["patch", "apps", "v1", "o", "deployments", "scale", "d"],
+            ),
             ("OPTIONS", "/api/v1/pods", ["", "", "v1", "", "pods", "", ""]),
             ("GET", "/api/v1/namespaces/o/pods/%65xample/%65xec", ["get", "", "v1", "o", "pods", "exec", "example"]),
         ];
@@ -282,11 +294,20 @@ mod tests {
 
     #[test]
     fn what_names_no_resource() {
-        for target in ["/", "/api", "/api/", "/api/v1", "/api/v1/", "/apis/apps/v1", "/version", "/healthz/etcd", "/logs/a/b/c"] {
+        for target in
+            ["/", "/api", "/api/", "/api/v1", "/api/v1/", "/apis/apps/v1", "/version", "/healthz/etcd", "/logs/a/b/c"]
+        {
             let info = read(Method::POST, target);
             assert!(!info.is_resource && info.verb == "post", "{target}");
         }
-        for (target, expected) in [("/api", true), ("/apis/apps/v1/", true), ("/openapi/v3/apis/apps/v1", true), ("/apisx", false), ("/metrics", false), ("/", false)] {
+        for (target, expected) in [
+            ("/api", true),
+            ("/apis/apps/v1/", true),
+            ("/openapi/v3/apis/apps/v1", true),
+            ("/apisx", false),
+            ("/metrics", false),
+            ("/", false),
+        ] {
             assert_eq!(read(Method::GET, target).is_discovery(), expected, "{target}");
         }
         assert!(!read(Method::POST, "/api").is_discovery());

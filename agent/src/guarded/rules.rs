@@ -45,7 +45,10 @@ pub enum RulesError {
         cause: String,
     },
     /// Not of the shape above.
-    #[error("the rules {path} are not valid: {problem}; see `mykube server --help` for an example")]
+    #[error(
+        "the rules {path} are not valid: {problem}; they look like \
+         `rules: [{{verbs: [get, list], apiGroups: [\"\"], resources: [pods, pods/log]}}]`"
+    )]
     Invalid {
         /// The file.
         path: String,
@@ -100,7 +103,8 @@ fn parse_rules(text: &str) -> Result<Vec<Rule>, String> {
         return Err(format!("they have more than {RULES_FILE_MAX} bytes"));
     }
     let file: File = serde_saphyr::from_str(text).map_err(|error| {
-        let at = error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column()));
+        let at =
+            error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column()));
         format!("{}{at}", printable(error.to_string().lines().next().unwrap_or_default(), 200))
     })?;
     for (at, rule) in file.rules.iter().enumerate() {
@@ -203,7 +207,9 @@ mod tests {
     #[test]
     fn exec_is_exec_by_get_and_by_post() {
         let rule = |verb: &str| {
-            parse_rules(&format!("rules: [{{verbs: [{verb}], apiGroups: ['*'], resources: [pods/exec]}}]")).unwrap().remove(0)
+            parse_rules(&format!("rules: [{{verbs: [{verb}], apiGroups: ['*'], resources: [pods/exec]}}]"))
+                .unwrap()
+                .remove(0)
         };
         for method in [Method::GET, Method::POST] {
             let exec = info(method, "/api/v1/namespaces/a/pods/p/exec");

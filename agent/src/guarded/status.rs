@@ -1,4 +1,5 @@
-//! Answers of our own, in the form kubectl prints well: Kubernetes `Status` objects.
+//! Answers of our own, in the form kubectl prints well: Kubernetes `Status` objects, and plain text for discovery, where
+//! client-go reads no object from a failure.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -41,4 +42,14 @@ pub(super) fn failure(code: StatusCode, message: &str) -> Response<Bytes> {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+/// The same for discovery (`/api`, `/apis`, `/version` ...). Of a 503 client-go shows nothing, so it is a 502.
+pub(super) fn discovery_failure(code: StatusCode, message: &str) -> Response<Bytes> {
+    let mut response = failure(code, message);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if code == StatusCode::SERVICE_UNAVAILABLE {
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+    }
+    response.map(|_| Bytes::from(message.to_owned()))
 }

@@ -24,30 +24,35 @@ pub(super) struct Upgrading {
 }
 
 impl Upgrading {
-    /// Copies both ways, each direction with its own end. A side that fails fails the other.
+    /// Copies both ways, each direction with its own end. A side that fails fails the other; it is no failure of the
+    /// exchange where one of them had said that it is done, as kubectl does without waiting for the last word.
     pub(super) async fn run(self) {
         let Self { client, upstream, exchange } = self;
         let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
-        let mut client = Counted { inner: TokioIo::new(client), read: &exchange.uploaded.bytes };
-        let mut upstream = Counted { inner: TokioIo::new(upstream), read: &exchange.bytes_out };
-        if copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await.is_ok() {
+        let mut client = Counted { inner: TokioIo::new(client), read: &exchange.uploaded.bytes, done: false };
+        let mut upstream = Counted { inner: TokioIo::new(upstream), read: &exchange.bytes_out, done: false };
+        let copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await;
+        if copied.is_ok() || client.done || upstream.done {
             drop((client, upstream));
             exchange.complete();
         }
     }
 }
 
-/// Counts what is read.
+/// Counts what is read, and sees the end.
 struct Counted<'a, S> {
     inner: S,
     read: &'a AtomicU64,
+    done: bool,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        let read = buf.filled().len() - before;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        self.done |= read == 0 && matches!(polled, Poll::Ready(Ok(())));
         polled
     }
 }

@@ -1,10 +1,6 @@
 //! The desk: who is here, whose code waits, and what the operator wants.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use mykube_link::Dialer;
 use tokio::{
@@ -14,14 +10,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Access, Config, Ended, Event, ServeError, Ui,
+    Access, Config, Ended, Event, Offer, ServeError, Ui,
     front::{Front, Notice, Post, deliver},
     pairing::{Guesses, Pairing},
     visit::Visit,
 };
 use crate::{
     Upstream,
-    guarded::{Policy, Visitor},
+    guarded::{ClientEvent, Policy, Visitor},
 };
 
 /// Whom a code is for.
@@ -95,13 +91,8 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(
-        dialer: Dialer,
-        upstream: Arc<Upstream>,
-        access: Access,
-        standing: Invitation,
-        config: Config,
-    ) -> Self {
+    pub(super) fn new(dialer: Dialer, offer: Offer, config: Config) -> Self {
+        let Offer { upstream, access, standing } = offer;
         let (post, posts) = mpsc::unbounded_channel();
         Self {
             dialer,
@@ -178,8 +169,7 @@ impl Desk {
             let visit = Visit { upstream, access, visitor, attended, front: &front, stop, dismiss: dismissed };
             (id, visit.run(*established, socket).await)
         });
-        let listed =
-            Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
+        let listed = Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
         self.entries.insert(id, Entry { listed, dismiss, invited, standing });
     }
 
@@ -205,6 +195,12 @@ impl Desk {
                 entry.listed.state = State::Connected;
                 entry.listed.since = SystemTime::now();
                 paired = true;
+            }
+            Notice::Event(Event::Refused { why, .. }) => {
+                if let Access::Guarded(gateway) = &self.access {
+                    // A full log is reported when a client is let in, or makes a request.
+                    let _ = gateway.audit().client(&name, ClientEvent::Refused(&why.to_string())).await;
+                }
             }
             _ => {}
         }
@@ -264,7 +260,9 @@ impl Desk {
                 if let Err(error) = invitation.policy.check() {
                     let _ = reply.send(Err(error.to_string()));
                 } else if self.entries.len() >= most {
-                    let why = format!("all {most} places are taken: end one with `mykube sessions kill`, or start the server with a larger --max-clients");
+                    let why = format!(
+                        "all {most} places are taken: end one with `mykube sessions kill`, or start the server with a larger --max-clients"
+                    );
                     let _ = reply.send(Err(why));
                 } else {
                     self.admit(invitation, Some(reply));

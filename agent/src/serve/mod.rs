@@ -11,16 +11,16 @@ mod visit;
 
 use std::{sync::Arc, time::Duration};
 
-use mykube_link::{DialError, Dialer, End, pair::{HandshakeError, SocketLost, Spent}};
+use mykube_link::{
+    DialError, Dialer, End,
+    pair::{HandshakeError, SocketLost, Spent},
+};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 pub use desk::{Command, Invitation, Listed, State};
 
-use crate::{
-    KubeconfigError, Upstream,
-    guarded::Gateway,
-};
+use crate::{KubeconfigError, Upstream, guarded::Gateway};
 
 /// An unattended agent waits this long before a new code after a burned one, doubling ...
 pub const BURNED_BACKOFF: Duration = Duration::from_secs(60);
@@ -152,21 +152,29 @@ pub enum Ended {
     Dismissed(String),
 }
 
+/// What a server offers, and to whom first.
+pub struct Offer {
+    /// The API server.
+    pub upstream: Arc<Upstream>,
+    /// How clients use it.
+    pub access: Access,
+    /// Whom the standing code is for.
+    pub standing: Invitation,
+}
+
 /// Serves clients until `stop`; without [`Config::stay`] until the first one has left. `commands` are the operator's.
 ///
 /// # Errors
 /// See [`ServeError`].
 pub async fn serve(
     dialer: &Dialer,
-    upstream: Arc<Upstream>,
-    access: Access,
-    first: Invitation,
+    offer: Offer,
     config: Config,
     commands: mpsc::Receiver<Command>,
     ui: &mut impl Ui,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, ServeError> {
     // Before a code is shown: what cannot be used should not cost anybody a pairing.
-    upstream.credentials.current().await?;
-    desk::Desk::new(dialer.clone(), upstream, access, first, config).run(commands, ui, stop).await
+    offer.upstream.credentials.current().await?;
+    desk::Desk::new(dialer.clone(), offer, config).run(commands, ui, stop).await
 }

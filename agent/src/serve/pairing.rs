@@ -12,6 +12,7 @@ use mykube_link::{
 use mykube_protocol::{PairingCode, Role, Secret, close, http::SessionCreated};
 use tokio::time::sleep;
 use tracing::info;
+use zeroize::Zeroizing;
 
 use super::{
     BURNED_BACKOFF, BURNED_BACKOFF_MAX, BURNED_MAX, Config, Event, REDIAL, REDIAL_MAX, ServeError, front::Front,
@@ -57,11 +58,11 @@ impl Pairing<'_> {
             let created = self.create().await?;
             let code = PairingCode { nameplate: created.nameplate.clone(), secret: Secret::random(&mut rand::rng()) };
             let Config { code_ttl, verify, .. } = self.config;
-            self.front.event(Event::Code { code: code.to_display(), expires_in: code_ttl });
+            let shown = code.to_display();
             let mut pairing = AgentPairing::new(clock::now(), created.session_id, code, verify, code_ttl);
             let before = self.guesses.with(|count| count.wrong);
             pairing.carry_wrong(before);
-            let ended = self.wait(&created, &mut pairing).await?;
+            let ended = self.wait(&created, &mut pairing, shown).await?;
             self.guesses.with(|count| count.wrong += pairing.wrong().saturating_sub(before));
             match ended {
                 Code::Paired(established, socket) => return Ok((established, *socket)),
@@ -101,16 +102,24 @@ impl Pairing<'_> {
         }
     }
 
-    /// Waits with one code, over as many sockets as it takes.
-    async fn wait(&self, created: &SessionCreated, pairing: &mut AgentPairing) -> Result<Code, ServeError> {
-        const FINAL: [u16; 5] =
-            [close::NO_SESSION, close::EXPIRED, close::REPLACED, close::UPGRADE, close::TOO_MANY];
+    /// Waits with one code, over as many sockets as it takes. It is shown once the relay can say what becomes of it.
+    async fn wait(
+        &self,
+        created: &SessionCreated,
+        pairing: &mut AgentPairing,
+        shown: Zeroizing<String>,
+    ) -> Result<Code, ServeError> {
+        const FINAL: [u16; 5] = [close::NO_SESSION, close::EXPIRED, close::REPLACED, close::UPGRADE, close::TOO_MANY];
         let mut delay = REDIAL;
         let mut connected = false;
+        let mut shown = Some(shown);
         loop {
             let lost = match self.dialer.websocket(Role::Agent, &created.session_id, &created.ticket).await {
                 Ok(mut socket) => {
                     (connected, delay) = (true, REDIAL);
+                    if let Some(code) = shown.take() {
+                        self.front.event(Event::Code { code, expires_in: self.config.code_ttl });
+                    }
                     let mut notice = |event| match event {
                         AgentEvent::Attempt => self.front.event(Event::Attempt),
                         AgentEvent::Refused { why, left } => self.front.event(Event::Refused { why, left }),

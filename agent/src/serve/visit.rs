@@ -90,11 +90,7 @@ impl Visit<'_> {
     }
 
     /// Serves the channel's streams until it ends.
-    async fn streams(
-        &self,
-        channel: &Channel,
-        gateway: Option<&Gateway>,
-    ) -> Result<Ended, ServeError> {
+    async fn streams(&self, channel: &Channel, gateway: Option<&Gateway>) -> Result<Ended, ServeError> {
         let mut tasks = JoinSet::new();
         let (failed, mut failures) = mpsc::channel(16);
         let expired = self.visitor.policy.expired();
@@ -106,7 +102,7 @@ impl Visit<'_> {
                 Ok(Ended::Dismissed(reason))
             }
         };
-        loop {
+        let ended = loop {
             tokio::select! {
                 accepted = channel.accept() => match accepted {
                     Some((stream, Some(_))) => stream.fail(NOT_ALLOWED),
@@ -121,18 +117,21 @@ impl Visit<'_> {
                 },
                 Some(reason) = failures.recv() => self.front.event(Event::StreamFailed(reason)),
                 Some(_) = tasks.join_next() => {}
-                end = channel.ended() => return match end {
+                end = channel.ended() => break match end {
                     End::Bye(reason) => Ok(Ended::Client(reason)),
                     end => Err(ServeError::Lost(end)),
                 },
-                () = &mut expired => return dismissed("this access has expired").await,
-                () = self.dismiss.cancelled() => return dismissed("ended by the server's operator").await,
+                () = &mut expired => break dismissed("this access has expired").await,
+                () = self.dismiss.cancelled() => break dismissed("ended by the server's operator").await,
                 () = self.stop.cancelled() => {
                     channel.bye("the server was stopped").await;
-                    return Ok(Ended::Stopped);
+                    break Ok(Ended::Stopped);
                 }
             }
-        }
+        };
+        // What ends with them is in the audit log before it says that the client left.
+        tasks.shutdown().await;
+        ended
     }
 }
 

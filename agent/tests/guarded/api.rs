@@ -2,9 +2,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -85,6 +87,8 @@ pub(crate) struct State {
     /// Bytes of request bodies so far.
     pub received: watch::Sender<u64>,
     connections: Mutex<usize>,
+    /// Ends the next request's connection without an answer.
+    pub hang_up: AtomicBool,
 }
 
 /// The server. Dropped, it and its connections are gone.
@@ -194,11 +198,20 @@ async fn answer(
     connection: usize,
     certificate: Option<Vec<u8>>,
     upgraded: &Mutex<Option<hyper::upgrade::OnUpgrade>>,
-) -> Result<Response<BoxBody>, Infallible> {
+) -> Result<Response<BoxBody>, std::io::Error> {
     let target = request.uri().to_string();
     let headers = request.headers().clone();
     let method = request.method().to_string();
-    state.seen.lock().unwrap().push(Seen { method, target: target.clone(), headers: headers.clone(), connection, certificate });
+    state.seen.lock().unwrap().push(Seen {
+        method,
+        target: target.clone(),
+        headers: headers.clone(),
+        connection,
+        certificate,
+    });
+    if state.hang_up.swap(false, Ordering::Relaxed) {
+        return Err(std::io::ErrorKind::ConnectionReset.into());
+    }
     let authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     let accepted = state.accepted.lock().unwrap().clone();
     if accepted.is_some_and(|accepted| !authorization.is_some_and(|value| accepted.contains(&value))) {
@@ -219,7 +232,8 @@ async fn answer(
     }
     let stream = state.streams.lock().unwrap().remove(&target);
     if let Some(mut stream) = stream {
-        let frames = futures_stream(move |cx| stream.poll_recv(cx).map(|polled| polled.map(|item| item.map(Frame::data))));
+        let frames =
+            futures_stream(move |cx| stream.poll_recv(cx).map(|polled| polled.map(|item| item.map(Frame::data))));
         return Ok(Response::new(StreamBody::new(frames).boxed_unsync()));
     }
     let mut body = request.into_body();
@@ -231,10 +245,9 @@ async fn answer(
     }
     let mut response = text(StatusCode::OK, &format!("{target} {length}"));
     response.headers_mut().insert("keep-alive", HeaderValue::from_static("timeout=5"));
-    response.headers_mut().insert(
-        "audit-id",
-        headers.get("audit-id").cloned().unwrap_or(HeaderValue::from_static("none")),
-    );
+    response
+        .headers_mut()
+        .insert("audit-id", headers.get("audit-id").cloned().unwrap_or(HeaderValue::from_static("none")));
     Ok(response)
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use mykube_agent::guarded::{Audit, AuditSettings, ClientEvent, Gateway, Policy};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::setup::Setup;
 
@@ -45,6 +46,23 @@ async fn a_line_says_who_did_what() {
 }
 
 #[tokio::test]
+async fn what_is_no_request_is_written_too() {
+    let mut setup = Setup::plain().await;
+    let mut client = setup.client();
+    client.send(format!("GET / HTTP/1.1\r\nX-Long: {}\r\n\r\n", "x".repeat(60_000))).await;
+    assert_eq!(client.answer().await.status, 200, "60 kB are below the limit");
+    client.send(format!("GET / HTTP/1.1\r\nX-Long: {}", "x".repeat(66_000))).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 431 "));
+    assert_eq!(setup.log.wait(2).await[1]["reason"], "a request: headers too long");
+    let mut client = setup.client();
+    client.send("SSH-2.0-OpenSSH\r\n\r\n").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 400 "));
+    let lines = setup.log.wait(3).await;
+    assert_eq!((&lines[2]["event"], &lines[2]["client"]), (&"refused".into(), &"laptop".into()));
+    assert_eq!(lines[2]["reason"], "a request: not HTTP/1.1");
+}
+
+#[tokio::test]
 async fn clients_come_and_go_in_a_file_that_rotates() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.log");
@@ -54,7 +72,10 @@ async fn clients_come_and_go_in_a_file_that_rotates() {
     audit.client("ann\u{202e}\n", ClientEvent::Left("gone")).await.unwrap();
     audit.flush().await;
     let written = lines(&path);
-    assert_eq!(written.iter().map(|line| line["event"].as_str().unwrap()).collect::<Vec<_>>(), ["earlier", "paired", "left"]);
+    assert_eq!(
+        written.iter().map(|line| line["event"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["earlier", "paired", "left"]
+    );
     assert_eq!((&written[2]["client"], &written[2]["reason"]), (&"ann".into(), &"gone".into()));
 
     fs::rename(&path, dir.path().join("audit.log.1")).unwrap();
@@ -67,8 +88,8 @@ async fn clients_come_and_go_in_a_file_that_rotates() {
 }
 
 /// A disk that takes nothing until it is let.
-#[derive(Clone, Default)]
-struct Stuck(Arc<(Mutex<bool>, Condvar)>);
+#[derive(Clone)]
+struct Stuck(Arc<(Mutex<bool>, Condvar)>, watch::Sender<bool>);
 
 impl Stuck {
     fn let_go(&self) {
@@ -79,6 +100,7 @@ impl Stuck {
 
 impl io::Write for Stuck {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.send_replace(true);
         let free = self.0.0.lock().unwrap();
         drop(self.0.1.wait_while(free, |free| !*free).unwrap());
         Ok(bytes.len())
@@ -92,9 +114,11 @@ impl io::Write for Stuck {
 #[tokio::test]
 async fn what_cannot_be_written_is_not_let_through() {
     let mut setup = Setup::plain().await;
-    let disk = Stuck::default();
+    let disk = Stuck(Arc::default(), watch::Sender::new(false));
     let settings = AuditSettings { lines: 2, patience: Duration::ZERO };
     let audit = Audit::writer(disk.clone(), settings).unwrap();
+    audit.client("x", ClientEvent::Paired).await.unwrap();
+    disk.1.subscribe().wait_for(|begun| *begun).await.unwrap();
     let full = loop {
         if let Err(full) = audit.client("x", ClientEvent::Paired).await {
             break full;
@@ -102,11 +126,11 @@ async fn what_cannot_be_written_is_not_let_through() {
     };
     setup.gateway = Gateway::new(setup.forwarder.clone(), audit.clone());
     let mut client = setup.client();
-    let answer = client.get("/version").await;
+    let answer = client.get("/api/v1/nodes").await;
     assert_eq!(answer.status, 503);
     assert!(answer.message().contains(&full.to_string()), "{}", answer.message());
     assert!(setup.api.seen().is_empty());
     disk.let_go();
     audit.flush().await;
-    assert_eq!(client.get("/version").await.status, 200);
+    assert_eq!(client.get("/api/v1/nodes").await.status, 200);
 }

@@ -24,7 +24,9 @@ async fn none_of_these_reaches_the_api_server() {
     let mut setup = Setup::plain().await;
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
     let with = |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-    let post = |headers: &str, body: &str| format!("POST /api/v1/namespaces/a/pods HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}");
+    let post = |headers: &str, body: &str| {
+        format!("POST /api/v1/namespaces/a/pods HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}")
+    };
     let pod = "/api/v1/namespaces/a/pods/p";
     let table: Vec<(&str, Policy, String, u16)> = vec![
         ("exec by GET", read_only(), get(&format!("{pod}/exec?command=id")), 403),
@@ -42,11 +44,21 @@ async fn none_of_these_reaches_the_api_server() {
         ("node proxy", read_only(), get("/api/v1/nodes/n/proxy/run/a/p/c?cmd=id"), 403),
         ("legacy proxy", read_only(), get("/api/v1/proxy/nodes/n/"), 403),
         ("legacy proxy, encoded", read_only(), get("/api/v1/%70roxy/nodes/n/"), 403),
-        ("DELETE dressed as a watch", read_only(), format!("DELETE /api/v1/watch/namespaces/a/pods HTTP/1.1\r\nHost: x\r\n\r\n"), 403),
+        (
+            "DELETE dressed as a watch",
+            read_only(),
+            "DELETE /api/v1/watch/namespaces/a/pods HTTP/1.1\r\nHost: x\r\n\r\n".into(),
+            403,
+        ),
         ("a method of its own", read_only(), format!("EXEC {pod} HTTP/1.1\r\nHost: x\r\n\r\n"), 405),
         ("CONNECT", read_only(), "CONNECT a:443 HTTP/1.1\r\nHost: x\r\n\r\n".into(), 405),
         ("an upgrade on a plain get", read_only(), with(pod, WEBSOCKET), 403),
-        ("a console of another API", read_only(), with("/apis/s.kubevirt.io/v1/namespaces/a/vmis/v/console", WEBSOCKET), 403),
+        (
+            "a console of another API",
+            read_only(),
+            with("/apis/s.kubevirt.io/v1/namespaces/a/vmis/v/console", WEBSOCKET),
+            403,
+        ),
         ("a write", read_only(), post("Content-Length: 2\r\n", "{}"), 403),
         ("an encoded slash", read_only(), get(&format!("{pod}%2fexec")), 400),
         ("an encoded slash, upper case", read_only(), get("/api/v1/namespaces/a%2Fpods%2Fp%2Fexec"), 400),
@@ -66,17 +78,47 @@ async fn none_of_these_reaches_the_api_server() {
         ("another uid", acting(), with("/api", "Impersonate-Uid: 1\r\n"), 403),
         ("an underscore", acting(), with("/api", "Impersonate_User: admin\r\n"), 403),
         ("our header taken off on the way", acting(), with("/api", "Connection: Impersonate-User\r\n"), 400),
-        ("the length taken off", acting(), post("Connection: close, Content-Length\r\nContent-Length: 2\r\n", "{}"), 400),
+        (
+            "the length taken off",
+            acting(),
+            post("Connection: close, Content-Length\r\nContent-Length: 2\r\n", "{}"),
+            400,
+        ),
         ("two lengths", read_only(), post("Content-Length: 2\r\nContent-Length: 3\r\n", "{}x"), 400),
-        ("a length and chunks", Policy::default(), post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400),
-        ("chunks and a length", Policy::default(), post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"), 400),
+        (
+            "a length and chunks",
+            Policy::default(),
+            post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            400,
+        ),
+        (
+            "chunks and a length",
+            Policy::default(),
+            post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"),
+            400,
+        ),
         ("chunked twice", Policy::default(), post("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"), 400),
-        ("chunked twice, two lines", Policy::default(), post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400),
-        ("chunked, but not at the end", Policy::default(), post("Transfer-Encoding: chunked, gzip\r\n", "0\r\n\r\n"), 400),
+        (
+            "chunked twice, two lines",
+            Policy::default(),
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            400,
+        ),
+        (
+            "chunked, but not at the end",
+            Policy::default(),
+            post("Transfer-Encoding: chunked, gzip\r\n", "0\r\n\r\n"),
+            400,
+        ),
         ("chunked with a tab", Policy::default(), post("Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n"), 400),
         ("a space before the colon", Policy::default(), post("Content-Length : 2\r\n", "{}"), 400),
         ("two hosts", Policy::default(), with("/api", "Host: y\r\n"), 400),
-        ("an upgrade with a body", Policy::default(), with(&format!("{pod}/exec"), &format!("{WEBSOCKET}Content-Length: 2\r\n")) + "{}", 400),
+        (
+            "an upgrade with a body",
+            Policy::default(),
+            with(&format!("{pod}/exec"), &format!("{WEBSOCKET}Content-Length: 2\r\n")) + "{}",
+            400,
+        ),
         ("headers of 1 MB", Policy::default(), with("/api", &format!("X-Long: {}\r\n", "x".repeat(1 << 20))), 431),
         ("ten thousand headers", Policy::default(), with("/api", &"X-A: b\r\n".repeat(10_000)), 431),
     ];
@@ -187,9 +229,13 @@ async fn the_bearer_subprotocol_does_not_pass() {
 
 #[tokio::test]
 async fn after_its_time_nothing_is_served() {
+    use std::time::{Duration, SystemTime};
     let mut setup = Setup::plain().await;
-    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(1);
-    let mut client = setup.client_under(Policy { expires: Some(past), ..Policy::default() });
-    assert!(client.rest().await.is_empty());
+    let now = SystemTime::now();
+    for expires in [now - Duration::from_secs(1), now + Duration::from_millis(50)] {
+        let mut client = setup.client_under(Policy { expires: Some(expires), ..Policy::default() });
+        assert!(client.rest().await.is_empty(), "an idle connection ends too");
+        assert!(SystemTime::now() >= expires);
+    }
     assert!(setup.api.seen().is_empty());
 }

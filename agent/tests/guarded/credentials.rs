@@ -114,7 +114,7 @@ async fn a_plugin_that_fails_says_nothing_of_itself_to_the_client() {
         "exec:\n  apiVersion: client.authentication.k8s.io/v1\n  interactiveMode: Never\n  command: /no/such/hunter2",
     )
     .await;
-    let answer = setup.client().get("/version").await;
+    let answer = setup.client().get("/api/v1/nodes").await;
     assert_eq!(answer.status, 503);
     let message = answer.message();
     assert!(message.contains("no usable credentials") && !message.contains("hunter2"), "{message}");
@@ -138,11 +138,8 @@ async fn a_token_file_is_read_anew() {
     accept(&setup, &["second"]);
     assert_eq!(client.get("/version").await.status, 200);
 
-    let mut setup = Setup::with(
-        |fixture, _| format!("tokenFile: {}", fixture.write("token", "first\n").display()),
-        eager(),
-    )
-    .await;
+    let mut setup =
+        Setup::with(|fixture, _| format!("tokenFile: {}", fixture.write("token", "first\n").display()), eager()).await;
     let mut client = setup.client();
     client.get("/version").await;
     setup.fixture.write("token", "second");
@@ -192,16 +189,15 @@ async fn a_client_certificate_is_shown_and_its_renewal_picked_up() {
 async fn the_cas_of_the_kubeconfig_or_nobody() {
     let mut setup = Setup::plain().await;
     let other = crate::api::Authority::new();
-    let cluster =
-        format!("server: https://{}\ncertificate-authority-data: {}", setup.api.address, base64(&other.pem));
+    let cluster = format!("server: https://{}\ncertificate-authority-data: {}", setup.api.address, base64(&other.pem));
     setup.fixture.write("config", crate::common::config(&cluster, "token: t0k3n"));
     setup.rebuild().await;
-    assert_eq!(setup.client().get("/version").await.status, 502);
+    assert_eq!(setup.client().get("/api/v1/nodes").await.status, 502);
 
     let cluster = format!("server: https://{}\ninsecure-skip-tls-verify: true", setup.api.address);
     setup.fixture.write("config", crate::common::config(&cluster, "token: t0k3n"));
     setup.rebuild().await;
-    assert_eq!(setup.client().get("/version").await.status, 200);
+    assert_eq!(setup.client().get("/api/v1/nodes").await.status, 200);
 
     let cluster = format!(
         "server: https://{}\ntls-server-name: api.internal\ncertificate-authority-data: {}",
@@ -210,6 +206,6 @@ async fn the_cas_of_the_kubeconfig_or_nobody() {
     );
     setup.fixture.write("config", crate::common::config(&cluster, "token: t0k3n"));
     setup.rebuild().await;
-    let answer = setup.client().get("/version").await;
+    let answer = setup.client().get("/api/v1/nodes").await;
     assert!(answer.status == 502 && answer.message().contains("NotValidForName"), "{}", answer.message());
 }

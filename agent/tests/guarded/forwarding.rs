@@ -1,9 +1,18 @@
 //! Bodies, watches, upgrades, and an API server that comes and goes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use mykube_agent::guarded::Settings;
-use tokio::io::AsyncWriteExt as _;
+use mykube_agent::guarded::{Audit, Forwarder, Gateway, Policy, Settings, Visitor};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
 use crate::{api::Api, raw::Raw, setup::Setup};
 
@@ -31,18 +40,69 @@ async fn a_watch_arrives_event_by_event() {
     assert_eq!((&line["verb"], &line["end"], &line["status"]), (&"watch".into(), &"complete".into(), &200.into()));
 }
 
+/// A stream that knows whether it was ended in order.
+struct Watched(DuplexStream, Arc<AtomicBool>);
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.1.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 #[tokio::test]
 async fn what_is_cut_does_not_look_complete() {
     let mut setup = Setup::plain().await;
+    let (near, far) = tokio::io::duplex(1024);
+    let ended_in_order = Arc::new(AtomicBool::new(false));
+    setup.serve(Watched(far, ended_in_order.clone()), Policy::default());
+    let mut client = Raw::new(near);
     let events = setup.api.stream("/api/v1/pods?watch=1");
-    let mut client = setup.client();
     client.send("GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
     client.head().await;
     events.send(Ok("one".into())).await.unwrap();
     assert_eq!(client.chunk().await.unwrap(), b"one");
-    events.send(Err(std::io::ErrorKind::BrokenPipe.into())).await.unwrap();
+    events.send(Err(io::ErrorKind::BrokenPipe.into())).await.unwrap();
     assert!(client.rest().await.is_empty(), "no last chunk");
+    assert!(!ended_in_order.load(Ordering::Relaxed), "the stream is dropped, and fails at the client");
     assert_eq!(setup.log.wait(1).await[0]["end"], "aborted");
+}
+
+#[tokio::test]
+async fn only_a_plain_read_is_sent_again_when_its_connection_ends() {
+    let mut setup = Setup::plain().await;
+    let exec = EXEC.replace("POST", "GET").replace("SPDY/3.1", "websocket");
+    for (request, expected, times) in [
+        ("GET /version HTTP/1.1\r\nHost: x\r\n\r\n", 200, 2),
+        ("GET /api/v1/namespaces/a/services/s/proxy/pay HTTP/1.1\r\nHost: x\r\n\r\n", 502, 1),
+        ("DELETE /api/v1/namespaces/a/pods/p HTTP/1.1\r\nHost: x\r\n\r\n", 502, 1),
+        ("POST /api/v1/namespaces/a/pods HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 502, 1),
+        (exec.as_str(), 502, 1),
+    ] {
+        setup.api.state.seen.lock().unwrap().clear();
+        setup.api.state.hang_up.store(true, Ordering::Relaxed);
+        let mut client = setup.client();
+        client.send(request).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, setup.api.seen().len()), (expected, times), "{request}");
+        if expected == 502 {
+            assert!(answer.message().contains("not known"), "{}", answer.message());
+        }
+    }
 }
 
 #[tokio::test]
@@ -95,9 +155,10 @@ async fn many_requests_on_one_connection_use_one_connection() {
     for n in 0..20 {
         assert_eq!(client.get(&format!("/version?n={n}")).await.text(), format!("/version?n={n} 0"));
     }
-    let head = client.ask("HEAD", "/version", "").await;
-    assert_eq!((head.status, head.header("content-length").unwrap()), (200, "10".to_owned()));
-    client.early.clear();
+    client.send("HEAD /version HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let head = client.head().await;
+    assert_eq!(crate::raw::header(&head, "content-length").as_deref(), Some("10"), "{head}");
+    assert_eq!(client.get("/version").await.status, 200);
     assert_eq!(setup.api.last().connection, 1);
 }
 
@@ -166,7 +227,11 @@ async fn an_api_server_goes_away_and_comes_back() {
         // client-go would try ten times.
         assert_eq!(answer.header("retry-after"), None);
     }
-    let lines = setup.log.wait(4).await;
+    // Discovery shows nothing of a 503, and no object.
+    let answer = client.get("/api").await;
+    assert_eq!((answer.status, answer.header("content-type").as_deref()), (502, Some("text/plain; charset=utf-8")));
+    assert!(answer.text().starts_with("mykube: cannot reach the API server"), "{}", answer.text());
+    let lines = setup.log.wait(5).await;
     assert_eq!((&lines[3]["status"], &lines[3]["decision"]), (&503.into(), &"allowed".into()));
     assert!(lines[3]["reason"].as_str().unwrap().contains("cannot reach"));
     setup.api = Api::start_at(&setup.authority, address, state).await;
@@ -178,7 +243,7 @@ async fn somebody_else_at_the_address_is_not_believed() {
     let mut setup = Setup::plain().await;
     let (address, state) = std::mem::replace(&mut setup.api, Api::start(&setup.authority).await).stop().await;
     setup.api = Api::start_at(&crate::api::Authority::new(), address, state).await;
-    let answer = setup.client().get("/version").await;
+    let answer = setup.client().get("/api/v1/nodes").await;
     assert_eq!(answer.status, 502);
     assert!(answer.message().contains("certificate that cannot be verified"), "{}", answer.message());
     assert!(setup.api.seen().is_empty(), "nobody was shown a token");
@@ -209,7 +274,7 @@ async fn who_finds_every_connection_taken_is_told() {
     watching.send("GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
     watching.head().await;
     let mut other = setup.client();
-    let answer = other.get("/version").await;
+    let answer = other.get("/api/v1/nodes").await;
     assert_eq!((answer.status, answer.header("retry-after").as_deref()), (429, Some("1")));
     assert!(answer.message().contains("too many requests"));
     drop(events);
@@ -220,7 +285,7 @@ async fn who_finds_every_connection_taken_is_told() {
 #[tokio::test]
 async fn a_refused_upload_is_answered_and_the_connection_ends() {
     let mut setup = Setup::plain().await;
-    let policy = mykube_agent::guarded::Policy { read_only: true, ..Default::default() };
+    let policy = Policy { read_only: true, ..Default::default() };
     let mut client = setup.client_under(policy);
     client.send("POST /api/v1/namespaces/a/pods HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nbegin").await;
     let answer = client.answer().await;
@@ -243,10 +308,10 @@ async fn a_servers_path_is_put_in_front() {
     );
     fixture.source.kubeconfig = Some(fixture.write("config", crate::common::config(&cluster, "token: t")));
     let upstream = Arc::new(fixture.load().await.unwrap());
-    let forwarder = Arc::new(mykube_agent::guarded::Forwarder::new(upstream, Settings::default()));
-    let gateway = mykube_agent::guarded::Gateway::new(forwarder, mykube_agent::guarded::Audit::off());
+    let forwarder = Arc::new(Forwarder::new(upstream, Settings::default()));
+    let gateway = Gateway::new(forwarder, Audit::off());
     let (near, far) = tokio::io::duplex(1024);
-    let visitor = mykube_agent::guarded::Visitor { name: "x".into(), policy: Arc::default() };
+    let visitor = Visitor { name: "x".into(), policy: Arc::default() };
     let served = tokio::spawn(async move { gateway.serve(far, Arc::new(visitor)).await });
     let mut client = Raw::new(near);
     let text = client.get("/api/v1/pods?limit=1").await.text();

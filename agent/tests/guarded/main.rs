@@ -1,6 +1,7 @@
 //! Guarded mode against an API server in this process: what is forwarded, what is refused, what is written.
 #![allow(clippy::unwrap_used, reason = "helpers that fail should stop their test")]
 
+mod announce;
 mod api;
 mod audit;
 mod bypass;

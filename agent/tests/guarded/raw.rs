@@ -66,7 +66,11 @@ impl Raw {
                 let rest = self.early.split_off(end + 4);
                 return String::from_utf8(std::mem::replace(&mut self.early, rest)).unwrap();
             }
-            assert!(self.more().await, "the connection ended before an answer: {:?}", String::from_utf8_lossy(&self.early));
+            assert!(
+                self.more().await,
+                "the connection ended before an answer: {:?}",
+                String::from_utf8_lossy(&self.early)
+            );
         }
     }
 

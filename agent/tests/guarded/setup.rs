@@ -7,7 +7,11 @@ use std::{
 
 use mykube_agent::guarded::{Audit, AuditSettings, Forwarder, Gateway, Policy, Settings, Visitor};
 use serde_json::Value;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    task::JoinSet,
+};
 
 use crate::{
     api::{Api, Authority},
@@ -26,7 +30,11 @@ impl Log {
 
     pub(crate) fn lines(&self) -> Vec<Value> {
         let bytes = self.0.0.lock().unwrap();
-        bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
+        bytes
+            .split(|b| *b == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
     }
 
     /// Waits for so many lines.
@@ -97,12 +105,16 @@ impl Setup {
     }
 
     pub(crate) fn client_under(&mut self, policy: Policy) -> Raw {
-        policy.check().unwrap();
         let (near, far) = tokio::io::duplex(64 * 1024);
+        self.serve(far, policy);
+        Raw::new(near)
+    }
+
+    pub(crate) fn serve(&mut self, far: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, policy: Policy) {
+        policy.check().unwrap();
         let visitor = Arc::new(Visitor { name: "laptop".into(), policy: Arc::new(policy) });
         let gateway = self.gateway.clone();
         self.served.spawn(async move { gateway.serve(far, visitor).await });
-        Raw::new(near)
     }
 }
 

@@ -12,20 +12,22 @@ use std::{
 use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
-use super::MergeError;
+use super::{LOCK_WAIT, MergeError};
 
 /// Longest kubeconfig that is changed. Ten thousand clusters fit; a wrong path to a disk image does not.
 pub const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// How often a lock that somebody else holds is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// Where kubeconfigs are looked for.
-#[derive(Clone, Debug, Default)]
+/// Where kubeconfigs are looked for, and how patiently.
+#[derive(Clone, Debug)]
 pub struct Places {
     /// `KUBECONFIG`: a list of files.
     pub kubeconfig: Option<OsString>,
     /// The home directory, for `.kube/config`.
     pub home: Option<PathBuf>,
+    /// How long another program's lock is waited for: [`LOCK_WAIT`]; in a session [`super::SHORT_LOCK_WAIT`] at most.
+    pub lock_wait: Duration,
 }
 
 impl Places {
@@ -33,7 +35,7 @@ impl Places {
     #[must_use]
     pub fn from_env() -> Self {
         let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
-        Self { kubeconfig: std::env::var_os("KUBECONFIG"), home }
+        Self { kubeconfig: std::env::var_os("KUBECONFIG"), home, lock_wait: LOCK_WAIT }
     }
 
     /// The files kubectl reads, first one first.
@@ -118,11 +120,12 @@ impl Target {
     /// Takes kubectl's lock, and that of the file behind a symbolic link.
     pub(super) fn lock(&self, wait: Duration) -> Result<Locked<'_>, MergeError> {
         let until = Instant::now() + wait;
-        if let Some(dir) = self.real.parent() {
+        let mut locked = Locked { target: self, locks: Vec::new(), made: None };
+        if let Some(dir) = self.real.parent().filter(|dir| !dir.exists()) {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(|source| MergeError::Io { what: "make", path: dir.to_owned(), source })?;
+            locked.made = Some(dir.to_owned());
         }
-        let mut locked = Locked { target: self, locks: Vec::new() };
         for file in [&self.named, &self.real] {
             let lock = beside(file, "", ".lock");
             if locked.locks.contains(&lock) {
@@ -152,6 +155,8 @@ impl Target {
 pub(super) struct Locked<'t> {
     target: &'t Target,
     locks: Vec<PathBuf>,
+    /// A directory made for the file: gone with the lock if the file was not made.
+    made: Option<PathBuf>,
 }
 
 impl Locked<'_> {
@@ -235,6 +240,10 @@ impl Drop for Locked<'_> {
             if let Err(error) = fs::remove_file(lock) {
                 tracing::warn!(file = %lock.display(), %error, "cannot remove the kubeconfig's lock");
             }
+        }
+        if let Some(dir) = &self.made {
+            // Refused while something is in it.
+            let _ = fs::remove_dir(dir);
         }
     }
 }

@@ -94,7 +94,7 @@ async fn what_is_not_a_relay_is_called_so() {
     ] {
         let error = create(other.clone()).await;
         assert!(matches!(error, DialError::NotARelay { .. }), "{other}: {error}");
-        assert_eq!(error.exit_code(), 1);
+        assert_eq!(error.exit_code(), 4);
     }
     let error = pair(answer("404 Not Found", html, "<html>")).await.unwrap_err();
     assert!(error.to_string().contains("it answered 404 with text/html"), "{error}");

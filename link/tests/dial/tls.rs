@@ -30,7 +30,7 @@ async fn a_private_ca_is_trusted_by_its_file_only() {
 
     let error = dialer(https(&server)).create_session().await.unwrap_err();
     assert!(error.to_string().contains("--ca-file"), "{error}");
-    assert_eq!((error.exit_code(), problem(error)), (1, TlsProblem::Untrusted));
+    assert_eq!((error.exit_code(), problem(error)), (4, TlsProblem::Untrusted));
     assert_eq!(server.seen.lock().unwrap().len(), 1, "an untrusted server is asked nothing");
 }
 

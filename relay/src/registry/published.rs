@@ -3,7 +3,7 @@
 use mykube_protocol::{Nameplate, Role, SessionId, close, limits::NAMEPLATE_MIN_DIGITS};
 use rand::CryptoRng;
 
-use super::{Action, CreateError, Now, PlainError, Refusal, Registry, SocketId, plain};
+use super::{Action, CODE_GRACE, CreateError, Now, PlainError, Refusal, Registry, SocketId, plain};
 
 impl Registry {
     /// Plain form: a session and its whole code.
@@ -63,10 +63,11 @@ impl Registry {
     }
 
     /// `{"code"}` from an old client that no plain-form session has: it may just have disclosed a version 2 secret.
-    pub(crate) fn handle_old_code(&mut self, code: &str) {
+    pub(crate) fn handle_old_code(&mut self, now: Now, code: &str) {
         let Some(digits) = plain::digits(code) else { return };
         let Ok(nameplate) = digits[..NAMEPLATE_MIN_DIGITS].parse::<Nameplate>() else { return };
         if let Some(id) = self.nameplates.get(&nameplate) {
+            self.disclosed.insert(id, now.mono + self.limits.code_ttl + CODE_GRACE);
             self.end(id, close::UPGRADE, "mykube 2 clients only");
         }
     }

@@ -430,14 +430,16 @@ fn an_old_client_that_may_have_told_a_secret_ends_the_session() {
     let mut world = World::new(|_| {});
     let created = world.create();
     let agent = world.join(&created.claims).unwrap();
-    world.registry.handle_old_code(&format!("{}1", created.nameplate));
+    world.registry.handle_old_code(world.now, &format!("{}1", created.nameplate));
     assert_eq!(world.actions(), [], "not a code of the old form");
-    world.registry.handle_old_code(&format!("{} 20417", created.nameplate));
+    world.registry.handle_old_code(world.now, &format!("{} 20417", created.nameplate));
     assert_eq!(closed(&world.actions(), agent), Some(close::UPGRADE));
+    assert!(!world.is_waiting(&created.nameplate));
+    assert_eq!(world.join(&created.claims), Err(close::UPGRADE), "nor does its ticket");
     assert!(!world.is_waiting(&created.nameplate));
 
     let (meeting, ..) = world.paired();
-    world.registry.handle_old_code(&format!("{}20417", meeting.created.nameplate));
+    world.registry.handle_old_code(world.now, &format!("{}20417", meeting.created.nameplate));
     assert_eq!(world.actions(), [], "paired sessions are not touched");
 }
 

@@ -1,4 +1,4 @@
-# The ports and the bridge of a cluster. They are chosen when it starts and recorded in its state.
+# The ports of a cluster, and the bridge of one without services. They are chosen when it starts and recorded in its state.
 # shellcheck shell=bash
 
 load_addresses() {
@@ -12,7 +12,7 @@ choose_addresses() {
   remove_bridge
   {
     choose_ports
-    choose_bridge
+    if [ "$SERVICES" = no ]; then choose_bridge; fi
   } >"$STATE/addresses.new"
   mv "$STATE/addresses.new" "$STATE/addresses"
   load_addresses

@@ -11,7 +11,7 @@ build_kubernetes() {
     GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0 nice -n 5 "$GO" build -trimpath -buildvcs=false \
       -ldflags "-s -w -X $version.gitVersion=$VERSION -X $version.gitMajor=1 -X $version.gitMinor=36 -X $version.gitTreeState=clean" \
       -o "$dir/kubernetes" . 2>&1) | { grep -v '^go: downloading' >&2 || true; }
-  for component in kube-apiserver kube-controller-manager kube-scheduler kubelet; do
+  for component in kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubelet; do
     ln -s kubernetes "$dir/$component"
   done
 }

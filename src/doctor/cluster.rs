@@ -1,0 +1,225 @@
+//! The cluster side: kubeconfig, API server, rights. Requests go through the gateway that serves clients in guarded
+//! mode, so that what is checked is what will be used.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use mykube_agent::{
+    Environment, KubeconfigError, KubeconfigSource, Upstream,
+    guarded::{Audit, Forwarder, Gateway, Settings, Visitor},
+};
+use mykube_client::link::Trust;
+use mykube_protocol::text::printable;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{Name, Report};
+use crate::prompt;
+
+/// How long the API server may take to answer: it connects within 10 s and shakes hands within 10 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest answer that is read.
+const ANSWER_MAX: usize = 256 * 1024;
+/// Longest name that is shown.
+const NAME_MAX: usize = 200;
+/// Buffer between the two halves of this process.
+const PIPE: usize = 64 * 1024;
+
+/// The three checks.
+pub(super) async fn check(
+    report: &mut Report,
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    ca_file: Option<PathBuf>,
+) {
+    let set = std::env::var_os("KUBECONFIG").is_some_and(|list| !list.is_empty());
+    let asked = set || kubeconfig.is_some() || context.is_some();
+    let source = KubeconfigSource { kubeconfig, context, ..Default::default() };
+    let environment = Environment::from_system(prompt::can_ask());
+    let loaded = match Trust::new(ca_file.as_deref()) {
+        Ok(trust) => Upstream::load(&source, &environment, trust).await.map_err(Some),
+        Err(error) => {
+            report.fail(Name::Kubeconfig, error);
+            Err(None)
+        }
+    };
+    let upstream = match loaded {
+        Ok(upstream) => Arc::new(upstream),
+        Err(None) => return report.skip_rest("depends on --ca-file"),
+        Err(Some(KubeconfigError::NoneFound(_) | KubeconfigError::Empty(_))) if !asked => {
+            return report.skip_rest("there is none here, and a laptop needs none: run this beside the cluster too");
+        }
+        Err(Some(error)) => {
+            report.fail(Name::Kubeconfig, error);
+            return report.skip_rest("depends on the kubeconfig");
+        }
+    };
+    let forwarder = Arc::new(Forwarder::new(upstream.clone(), Settings::default()));
+    if let Err(error) = forwarder.check().await {
+        report.fail(Name::Kubeconfig, error);
+        return report.skip_rest("depends on the kubeconfig");
+    }
+    let unverified = if upstream.insecure { ", which the kubeconfig says not to verify" } else { "" };
+    report.ok(
+        Name::Kubeconfig,
+        format!("cluster {} at {}{unverified}; its credentials can be had", upstream.cluster_name, upstream.address()),
+    );
+    if let Err(error) = upstream.check().await {
+        report.fail(Name::ApiServer, error);
+        return report.skip_rest("depends on the API server");
+    }
+    let api = Api { gateway: Gateway::new(forwarder, Audit::off()) };
+    match api.version().await {
+        Ok(version) => report.ok(Name::ApiServer, version),
+        Err(problem) => {
+            report.fail(Name::ApiServer, problem);
+            return report.skip_rest("depends on the API server");
+        }
+    }
+    match api.rights().await {
+        Ok(rights) => report.ok(Name::Rbac, rights),
+        Err(problem) => report.fail(Name::Rbac, problem),
+    }
+}
+
+impl Report {
+    fn skip_rest(&mut self, detail: &str) {
+        while let Some(name) = Self::ALL.get(self.next) {
+            self.skip(*name, detail);
+        }
+    }
+}
+
+/// The API server, as a client sees it.
+struct Api {
+    gateway: Gateway,
+}
+
+impl Api {
+    async fn version(&self) -> Result<String, String> {
+        match self.call(Method::GET, "/version", None).await? {
+            (status, body) if status.is_success() => match body["gitVersion"].as_str() {
+                Some(version) => Ok(format!("answers, Kubernetes {}", printable(version, NAME_MAX))),
+                None => {
+                    Err("answers, but not as a Kubernetes API server does: check `server` in the kubeconfig".into())
+                }
+            },
+            // It knows us; what we may do is for RBAC.
+            (StatusCode::FORBIDDEN, _) => Ok("answers (and keeps its version to itself)".into()),
+            (StatusCode::UNAUTHORIZED, _) => Err(
+                "does not accept the kubeconfig's credentials (401): they have expired or were revoked. Log in to the \
+                 cluster again"
+                    .into(),
+            ),
+            (status, body) => Err(said(status, &body)),
+        }
+    }
+
+    /// Who we are, and one thing nearly everybody wants to do.
+    async fn rights(&self) -> Result<String, String> {
+        let mut who = "who we are is not told (Kubernetes before 1.28)".to_owned();
+        for version in ["v1", "v1beta1"] {
+            let review = json!({"apiVersion": format!("authentication.k8s.io/{version}"), "kind": "SelfSubjectReview"});
+            let path = format!("/apis/authentication.k8s.io/{version}/selfsubjectreviews");
+            match self.call(Method::POST, &path, Some(review)).await? {
+                (StatusCode::NOT_FOUND, _) => continue,
+                (StatusCode::FORBIDDEN, body) => return Err(no_rights(&body)),
+                (status, body) if status.is_success() => who = identity(&body["status"]["userInfo"]),
+                (status, body) => return Err(said(status, &body)),
+            }
+            break;
+        }
+        let attributes = json!({"verb": "list", "resource": "namespaces"});
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        match self.call(Method::POST, path, Some(review)).await? {
+            (status, body) if status.is_success() => Ok(match body["status"]["allowed"].as_bool() {
+                Some(true) => format!("{who}, and may list namespaces"),
+                _ => format!(
+                    "{who}. Warning: may not list namespaces, so clients must know the names of theirs (a RoleBinding \
+                     of `view` to this identity would allow more)"
+                ),
+            }),
+            (StatusCode::FORBIDDEN, body) => Err(no_rights(&body)),
+            (status, body) => Err(said(status, &body)),
+        }
+    }
+
+    /// One request on one connection to the gateway.
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(StatusCode, Value), String> {
+        let broken = |error: &dyn std::fmt::Display| format!("the request was broken off: {error}");
+        let mut request = Request::new(Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default()));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|error| broken(&error))?;
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, header::HeaderValue::from_static("kubernetes"));
+        headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+
+        let (here, there) = tokio::io::duplex(PIPE);
+        let visitor = Visitor { name: "mykube doctor".into(), policy: Arc::default() };
+        let exchange = async {
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;
+            let answer = async {
+                let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+                let status = answer.status();
+                let kind = answer.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec());
+                let is_text = kind.is_some_and(|kind| kind.starts_with(b"text/plain"));
+                let body =
+                    Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|error| broken(&error))?;
+                let body = body.to_bytes();
+                let text = || if is_text { String::from_utf8_lossy(&body).into() } else { Value::Null };
+                Ok((status, serde_json::from_slice(&body).unwrap_or_else(|_| text())))
+            };
+            let driver = async {
+                let _ = connection.await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                answer = answer => answer,
+                () = driver => unreachable!("it waits for the answer"),
+            }
+        };
+        let serve = async {
+            self.gateway.serve(there, Arc::new(visitor)).await;
+            std::future::pending::<()>().await;
+        };
+        let late = || Err(format!("did not answer within {} s", ANSWER_TIMEOUT.as_secs()));
+        tokio::select! {
+            answer = timeout(ANSWER_TIMEOUT, exchange) => answer.unwrap_or_else(|_| late()),
+            () = serve => unreachable!("it waits for the exchange"),
+        }
+    }
+}
+
+/// The message of a Kubernetes `Status`, ours or the API server's, or the plain text that is one on discovery's paths.
+fn said(status: StatusCode, body: &Value) -> String {
+    match body["message"].as_str().or(body.as_str().filter(|text| !text.is_empty())) {
+        Some(message) => printable(message, 4 * NAME_MAX),
+        None => format!(
+            "answers {}, not as a Kubernetes API server does: check `server` in the kubeconfig",
+            status.as_u16()
+        ),
+    }
+}
+
+fn no_rights(body: &Value) -> String {
+    format!(
+        "this identity has not even the rights that every user of a cluster has ({}): are there credentials in the \
+         kubeconfig, and does the cluster know them?",
+        printable(body["message"].as_str().unwrap_or("403"), NAME_MAX)
+    )
+}
+
+fn identity(user: &Value) -> String {
+    let name = printable(user["username"].as_str().unwrap_or("?"), NAME_MAX);
+    let groups: Vec<_> = user["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let groups = printable(&groups.join(", "), NAME_MAX);
+    if groups.is_empty() { format!("we are {name}") } else { format!("we are {name} ({groups})") }
+}
