@@ -83,7 +83,9 @@ pub(crate) fn summary(policy: &Policy) -> String {
         parts.push("read-only".to_owned());
     }
     if let Some(user) = &policy.as_user {
-        parts.push(format!("as {user}"));
+        let groups =
+            if policy.as_groups.is_empty() { String::new() } else { format!(" of {}", policy.as_groups.join(", ")) };
+        parts.push(format!("as {user}{groups}"));
     }
     if !policy.namespaces.is_empty() {
         parts.push(format!("in {}", policy.namespaces.join(", ")));

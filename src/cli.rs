@@ -195,6 +195,9 @@ pub(crate) struct ServerArgs {
     /// In a pod: tell each code as a Kubernetes Event of the pod too, readable to whoever may read Events in its namespace
     #[arg(long, env = "MYKUBE_ANNOUNCE_EVENT", value_parser = BoolishValueParser::new())]
     pub(crate) announce_event: bool,
+    /// Requests forwarded to the API server at once, watches included, all clients together
+    #[arg(long, env = "MYKUBE_MAX_REQUESTS", value_name = "N", default_value_t = 512, value_parser = max_requests)]
+    pub(crate) max_requests: usize,
     /// Clients at once, each with a code of its own; above 1 the server stays when one leaves
     #[arg(long, env = "MYKUBE_MAX_CLIENTS", value_name = "N", default_value_t = 1, value_parser = max_clients)]
     pub(crate) max_clients: usize,
@@ -307,6 +310,13 @@ const CLIENTS_MAX: usize = 100;
 
 fn max_clients(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=CLIENTS_MAX).contains(n)).ok_or(format!("a number from 1 to {CLIENTS_MAX}"))
+}
+
+/// Each is a connection, and a descriptor, here and at the API server.
+const REQUESTS_MAX: usize = 10_000;
+
+fn max_requests(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=REQUESTS_MAX).contains(n)).ok_or(format!("a number from 1 to {REQUESTS_MAX}"))
 }
 
 /// Shorter than it takes to read a code aloud, or longer than anyone should leave one lying about.

@@ -107,8 +107,14 @@ async fn share(
         (Access::Shared, Invitation::default())
     } else {
         let policy = Arc::new(args.policy.policy()?);
-        let forwarder = Forwarder::new(upstream.clone(), Settings::default());
+        let forwarder = Forwarder::new(
+            upstream.clone(),
+            Settings { upstream_connections: args.max_requests, ..Settings::default() },
+        );
         forwarder.check().await.map_err(Failure::failed)?;
+        if upstream.insecure {
+            output.warn("this kubeconfig says not to verify the API server: it could be anyone's");
+        }
         output.say(&format!("Clients may do: {}", access::summary(&policy)));
         (Access::Guarded(Gateway::new(Arc::new(forwarder), audit.clone())), Invitation { name: None, policy })
     };

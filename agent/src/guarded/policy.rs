@@ -41,6 +41,9 @@ pub enum PolicyError {
     /// It must fit a header.
     #[error("`{0}` cannot be used with --as or --as-group: a name is text without control characters")]
     BadName(&'static str),
+    /// A client may be given less than its server gives, never more or something else.
+    #[error("the server itself was started with {0}: a client's own cannot replace it; leave it out here")]
+    Wider(&'static str),
     /// Not a namespace's name.
     #[error("`{0}` is not a namespace (a-z, 0-9 and -): correct --namespace")]
     BadNamespace(String),
@@ -79,6 +82,51 @@ impl Policy {
             Some(name) => Err(PolicyError::BadNamespace(mykube_protocol::text::printable(name, 63))),
             None => Ok(()),
         }
+    }
+
+    /// Whether anything is restricted.
+    #[must_use]
+    pub fn restricts(&self) -> bool {
+        let Self { read_only, as_user, as_groups, namespaces, allow, deny, expires } = self;
+        *read_only
+            || as_user.is_some()
+            || !as_groups.is_empty()
+            || !namespaces.is_empty()
+            || allow.is_some()
+            || !deny.is_empty()
+            || expires.is_some()
+    }
+
+    /// What one client may do on a server of this policy: all of both apply.
+    ///
+    /// # Errors
+    /// [`PolicyError::Wider`], and what [`Policy::check`] finds.
+    pub fn narrowed(&self, asked: &Self) -> Result<Self, PolicyError> {
+        asked.check()?;
+        if self.as_user.is_some() && asked.as_user.is_some() && asked.as_user != self.as_user {
+            return Err(PolicyError::Wider("--as"));
+        }
+        if self.as_user.is_some() && !asked.as_groups.iter().all(|group| self.as_groups.contains(group)) {
+            return Err(PolicyError::Wider("--as-group"));
+        }
+        if !self.namespaces.is_empty() && !asked.namespaces.iter().all(|name| self.namespaces.contains(name)) {
+            return Err(PolicyError::Wider("--namespace"));
+        }
+        if self.allow.is_some() && asked.allow.is_some() {
+            return Err(PolicyError::Wider("--allow"));
+        }
+        let own_identity = self.as_user.is_none();
+        let narrower =
+            |ours: &Vec<String>, asked: &Vec<String>| if asked.is_empty() { ours.clone() } else { asked.clone() };
+        Ok(Self {
+            read_only: self.read_only || asked.read_only,
+            as_user: if own_identity { asked.as_user.clone() } else { self.as_user.clone() },
+            as_groups: if own_identity { asked.as_groups.clone() } else { narrower(&self.as_groups, &asked.as_groups) },
+            namespaces: narrower(&self.namespaces, &asked.namespaces),
+            allow: self.allow.clone().or_else(|| asked.allow.clone()),
+            deny: self.deny.iter().chain(&asked.deny).cloned().collect(),
+            expires: self.expires.into_iter().chain(asked.expires).min(),
+        })
     }
 
     /// Decides on one request. `upgrade` says that it wants to become something else than HTTP, `impersonates` that it
@@ -189,6 +237,41 @@ mod tests {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let info = RequestInfo::new(&method, path, query).unwrap();
         policy.decide(&info, &method, upgrade, false, SystemTime::now()).map_err(|refusal| refusal.rule)
+    }
+
+    #[test]
+    fn a_client_gets_no_more_than_its_server_gives() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let soon = SystemTime::now();
+        let server = Policy {
+            as_user: Some("guest".into()),
+            as_groups: names(&["team", "ops"]),
+            namespaces: names(&["a", "b"]),
+            expires: Some(soon),
+            ..Policy::default()
+        };
+        let same = server.narrowed(&Policy::default()).unwrap();
+        assert_eq!((same.as_user.as_deref(), &same.namespaces), (Some("guest"), &server.namespaces));
+        let asked = Policy {
+            read_only: true,
+            namespaces: names(&["b"]),
+            expires: Some(soon + Duration::from_secs(60)),
+            ..Policy::default()
+        };
+        let less = server.narrowed(&asked).unwrap();
+        assert!(less.read_only && less.as_user == server.as_user && less.as_groups == server.as_groups);
+        assert_eq!((less.namespaces, less.expires), (names(&["b"]), Some(soon)));
+        let wider = [
+            Policy { as_user: Some("admin".into()), ..Policy::default() },
+            Policy { as_user: Some("guest".into()), as_groups: names(&["system:masters"]), ..Policy::default() },
+            Policy { namespaces: names(&["a", "kube-system"]), ..Policy::default() },
+        ];
+        for asked in wider {
+            assert!(matches!(server.narrowed(&asked), Err(PolicyError::Wider(_))), "{asked:?}");
+        }
+        let allow = Policy { allow: Some(vec![]), ..Policy::default() };
+        assert!(matches!(allow.narrowed(&allow), Err(PolicyError::Wider("--allow"))));
+        assert!(server.restricts() && !Policy::default().restricts());
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //!   subresource of pods, `*/scale` the subresource of everything.
 //! - `exec`, `attach` and `portforward` are `create` whether they are asked for with POST or, by WebSocket, with GET.
 //!   A rule that denies either `get` or `create` of one denies both; one that allows it must say `create`.
+//! - A rule of `--deny` with namespaces denies requests across all namespaces too: they show what is in these.
 //! - With `--allow`, what no rule names is refused; discovery, health and the self-subject reviews are not. A rule of
 //!   `--deny` wins over everything.
 //! - As in RBAC, `list` and `watch` show the content of objects: who may not `get` secrets should not list them.
@@ -132,7 +133,7 @@ impl Rule {
     #[must_use]
     pub fn allows(&self, info: &RequestInfo) -> bool {
         let verb = if info.is_connect() { "create" } else { &info.verb };
-        has(&self.verbs, verb) && self.names(info)
+        has(&self.verbs, verb) && self.names(info) && (self.namespaces.is_empty() || self.is_in_one(info))
     }
 
     /// Whether a rule of `--deny` names it.
@@ -140,7 +141,13 @@ impl Rule {
     pub fn denies(&self, info: &RequestInfo) -> bool {
         let verb = has(&self.verbs, &info.verb)
             || (info.is_connect() && (has(&self.verbs, "create") || has(&self.verbs, "get")));
-        verb && self.names(info)
+        // A request across all namespaces is one in each of them.
+        let everywhere = info.is_resource && info.namespace.is_empty();
+        verb && self.names(info) && (self.namespaces.is_empty() || everywhere || self.is_in_one(info))
+    }
+
+    fn is_in_one(&self, info: &RequestInfo) -> bool {
+        self.namespaces.contains(&info.namespace)
     }
 
     fn names(&self, info: &RequestInfo) -> bool {
@@ -159,9 +166,7 @@ impl Rule {
                     && (subresource == "*" || subresource == info.subresource)
             }
         });
-        resource
-            && has(&self.api_groups, &info.group)
-            && (self.namespaces.is_empty() || self.namespaces.contains(&info.namespace))
+        resource && has(&self.api_groups, &info.group)
     }
 }
 

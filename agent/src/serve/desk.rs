@@ -118,6 +118,10 @@ impl Desk {
         stop: impl Future<Output = ()>,
     ) -> Result<Ended, ServeError> {
         tokio::pin!(stop);
+        let policy = self.standing.policy.clone();
+        let expired = policy.expired();
+        tokio::pin!(expired);
+        let mut ended = Ended::Stopped;
         self.admit(self.standing.clone(), None);
         loop {
             tokio::select! {
@@ -132,6 +136,10 @@ impl Desk {
                     }
                 }
                 Some(command) = commands.recv() => self.obey(command),
+                () = &mut expired => {
+                    ended = Ended::Dismissed("the access has expired".into());
+                    break;
+                }
                 () = &mut stop => break,
             }
         }
@@ -141,7 +149,7 @@ impl Desk {
                 self.entries.remove(&client);
             }
         }
-        Ok(Ended::Stopped)
+        Ok(ended)
     }
 
     /// A task for one more client.
@@ -187,8 +195,10 @@ impl Desk {
         let mut paired = false;
         match &notice {
             Notice::Event(Event::Code { code, .. }) => {
+                // Whoever asked for this code gets it, and nobody else.
                 if let Some(invited) = entry.invited.take() {
                     let _ = invited.send(Ok((client, code.to_string())));
+                    return;
                 }
             }
             Notice::Event(Event::Paired) => {
@@ -255,19 +265,32 @@ impl Desk {
                 }
                 let _ = reply.send(entry.is_some());
             }
-            Command::Invite(invitation, reply) => {
-                let most = self.config.max_clients;
-                if let Err(error) = invitation.policy.check() {
-                    let _ = reply.send(Err(error.to_string()));
-                } else if self.entries.len() >= most {
-                    let why = format!(
-                        "all {most} places are taken: end one with `mykube sessions kill`, or start the server with a larger --max-clients"
-                    );
-                    let _ = reply.send(Err(why));
-                } else {
-                    self.admit(invitation, Some(reply));
-                }
+            Command::Invite(invitation, reply) => match self.invite(&invitation.policy) {
+                Ok(policy) => self.admit(Invitation { name: invitation.name, policy: Arc::new(policy) }, Some(reply)),
+                Err(why) => drop(reply.send(Err(why))),
+            },
+        }
+    }
+
+    /// What an invited client may do, if there is a place for it. A standing code that nobody has typed makes room.
+    fn invite(&mut self, asked: &Policy) -> Result<Policy, String> {
+        if matches!(self.access, Access::Shared) && asked.restricts() {
+            return Err("this server shares its credentials: nothing can be restricted for whoever has them".into());
+        }
+        let policy = self.standing.policy.narrowed(asked).map_err(|error| error.to_string())?;
+        let most = self.config.max_clients;
+        if self.entries.len() >= most {
+            let waits = |entry: &Entry| entry.standing && entry.listed.state == State::Waiting;
+            let Some(id) = self.entries.iter().find(|(_, entry)| waits(entry)).map(|(id, _)| *id) else {
+                return Err(format!(
+                    "all {most} places are taken: end one with `mykube sessions kill`, or start the server with a larger \
+                     --max-clients"
+                ));
+            };
+            if let Some(entry) = self.entries.remove(&id) {
+                entry.dismiss.cancel();
             }
         }
+        Ok(policy)
     }
 }

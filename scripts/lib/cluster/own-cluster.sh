@@ -127,6 +127,8 @@ cluster_env() {
   printf 'export MYKUBE_CLUSTER_API_DOWN=%q\n' "$LIB/manifests/api-down.yaml"
   if [ "$SERVICES" = yes ]; then
     printf 'export MYKUBE_CLUSTER_NODE_ADDRESS=%q\n' "$NODE_ADDRESS"
+  else
+    printf 'unset MYKUBE_CLUSTER_NODE_ADDRESS\n'
   fi
 }
 

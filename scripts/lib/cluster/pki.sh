@@ -3,7 +3,7 @@
 
 ensure_pki() {
   local scratch=$STATE/pki.new recipe
-  recipe=$(recipe_hash pki.sh)
+  recipe=$(recipe_hash pki.sh network.sh)
   if [ "$(cat "$STATE/pki/recipe" 2>/dev/null)" = "$recipe" ]; then return; fi
   rm -rf "$scratch" "$STATE/pki"
   mkdir -m 700 "$scratch"
@@ -16,7 +16,7 @@ make_pki() {
   authority ca /CN=mykube-cluster-ca
   leaf apiserver /CN=kube-apiserver serverAuth \
     IP:127.0.0.1,IP:::1,IP:10.43.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc
-  leaf kubelet-serving /CN=kubelet serverAuth DNS:localhost,IP:127.0.0.1,IP:10.88.0.1
+  leaf kubelet-serving /CN=kubelet serverAuth DNS:localhost,IP:127.0.0.1,IP:"$NODE_ADDRESS"
   leaf apiserver-kubelet /O=system:masters/CN=apiserver-kubelet-client clientAuth
   leaf admin /O=system:masters/CN=admin clientAuth
   leaf kubelet "/O=system:nodes/CN=system:node:$NODE" clientAuth
