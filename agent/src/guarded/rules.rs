@@ -195,7 +195,6 @@ mod tests {
             (Method::GET, "/api/v1/namespaces/a/pods/p/log", true),
             (Method::GET, "/apis/apps/v1/namespaces/a/deployments/d/scale", true),
             (Method::GET, "/api/v1/namespaces/b/pods", false),
-            (Method::GET, "/api/v1/pods", false),
             (Method::GET, "/api/v1/namespaces/a/pods/p/status", false),
             (Method::GET, "/apis/batch/v1/namespaces/a/pods", false),
             (Method::DELETE, "/api/v1/namespaces/a/pods/p", false),
@@ -207,6 +206,9 @@ mod tests {
             assert_eq!(rules.iter().any(|rule| rule.allows(&info)), expected, "{path}");
             assert_eq!(rules.iter().any(|rule| rule.denies(&info)), expected, "{path}");
         }
+        let everywhere = info(Method::GET, "/api/v1/pods");
+        assert!(!rules.iter().any(|rule| rule.allows(&everywhere)), "more than one namespace is not allowed");
+        assert!(rules.iter().any(|rule| rule.denies(&everywhere)), "it shows what is in the denied one");
     }
 
     #[test]
