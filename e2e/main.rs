@@ -11,7 +11,11 @@ mod credentials;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod guarded;
+#[cfg(test)]
 mod in_cluster;
+#[cfg(test)]
+mod join;
 #[cfg(test)]
 mod kubeconfigs;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::support::{
 const OWN: &str = "# mine\napiVersion: v1\nkind: Config\ncurrent-context: own\ncontexts:\n- name: own # odd\n  context: {cluster: c, user: u}\nclusters: []\nusers: []\n";
 
 /// Relay and server, for a cluster that echoes: enough where no request is made.
-fn ends() -> (Relay, Running, (FakeUpstream, Sandbox)) {
+pub(crate) fn ends() -> (Relay, Running, (FakeUpstream, Sandbox)) {
     let upstream = FakeUpstream::start();
     let sandbox = Sandbox::new();
     let ca = data_encoding::BASE64.encode(Authority::new("e2e").pem().as_bytes());

@@ -58,6 +58,14 @@ Examples:
   For a script: one JSON object a line on standard output, the code among them:
     mykube server --relay-url https://relay.example --output json";
 
+const SHELL_EXAMPLES: &str = "\
+Examples:
+  A second terminal:
+    mykube shell
+
+  One command, where several sessions run:
+    mykube shell prod -- kubectl get pods";
+
 const SESSIONS_EXAMPLES: &str = "\
 Examples:
   Who is here: server, number, name, state, since, what it may do
@@ -117,6 +125,9 @@ pub(crate) enum Command {
     /// Run on the laptop: takes the code, then opens a shell where kubectl works.
     #[command(after_help = CLIENT_EXAMPLES)]
     Client(ClientArgs),
+    /// Open another shell in a session that runs on this machine; no new code is needed.
+    #[command(after_help = SHELL_EXAMPLES)]
+    Shell(ShellArgs),
     /// Who is connected to the servers that run here; end one, or make a code for one more.
     #[command(after_help = SESSIONS_EXAMPLES)]
     Sessions(SessionsArgs),
@@ -213,6 +224,22 @@ pub(crate) struct ServerArgs {
     /// Show the code as a QR code too, on a terminal
     #[arg(long, env = "MYKUBE_QR", value_parser = BoolishValueParser::new())]
     pub(crate) qr: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ShellArgs {
+    /// The cluster's name, where several sessions run
+    #[arg(value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
+    /// The session of this `mykube client`, where several run
+    #[arg(long, env = "MYKUBE_PID", value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    /// Where that client keeps its kubeconfig, if it was told to
+    #[arg(long, env = "MYKUBE_KUBECONFIG_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) kubeconfig_dir: Option<PathBuf>,
+    /// Run this instead of a shell, and exit with its code
+    #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Args)]

@@ -12,6 +12,7 @@ mod output;
 mod prompt;
 mod relay;
 mod server;
+mod shell;
 mod signals;
 mod waiting;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             Command::Relay(args) => relay::run(*args, output).await.map(|()| 0),
             Command::Server(args) => server::run(args, global.ca_file, output).await.map(|()| 0),
             Command::Client(args) => client::run(args, global.ca_file, output).await,
+            Command::Shell(args) => shell::run(args, output).await,
             Command::Sessions(args) => control::run(args, output).await.map(|()| 0),
             Command::Doctor(args) => doctor::run(args, global.ca_file, output).await.map(|()| 0),
             Command::Completions { shell } => {

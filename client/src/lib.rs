@@ -16,4 +16,4 @@ pub mod workspace;
 /// The way to the relay: a session is connected with its `Dialer`.
 pub use mykube_link as link;
 pub use shell::{Exit, Launch, ShellError};
-pub use workspace::{Workspace, WorkspaceError};
+pub use workspace::{Live, Workspace, WorkspaceError};

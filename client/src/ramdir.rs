@@ -188,6 +188,35 @@ fn is_ram(_path: &Path) -> bool {
     false
 }
 
+/// This user's directories that a live process holds, in `parent` or in the usual places, with its process id.
+#[must_use]
+pub fn held(parent: Option<&Path>) -> Vec<(PathBuf, u32)> {
+    let parents = match parent {
+        Some(parent) => vec![parent.to_owned()],
+        None => places().into_iter().flatten().chain([std::env::temp_dir()]).collect(),
+    };
+    let mut held = Vec::new();
+    for entry in parents.iter().filter_map(|parent| fs::read_dir(parent).ok()).flatten().flatten() {
+        let Some(pid) = pid_in(&entry.file_name()) else { continue };
+        let Ok(meta) = fs::symlink_metadata(entry.path()) else { continue };
+        let private = meta.is_dir() && meta.uid() == geteuid().as_raw() && meta.mode() & 0o077 == 0;
+        if private && !is_unlocked(&entry.path()) {
+            held.push((entry.path(), pid.as_raw_nonzero().get().unsigned_abs()));
+        }
+    }
+    held.sort();
+    held.dedup();
+    held
+}
+
+/// Returns once the process that holds `dir` has let go of it. Blocks.
+///
+/// # Errors
+/// What the system said; the directory is gone, mostly.
+pub fn wait_for_release(dir: &Path) -> io::Result<()> {
+    Ok(flock(File::open(dir)?, FlockOperation::LockShared)?)
+}
+
 /// Removes what dead processes of this user left in `parent`. Others' directories, and what cannot be removed, stay.
 fn remove_stale(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };

@@ -5,15 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mykube_protocol::channel::{Mode, Welcome};
+use mykube_protocol::{
+    channel::{Mode, Welcome},
+    text::is_plain_name,
+};
 use zeroize::Zeroizing;
 
 use crate::{
     kubeconfig::{self, Rendered, WelcomeError},
-    ramdir::{RamDir, RamDirError},
+    ramdir::{self, RamDir, RamDirError},
 };
 
 const KUBECONFIG: &str = "config";
+/// How the channel may be used, for shells that join.
+const MODE: &str = "mode";
 
 /// Why there is no kubeconfig.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,45 @@ pub enum WorkspaceError {
 pub struct Workspace {
     dir: RamDir,
     written: Option<Written>,
+    /// The directory of the session that this one joins: the kubeconfig is there.
+    joined: Option<PathBuf>,
+}
+
+/// A session that another process of this user holds on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// That process.
+    pub pid: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    dir: PathBuf,
+    mode: Mode,
+}
+
+impl Live {
+    /// All of them, in `parent` or in the usual places.
+    #[must_use]
+    pub fn all(parent: Option<&Path>) -> Vec<Self> {
+        ramdir::held(parent).into_iter().filter_map(|(dir, pid)| Self::read(dir, pid)).collect()
+    }
+
+    fn read(dir: PathBuf, pid: u32) -> Option<Self> {
+        let config: serde_json::Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(dir.join(KUBECONFIG)).ok()?).ok()?;
+        // The user may have changed the current context in it; the cluster's name stays.
+        let cluster = config["clusters"][0]["name"].as_str().filter(|name| is_plain_name(name))?.to_owned();
+        let mode = match std::fs::read_to_string(dir.join(MODE)).ok()?.as_str() {
+            "guarded" => Mode::Guarded,
+            _ => Mode::Shared,
+        };
+        Some(Self { pid, cluster, dir, mode })
+    }
+
+    /// Returns once that session is over. Blocks.
+    pub fn wait_for_end(&self) {
+        // An error means that it is gone already.
+        let _ = ramdir::wait_for_release(&self.dir);
+    }
 }
 
 /// What is on RAM now.
@@ -55,7 +99,17 @@ impl Workspace {
     /// # Errors
     /// There is no place for it.
     pub fn create(parent: Option<&Path>) -> Result<Self, WorkspaceError> {
-        Ok(Self { dir: RamDir::create(parent)?, written: None })
+        Ok(Self { dir: RamDir::create(parent)?, written: None, joined: None })
+    }
+
+    /// A place beside a session that runs already, with its kubeconfig.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn join(live: &Live, parent: Option<&Path>) -> Result<Self, WorkspaceError> {
+        let Live { cluster, mode, .. } = live.clone();
+        let written = Written { port: 0, cluster, mode, kubeconfig: Zeroizing::default() };
+        Ok(Self { dir: RamDir::create(parent)?, written: Some(written), joined: Some(live.dir.clone()) })
     }
 
     /// Something the user should know about the place.
@@ -77,6 +131,11 @@ impl Workspace {
         if self.written.as_ref().is_none_or(|written| written.kubeconfig != kubeconfig) {
             self.store(KUBECONFIG, &kubeconfig)?;
         }
+        let mode = match welcome.mode {
+            Mode::Guarded => "guarded",
+            Mode::Shared => "shared",
+        };
+        self.store(MODE, mode)?;
         self.written = Some(Written { port, cluster: welcome.cluster.clone(), mode: welcome.mode, kubeconfig });
         Ok(self.kubeconfig())
     }
@@ -95,7 +154,7 @@ impl Workspace {
     /// Where the kubeconfig is.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
-        self.dir.path().join(KUBECONFIG)
+        self.joined.as_deref().unwrap_or(self.dir.path()).join(KUBECONFIG)
     }
 
     /// The cluster's name, once written.
@@ -146,6 +205,23 @@ mod tests {
     fn user(path: &Path) -> Value {
         let config: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
         config["users"][0]["user"].clone()
+    }
+
+    #[test]
+    fn a_second_terminal_finds_the_session_until_it_ends() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut workspace = Workspace::create(Some(parent.path())).unwrap();
+        assert_eq!(Live::all(Some(parent.path())), [], "a session that has no kubeconfig yet");
+        let path = workspace.write(&welcome("one", false), 40123).unwrap();
+        let live = Live::all(Some(parent.path()));
+        assert_eq!(live.len(), 1);
+        assert_eq!((live[0].pid, live[0].cluster.as_str()), (std::process::id(), "prod"));
+        let joined = Workspace::join(&live[0], Some(parent.path())).unwrap();
+        assert_eq!((joined.kubeconfig(), joined.mode()), (path, Some(Mode::Shared)));
+        assert_eq!(Live::all(Some(parent.path())), live, "joining makes no second session");
+        workspace.close().unwrap();
+        live[0].wait_for_end();
+        assert_eq!(Live::all(Some(parent.path())), []);
     }
 
     #[test]

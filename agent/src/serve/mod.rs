@@ -1,6 +1,6 @@
 //! `mykube server`: codes on the screen, clients, and their streams to the API server.
 //!
-//! One task a client: it waits with a code ([`pairing`]), then serves the channel ([`visit`]). The desk ([`desk`])
+//! One task a client: it waits with a code (`pairing`), then serves the channel (`visit`). The desk (`desk`)
 //! knows them all, keeps one code waiting while there is a place, and does what the operator asks for. What the tasks
 //! have to say or to ask reaches the operator through one queue, one thing at a time.
 

@@ -1,0 +1,59 @@
+//! `mykube shell`: another terminal in a session that runs on this machine.
+
+use mykube_client::{Exit, Launch, Live, Workspace, shell};
+
+use crate::{
+    cli::ShellArgs,
+    exit::{Failure, Status},
+    output::Output,
+    signals::Signals,
+};
+
+/// Opens a shell, or runs a command, beside a running `mykube client`; no new code is needed.
+pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> {
+    let live = choose(Live::all(args.kubeconfig_dir.as_deref()), &args)?;
+    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let workspace = Workspace::join(&live, args.kubeconfig_dir.as_deref()).map_err(Failure::failed)?;
+    let is_command = !args.command.is_empty();
+    let launch = if is_command { Launch::Command(args.command) } else { Launch::Shell };
+    if !is_command {
+        output.say(&format!(
+            "A shell in the session of process {} with {}; it ends with that session.",
+            live.pid, live.cluster
+        ));
+    }
+    let child = shell::prepare(&workspace, launch).map_err(Failure::failed)?;
+    let waiting = live.clone();
+    let ended = tokio::task::spawn_blocking(move || waiting.wait_for_end());
+    let mut stopped_by = None;
+    let stop = async {
+        tokio::select! {
+            _ = ended => {}
+            name = signals.but_interrupt() => stopped_by = Some(name),
+        }
+    };
+    match child.run(stop).await.map_err(Failure::failed)? {
+        Exit::Code(code) => Ok(if is_command { code } else { 0 }),
+        Exit::Stopped => Err(match stopped_by {
+            Some(name) => Failure::failed(format!("stopped by {name}")),
+            None => Failure::new(Status::SessionLost, format!("the session with {} has ended", live.cluster)),
+        }),
+    }
+}
+
+fn choose(live: Vec<Live>, args: &ShellArgs) -> Result<Live, Failure> {
+    let fits = |live: &Live| {
+        args.cluster.as_ref().is_none_or(|cluster| *cluster == live.cluster)
+            && args.pid.is_none_or(|pid| pid == live.pid)
+    };
+    let mut fitting: Vec<_> = live.into_iter().filter(fits).collect();
+    match (fitting.pop(), fitting.is_empty()) {
+        (Some(one), true) => Ok(one),
+        (None, _) => Err(Failure::failed("no such session of yours runs here: start one with `mykube client`")),
+        (Some(last), false) => {
+            fitting.push(last);
+            let list: Vec<_> = fitting.iter().map(|live| format!("{} (--pid {})", live.cluster, live.pid)).collect();
+            Err(Failure::usage(format!("several sessions run here, choose one: {}", list.join(", "))))
+        }
+    }
+}
