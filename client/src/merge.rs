@@ -2,7 +2,7 @@
 //!
 //! No credential goes there: the user entry names files in the session's directory on RAM. Each entry is marked with
 //! that directory, whose lock a live process holds; entries whose process is gone are removed by the next run.
-//! `current-context` is left alone, and so is every byte that is not ours ([`document`]).
+//! `current-context` is left alone, and so is every byte that is not ours (`document`).
 
 mod document;
 mod file;

@@ -38,7 +38,7 @@ pub struct RelayArgs {
     /// Expect a PROXY protocol version 2 header on every connection
     #[arg(long, env = "MYKUBE_PROXY_PROTOCOL", requires = "trusted_proxy")]
     pub proxy_protocol: bool,
-    /// Admit WebSockets of browsers from this origin, like https://console.example.com
+    /// Admit WebSockets of browsers from this origin, like `https://console.example.com`
     #[arg(long, env = "MYKUBE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
     /// Longest time a code may wait; each server says how long its own does

@@ -78,7 +78,7 @@ pub enum Event {
     Bye(String),
 }
 
-/// What [`Session::read`] finds after the chunks it gave.
+/// What [`crate::Session::read`] finds after the chunks it gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadState {
     /// There may be more; [`Event::Readable`] tells when, if nothing was given.
@@ -89,7 +89,7 @@ pub enum ReadState {
     Failed(String),
 }
 
-/// What [`Session::write`] did.
+/// What [`crate::Session::write`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
     /// Taken. `full` says to wait for [`Event::Writable`] before the next.
