@@ -137,13 +137,19 @@ impl Desk {
                 }
                 Some(command) = commands.recv() => self.obey(command),
                 () = &mut expired => {
+                    // Whoever is in has expired with it, and is told so by its own task.
+                    for entry in self.entries.values().filter(|entry| entry.listed.state == State::Waiting) {
+                        entry.dismiss.cancel();
+                    }
                     ended = Ended::Dismissed("the access has expired".into());
                     break;
                 }
                 () = &mut stop => break,
             }
         }
-        self.stop.cancel();
+        if ended == Ended::Stopped {
+            self.stop.cancel();
+        }
         while let Some(ended) = self.tasks.join_next().await {
             if let Ok((client, _)) = ended {
                 self.entries.remove(&client);
