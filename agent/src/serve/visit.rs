@@ -39,6 +39,7 @@ impl Visit<'_> {
             let agreed = tokio::select! {
                 agreed = self.front.confirm_words(established.words.clone()) => agreed,
                 () = self.stop.cancelled() => return Ok(Ended::Stopped),
+                () = self.dismiss.cancelled() => return Ok(Ended::Dismissed("not wanted any more".into())),
             };
             if !agreed {
                 return Err(ServeError::WordsDiffer);
