@@ -64,8 +64,6 @@ pub const ACK_BYTES: u64 = 64 * 1024;
 pub const ACK_DELAY: Duration = Duration::from_millis(20);
 /// An idle session pings this often: under every load balancer's idle limit.
 pub const IDLE_PING: Duration = Duration::from_secs(15);
-/// Records in a row that do not open before the session ends.
-pub const BAD_RECORDS: u32 = 5;
 
 /// Body of an API request.
 pub const REQUEST_BODY_MAX: usize = 16 * 1024;
