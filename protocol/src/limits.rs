@@ -65,6 +65,21 @@ pub const ACK_DELAY: Duration = Duration::from_millis(20);
 /// An idle session pings this often: under every load balancer's idle limit.
 pub const IDLE_PING: Duration = Duration::from_secs(15);
 
+/// With something unacknowledged, a silent peer is asked after three round trips, but not before this.
+pub const PROBE_AFTER: Duration = Duration::from_secs(2);
+/// With something unacknowledged, a transport that stays silent for so long is dead.
+pub const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// An idle ping must be answered within this: a dead idle transport is noticed after 20 s.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a suspend or a change of route, the transport must show life within this.
+pub const JUMP_TIMEOUT: Duration = Duration::from_secs(2);
+/// An attach that is not answered is asked for again.
+pub const ATTACH_RETRY: Duration = Duration::from_secs(10);
+/// Records in a row that do not open before the session itself ends.
+pub const BAD_RECORDS_MAX: u32 = 5;
+/// How long a session outlives its transport (`--resume-window`): the API server's own idle limit for exec.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(4 * 3600);
+
 /// Body of an API request.
 pub const REQUEST_BODY_MAX: usize = 16 * 1024;
 /// Requests a minute an address (IPv4 /32, IPv6 /64) on `/api/*`.

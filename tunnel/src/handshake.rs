@@ -28,6 +28,7 @@ use crate::{
     key::{CodeKey, Prk, TranscriptHash, commitment, transcript},
     message::{self, Message},
     record::{Opener, Sealer},
+    resume::{Proof, Resume},
 };
 
 type Encapsulation = ml_kem::EncapsulationKey<MlKem768>;
@@ -64,6 +65,7 @@ pub struct Established {
     pub verify: bool,
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
+    pub(crate) resume: Resume,
 }
 
 impl std::fmt::Debug for Established {
@@ -285,12 +287,13 @@ impl AgentAwaitsHello {
         let th = transcript(&self.hello, hello_client);
         let prk = Prk::extract(&code, &x25519, &mlkem);
         let opener = Opener::new(prk.traffic_client(&th));
-        Ok(AgentAwaitsTag { prk, th, r: self.r, verify: self.verify || hello.verify, opener })
+        Ok(AgentAwaitsTag { session: self.session, prk, th, r: self.r, verify: self.verify || hello.verify, opener })
     }
 }
 
 /// The agent has the client's hello and sends nothing before it has seen its tag.
 pub struct AgentAwaitsTag {
+    session: SessionId,
     prk: Prk,
     th: TranscriptHash,
     r: Zeroizing<[u8; 32]>,
@@ -312,7 +315,14 @@ impl AgentAwaitsTag {
         let tag = self.prk.confirm_agent(&self.th).tag(&self.th, self.r.as_slice());
         let answer = seal(&mut sealer, &[self.r.as_slice(), &tag]);
         let words = self.prk.words(&self.th, &self.r);
-        Ok((Established { role: Role::Agent, words, verify: self.verify, sealer, opener: self.opener }, answer))
+        let mut resume = Resume::new(Role::Agent, self.session, self.prk.resume_keys(&self.th));
+        let mut proof = Proof::new([0; 64]);
+        proof[..32].copy_from_slice(self.r.as_slice());
+        proof[32..].copy_from_slice(&tag);
+        resume.unproved = Some(proof);
+        let established =
+            Established { role: Role::Agent, words, verify: self.verify, sealer, opener: self.opener, resume };
+        Ok((established, answer))
     }
 }
 
@@ -370,6 +380,7 @@ impl Client {
             opener: Opener::new(prk.traffic_agent(&th)),
             prk,
             th,
+            session,
             commit: hello.commit.0,
             verify: verify || hello.verify,
             sealer,
@@ -380,6 +391,7 @@ impl Client {
 
 /// The client has shown its tag.
 pub struct ClientAwaitsTag {
+    session: SessionId,
     prk: Prk,
     th: TranscriptHash,
     commit: [u8; 32],
@@ -394,14 +406,55 @@ impl ClientAwaitsTag {
     /// # Errors
     /// [`HandshakeError::WrongCode`] for whatever does not fit.
     pub fn handle_tag(mut self, record: &mut [u8]) -> Result<Established, HandshakeError> {
-        let body: [u8; 64] = open(&mut self.opener, record)?;
-        let (r, tag) = body.split_first_chunk::<32>().ok_or(HandshakeError::WrongCode)?;
+        let proof = open(&mut self.opener, record)?;
+        let words = self.check(&proof)?;
+        let resume = Resume::new(Role::Client, self.session, self.prk.resume_keys(&self.th));
+        let Self { verify, sealer, opener, .. } = self;
+        Ok(Established { role: Role::Client, words, verify, sealer, opener, resume })
+    }
+
+    /// The transport was lost before the agent's record came: it may have sent it.
+    pub(crate) fn lost(self) -> ClientAwaitsAttach {
+        let resume = Resume::new(Role::Client, self.session, self.prk.resume_keys(&self.th));
+        ClientAwaitsAttach { awaits: self, resume }
+    }
+
+    fn check(&self, proof: &[u8; 64]) -> Result<String, HandshakeError> {
+        let (r, tag) = proof.split_first_chunk::<32>().ok_or(HandshakeError::WrongCode)?;
         let tag = tag.try_into().map_err(|_| HandshakeError::WrongCode)?;
         let committed: bool = commitment(r).ct_eq(&self.commit).into();
         if !committed || !self.prk.confirm_agent(&self.th).verify(&self.th, r, tag) {
             return Err(HandshakeError::WrongCode);
         }
-        let words = self.prk.words(&self.th, r);
-        Ok(Established { role: Role::Client, words, verify: self.verify, sealer: self.sealer, opener: self.opener })
+        Ok(self.prk.words(&self.th, r))
+    }
+}
+
+/// The client has shown its tag and lost its transport: it asks for the agent's tag by an attach.
+pub(crate) struct ClientAwaitsAttach {
+    awaits: ClientAwaitsTag,
+    resume: Resume,
+}
+
+impl ClientAwaitsAttach {
+    pub(crate) fn ask(&mut self, rng: &mut impl CryptoRng) -> BytesMut {
+        self.resume.ask(rng)
+    }
+
+    /// The agent's answer leads to this end's first record; anything else to nothing.
+    pub(crate) fn handle_answer(&mut self, frame: &[u8]) -> Option<BytesMut> {
+        if self.resume.handle_answer(frame) { self.resume.show_first(0) } else { None }
+    }
+
+    /// Whether a record is the agent's first one under the attach's keys, with its proof.
+    ///
+    /// # Errors
+    /// The proof does not fit, or the agent claims to have received data.
+    pub(crate) fn handle_record(mut self, record: &[u8]) -> Result<Result<Established, Self>, HandshakeError> {
+        let Some(first) = self.resume.open_first(record) else { return Ok(Err(self)) };
+        let proof = first.proof.filter(|_| first.received == 0).ok_or(HandshakeError::WrongCode)?;
+        let words = self.awaits.check(&proof)?;
+        let (sealer, opener, verify) = (first.sealer, first.opener, self.awaits.verify);
+        Ok(Ok(Established { role: Role::Client, words, verify, sealer, opener, resume: self.resume }))
     }
 }

@@ -37,8 +37,23 @@ secret! {
     ConfirmKey
 }
 secret! {
+    /// One end's key for its attach frames.
+    AttachKey
+}
+secret! {
+    /// The salt of every attach's keys.
+    ResumeKey
+}
+secret! {
     /// One direction's traffic secret, until the next rekey.
     TrafficSecret
+}
+
+/// What outlives the handshake, so that the session can go on over another transport.
+pub(crate) struct ResumeKeys {
+    attach_client: AttachKey,
+    attach_agent: AttachKey,
+    resume: ResumeKey,
 }
 
 /// `lv(x) = u32be len || x`, fed to a hash.
@@ -54,6 +69,15 @@ pub(crate) fn transcript(hello_agent: &[u8], hello_client: &[u8]) -> TranscriptH
     hash.update(b"mykube/2 transcript");
     hash_lv(&mut hash, hello_agent);
     hash_lv(&mut hash, hello_client);
+    hash.finalize().into()
+}
+
+/// `SHA-256("mykube/2 attach" || lv(attach_client) || lv(attach_agent))`.
+pub(crate) fn attach_transcript(attach_client: &[u8], attach_agent: &[u8]) -> TranscriptHash {
+    let mut hash = Sha256::new();
+    hash.update(b"mykube/2 attach");
+    hash_lv(&mut hash, attach_client);
+    hash_lv(&mut hash, attach_agent);
     hash.finalize().into()
 }
 
@@ -98,6 +122,15 @@ impl Prk {
         TrafficSecret(self.expand("traffic a", th))
     }
 
+    /// The keys of later attaches.
+    pub(crate) fn resume_keys(&self, th: &TranscriptHash) -> ResumeKeys {
+        ResumeKeys {
+            attach_client: AttachKey(self.expand("attach c", th)),
+            attach_agent: AttachKey(self.expand("attach a", th)),
+            resume: ResumeKey(self.expand("resume", th)),
+        }
+    }
+
     /// The short authentication string: 44 bits as four BIP-39 English words.
     pub(crate) fn words(&self, th: &TranscriptHash, r: &[u8; 32]) -> String {
         let bytes = expand::<6>(&self.0, &[b"mykube/2 words", &[0], th, r]);
@@ -112,23 +145,54 @@ impl Prk {
 }
 
 impl ConfirmKey {
-    fn mac(&self, parts: [&[u8]; 2]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
-        for part in parts {
-            mac.update(part);
-        }
-        mac
-    }
-
     /// `HMAC-SHA256(E("confirm ..."), th || r)`; the client's tag has no r.
     pub(crate) fn tag(&self, th: &TranscriptHash, r: &[u8]) -> [u8; 32] {
-        self.mac([th, r]).finalize().into_bytes().into()
+        hmac(&self.0, &[th, r]).finalize().into_bytes().into()
     }
 
     /// In constant time.
     pub(crate) fn verify(&self, th: &TranscriptHash, r: &[u8], tag: &[u8; 32]) -> bool {
-        self.mac([th, r]).verify_slice(tag).is_ok()
+        hmac(&self.0, &[th, r]).verify_slice(tag).is_ok()
     }
+}
+
+impl ResumeKeys {
+    /// Keys made of two traffic secrets, for benches and fuzzing only.
+    pub(crate) fn from_secrets(client: &[u8; 32], agent: &[u8; 32]) -> Self {
+        let part = |label: &[u8]| expand(client, &[label, agent]);
+        Self {
+            attach_client: AttachKey(part(b"attach c")),
+            attach_agent: AttachKey(part(b"attach a")),
+            resume: ResumeKey(part(b"resume")),
+        }
+    }
+
+    /// `HMAC-SHA256(E("attach c"), head)`.
+    pub(crate) fn client_mac(&self, head: &[u8]) -> Hmac<Sha256> {
+        hmac(&self.attach_client.0, &[head])
+    }
+
+    /// `HMAC-SHA256(E("attach a"), lv(attach_client) || head)`.
+    pub(crate) fn agent_mac(&self, attach_client: &[u8], head: &[u8]) -> Hmac<Sha256> {
+        let len = u32::try_from(attach_client.len()).unwrap_or(u32::MAX).to_be_bytes();
+        hmac(&self.attach_agent.0, &[&len, attach_client, head])
+    }
+
+    /// `PRK_n = HKDF-SHA256-Extract(salt = E("resume"), ikm = X25519)`.
+    pub(crate) fn prk(&self, x25519: &[u8; 32]) -> Prk {
+        let (mut prk, _) = Hkdf::<Sha256>::extract(Some(&self.resume.0), x25519);
+        let out = Prk(prk.into());
+        prk.zeroize();
+        out
+    }
+}
+
+fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac
 }
 
 impl TrafficSecret {

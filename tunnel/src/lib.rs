@@ -29,6 +29,7 @@ mod key;
 mod message;
 mod pace;
 mod record;
+mod resume;
 mod schedule;
 mod stream;
 
@@ -72,7 +73,12 @@ impl std::ops::Add<Duration> for Time {
 
 /// Bench and fuzz entry points into the record layer.
 pub mod seam {
-    use crate::{Established, protocol::Role};
+    use crate::{
+        Established,
+        key::ResumeKeys,
+        protocol::{Role, SessionId},
+        resume::Resume,
+    };
 
     pub use crate::{
         message::is_valid as is_valid_plaintext,
@@ -92,6 +98,7 @@ pub mod seam {
             verify: false,
             sealer: Sealer::from_secret(ours),
             opener: Opener::from_secret(theirs),
+            resume: Resume::new(role, SessionId::from_bytes([0; 16]), ResumeKeys::from_secrets(&client, &agent)),
         }
     }
 }

@@ -11,13 +11,13 @@ use mykube_protocol::{
     Attempt, FromAgent, FromRelay, PairingCode, SessionId,
     control::Peer,
     frame,
-    limits::{HANDSHAKE_TIMEOUT, SILENT_HELLOS_PER_CODE, WRONG_SECRETS_PER_CODE},
+    limits::{HANDSHAKE_TIMEOUT, PAIR_TICKET_TTL, SILENT_HELLOS_PER_CODE, WRONG_SECRETS_PER_CODE},
 };
 use rand_core::CryptoRng;
 
 use crate::{
     Established, HandshakeError, Time,
-    handshake::{Agent, AgentAwaitsHello, AgentAwaitsTag, Client, ClientAwaitsTag},
+    handshake::{Agent, AgentAwaitsHello, AgentAwaitsTag, Client, ClientAwaitsAttach, ClientAwaitsTag},
 };
 
 /// What an end sends while pairing, in its order.
@@ -241,6 +241,8 @@ pub enum ClientFailure {
 enum ClientState {
     Waiting(Time),
     Shown(Time, Box<ClientAwaitsTag>),
+    /// The transport was lost after the tag was shown.
+    Lost(Time, Box<ClientAwaitsAttach>),
     Over,
 }
 
@@ -283,7 +285,37 @@ impl ClientPairing {
             }
             ClientState::Shown(..) if frame.first() == Some(&frame::HELLO_AGENT) => Err(ClientFailure::SecondHello),
             ClientState::Shown(_, awaits) => Ok(Some(Box::new(awaits.handle_tag(&mut frame)?))),
+            ClientState::Lost(..) if frame.first() == Some(&frame::HELLO_AGENT) => Err(ClientFailure::SecondHello),
+            ClientState::Lost(deadline, mut awaits) => {
+                if let Some(first) = awaits.handle_answer(&frame) {
+                    self.out.push_back(first.freeze());
+                } else {
+                    match awaits.handle_record(&frame)? {
+                        Ok(established) => return Ok(Some(Box::new(established))),
+                        Err(still) => awaits = Box::new(still),
+                    }
+                }
+                self.state = ClientState::Lost(deadline, awaits);
+                Ok(None)
+            }
             ClientState::Over => Ok(None),
+        }
+    }
+
+    /// The transport is gone. Whether it is worth going on over another one: not after the end, nor once it is late.
+    pub fn handle_lost(&mut self, now: Time) -> bool {
+        self.out.clear();
+        self.state = match std::mem::replace(&mut self.state, ClientState::Over) {
+            ClientState::Shown(_, awaits) => ClientState::Lost(now + PAIR_TICKET_TTL, Box::new(awaits.lost())),
+            state => state,
+        };
+        self.poll_timeout().is_some_and(|deadline| deadline > now)
+    }
+
+    /// The relay says that the other end of the paired session is there: the agent has accepted the tag.
+    pub fn handle_peer_here(&mut self, rng: &mut impl CryptoRng) {
+        if let ClientState::Lost(_, awaits) = &mut self.state {
+            self.out.push_back(awaits.ask(rng).freeze());
         }
     }
 
@@ -303,7 +335,9 @@ impl ClientPairing {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         match &self.state {
-            ClientState::Waiting(deadline) | ClientState::Shown(deadline, _) => Some(*deadline),
+            ClientState::Waiting(deadline) | ClientState::Shown(deadline, _) | ClientState::Lost(deadline, _) => {
+                Some(*deadline)
+            }
             ClientState::Over => None,
         }
     }

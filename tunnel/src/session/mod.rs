@@ -6,8 +6,10 @@
 
 mod receive;
 mod transmit;
+mod transport;
 mod types;
 
+use transport::Owed;
 pub use types::{Audit, Config, Event, OpenError, ReadState, SessionError, Write};
 
 use std::{
@@ -15,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use mykube_protocol::{
     Role,
     channel::{self, Control, StreamId, Upkeep, Welcome},
@@ -28,6 +30,7 @@ use crate::{
     message::HEAD,
     pace::{Pace, Stamp},
     record::{Opener, Sealer},
+    resume::Resume,
     schedule::Scheduler,
     stream::{Ending, Item, Stream},
 };
@@ -42,19 +45,33 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A message that was sent and is kept until it is acknowledged.
 #[derive(Debug)]
 enum Kept {
-    Control(usize),
-    Data(u64, Stamp, #[allow(dead_code, reason = "resume sends it again")] (StreamId, Bytes)),
-    Welcome,
+    Control(Control),
+    Data(Stamp, StreamId, Bytes),
+    Welcome(bool, Bytes),
 }
 
 /// One end of the channel after the handshake.
 pub struct Session {
     role: Role,
+    config: Config,
     sealer: Sealer,
     opener: Opener,
+    resume: Resume,
+    /// The keys of `sealer` and `opener` serve a transport that is not known to be gone.
+    attached: bool,
+    /// Attach frames and first records, sent before anything else.
+    attach_out: VecDeque<BytesMut>,
+    /// The client asks again then.
+    ask_due: Option<Time>,
+    /// Consecutive records that did not open.
+    bad_records: u32,
+    /// Since when the peer owes this end a word, what may be owed, and whether it was asked for.
+    owed: Option<Owed>,
     events: VecDeque<Event>,
     over: bool,
     peer_over: bool,
+    /// The number of this end's farewell.
+    bye_m: Option<u64>,
 
     streams: HashMap<StreamId, Stream>,
     next_id: StreamId,
@@ -70,6 +87,8 @@ pub struct Session {
     upkeep: VecDeque<Upkeep>,
     send_credit: u64,
     kept: VecDeque<Kept>,
+    /// How many at the end of `kept` are yet to be sent again, under the present keys.
+    unsent: usize,
     kept_control: usize,
     next_m: u64,
     acked_m: u64,
@@ -99,16 +118,24 @@ impl Session {
     /// A session on the keys of a handshake.
     #[must_use]
     pub fn new(now: Time, established: Established, config: Config) -> Self {
-        let Established { role, mut sealer, opener, .. } = established;
+        let Established { role, mut sealer, opener, resume, .. } = established;
         sealer.set_limits(config.rekey_records, config.rekey_bytes);
         let growth = config.growth.min(Config::default().growth);
         Self {
             role,
+            config,
             sealer,
             opener,
+            resume,
+            attached: true,
+            attach_out: VecDeque::new(),
+            ask_due: None,
+            bad_records: 0,
+            owed: None,
             events: VecDeque::new(),
             over: false,
             peer_over: false,
+            bye_m: None,
             streams: HashMap::new(),
             next_id: if role == Role::Client { 1 } else { 2 },
             peer_last_id: 0,
@@ -121,6 +148,7 @@ impl Session {
             upkeep: VecDeque::new(),
             send_credit: SESSION_WINDOW,
             kept: VecDeque::new(),
+            unsent: 0,
             kept_control: 0,
             next_m: 0,
             acked_m: 0,
@@ -262,18 +290,23 @@ impl Session {
     /// When [`Session::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.ack_due.into_iter().chain(self.ping_due.filter(|_| self.ping.is_none())).min()
+        if !self.attached {
+            return self.ask_due;
+        }
+        let ping = self.ping_due.filter(|_| self.ping.is_none());
+        [self.ack_due, ping, self.silence_due()].into_iter().flatten().min()
     }
 
     /// A timer ran out.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.notice_silence(now);
         if self.ping_is_due(now) {
             self.send_ping(now);
         }
     }
 
     fn ping_is_due(&self, now: Time) -> bool {
-        self.ping.is_none() && self.ping_due.is_some_and(|due| due <= now)
+        self.attached && self.ping.is_none() && self.ping_due.is_some_and(|due| due <= now)
     }
 
     /// The newest ping is the one that counts.
@@ -297,10 +330,10 @@ impl Session {
         self.streams.get(&id).is_some_and(|stream| stream.write_waits)
     }
 
-    /// Whether one of the ends has said `bye`, and there is nothing more to send.
+    /// Whether one of the ends has said `bye`, and the other has heard it.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.over && self.control.is_empty()
+        self.over && (self.peer_over || self.bye_m.is_some_and(|m| self.acked_m > m))
     }
 
     /// Streams that are open, or not closed by both ends yet.

@@ -9,10 +9,11 @@ use mykube_protocol::{
     limits::{ACK_DELAY, AGENT_OPENS_PER_SECOND, IDLE_PING, STREAMS_MAX, WELCOME_MAX},
 };
 
-use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved};
+use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved, control_len};
 use crate::{
     Time,
     message::{self, Message},
+    pace::Stamp,
     stream::{Ending, Stream},
 };
 
@@ -25,7 +26,12 @@ impl Session {
     /// # Errors
     /// [`SessionError::Record`] ends the transport, everything else the session.
     pub fn handle_frame(&mut self, now: Time, mut frame: BytesMut) -> Result<(), SessionError> {
-        let len = self.opener.open(&mut frame)?.len();
+        if self.handle_first(now, &frame)? || !self.attached {
+            return Ok(());
+        }
+        let Ok(plaintext) = self.opener.open(&mut frame) else { return Err(self.count_bad()) };
+        let len = plaintext.len();
+        self.heard(now);
         let plaintext = frame.freeze().slice(1..=len);
         let mut rekeyed = false;
         for message in message::parse(&plaintext) {
@@ -92,25 +98,34 @@ impl Session {
     }
 
     fn handle_ack(&mut self, now: Time, m: u64) -> Result<(), SessionError> {
-        if m > self.next_m {
+        if m > self.next_m - self.unsent as u64 {
             return Err(Misbehaved("an acknowledgement of what was never sent"));
         }
         let mut newest = None;
         while self.acked_m < m {
-            self.acked_m += 1;
-            match self.kept.pop_front() {
-                Some(Kept::Control(len)) => self.kept_control -= len,
-                Some(Kept::Data(len, stamp, _)) => {
-                    self.pace.handle_acked(now, len, &stamp);
-                    newest = Some(stamp);
-                }
-                Some(Kept::Welcome) | None => {}
+            if let Some((len, stamp)) = self.forget_oldest() {
+                self.pace.handle_acked(now, len, &stamp);
+                newest = Some(stamp);
             }
         }
         if let Some(stamp) = newest {
             self.pace.sample(now, &stamp);
         }
+        self.settle_debt(now);
         Ok(())
+    }
+
+    /// The peer has the oldest message that is kept. What is known of it, if it was data.
+    pub(super) fn forget_oldest(&mut self) -> Option<(u64, Stamp)> {
+        self.acked_m += 1;
+        match self.kept.pop_front()? {
+            Kept::Control(control) => {
+                self.kept_control -= control_len(&control);
+                None
+            }
+            Kept::Data(stamp, _, payload) => Some((payload.len() as u64, stamp)),
+            Kept::Welcome(..) => None,
+        }
     }
 
     fn handle_control(&mut self, now: Time, control: Control) -> Result<(), SessionError> {
@@ -146,6 +161,8 @@ impl Session {
             Control::Bye { reason } => {
                 self.over = true;
                 self.peer_over = true;
+                // Whoever said it waits for this before it leaves.
+                self.ack_due = Some(now);
                 self.events.push_back(Event::Bye(reason));
                 Ok(())
             }

@@ -38,6 +38,9 @@ impl Session {
     pub fn poll_transmit(&mut self, now: Time) -> Result<Option<BytesMut>, SessionError> {
         self.check_control()?;
         self.handle_timeout(now);
+        if let Some(frame) = self.attach_out.pop_front() {
+            return Ok(Some(frame));
+        }
         if !self.has_something(now) {
             return Ok(None);
         }
@@ -49,12 +52,17 @@ impl Session {
         let mut frame = BytesMut::with_capacity(self.capacity());
         message::start_record(&mut frame);
         let measures = self.put_upkeep(now, &mut frame);
-        self.put_control(&mut frame);
-        let carries_welcome = self.put_welcome(&mut frame);
-        // What measures the line is not delayed by the payload of its own record.
-        if !carries_welcome && !measures {
-            self.put_streams(now, &mut frame);
-        }
+        let carries_welcome = if self.unsent > 0 {
+            self.put_again(now, &mut frame)
+        } else {
+            self.put_control(&mut frame);
+            let carries_welcome = self.put_welcome(&mut frame);
+            // What measures the line is not delayed by the payload of its own record.
+            if !carries_welcome && !measures {
+                self.put_streams(now, &mut frame);
+            }
+            carries_welcome
+        };
         if frame.len() == 1 {
             return Ok(None);
         }
@@ -67,22 +75,35 @@ impl Session {
         if rekey {
             self.sealer.rekey();
         }
+        if self.kept.len() > self.unsent || self.ping.is_some() {
+            self.owe(now);
+        }
         Ok(Some(frame))
     }
 
     pub(super) fn has_something(&self, now: Time) -> bool {
-        !self.upkeep.is_empty()
-            || self.pong.is_some()
-            || !self.control.is_empty()
-            || !self.welcome_out.is_empty()
-            || self.ack_is_due(now)
-            || self.ping_is_due(now)
-            || self.pace.wants_probe()
-            || self.stream_is_next()
+        if !self.attach_out.is_empty() {
+            return true;
+        }
+        self.attached
+            && (!self.upkeep.is_empty()
+                || self.pong.is_some()
+                || self.ack_is_due(now)
+                || self.ping_is_due(now)
+                || self.pace.wants_probe()
+                || self.speaks_soon())
     }
 
     fn stream_is_next(&self) -> bool {
         !self.over && self.scheduler.next(self.pace.room()).is_some()
+    }
+
+    /// Whether a numbered message may be sent now.
+    fn speaks_soon(&self) -> bool {
+        if self.unsent > 0 {
+            return self.may_send_again();
+        }
+        !self.control.is_empty() || !self.welcome_out.is_empty() || self.stream_is_next()
     }
 
     /// Control messages that the peer never takes or never acknowledges are not kept for it.
@@ -94,7 +115,7 @@ impl Session {
     }
 
     fn capacity(&self) -> usize {
-        let bulk = self.scheduler.has_bulk() || !self.welcome_out.is_empty();
+        let bulk = self.scheduler.has_bulk() || !self.welcome_out.is_empty() || self.unsent > 0;
         let queued = |(id, _): (StreamId, Place)| self.streams.get(&id).map_or(0, |stream| stream.queued);
         if bulk || self.scheduler.next(Room::Bulk).map_or(0, queued) > FRAME_SMALL {
             mykube_protocol::limits::RECORD_PLAINTEXT_MAX + 1 + crate::record::TAG
@@ -103,7 +124,7 @@ impl Session {
         }
     }
 
-    fn room(frame: &BytesMut) -> usize {
+    pub(super) fn room(frame: &BytesMut) -> usize {
         message::space(frame).saturating_sub(REKEY_ROOM)
     }
 
@@ -132,10 +153,6 @@ impl Session {
         measures
     }
 
-    fn speaks_soon(&self) -> bool {
-        !self.control.is_empty() || self.stream_is_next()
-    }
-
     fn put_control(&mut self, frame: &mut BytesMut) {
         while Self::room(frame) >= CREDIT_MAX {
             match self.control.front() {
@@ -147,21 +164,24 @@ impl Session {
             }
             if let Some(control) = self.control.pop_front() {
                 self.waiting_control -= control_len(&control);
-                self.keep_control(frame, &control);
+                if matches!(control, Control::Bye { .. }) {
+                    self.bye_m = Some(self.next_m);
+                }
+                self.keep_control(frame, control);
             }
         }
     }
 
-    fn keep_control(&mut self, frame: &mut BytesMut, control: &Control) -> usize {
+    fn keep_control(&mut self, frame: &mut BytesMut, control: Control) -> usize {
         let before = frame.len();
-        message::put_control(frame, control);
-        let len = frame.len() - before;
-        self.kept_control += len;
-        self.keep(Kept::Control(len));
-        len
+        message::put_control(frame, &control);
+        self.kept_control += control_len(&control);
+        self.keep(Kept::Control(control));
+        frame.len() - before
     }
 
     fn keep(&mut self, message: Kept) {
+        debug_assert_eq!(self.unsent, 0);
         self.kept.push_back(message);
         self.next_m += 1;
     }
@@ -173,7 +193,7 @@ impl Session {
             return false;
         }
         message::put_welcome(frame, last, &part);
-        self.keep(Kept::Welcome);
+        self.keep(Kept::Welcome(last, part));
         true
     }
 
@@ -225,7 +245,7 @@ impl Session {
                     let dry = stream.outbox.is_empty();
                     message::put_data(frame, id, &part);
                     let stamp: Stamp = self.pace.handle_sent(now, len as u64, dry);
-                    self.keep(Kept::Data(len as u64, stamp, (id, part)));
+                    self.keep(Kept::Data(stamp, id, part));
                     self.measure_later(now);
                     sent += len;
                 }
@@ -243,7 +263,7 @@ impl Session {
                     }
                     stream.done_sent |= matches!(control, Control::Done { .. });
                     stream.outbox.pop_front();
-                    sent += self.keep_control(frame, &control);
+                    sent += self.keep_control(frame, control);
                 }
             }
         }

@@ -40,6 +40,12 @@ pub enum SessionError {
     /// The peer broke the protocol. Ends the session.
     #[error("the other end broke the protocol: {0}; use the same release of mykube on both ends")]
     Misbehaved(&'static str),
+    /// Five records in a row were not the peer's. Ends the session.
+    #[error(
+        "{} records in a row did not open: the connection is being tampered with, or the ends' releases differ",
+        limits::BAD_RECORDS_MAX
+    )]
+    Forged,
     /// This end's control messages are never acknowledged.
     #[error("the other end acknowledges nothing: more than 1 MiB of control messages is waiting")]
     Unacknowledged,
@@ -76,6 +82,10 @@ pub enum Event {
     Welcome(Box<Welcome>),
     /// The peer ended the session.
     Bye(String),
+    /// The peer has owed a word for too long: the transport is dead, and the session waits for another.
+    Silent,
+    /// The session goes on over another transport; nothing was lost.
+    Back,
 }
 
 /// What [`crate::Session::read`] finds after the chunks it gave.

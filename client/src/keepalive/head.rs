@@ -1,0 +1,56 @@
+//! Whether an HTTP/1.1 head asks for a WebSocket, or grants one.
+
+use httparse::{EMPTY_HEADER, Header, Request, Response, Status};
+
+/// Longest head of a request that is looked at; the agent takes none longer.
+pub(super) const REQUEST_MAX: usize = 64 * 1024;
+/// Longest head of an answer that is looked at. An API server's 101 has about 200 bytes.
+pub(super) const RESPONSE_MAX: usize = 16 * 1024;
+/// Most headers that are looked at; kubectl sends about ten.
+const HEADERS_MAX: usize = 100;
+
+/// What a head says so far.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    /// It goes on.
+    Partial,
+    /// Of so many bytes: asks for a WebSocket, or grants it.
+    WebSocket(usize),
+    /// Of so many bytes: an answer before the answer (1xx).
+    Interim(usize),
+    /// Anything else.
+    Other,
+}
+
+/// The head of a request.
+pub(super) fn request(bytes: &[u8]) -> Head {
+    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+    let mut request = Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(Status::Complete(len)) if request.method == Some("GET") && upgrades(request.headers) => Head::WebSocket(len),
+        Ok(Status::Partial) if bytes.len() < REQUEST_MAX => Head::Partial,
+        _ => Head::Other,
+    }
+}
+
+/// The head of its answer.
+pub(super) fn response(bytes: &[u8]) -> Head {
+    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+    let mut response = Response::new(&mut headers);
+    match response.parse(bytes) {
+        Ok(Status::Complete(len)) => match response.code {
+            Some(101) if upgrades(response.headers) => Head::WebSocket(len),
+            Some(100 | 102..=199) => Head::Interim(len),
+            _ => Head::Other,
+        },
+        Ok(Status::Partial) if bytes.len() < RESPONSE_MAX => Head::Partial,
+        _ => Head::Other,
+    }
+}
+
+/// RFC 6455, sections 4.1 and 4.2.2: `Upgrade` is the one word `websocket`, in any case.
+fn upgrades(headers: &[Header<'_>]) -> bool {
+    let mut upgrades = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("upgrade"));
+    upgrades.next().is_some_and(|header| header.value.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+        && upgrades.next().is_none()
+}

@@ -1,0 +1,175 @@
+//! What processes use, read from `/proc`: CPU time and memory, with their descendants.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    time::Instant,
+};
+
+use rustix::param::clock_ticks_per_second;
+use serde::Serialize;
+
+/// A process, by a name of one's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// What figures are shown under; several processes may share one.
+    pub name: String,
+    /// The process whose descendants count too.
+    pub pid: u32,
+}
+
+/// What the processes of one name use together.
+#[derive(Debug, Clone, Copy, Default, Serialize, PartialEq)]
+pub struct Use {
+    /// User and system time since their start, in seconds, with that of children that ended.
+    pub cpu_s: f64,
+    /// Resident memory now.
+    pub rss_bytes: u64,
+    /// The sum of the most each had (`VmHWM`).
+    pub peak_rss_bytes: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// One look at all of them.
+#[derive(Debug, Clone)]
+pub struct Census {
+    /// When.
+    pub at: Instant,
+    /// By name. A process that is gone counts nothing.
+    pub by_name: BTreeMap<String, Use>,
+    /// CPU seconds of this process.
+    pub own_cpu_s: f64,
+    /// CPU seconds of the whole machine, without idle.
+    pub machine_cpu_s: f64,
+}
+
+impl Census {
+    /// Looks at the processes and their descendants.
+    #[must_use]
+    pub fn take(watched: &[Watched]) -> Self {
+        let all = processes();
+        let mut by_name: BTreeMap<String, Use> = BTreeMap::new();
+        for one in watched {
+            let sum = by_name.entry(one.name.clone()).or_default();
+            for (pid, stat) in &all {
+                if descends(*pid, one.pid, &all) {
+                    sum.cpu_s += stat.cpu_s;
+                    sum.threads += stat.threads;
+                    add_memory(*pid, sum);
+                    sum.descriptors += count(fs::read_dir(format!("/proc/{pid}/fd")));
+                }
+            }
+        }
+        Self {
+            at: Instant::now(),
+            by_name,
+            own_cpu_s: all.get(&std::process::id()).map_or(0.0, |stat| stat.cpu_s),
+            machine_cpu_s: machine_cpu_s(),
+        }
+    }
+
+    /// CPU seconds of each name since an earlier look.
+    #[must_use]
+    pub fn cpu_since(&self, earlier: &Self) -> BTreeMap<String, f64> {
+        let before = |name: &String| earlier.by_name.get(name).map_or(0.0, |it| it.cpu_s);
+        self.by_name.iter().map(|(name, it)| (name.clone(), (it.cpu_s - before(name)).max(0.0))).collect()
+    }
+
+    /// Cores that neither this process nor those watched used, since an earlier look.
+    #[must_use]
+    pub fn foreign_cores_since(&self, earlier: &Self) -> f64 {
+        let known: f64 = self.cpu_since(earlier).values().sum::<f64>() + self.own_cpu_s - earlier.own_cpu_s;
+        let time = (self.at - earlier.at).as_secs_f64();
+        ((self.machine_cpu_s - earlier.machine_cpu_s - known) / time.max(1e-9)).max(0.0)
+    }
+}
+
+struct Stat {
+    parent: u32,
+    cpu_s: f64,
+    threads: u64,
+}
+
+fn processes() -> HashMap<u32, Stat> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, stat(pid)?))
+        })
+        .collect()
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything, parentheses too.
+    let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    let ticks = number(11)? + number(12)? + number(13)? + number(14)?;
+    Some(Stat {
+        parent: u32::try_from(number(1)?).ok()?,
+        cpu_s: ticks as f64 / clock_ticks_per_second() as f64,
+        threads: number(17)?,
+    })
+}
+
+fn descends(pid: u32, from: u32, all: &HashMap<u32, Stat>) -> bool {
+    let mut at = pid;
+    // Bounded: the table is no snapshot.
+    for _ in 0..64 {
+        if at == from {
+            return true;
+        }
+        match all.get(&at) {
+            Some(stat) if stat.parent > 1 => at = stat.parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+fn add_memory(pid: u32, to: &mut Use) {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return };
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    };
+    to.rss_bytes += bytes("VmRSS:");
+    to.peak_rss_bytes += bytes("VmHWM:");
+}
+
+fn machine_cpu_s() -> f64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<u64> =
+        text.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1).filter_map(|it| it.parse().ok()).collect();
+    // user, nice, system, irq, softirq, steal
+    let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|at| fields.get(*at)).sum();
+    busy as f64 / clock_ticks_per_second() as f64
+}
+
+fn count(entries: std::io::Result<fs::ReadDir>) -> u64 {
+    entries.map_or(0, |entries| entries.count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_and_its_child_are_seen() {
+        let own = Watched { name: "me".into(), pid: std::process::id() };
+        let before = Census::take(std::slice::from_ref(&own));
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let with_child = Census::take(std::slice::from_ref(&own));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (before, with_child) = (before.by_name["me"], with_child.by_name["me"]);
+        assert!(before.rss_bytes > 0 && before.peak_rss_bytes >= before.rss_bytes);
+        assert!(before.descriptors >= 3);
+        assert_eq!(with_child.threads, before.threads + 1, "the child's");
+        assert!(Census::take(&[Watched { name: "gone".into(), pid: u32::MAX }]).by_name["gone"] == Use::default());
+    }
+}

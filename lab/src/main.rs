@@ -1,0 +1,45 @@
+//! The `lab` command: a network, a proxy, a target or load, held until its input or a signal ends it.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{load, net, proxy, serve};
+
+/// Networks with delay, loss and cuts, and load, for the tests and the benchmark.
+#[derive(Debug, Parser)]
+#[command(name = "lab", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Network namespaces in a row, joined by lines with delay, rate and loss (root)
+    Net(net::Args),
+    /// A TCP forwarder or HTTP CONNECT proxy that cuts, pauses or slows connections
+    Proxy(proxy::Args),
+    /// The target of the load: echo, sink and source on one port
+    Serve(serve::Args),
+    /// Load through a tunnel, measured; JSON on standard output
+    Load(load::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Net(args) => net::run(&args),
+        Command::Proxy(args) => proxy::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Load(args) => load::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

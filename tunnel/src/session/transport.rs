@@ -1,0 +1,228 @@
+//! The transport under a session: whether it lives, and how the next one takes over.
+//!
+//! A session is *attached* while its keys serve a transport that is not known to be gone. When the transport is lost
+//! nothing else changes; when the peer's first record under an attach's keys opens, what it has not received is sent
+//! again, sealed anew. docs/protocol.md, "Resume".
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use mykube_protocol::{
+    Role,
+    limits::{ATTACH_RETRY, BAD_RECORDS_MAX, DEAD_AFTER, JUMP_TIMEOUT, PING_TIMEOUT, PROBE_AFTER},
+};
+use rand_core::CryptoRng;
+
+use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved, control_len};
+use crate::{
+    Time,
+    message::{self, DATA_HEAD, HEAD},
+    pace::{Pace, Room},
+    record::RecordError,
+    resume::First,
+};
+
+/// The peer owes this end a word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owed {
+    since: Time,
+    /// It was asked for by a ping of its own.
+    probed: bool,
+    /// After a jump of the clock or a change of route there is less patience.
+    within: Option<Duration>,
+}
+
+impl Session {
+    /// Whether the session's keys serve a transport that is not known to be gone.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    /// Transports so far, the handshake's not counted.
+    #[must_use]
+    pub fn attaches(&self) -> u64 {
+        self.resume.confirmed()
+    }
+
+    /// The transport is gone: this end's socket, or the peer's. Streams stay as they are and nothing is sent until an
+    /// attach stands.
+    pub fn handle_transport_lost(&mut self, now: Time) {
+        self.attached = false;
+        self.attach_out.clear();
+        self.ask_due = None;
+        self.owed = None;
+        self.ping = None;
+        self.pong = None;
+        self.upkeep.clear();
+        self.pace = Pace::new(now);
+    }
+
+    /// The relay says that both ends of the session are there. The client asks for an attach; the agent awaits it.
+    pub fn handle_peer_here(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        if self.role == Role::Client && !self.is_over() {
+            self.attach_out.clear();
+            let request = self.resume.ask(rng);
+            self.attach_out.push_back(request);
+            self.ask_due = Some(now + ATTACH_RETRY);
+        }
+    }
+
+    /// The time for an answer to the client's question ran out: it asks again. To be called after
+    /// [`Session::handle_timeout`], with the transport still there.
+    pub fn ask_again(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        if !self.attached && self.ask_due.is_some_and(|due| due <= now) {
+            self.handle_peer_here(now, rng);
+        }
+    }
+
+    /// A binary frame of type 3 or 4 arrived. What is not the peer's, or late, is dropped.
+    pub fn handle_attach(&mut self, now: Time, frame: &[u8], rng: &mut impl CryptoRng) {
+        match self.role {
+            Role::Agent => self.attach_out.extend(self.resume.answer(frame, rng)),
+            Role::Client => {
+                if self.resume.handle_answer(frame)
+                    && let Some(first) = self.resume.show_first(self.received_m)
+                {
+                    // From here on the agent may switch at any time: nothing goes under the old keys any more.
+                    self.handle_transport_lost(now);
+                    self.attach_out.push_back(first);
+                    self.ask_due = Some(now + ATTACH_RETRY);
+                }
+            }
+        }
+    }
+
+    /// The clock jumped or the route changed: the transport must show life within two seconds.
+    pub fn probe(&mut self, now: Time) {
+        if self.attached {
+            self.send_ping(now);
+            self.owed = Some(Owed { since: now, probed: true, within: Some(JUMP_TIMEOUT) });
+        }
+    }
+
+    /// Whether a frame is the peer's first record of an attach; then it stands.
+    pub(super) fn handle_first(&mut self, now: Time, frame: &[u8]) -> Result<bool, SessionError> {
+        let Some(First { received, sealer, opener, .. }) = self.resume.open_first(frame) else { return Ok(false) };
+        if received < self.acked_m || received > self.next_m {
+            return Err(Misbehaved("it claims to have received what was never sent, or less than it acknowledged"));
+        }
+        self.handle_transport_lost(now);
+        (self.sealer, self.opener) = (sealer, opener);
+        self.sealer.set_limits(self.config.rekey_records, self.config.rekey_bytes);
+        if self.role == Role::Agent {
+            let first = self.resume.confirm(&mut self.sealer, self.received_m);
+            self.attach_out.push_back(first);
+        }
+        while self.acked_m < received {
+            self.forget_oldest();
+        }
+        self.unsent = self.kept.len();
+        // The first record told all of it.
+        self.told_m = self.received_m;
+        self.untold_bytes = 0;
+        self.ack_due = None;
+        self.attached = true;
+        self.bad_records = 0;
+        self.ping_due = Some(now);
+        self.heard_since_probe = 0;
+        self.settle_debt(now);
+        self.events.push_back(Event::Back);
+        Ok(true)
+    }
+
+    /// A record of the peer opened.
+    pub(super) fn heard(&mut self, now: Time) {
+        self.bad_records = 0;
+        self.resume.unproved = None;
+        self.owed = None;
+        self.settle_debt(now);
+    }
+
+    pub(super) fn count_bad(&mut self) -> SessionError {
+        self.bad_records += 1;
+        if self.bad_records >= BAD_RECORDS_MAX { SessionError::Forged } else { RecordError.into() }
+    }
+
+    /// Whether the peer still owes an acknowledgement or an answer.
+    pub(super) fn settle_debt(&mut self, now: Time) {
+        if self.kept.len() == self.unsent && self.ping.is_none() {
+            self.owed = None;
+        } else {
+            self.owe(now);
+        }
+    }
+
+    /// Something was sent that the peer answers.
+    pub(super) fn owe(&mut self, now: Time) {
+        self.owed.get_or_insert(Owed { since: now, probed: false, within: None });
+    }
+
+    /// When silence has to be looked at.
+    pub(super) fn silence_due(&self) -> Option<Time> {
+        let owed = self.owed?;
+        let dead = owed.since + self.patience(&owed);
+        Some(if owed.probed { dead } else { dead.min(owed.since + self.probe_after()) })
+    }
+
+    fn probe_after(&self) -> Duration {
+        PROBE_AFTER.max(self.pace.rtt().unwrap_or_default() * 3)
+    }
+
+    fn patience(&self, owed: &Owed) -> Duration {
+        owed.within.unwrap_or(if self.kept.len() > self.unsent { DEAD_AFTER } else { PING_TIMEOUT })
+    }
+
+    pub(super) fn notice_silence(&mut self, now: Time) {
+        let Some(owed) = self.owed.filter(|_| self.attached) else { return };
+        if now.since(owed.since) >= self.patience(&owed) {
+            self.handle_transport_lost(now);
+            self.events.push_back(Event::Silent);
+        } else if !owed.probed && now.since(owed.since) >= self.probe_after() {
+            self.owed = Some(Owed { probed: true, ..owed });
+            self.send_ping(now);
+        }
+    }
+
+    /// Whether the next message to be sent again may go now: control always, data as the line takes it.
+    pub(super) fn may_send_again(&self) -> bool {
+        match self.kept.get(self.kept.len() - self.unsent) {
+            Some(Kept::Data(..)) => self.pace.room() == Room::Bulk,
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    /// Puts what the peer has not received into the record, in its order. Says whether a part of a welcome is in it.
+    pub(super) fn put_again(&mut self, now: Time, frame: &mut BytesMut) -> bool {
+        while self.unsent > 0 && self.may_send_again() {
+            let next = self.kept.len() - self.unsent;
+            let room = Self::room(frame);
+            match &mut self.kept[next] {
+                Kept::Control(control) => {
+                    if control_len(control) > room {
+                        return false;
+                    }
+                    message::put_control(frame, control);
+                }
+                Kept::Data(stamp, id, payload) => {
+                    if DATA_HEAD + payload.len() > room {
+                        return false;
+                    }
+                    message::put_data(frame, *id, payload);
+                    *stamp = self.pace.handle_sent(now, payload.len() as u64, self.unsent == 1);
+                }
+                Kept::Welcome(last, part) => {
+                    if HEAD + 1 + part.len() > room {
+                        return false;
+                    }
+                    message::put_welcome(frame, *last, part);
+                    self.unsent -= 1;
+                    return true;
+                }
+            }
+            self.unsent -= 1;
+        }
+        false
+    }
+}
