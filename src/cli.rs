@@ -215,6 +215,9 @@ pub(crate) struct ServerArgs {
     /// Show a new code when the client has left, instead of ending with it
     #[arg(long, env = "MYKUBE_STAY", value_parser = BoolishValueParser::new())]
     pub(crate) stay: bool,
+    /// How long a session waits for a lost connection to come back, like 30m or 4h; 0s ends it at once
+    #[arg(long, env = "MYKUBE_RESUME_WINDOW", value_name = "TIME", default_value = "4h", value_parser = resume_window)]
+    pub(crate) resume_window: Duration,
     /// How long the code waits to be typed, like 90s or 10m
     #[arg(long, env = "MYKUBE_CODE_TTL", value_name = "TIME", default_value = "120s", value_parser = code_ttl)]
     pub(crate) code_ttl: Duration,
@@ -287,6 +290,9 @@ pub(crate) struct ClientArgs {
     /// Listen on this port of 127.0.0.1 instead of any free one
     #[arg(long, env = "MYKUBE_PORT", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
+    /// How long the session waits for a lost connection to come back, like 30m or 4h; 0s ends it at once
+    #[arg(long, env = "MYKUBE_RESUME_WINDOW", value_name = "TIME", default_value = "4h", value_parser = resume_window)]
+    pub(crate) resume_window: Duration,
     /// Show four words on both ends and go on only when both people say they are the same
     #[arg(long, env = "MYKUBE_VERIFY", value_parser = BoolishValueParser::new())]
     pub(crate) verify: bool,
@@ -349,8 +355,19 @@ fn max_requests(text: &str) -> Result<usize, String> {
 /// Shorter than it takes to read a code aloud, or longer than anyone should leave one lying about.
 const CODE_TTL_RANGE: std::ops::RangeInclusive<u64> = 10..=3600;
 
-/// `90`, `90s`, `2m`, `1h`.
 fn code_ttl(text: &str) -> Result<Duration, String> {
+    time(text, CODE_TTL_RANGE).ok_or("a time from 10s to 1h, like 90s or 10m".to_owned())
+}
+
+/// Zero, or as long as the relay's tickets surely live (a day of their 48 hours).
+const RESUME_WINDOW_RANGE: std::ops::RangeInclusive<u64> = 0..=24 * 3600;
+
+fn resume_window(text: &str) -> Result<Duration, String> {
+    time(text, RESUME_WINDOW_RANGE).ok_or("a time from 0s to 24h, like 30m or 4h".to_owned())
+}
+
+/// `90`, `90s`, `2m`, `1h`.
+fn time(text: &str, range: std::ops::RangeInclusive<u64>) -> Option<Duration> {
     let (digits, unit) = match text.char_indices().next_back() {
         Some((at, 's')) => (&text[..at], 1),
         Some((at, 'm')) => (&text[..at], 60),
@@ -358,10 +375,7 @@ fn code_ttl(text: &str) -> Result<Duration, String> {
         _ => (text, 1),
     };
     let seconds = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    match seconds.filter(|seconds| CODE_TTL_RANGE.contains(seconds)) {
-        Some(seconds) => Ok(Duration::from_secs(seconds)),
-        None => Err("a time from 10s to 1h, like 90s or 10m".to_owned()),
-    }
+    seconds.filter(|seconds| range.contains(seconds)).map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -438,6 +452,16 @@ mod tests {
         assert_eq!(refused("mykube client --port 0"), ErrorKind::ValueValidation);
         assert_eq!(refused("mykube client --no-shell -- id"), ErrorKind::ArgumentConflict);
         assert_eq!(refused("mykube client --output yaml"), ErrorKind::InvalidValue);
+    }
+
+    #[test]
+    fn a_resume_window_has_bounds() {
+        assert_eq!(resume_window("0s"), Ok(Duration::ZERO));
+        assert_eq!(resume_window("4h"), Ok(Duration::from_secs(4 * 3600)));
+        assert_eq!(resume_window("24h"), Ok(Duration::from_secs(24 * 3600)));
+        for bad in ["", "25h", "-1", "2d", "1h30m"] {
+            assert!(resume_window(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

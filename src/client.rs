@@ -1,6 +1,7 @@
 //! `mykube client`: from the code to a shell, a command or a waiting port.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,7 +14,10 @@ use mykube_client::{
     session::{self, ConnectError, Session},
     shell::{self, Prepared},
 };
-use mykube_protocol::{PairingCode, channel::Welcome};
+use mykube_protocol::{
+    PairingCode,
+    channel::{Mode, Welcome},
+};
 use tokio::{net::TcpListener, sync::mpsc, sync::oneshot, time::timeout};
 use zeroize::Zeroizing;
 
@@ -24,6 +28,7 @@ use crate::{
     output::{JsonEvent, Output},
     prompt,
     signals::Signals,
+    status,
 };
 
 /// How long saying goodbye may take: the child has had its three seconds, five are all there is.
@@ -32,6 +37,7 @@ const BYE_LIMIT: Duration = Duration::from_secs(1);
 const FAILURES_WAITING: usize = 16;
 
 /// What happens once connected.
+#[derive(PartialEq, Eq)]
 enum Work {
     /// A shell or a command, which has the terminal.
     Child(Launch),
@@ -69,7 +75,7 @@ pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Outp
     }
     let mut ui = Ui { output };
     let session = tokio::select! {
-        session = connect(&dialer, typed, args.verify, &mut ui) => session,
+        session = connect(&dialer, typed, args.verify, args.resume_window, &mut ui) => session,
         name = signals.any() => Err(Failure::failed(format!("stopped by {name} before the session began"))),
     };
     let result = match session {
@@ -164,7 +170,13 @@ async fn listen(port: Option<u16>) -> Result<TcpListener, Failure> {
 }
 
 /// Pairs. A wrong code is asked for again, as a new claim, where somebody can be asked.
-async fn connect(dialer: &Dialer, typed: Option<PairingCode>, verify: bool, ui: &mut Ui) -> Result<Session, Failure> {
+async fn connect(
+    dialer: &Dialer,
+    typed: Option<PairingCode>,
+    verify: bool,
+    resume_window: Duration,
+    ui: &mut Ui,
+) -> Result<Session, Failure> {
     let output = ui.output;
     if verify && !prompt::can_ask() {
         return Err(failure(&ConnectError::NobodyToAsk));
@@ -178,7 +190,7 @@ async fn connect(dialer: &Dialer, typed: Option<PairingCode>, verify: bool, ui: 
             None => prompt::code(output).await.map_err(|why| before.take().unwrap_or_else(|| Failure::usage(why)))?,
         };
         output.say(&format!("Connecting by way of {} ...", dialer.url()));
-        match Session::connect(dialer, code, verify, ui).await {
+        match Session::connect(dialer, code, verify, resume_window, ui).await {
             Ok(session) => return Ok(session),
             Err(error) if error.is_code() && prompt::can_ask() => {
                 output.error(&error.to_string());
@@ -255,8 +267,18 @@ fn prepare(
             "the cluster's own kubeconfig says not to verify the API server: the other end could be anyone's cluster",
         );
     }
-    output.event(&JsonEvent::Connected { kubeconfig: &kubeconfig, listen: &listen, cluster: &welcome.cluster });
-    output.say(&format!("Connected to {} at https://{listen}", welcome.cluster));
+    let environment: BTreeMap<_, _> = match welcome.mode {
+        Mode::Guarded => BTreeMap::new(),
+        Mode::Shared => shell::SHARED_ENVIRONMENT.into(),
+    };
+    let variables: Vec<_> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let cluster = &welcome.cluster;
+    output.event(&JsonEvent::Connected { kubeconfig: &kubeconfig, listen: &listen, cluster, environment });
+    output.say(&format!("Connected to {cluster} at https://{listen}"));
+    // A child has them.
+    if !variables.is_empty() && (*work == Work::Wait || files.merge.is_some()) {
+        output.say(&format!("For kubectl to outlive an outage elsewhere: export {}", variables.join(" ")));
+    }
     match work {
         Work::Child(launch) => {
             if *launch == Launch::Shell {
@@ -300,6 +322,8 @@ async fn work_on(
         }
     };
     let (failed, mut failures) = mpsc::channel(FAILURES_WAITING);
+    let told = status::tell(session.status(), output, has_child);
+    tokio::pin!(told);
     let forward = session.forward(listener, failed);
     tokio::pin!(child, forward);
 
@@ -315,6 +339,7 @@ async fn work_on(
             },
             end = &mut forward, if ending.is_none() => ending = Some(Ending::Session(end)),
             name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
+            never = &mut told => match never {},
             newer = news.next(), if ending.is_none() => {
                 if let Err(error) = files.update(&newer) {
                     output.warn(&format!("new credentials could not be used: {error}"));

@@ -14,6 +14,7 @@ mod relay;
 mod server;
 mod shell;
 mod signals;
+mod status;
 mod waiting;
 
 use std::{process::ExitCode, time::Duration};

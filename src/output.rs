@@ -1,6 +1,9 @@
 //! Text goes to a person on standard error, JSON events to a script on standard output.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, Write as _},
+};
 
 use mykube_protocol::text::printable;
 use serde::Serialize;
@@ -32,6 +35,18 @@ pub(crate) enum JsonEvent<'a> {
     Paired { client: &'a str },
     /// The client said goodbye or was lost.
     ClientGone { client: &'a str },
+    /// The connection is lost, and the session waits for another; of the server, which client's.
+    Lost {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client: Option<&'a str>,
+        reason: &'a str,
+    },
+    /// It is back after so many seconds; nothing was lost.
+    Back {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client: Option<&'a str>,
+        after: f64,
+    },
     /// The server ends.
     Stopped { reason: &'a str },
     /// A code that was asked for.
@@ -39,7 +54,14 @@ pub(crate) enum JsonEvent<'a> {
     /// One client of a server.
     Session { server: u32, id: u64, name: &'a str, state: &'a str, seconds: u64, may: &'a str },
     /// The client's kubeconfig works.
-    Connected { kubeconfig: &'a str, listen: &'a str, cluster: &'a str },
+    Connected {
+        kubeconfig: &'a str,
+        listen: &'a str,
+        cluster: &'a str,
+        /// Variables that kubectl needs to outlive an outage.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        environment: BTreeMap<&'a str, &'a str>,
+    },
     /// The client's context stands in the user's own kubeconfig too.
     Merged { kubeconfig: &'a str, context: &'a str },
     /// The client ends.
@@ -150,9 +172,14 @@ mod tests {
         assert_eq!(line(JsonEvent::Paired { client: "alice" }), r#"{"event":"paired","client":"alice"}"#);
         assert_eq!(line(JsonEvent::ClientGone { client: "a" }), r#"{"event":"client_gone","client":"a"}"#);
         assert_eq!(line(JsonEvent::Stopped { reason: "a\nb" }), r#"{"event":"stopped","reason":"a\nb"}"#);
+        let connected = |environment: &[(&'static str, &'static str)]| {
+            let environment = environment.iter().copied().collect();
+            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c", environment })
+        };
+        assert_eq!(connected(&[]), r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#);
         assert_eq!(
-            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c" }),
-            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#
+            connected(&[("A", "0")]),
+            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c","environment":{"A":"0"}}"#
         );
         assert_eq!(
             line(JsonEvent::Merged { kubeconfig: "/k", context: "mykube-c" }),

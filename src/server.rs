@@ -25,6 +25,7 @@ use crate::{
     output::{JsonEvent, Output},
     prompt,
     signals::Signals,
+    status,
     waiting::{self, Waiting},
 };
 
@@ -95,6 +96,7 @@ async fn share(
         burned_backoff: BURNED_BACKOFF,
         max_clients: args.max_clients,
         stay: args.stay || args.max_clients > 1,
+        resume_window: args.resume_window,
     };
     let audit = audit(args.audit_log.as_deref())?;
     let (access, invitation) = if args.share_credentials {
@@ -191,6 +193,14 @@ impl serve::Ui for Ui {
                 self.waiting = None;
                 output.say(&format!("{client} is in. Ctrl-C ends the server."));
                 output.event(&JsonEvent::Paired { client });
+            }
+            Event::Lost(reason) => {
+                output.say(&format!("{client} is lost: {reason}. Its session waits for it."));
+                output.event(&JsonEvent::Lost { client: Some(client), reason: &reason });
+            }
+            Event::Back(after) => {
+                output.say(&format!("{client} is back after {}, nothing lost.", status::told(after)));
+                output.event(&JsonEvent::Back { client: Some(client), after: after.as_secs_f64() });
             }
             Event::ClientGone(reason) => {
                 output.say(&format!("{client} is gone: {reason}."));

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
+use mykube_client::link::clock::{self, Time};
+use mykube_protocol::text::printable;
 use tokio::time::Instant;
+
+/// Longest reason that is shown beside the clock.
+const REASON_MAX: usize = 120;
 
 /// The spinner; gone when dropped.
 pub(crate) struct Waiting(ProgressBar);
@@ -21,6 +26,20 @@ impl Waiting {
             .with_key("left", left);
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
         bar.enable_steady_tick(Duration::from_millis(120));
+        Self(bar)
+    }
+
+    /// Counts how long a connection has been lost.
+    pub(crate) fn lost(reason: &str, since: Time) -> Self {
+        let lasts = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{} s", clock::now().since(since).as_secs());
+        };
+        let style = ProgressStyle::with_template("{spinner} lost, retrying ({lasts}): {msg}")
+            .expect("the template is valid")
+            .with_key("lasts", lasts);
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
+        bar.set_message(printable(reason, REASON_MAX));
+        bar.enable_steady_tick(Duration::from_millis(500));
         Self(bar)
     }
 

@@ -99,6 +99,7 @@ impl From<Listed> for Client {
         let state = match listed.state {
             State::Waiting => "waiting",
             State::Connected => "connected",
+            State::Lost => "lost",
         };
         let Listed { id, name, since, policy, .. } = listed;
         Self { id, name, state: state.to_owned(), since, policy: (*policy).clone() }

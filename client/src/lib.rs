@@ -5,6 +5,7 @@ compile_error!("mykube's client runs on Linux and macOS; on Windows use it insid
 
 pub mod guard;
 pub mod harden;
+pub mod keepalive;
 pub mod kubeconfig;
 pub mod merge;
 pub mod ramdir;

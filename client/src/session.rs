@@ -3,11 +3,11 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use mykube_link::{
-    Abort, Channel, CopyError, DialError, Dialer, End, clock, copy,
+    Abort, Channel, CopyError, DialError, Dialer, End, Status, clock, copy,
     pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError, SocketLost},
 };
 use mykube_protocol::{
-    PairingCode, Role,
+    PairingCode,
     channel::{Mode, Welcome},
     close,
     limits::STREAMS_MAX,
@@ -20,7 +20,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::guard::{Guard, GuardError};
+use crate::{
+    guard::{Guard, GuardError},
+    keepalive::Kept,
+};
 
 /// How long the agent may take to tell of its cluster once the channel stands.
 pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
@@ -110,12 +113,13 @@ impl Session {
         dialer: &Dialer,
         code: PairingCode,
         verify: bool,
+        resume_window: Duration,
         ui: &mut impl Ui,
     ) -> Result<Self, ConnectError> {
         let claim = dialer.pair(&code.nameplate).await?;
-        let mut socket = dialer.websocket(Role::Client, &claim.session_id, &claim.ticket).await?;
         let mut pairing = ClientPairing::new(clock::now(), claim.session_id, code, verify);
-        let established = pair::client(&mut socket, &mut pairing).await.map_err(pairing_failed)?;
+        let (established, socket, rejoin) =
+            pair::client(dialer, claim, &mut pairing, resume_window).await.map_err(pairing_failed)?;
         if established.verify {
             match ui.confirm_words(&established.words).await {
                 Some(true) => {}
@@ -125,7 +129,7 @@ impl Session {
         }
         ui.paired();
         let wait = if established.verify { Duration::from_secs(3600) } else { WELCOME_TIMEOUT };
-        let channel = Channel::start(*established, socket);
+        let channel = Channel::start(*established, socket, rejoin);
         let mut welcomes = channel.welcome();
         let first = tokio::select! {
             first = timeout(wait, welcomes.wait_for(Option::is_some)) => match first {
@@ -193,6 +197,12 @@ impl Session {
         }
     }
 
+    /// Whether the two ends hear each other, and every change of it.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.channel.status()
+    }
+
     /// How the session ended, once it has.
     pub async fn ended(&self) -> End {
         self.channel.ended().await
@@ -240,6 +250,7 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
                 Ok(connection) => connection,
                 Err(error) => return debug!(%error, "a connection without this session's certificate was refused"),
             };
+            let connection = Kept::new(connection, channel.status(), |status| !status.is_up());
             match channel.open().await {
                 Ok(stream) => copy(connection, stream).await,
                 Err(_) => return connection.abort(),
@@ -267,6 +278,7 @@ fn pairing_failed(error: ClientPairError) -> ConnectError {
     match error {
         ClientPairError::Failure(ClientFailure::Handshake(error)) => ConnectError::Code(error),
         ClientPairError::Lost(SocketLost::Closed { code: close::REFUSED, .. }) => ConnectError::Refused,
+        ClientPairError::Dial(error) => ConnectError::Dial(error),
         other => ConnectError::Pairing(other),
     }
 }

@@ -34,6 +34,11 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 /// Hosts that never go through a proxy: the cluster answers there.
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 
+/// What kubectl needs in shared mode to outlive an outage: its connections are then its own, and nobody here can answer
+/// for the API server. Without these it gives up after 45 s of silence, or 61 s without a pong. SPDY has no such timer.
+pub const SHARED_ENVIRONMENT: [(&str, &str); 2] =
+    [("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "0"), ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")];
+
 /// What runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Launch {
@@ -145,9 +150,7 @@ fn environment(workspace: &Workspace) -> Option<Vec<(OsString, OsString)>> {
         variables.push((name.into(), with_loopback(std::env::var_os(name))));
     }
     if workspace.mode()? == Mode::Shared {
-        // Without these kubectl gives up during an outage: 45 s of silence, or 61 s without a pong.
-        variables.push(("HTTP2_READ_IDLE_TIMEOUT_SECONDS".into(), "0".into()));
-        variables.push(("KUBECTL_REMOTE_COMMAND_WEBSOCKETS".into(), "false".into()));
+        variables.extend(SHARED_ENVIRONMENT.map(|(name, value)| (name.into(), value.into())));
     }
     Some(variables)
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mykube_client::{Exit, Launch, Workspace, shell};
+use mykube_client::{Exit, Launch, Live, Workspace, guard::Guard, shell};
 use mykube_protocol::channel::Welcome;
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -204,9 +204,23 @@ async fn a_commands_code_is_its_own() {
         Exit::Code(0)
     );
 
+    let live = Live::all(Some(parent.path()));
+    let joined = Workspace::join(&live[0], Some(parent.path())).unwrap();
+    let script = "test \"$HTTP2_READ_IDLE_TIMEOUT_SECONDS$KUBECTL_REMOTE_COMMAND_WEBSOCKETS\" = 0false";
+    assert_eq!(command(&joined, script).run(std::future::pending()).await.unwrap(), Exit::Code(0), "a second terminal");
+
     let missing = shell::prepare(&workspace, Launch::Command(vec!["/nonexistent".into()])).unwrap();
     let error = missing.run(std::future::pending()).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot run /nonexistent"), "{error}");
+}
+
+#[tokio::test]
+async fn in_guarded_mode_kubectl_is_left_as_it_is() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut workspace = Workspace::create(Some(parent.path())).unwrap();
+    workspace.write(&Guard::new().unwrap().localise(&welcome()), 40123).unwrap();
+    let script = "env | grep -E 'HTTP2_READ_IDLE_TIMEOUT_SECONDS|KUBECTL_REMOTE_COMMAND_WEBSOCKETS'";
+    assert_eq!(command(&workspace, script).run(std::future::pending()).await.unwrap(), Exit::Code(1));
 }
 
 /// Runs `script`, tells it to stop once it says on its terms that it is ready, and gives its process id.

@@ -71,6 +71,15 @@ impl Census {
         }
     }
 
+    /// From now on, the most memory of this process and its descendants (`VmHWM`) counts anew.
+    pub fn forget_peak(one: &Watched) {
+        let all = processes();
+        for pid in all.keys().filter(|pid| descends(**pid, one.pid, &all)) {
+            // 5 resets the peak (proc_pid_clear_refs(5)). A process that is gone has none.
+            let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+        }
+    }
+
     /// CPU seconds of each name since an earlier look.
     #[must_use]
     pub fn cpu_since(&self, earlier: &Self) -> BTreeMap<String, f64> {
@@ -143,8 +152,14 @@ fn add_memory(pid: u32, to: &mut Use) {
 
 fn machine_cpu_s() -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields: Vec<u64> =
-        text.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1).filter_map(|it| it.parse().ok()).collect();
+    let fields: Vec<u64> = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .skip(1)
+        .filter_map(|it| it.parse().ok())
+        .collect();
     // user, nice, system, irq, softirq, steal
     let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|at| fields.get(*at)).sum();
     busy as f64 / clock_ticks_per_second() as f64
@@ -159,17 +174,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_and_its_child_are_seen() {
-        let own = Watched { name: "me".into(), pid: std::process::id() };
-        let before = Census::take(std::slice::from_ref(&own));
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let with_child = Census::take(std::slice::from_ref(&own));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let (before, with_child) = (before.by_name["me"], with_child.by_name["me"]);
-        assert!(before.rss_bytes > 0 && before.peak_rss_bytes >= before.rss_bytes);
-        assert!(before.descriptors >= 3);
-        assert_eq!(with_child.threads, before.threads + 1, "the child's");
-        assert!(Census::take(&[Watched { name: "gone".into(), pid: u32::MAX }]).by_name["gone"] == Use::default());
+    fn a_process_and_its_child_are_seen() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "sleep 60 & echo; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Read::read_exact(&mut shell.stdout.take().unwrap(), &mut [0]).unwrap();
+        let watched = Watched { name: "shell".into(), pid: shell.id() };
+        let with_child = Census::take(std::slice::from_ref(&watched)).by_name["shell"];
+        assert_eq!(with_child.threads, 2, "the shell and its child");
+        assert!(with_child.rss_bytes > 0 && with_child.peak_rss_bytes >= with_child.rss_bytes);
+        assert!(with_child.descriptors >= 6);
+        let all = processes();
+        for pid in all.keys().filter(|pid| descends(**pid, shell.id(), &all) && **pid != shell.id()) {
+            let child = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+            rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+        }
+        shell.wait().unwrap();
+        assert_eq!(Census::take(&[watched]).by_name["shell"], Use::default(), "gone");
     }
 }

@@ -5,6 +5,7 @@
 //!   left behind goes when the next [`Lab`] starts.
 //! - [`Forwarder`] is a TCP or HTTP CONNECT proxy that cuts, pauses or slows connections when told, or by the clock.
 //! - [`load`] makes traffic through a tunnel and measures it; [`census`] reads what processes use.
+//! - [`stand_in`] is where kubectl and the API server are in guarded mode, and gives that load a way through it.
 //!
 //! Namespaces need root. `lab/README.md` shows the same things as commands.
 
@@ -15,6 +16,7 @@ pub mod load;
 mod namespace;
 mod network;
 mod proxy;
+pub mod stand_in;
 mod words;
 
 pub use error::LabError;

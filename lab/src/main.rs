@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{load, net, proxy, serve};
+use crate::commands::{load, net, proxy, serve, stand_in};
 
 /// Networks with delay, loss and cuts, and load, for the tests and the benchmark.
 #[derive(Debug, Parser)]
@@ -24,6 +24,12 @@ enum Command {
     Proxy(proxy::Args),
     /// The target of the load: echo, sink and source on one port
     Serve(serve::Args),
+    /// Certificates for a relay or `lab api`
+    Certs(stand_in::CertsArgs),
+    /// In the API server's place: HTTPS requests become connections to the target
+    Api(stand_in::ApiArgs),
+    /// In kubectl's place: connections become requests through a client's kubeconfig
+    User(stand_in::UserArgs),
     /// Load through a tunnel, measured; JSON on standard output
     Load(load::Args),
 }
@@ -33,6 +39,9 @@ fn main() -> ExitCode {
         Command::Net(args) => net::run(&args),
         Command::Proxy(args) => proxy::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Certs(args) => stand_in::certs(&args),
+        Command::Api(args) => stand_in::api(&args),
+        Command::User(args) => stand_in::user(&args),
         Command::Load(args) => load::run(&args),
     };
     match result {

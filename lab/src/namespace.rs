@@ -87,7 +87,15 @@ impl Namespace {
     /// # Panics
     /// When `work` panics.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
-        let path = self.path();
+        Self::enter_named(&self.path(), work)
+    }
+
+    /// The same in a namespace that another process made, by its path or the name `ip netns` knows it by.
+    ///
+    /// # Panics
+    /// When `work` panics.
+    pub fn enter_named<T: Send>(name: &Path, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+        let path = Path::new(DIR).join(name);
         thread::scope(|scope| {
             let inside = scope.spawn(move || enter_path(&path).map(|()| work()));
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -96,7 +104,8 @@ impl Namespace {
 
     /// A socket that listens here, for use from anywhere in this process.
     pub fn listen(&self, address: SocketAddr) -> Result<TcpListener, LabError> {
-        self.enter(|| TcpListener::bind(address))?.map_err(LabError::io(format!("listen on {address} in {}", self.name)))
+        self.enter(|| TcpListener::bind(address))?
+            .map_err(LabError::io(format!("listen on {address} in {}", self.name)))
     }
 
     /// `ip -n NAME ARGS...`

@@ -9,7 +9,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, LabError> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text).map_err(|error| LabError::Words(format!("{text:?} is no duration ({error}); try 200ms")))
+    humantime::parse_duration(text)
+        .map_err(|error| LabError::Words(format!("{text:?} is no duration ({error}); try 200ms")))
 }
 
 /// Bits a second: `500mbit`, `64kbit`, `2gbit`; `none` for no limit.

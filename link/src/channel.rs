@@ -1,8 +1,9 @@
-//! The driver: a tunnel session, the relay's socket under it, and the tasks that use its streams.
+//! The driver: a tunnel session, whatever connection to the relay is under it, and the tasks that use its streams.
 //!
-//! Two tasks per channel. The reader opens frames and wakes the streams they concern; the writer asks the session for
-//! frames, a batch at a time, and gives each batch to the socket in one write. Between them and the streams stands one
-//! mutex around the session; it is held for a record at a time and never across an await.
+//! Two tasks per connection (`carry`). The reader opens frames and wakes the streams they concern; the writer asks the
+//! session for frames, a batch at a time, and gives each batch to the socket in one write. Between them and the streams
+//! stands one mutex around the session; it is held for a record at a time and never across an await. When the
+//! connection is lost the session stays, and `carry` brings another one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,35 +14,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{
-    SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
 use mykube_protocol::{
-    FromRelay,
+    FromAgent, Ticket,
     channel::{StreamId, Welcome},
-    control::Peer,
 };
 use mykube_tunnel::{
     Config, Established, Event, Session, SessionError, Time,
     session::{OpenError, ReadState, Write},
 };
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
-use tokio_tungstenite::tungstenite::Message;
+use tokio::sync::{Notify, watch};
 use tracing::debug;
 
-use crate::{
-    ChannelStream, RelaySocket, clock,
-    pair::{Incoming, SocketLost, sort},
-};
+use crate::{ChannelStream, DialError, RelaySocket, carry::carry_on, clock, pair::SocketLost, rejoin::Rejoin};
 
-/// Frames given to the socket in one write.
-const BATCH: usize = 64 * 1024;
-/// How long a farewell may take to reach the socket.
-const BYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a farewell may take to be heard.
+pub(crate) const BYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a channel ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,15 +39,60 @@ pub enum End {
     /// The other end said so, in these words (cleaned).
     #[error("the other end closed the session: {0}")]
     Bye(String),
-    /// The relay says that the other end is gone.
-    #[error("the other end lost its connection to the relay")]
-    PeerGone,
-    /// This end's connection to the relay is gone.
+    /// The connection was lost, and for the resume window nothing brought it back.
+    #[error("{reason}, and it did not come back within {}", whole(*.window))]
+    Window {
+        /// What was lost.
+        reason: String,
+        /// `--resume-window`.
+        window: Duration,
+    },
+    /// The relay closed the connection for good.
     #[error(transparent)]
     Lost(#[from] SocketLost),
+    /// The relay does not take this end's ticket any more.
+    #[error("{0}")]
+    Refused(String),
     /// The session itself failed.
     #[error(transparent)]
     Session(#[from] SessionError),
+}
+
+impl From<DialError> for End {
+    fn from(error: DialError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+fn whole(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+/// Whether the two ends hear each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// They do, as far as is known.
+    Up,
+    /// They do not; the session waits, and everything in it.
+    Away {
+        /// Since when.
+        since: Time,
+        /// What was lost, for a person.
+        reason: String,
+    },
+}
+
+impl Status {
+    /// Whether the two ends hear each other.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        *self == Self::Up
+    }
 }
 
 /// A running channel. Clones are handles to the same one; it ends when [`Channel::bye`] is called, or by itself.
@@ -72,20 +104,31 @@ pub struct Channel {
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// The session may have something to send.
-    transmit: Notify,
+    pub(crate) transmit: Notify,
+    /// The peer is silent: this connection is dead.
+    pub(crate) silent: Notify,
     /// A stream was opened by the peer, or a place for a new one is free.
     streams: Notify,
-    end: watch::Sender<Option<End>>,
+    pub(crate) end: watch::Sender<Option<End>>,
     welcome: watch::Sender<Option<Arc<Welcome>>>,
+    status: watch::Sender<Status>,
 }
 
-struct State {
-    session: Session,
+pub(crate) struct State {
+    pub(crate) session: Session,
     wakers: HashMap<StreamId, Wakers>,
     opened: VecDeque<(StreamId, Option<String>)>,
+    /// What this end has to tell the relay.
+    pub(crate) texts: Vec<FromAgent>,
+    /// The newest.
+    pub(crate) ticket: Ticket,
+    /// Why the session would not be attached.
+    pub(crate) reason: String,
+    /// What the status says.
+    was_up: bool,
     /// The writer sleeps until then.
-    writer_until: Option<Time>,
-    writer_idle: bool,
+    pub(crate) writer_until: Option<Time>,
+    pub(crate) writer_idle: bool,
 }
 
 #[derive(Default)]
@@ -95,22 +138,31 @@ struct Wakers {
 }
 
 impl Channel {
-    /// Starts the channel's two tasks on the current runtime.
+    /// Starts the channel's tasks on the current runtime.
     #[must_use]
-    pub fn start(established: Established, socket: RelaySocket) -> Self {
+    pub fn start(established: Established, socket: RelaySocket, rejoin: Rejoin) -> Self {
         let session = Session::new(clock::now(), established, Config::default());
-        let state =
-            State { session, wakers: HashMap::new(), opened: VecDeque::new(), writer_until: None, writer_idle: false };
+        let state = State {
+            session,
+            wakers: HashMap::new(),
+            opened: VecDeque::new(),
+            texts: Vec::new(),
+            ticket: rejoin.ticket.clone(),
+            reason: String::new(),
+            was_up: true,
+            writer_until: None,
+            writer_idle: false,
+        };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             transmit: Notify::new(),
+            silent: Notify::new(),
             streams: Notify::new(),
             end: watch::Sender::new(None),
             welcome: watch::Sender::new(None),
+            status: watch::Sender::new(Status::Up),
         });
-        let (sink, stream) = socket.split();
-        let reader = tokio::spawn(read(shared.clone(), stream));
-        tokio::spawn(write(shared.clone(), sink, reader));
+        tokio::spawn(carry_on(shared.clone(), socket, rejoin));
         Self { shared }
     }
 
@@ -167,17 +219,18 @@ impl Channel {
         self.shared.welcome.subscribe()
     }
 
-    /// How the channel ended, once it has.
-    pub async fn ended(&self) -> End {
-        let mut end = self.shared.end.subscribe();
-        match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
-            Ok(Some(end)) => end,
-            // The sender lives in `self`.
-            Ok(None) | Err(_) => End::Here,
-        }
+    /// Whether the two ends hear each other, and every change of it.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
     }
 
-    /// Ends the session in this end's own words and waits, a little, until they are on their way.
+    /// How the channel ended, once it has.
+    pub async fn ended(&self) -> End {
+        self.shared.ended().await
+    }
+
+    /// Ends the session in this end's own words and waits, a little, until they are heard.
     pub async fn bye(&self, reason: &str) {
         self.shared.with(|session, _| session.bye(reason));
         let _ = tokio::time::timeout(BYE_TIMEOUT, self.ended()).await;
@@ -186,7 +239,7 @@ impl Channel {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in a task that held it leaves the session consistent: each call completes or does not begin.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,10 +253,48 @@ impl Shared {
         result
     }
 
+    /// The same, with what stands beside the session.
+    pub(crate) fn with_state<T>(&self, work: impl FnOnce(&mut State, Time) -> T) -> T {
+        let now = clock::now();
+        let mut state = self.lock();
+        let result = work(&mut state, now);
+        self.settle(state, now);
+        result
+    }
+
+    /// The connection is gone, or the peer's.
+    pub(crate) fn lost(&self, reason: String) {
+        self.with_state(|state, now| {
+            state.reason = reason;
+            state.session.handle_transport_lost(now);
+        });
+    }
+
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.lock().ticket.clone()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    pub(crate) fn status_changes(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    pub(crate) async fn ended(&self) -> End {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
+            Ok(Some(end)) => end,
+            // The sender lives in `self`.
+            Ok(None) | Err(_) => End::Here,
+        }
+    }
+
     /// Delivers the session's events and wakes the writer if there is something for it; lets go of the lock first.
-    fn settle(&self, mut state: MutexGuard<'_, State>, now: Time) {
+    pub(crate) fn settle(&self, mut state: MutexGuard<'_, State>, now: Time) {
         let mut wake: Vec<Waker> = Vec::new();
-        let mut streams = false;
+        let (mut streams, mut silent) = (false, false);
         while let Some(event) = state.session.poll_event() {
             match event {
                 Event::Readable(id) => wake.extend(state.wakers.get_mut(&id).and_then(|w| w.read.take())),
@@ -219,6 +310,11 @@ impl Shared {
                 Event::Welcome(welcome) => {
                     self.welcome.send_replace(Some(Arc::from(welcome)));
                 }
+                Event::Back => {}
+                Event::Silent => {
+                    state.reason = "the other end does not answer".into();
+                    silent = true;
+                }
                 Event::Bye(reason) => {
                     self.end.send_if_modified(|end| end.is_none().then(|| *end = Some(End::Bye(reason))).is_some());
                 }
@@ -229,10 +325,12 @@ impl Shared {
             (Some(_), None) => true,
             (None, _) => false,
         };
-        let writer = state.writer_idle && (earlier || state.session.wants_transmit(now));
+        let ready = earlier || state.session.is_over() || !state.texts.is_empty() || state.session.wants_transmit(now);
+        let writer = state.writer_idle && ready;
         if writer {
             state.writer_idle = false;
         }
+        self.tell_status(&mut state, now);
         let over = self.end.borrow().is_some();
         if over {
             wake.extend(state.wakers.drain().flat_map(|(_, w)| [w.read, w.write]).flatten());
@@ -240,6 +338,9 @@ impl Shared {
         drop(state);
         if writer {
             self.transmit.notify_one();
+        }
+        if silent {
+            self.silent.notify_one();
         }
         if streams {
             self.streams.notify_waiters();
@@ -249,7 +350,30 @@ impl Shared {
         }
     }
 
-    fn finish(&self, end: End) {
+    fn tell_status(&self, state: &mut State, now: Time) {
+        let attached = state.session.is_attached();
+        if attached && std::mem::replace(&mut state.was_up, attached) {
+            return;
+        }
+        state.was_up = attached;
+        self.status.send_if_modified(|status| match status {
+            Status::Up if !attached => {
+                *status = Status::Away { since: now, reason: state.reason.clone() };
+                true
+            }
+            Status::Away { .. } if attached => {
+                *status = Status::Up;
+                true
+            }
+            Status::Away { reason, .. } if *reason != state.reason => {
+                reason.clone_from(&state.reason);
+                true
+            }
+            _ => false,
+        });
+    }
+
+    pub(crate) fn finish(&self, end: End) {
         debug!(%end, "channel over");
         self.end.send_if_modified(|slot| slot.is_none().then(|| *slot = Some(end)).is_some());
         self.settle(self.lock(), clock::now());
@@ -311,96 +435,6 @@ impl Shared {
         self.settle(state, now);
         poll
     }
-}
-
-/// Opens frames until the socket or the session ends.
-async fn read(shared: Arc<Shared>, mut stream: SplitStream<RelaySocket>) {
-    let end = loop {
-        let message = match stream.next().await {
-            Some(Ok(message)) => message,
-            Some(Err(error)) => break End::Lost(SocketLost::from_error(&error)),
-            None => break End::Lost(SocketLost::Broken("closed".into())),
-        };
-        match sort(message) {
-            Ok(Some(Incoming::Frame(frame))) => {
-                if let Err(error) = shared.with(|session, now| session.handle_frame(now, frame)) {
-                    break End::Session(error);
-                }
-            }
-            Ok(Some(Incoming::Text(FromRelay::PeerGone(Peer::Session)))) => break End::PeerGone,
-            Ok(Some(Incoming::Text(_)) | None) => {}
-            Err(lost) => break End::Lost(lost),
-        }
-    };
-    shared.finish(end);
-}
-
-/// Sends what the session has to say until it is over, then closes the socket.
-async fn write(shared: Arc<Shared>, mut sink: SplitSink<RelaySocket, Message>, reader: JoinHandle<()>) {
-    let mut batch: Vec<Bytes> = Vec::new();
-    let end = loop {
-        let collected = collect(&shared, &mut batch);
-        if let Err(error) = collected {
-            break Some(End::Session(error));
-        }
-        if batch.is_empty() {
-            if shared.end.borrow().is_some() {
-                break None;
-            }
-            if shared.lock().session.is_over() {
-                break Some(End::Here);
-            }
-            let until = shared.lock().writer_until;
-            tokio::select! {
-                () = shared.transmit.notified() => {}
-                () = clock::sleep_until(until) => {}
-            }
-            continue;
-        }
-        let sent = async {
-            for frame in batch.drain(..) {
-                sink.feed(Message::Binary(frame)).await?;
-            }
-            sink.flush().await
-        };
-        if let Err(error) = sent.await {
-            // The reader may know more: what the relay said before it closed.
-            let told = tokio::time::timeout(Duration::from_millis(500), poll_end(&shared)).await.is_ok();
-            break (!told).then(|| End::Lost(SocketLost::from_error(&error)));
-        }
-    };
-    if let Some(end) = end {
-        shared.finish(end);
-    }
-    let _ = tokio::time::timeout(BYE_TIMEOUT, sink.close()).await;
-    reader.abort();
-}
-
-async fn poll_end(shared: &Shared) {
-    let mut end = shared.end.subscribe();
-    let _ = end.wait_for(Option::is_some).await;
-}
-
-/// Takes frames from the session, up to a batch, and notes how long the writer may sleep after it.
-fn collect(shared: &Shared, batch: &mut Vec<Bytes>) -> Result<(), SessionError> {
-    let now = clock::now();
-    let mut state = shared.lock();
-    state.session.handle_timeout(now);
-    let mut bytes = 0;
-    while bytes < BATCH {
-        let Some(frame) = state.session.poll_transmit(now)? else { break };
-        bytes += frame.len();
-        batch.push(frame.freeze());
-    }
-    state.writer_until = state.session.poll_timeout();
-    shared.settle(state, now);
-    if batch.is_empty() {
-        // Told from here on: by what came since the last look, if anything did.
-        let mut state = shared.lock();
-        state.writer_idle = true;
-        shared.settle(state, clock::now());
-    }
-    Ok(())
 }
 
 /// Waits for `poll` to be ready.

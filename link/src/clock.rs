@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mykube_tunnel::Time;
+pub use mykube_tunnel::Time;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Linux's CLOCK_MONOTONIC stands still during suspend, CLOCK_BOOTTIME does not; on macOS CLOCK_MONOTONIC does not.

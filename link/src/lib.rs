@@ -1,6 +1,7 @@
 //! The one place where a tunnel meets a socket: reaching the relay, through proxies and TLS, and moving bytes.
 
 pub mod api;
+mod carry;
 pub mod channel;
 pub mod clock;
 mod connect;
@@ -12,18 +13,21 @@ mod no_proxy;
 pub mod pair;
 pub mod probe;
 pub mod proxy;
+mod rejoin;
+mod route;
 pub mod socket;
 pub mod stream;
 pub mod tls;
 pub mod transport;
 pub mod url;
 
-pub use channel::{Channel, End};
+pub use channel::{Channel, End, Status};
 pub use copy::{Abort, CopyError, copy};
 pub use dial::{DialOptions, Dialer};
 pub use error::{DialError, ErrorClass};
 pub use exchange::{RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX};
 pub use proxy::{ProxyEnv, ProxyTarget, connect_tcp_via_proxy};
+pub use rejoin::Rejoin;
 pub use socket::RelaySocket;
 pub use stream::{ChannelStream, StreamFailed};
 pub use tls::Trust;

@@ -1,16 +1,22 @@
 //! Drives the pairing machines of `tunnel` over the relay's socket.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use mykube_protocol::{FromRelay, close, text::printable};
+use mykube_protocol::{FromRelay, Role, Ticket, close, http::PairAnswer, text::printable};
 use mykube_tunnel::pairing::Transmit;
 pub use mykube_tunnel::{
     Established, HandshakeError,
     pairing::{AgentEvent, AgentPairing, ClientFailure, ClientPairing, Spent},
 };
 use tokio_tungstenite::tungstenite::{self, Message, error::ProtocolError};
+use tracing::debug;
 
-use crate::{RelaySocket, clock};
+use crate::{
+    DialError, Dialer, RelaySocket, clock,
+    rejoin::{Backoff, Rejoin},
+};
 
 /// The relay's socket is gone, and what the relay said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -153,7 +159,7 @@ pub async fn agent(
 }
 
 /// Why a client's pairing failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ClientPairError {
     /// The handshake, or the agent's silence.
     #[error(transparent)]
@@ -161,25 +167,76 @@ pub enum ClientPairError {
     /// The socket.
     #[error(transparent)]
     Lost(#[from] SocketLost),
+    /// The relay.
+    #[error(transparent)]
+    Dial(#[from] DialError),
 }
 
-/// Pairs once with one typed code.
+/// Pairs once with one typed code, over as many connections as it takes within the pair ticket's time.
 ///
 /// # Errors
 /// See [`ClientPairError`]; whether the code was spent is [`ClientPairing::has_shown_tag`].
 pub async fn client(
+    dialer: &Dialer,
+    claim: PairAnswer,
+    pairing: &mut ClientPairing,
+    window: Duration,
+) -> Result<(Box<Established>, RelaySocket, Rejoin), ClientPairError> {
+    let PairAnswer { session_id: session, mut ticket, attempt } = claim;
+    let mut socket = dialer.websocket(Role::Client, &session, &ticket).await?;
+    loop {
+        let lost = match client_over(&mut socket, pairing, &mut ticket).await {
+            Ok(established) => {
+                let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket, window };
+                return Ok((established, socket, rejoin));
+            }
+            Err(ClientPairError::Lost(lost)) if !is_refusal(&lost) && pairing.handle_lost(clock::now()) => lost,
+            Err(error) => return Err(error),
+        };
+        debug!(%lost, "dialling the relay again, in the middle of pairing");
+        drop(socket);
+        let mut backoff = Backoff::new(clock::now());
+        socket = loop {
+            tokio::time::sleep(backoff.next(clock::now())).await;
+            match dialer.websocket(Role::Client, &session, &ticket).await {
+                Ok(socket) => break socket,
+                Err(error) if error.is_unreachable() => pairing.handle_timeout(clock::now())?,
+                Err(error) => return Err(error.into()),
+            }
+        };
+    }
+}
+
+/// The relay's or the agent's word that this attempt is over.
+fn is_refusal(lost: &SocketLost) -> bool {
+    const OVER: [u16; 6] =
+        [close::REFUSED, close::NO_SESSION, close::EXPIRED, close::REPLACED, close::UPGRADE, close::TOO_MANY];
+    lost.code().is_some_and(|code| OVER.contains(&code))
+}
+
+/// One connection's part of [`client`].
+///
+/// # Errors
+/// See [`ClientPairError`].
+pub async fn client_over(
     socket: &mut RelaySocket,
     pairing: &mut ClientPairing,
+    ticket: &mut Ticket,
 ) -> Result<Box<Established>, ClientPairError> {
     loop {
         while let Some(frame) = pairing.poll_transmit() {
             send(socket, Message::Binary(frame)).await?;
         }
         tokio::select! {
-            incoming = next(socket) => if let Incoming::Frame(frame) = incoming?
-                && let Some(established) = pairing.handle_frame(clock::now(), frame, &mut rand::rng())?
-            {
-                return Ok(established);
+            incoming = next(socket) => match incoming? {
+                Incoming::Frame(frame) => {
+                    if let Some(established) = pairing.handle_frame(clock::now(), frame, &mut rand::rng())? {
+                        return Ok(established);
+                    }
+                }
+                Incoming::Text(FromRelay::Ticket(newer)) => *ticket = newer,
+                Incoming::Text(FromRelay::PeerHere(_)) => pairing.handle_peer_here(&mut rand::rng()),
+                Incoming::Text(_) => {}
             },
             () = clock::sleep_until(pairing.poll_timeout()) => pairing.handle_timeout(clock::now())?,
         }

@@ -1,5 +1,9 @@
 //! WebSocket close codes the relay uses. They may change what is displayed and when to redial, never keys or data.
 
+use std::time::Duration;
+
+use crate::limits::RETRY_AFTER_MAX;
+
 /// Drain or restart: come back after the delay in the reason (`retry-after=<ms>`). RFC 6455 registry, "service restart".
 pub const RESTART: u16 = 1012;
 /// A frame over the limit. RFC 6455 section 7.4.1.
@@ -12,7 +16,9 @@ pub const REFUSED: u16 = 4401;
 pub const NOT_PAIRED: u16 = 4403;
 /// The session is not known here, and its nameplate is taken: a new code is needed.
 pub const NO_SESSION: u16 = 4404;
-/// The waiting time of a session that was never paired is over.
+/// The relay heard nothing from this end for too long, not even a pong: dial again.
+pub const SILENT: u16 = 4407;
+/// The time is over: a code's, or that of an end whose other end has not come back.
 pub const EXPIRED: u16 = 4408;
 /// Plain form: this end is connected already.
 pub const ALREADY_CONNECTED: u16 = 4409;
@@ -20,5 +26,57 @@ pub const ALREADY_CONNECTED: u16 = 4409;
 pub const REPLACED: u16 = 4410;
 /// A client of the first protocol tried this nameplate and may have disclosed the secret: mykube 2 clients only.
 pub const UPGRADE: u16 = 4426;
-/// Too many sockets or replacements.
+/// Too many sessions. A paired session may try again after the delay in the reason.
 pub const TOO_MANY: u16 = 4429;
+
+/// The delay in a close reason: `retry-after=<ms>`, alone or followed by `; ` and a text for people. At most
+/// [`RETRY_AFTER_MAX`]; none where the reason is anything else.
+#[must_use]
+pub fn retry_after(reason: &str) -> Option<Duration> {
+    let rest = reason.strip_prefix("retry-after=")?;
+    let (digits, _) = rest.split_once("; ").unwrap_or((rest, ""));
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // More digits than a u64 holds are more than the longest delay.
+    Some(digits.parse().map_or(RETRY_AFTER_MAX, Duration::from_millis).min(RETRY_AFTER_MAX))
+}
+
+/// The reason that [`retry_after`] reads, without or with a text for people.
+#[must_use]
+pub fn retry_reason(delay: Duration, text: &str) -> String {
+    let separator = if text.is_empty() { "" } else { "; " };
+    format!("retry-after={}{separator}{text}", delay.min(RETRY_AFTER_MAX).as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_read_and_bounded() {
+        let ms = |n| Some(Duration::from_millis(n));
+        for (reason, delay) in [
+            ("retry-after=0", ms(0)),
+            ("retry-after=1500", ms(1500)),
+            ("retry-after=1500; too many sessions", ms(1500)),
+            ("retry-after=60001", ms(60_000)),
+            ("retry-after=99999999999999999999999999", ms(60_000)),
+            ("", None),
+            ("retry-after=", None),
+            ("retry-after=-1", None),
+            ("retry-after=+1", None),
+            ("retry-after=1s", None),
+            ("retry-after=; 1", None),
+            ("retry-after= 1", None),
+            ("Retry-After: 1", None),
+            ("retry-after=\u{661}", None),
+        ] {
+            assert_eq!(retry_after(reason), delay, "{reason}");
+        }
+        for (delay, text) in [(0, ""), (2000, "wait"), (90_000, "; odd")] {
+            let delay = Duration::from_millis(delay);
+            assert_eq!(retry_after(&retry_reason(delay, text)), Some(delay.min(RETRY_AFTER_MAX)));
+        }
+    }
+}

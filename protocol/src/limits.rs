@@ -86,8 +86,13 @@ pub const REQUEST_BODY_MAX: usize = 16 * 1024;
 pub const API_REQUESTS_PER_MINUTE: u32 = 20;
 /// How long a pair ticket lives: enough to open a WebSocket.
 pub const PAIR_TICKET_TTL: Duration = Duration::from_secs(30);
-/// How long a session ticket lives (`--ticket-ttl`).
-pub const SESSION_TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long a session ticket lives (`--ticket-ttl`). Renewed in band every [`SESSION_TICKET_RENEWALS`]th of it, so an end
+/// may be away for the rest: 42 h, more than any resume window that makes sense.
+pub const SESSION_TICKET_TTL: Duration = Duration::from_secs(48 * 3600);
+/// A session ticket is renewed this many times in its life.
+pub const SESSION_TICKET_RENEWALS: u32 = 8;
+/// Longest delay of a close reason (`retry-after=<ms>`) an end follows: a relay cannot send anybody away for long.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Longest ticket in its wire form, in characters.
 pub const TICKET_MAX: usize = 256;
 /// A socket of a role is replaced at most this often.

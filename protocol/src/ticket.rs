@@ -92,6 +92,8 @@ pub struct Claims {
     pub role: Role,
     /// With which right.
     pub class: Class,
+    /// Session class, once paired: the attempt that was confirmed, so that a relay that was restarted knows it.
+    pub confirmed: Option<Attempt>,
     /// The nameplate of a session that still waits: only in the ticket that created it.
     pub nameplate: Option<Nameplate>,
     /// Seconds since the Unix epoch.
@@ -101,11 +103,12 @@ pub struct Claims {
 const FORM: u8 = 1;
 
 impl Claims {
-    /// `1 || role || class || session(16) || attempt(16, zero in session class) || expires_at:u64be || nameplate digits`.
+    /// `1 || role || class || session(16) || attempt(16) || expires_at:u64be || nameplate digits`. The attempt is that of
+    /// a pair ticket, or the confirmed one, or zero.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let (class, attempt) = match &self.class {
-            Class::Session => (0, [0; 16]),
+            Class::Session => (0, self.confirmed.map_or([0; 16], |attempt| *attempt.as_bytes())),
             Class::Pair(attempt) => (1, *attempt.as_bytes()),
         };
         let role = match self.role {
@@ -136,9 +139,10 @@ impl Claims {
             [FORM, b'c', _] => Role::Client,
             _ => return Err(TicketError),
         };
-        let class = match (head[2], attempt) {
-            (0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) => Class::Session,
-            (1, attempt) => Class::Pair(Attempt::from_bytes(*attempt)),
+        let (class, confirmed) = match (head[2], attempt) {
+            (0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) => (Class::Session, None),
+            (0, attempt) => (Class::Session, Some(Attempt::from_bytes(*attempt))),
+            (1, attempt) => (Class::Pair(Attempt::from_bytes(*attempt)), None),
             _ => return Err(TicketError),
         };
         let nameplate = match nameplate {
@@ -149,6 +153,7 @@ impl Claims {
             session: SessionId::from_bytes(*session),
             role,
             class,
+            confirmed,
             nameplate,
             expires_at: u64::from_be_bytes(*expires_at),
         })
@@ -164,6 +169,7 @@ mod tests {
             session: SessionId::from_bytes([7; 16]),
             role: Role::Client,
             class: Class::Pair(Attempt::from_bytes([9; 16])),
+            confirmed: None,
             nameplate: Some("483".parse().unwrap()),
             expires_at: 1_700_000_000,
         }
@@ -180,6 +186,14 @@ mod tests {
         assert_eq!(Claims::decode(&bytes), Ok(claims()));
         for cut in 0..bytes.len() - 3 {
             assert!(Claims::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_session_ticket_may_name_the_confirmed_attempt() {
+        for confirmed in [None, Some(Attempt::from_bytes([9; 16]))] {
+            let claims = Claims { class: Class::Session, confirmed, nameplate: None, ..claims() };
+            assert_eq!(Claims::decode(&claims.encode()), Ok(claims));
         }
     }
 

@@ -3,10 +3,14 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use mykube_protocol::limits::RETRY_AFTER_MAX;
 use serde::Serialize;
 use tracing::info;
 
 use crate::{Config, Limits, Relay, RelayError, TlsFiles};
+
+/// Tickets carry whole seconds.
+const TICKET_TTL_MIN: Duration = Duration::from_secs(8);
 
 /// Every setting of a relay.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,11 +51,11 @@ pub struct RelayArgs {
     /// How long a claimed code may take to connect
     #[arg(long, env = "MYKUBE_PAIR_TICKET_TTL", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub pair_ticket_ttl: Duration,
-    /// How long a session ticket lives (it is renewed at half of this)
-    #[arg(long, env = "MYKUBE_TICKET_TTL", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    /// How long a session ticket lives. Renewed every eighth of this: an end may be away for the other seven
+    #[arg(long, env = "MYKUBE_TICKET_TTL", value_name = "TIME", default_value = "48h", value_parser = duration)]
     pub ticket_ttl: Duration,
-    /// How long one end of a session may wait here for the other
-    #[arg(long, env = "MYKUBE_SESSION_GRACE", value_name = "TIME", default_value = "4h", value_parser = duration)]
+    /// How long one end of a session may wait here for the other; no shorter than the ends' --resume-window
+    #[arg(long, env = "MYKUBE_SESSION_GRACE", value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub session_grace: Duration,
     /// Sessions at once, in all
     #[arg(long, env = "MYKUBE_MAX_SESSIONS", value_name = "N", default_value_t = 10_000)]
@@ -89,8 +93,17 @@ pub struct RelayArgs {
     /// A request's headers, and its body
     #[arg(long, env = "MYKUBE_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub header_timeout: Duration,
-    /// After a drain, ends come back at random moments within this time
-    #[arg(long, env = "MYKUBE_DRAIN_SPREAD", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    /// An end that said nothing for so long is pinged
+    #[arg(long, env = "MYKUBE_PING_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = duration)]
+    pub ping_interval: Duration,
+    /// The socket of an end that said nothing for so long, not even a pong, is closed; its session stays
+    #[arg(long, env = "MYKUBE_SILENCE_LIMIT", value_name = "TIME", default_value = "45s", value_parser = duration)]
+    pub silence_limit: Duration,
+    /// What a closing socket has to take what waits for it and to answer
+    #[arg(long, env = "MYKUBE_CLOSE_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub close_timeout: Duration,
+    /// After a drain, ends come back at random moments within this time; at most 60s
+    #[arg(long, env = "MYKUBE_DRAIN_SPREAD", value_name = "TIME", default_value = "2s", value_parser = spread)]
     pub drain_spread: Duration,
     /// How long a code of the published form waits
     #[arg(long, env = "MYKUBE_PLAIN_TTL", value_name = "TIME", default_value = "10m", value_parser = duration)]
@@ -128,11 +141,18 @@ impl RelayArgs {
     /// The configuration these settings make.
     ///
     /// # Errors
-    /// No data directory is known.
+    /// No data directory is known, or two settings contradict each other.
     pub fn into_config(self) -> Result<Config, RelayError> {
         let data_dir = self.data_dir.or_else(default_data_dir).ok_or_else(|| {
             RelayError::Usage("there is neither $XDG_STATE_HOME nor $HOME: say where with --data-dir".to_owned())
         })?;
+        if self.ticket_ttl < TICKET_TTL_MIN {
+            return Err(RelayError::Usage("a --ticket-ttl is at least 8s, as tickets are renewed in it".to_owned()));
+        }
+        if self.silence_limit <= self.ping_interval {
+            let error = "--silence-limit must be longer than --ping-interval: nobody could answer";
+            return Err(RelayError::Usage(error.to_owned()));
+        }
         let tls = self.tls_cert.zip(self.tls_key);
         Ok(Config {
             listen: self.listen,
@@ -163,6 +183,9 @@ impl RelayArgs {
             buffer: self.buffer,
             handshake_timeout: self.handshake_timeout,
             header_timeout: self.header_timeout,
+            ping_interval: self.ping_interval,
+            silence_limit: self.silence_limit,
+            close_timeout: self.close_timeout,
             drain_spread: self.drain_spread,
         })
     }
@@ -210,6 +233,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     if allowed.contains(&duration) { Ok(duration) } else { Err("a time is between 1ms and ten years".to_owned()) }
 }
 
+/// A time that ends would wait.
+fn spread(text: &str) -> Result<Duration, String> {
+    let spread = duration(text)?;
+    if spread <= RETRY_AFTER_MAX { Ok(spread) } else { Err("ends wait for at most 60s".to_owned()) }
+}
+
 /// `64KiB`, `16MiB`; a bare number is bytes.
 fn size(text: &str) -> Result<usize, String> {
     let wrong = || "a size is a number and B, KiB or MiB, like 64KiB, and at least 1KiB".to_owned();
@@ -255,6 +284,19 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        for (flags, named) in [
+            (["--ping-interval", "45s"], "--silence-limit"),
+            (["--silence-limit", "15s"], "--silence-limit"),
+            (["--ticket-ttl", "7s"], "--ticket-ttl"),
+        ] {
+            let args = [&["relay", "--data-dir", "/nowhere"][..], &flags].concat();
+            let error = Cli::try_parse_from(args).unwrap().relay.into_config().unwrap_err();
+            assert!(error.to_string().contains(named), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
     fn values_have_units() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("4h"), Ok(Duration::from_secs(14_400)));
@@ -266,6 +308,8 @@ mod tests {
         for bad in ["", "64kb", "1", "2000MiB", "99999999999999999999"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+        assert_eq!(spread("60s"), Ok(RETRY_AFTER_MAX));
+        assert!(spread("61s").is_err());
         assert_eq!(network("10.0.0.1"), Ok("10.0.0.1/32".parse().unwrap()));
         assert!(network("10.0.0.0/33").is_err());
     }

@@ -46,6 +46,12 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// A request's header and body, each; also an idle kept-alive connection.
     pub header_timeout: Duration,
+    /// A version 2 end that said nothing for so long is pinged.
+    pub ping_interval: Duration,
+    /// One that said nothing for so long, not even a pong, is closed.
+    pub silence_limit: Duration,
+    /// What a closing socket has to take what waits for it and to answer.
+    pub close_timeout: Duration,
     /// Ends are told to come back at a random moment within this time after a drain.
     pub drain_spread: Duration,
 }
@@ -87,6 +93,9 @@ impl Config {
             buffer: 128 * 1024,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(15),
+            silence_limit: Duration::from_secs(45),
+            close_timeout: Duration::from_secs(2),
             drain_spread: Duration::from_secs(2),
         }
     }
@@ -98,7 +107,7 @@ impl Default for Limits {
             code_ttl: limits::CODE_TTL_MAX,
             pair_ticket_ttl: limits::PAIR_TICKET_TTL,
             ticket_ttl: limits::SESSION_TICKET_TTL,
-            session_grace: Duration::from_secs(4 * 3600),
+            session_grace: Duration::from_secs(24 * 3600),
             sessions: 10_000,
             sessions_per_address: 256,
             waiting_per_address: 16,

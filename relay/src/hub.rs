@@ -18,9 +18,9 @@ use crate::{
     address::{AddressKey, TrustedProxies},
     metrics::Metrics,
     quota::RequestQuota,
-    registry::{Action, Now, Refusal, Registry, SocketId},
+    registry::{Action, Denied, Now, Registry, SocketId},
     ticket::TicketKey,
-    ws::{Admission, Outlet},
+    ws::{Admission, CloseWith, Outlet},
 };
 
 /// How often time is looked at.
@@ -39,6 +39,17 @@ pub(crate) struct Hub {
     pub(crate) stop: CancellationToken,
     draining: AtomicBool,
     state: Mutex<State>,
+}
+
+/// What became of a socket that asked for its place.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// It has it.
+    In(SocketId),
+    /// Another one has it: ask again after this time, when something was heard.
+    Taken(Duration),
+    /// It will not get it.
+    Away(CloseWith),
 }
 
 struct State {
@@ -69,26 +80,41 @@ impl Hub {
         answer
     }
 
-    /// A socket opens.
+    /// A socket has come: its number.
+    pub(crate) fn arrive(&self) -> SocketId {
+        lock(&self.state).registry.handle_arrival()
+    }
+
+    /// A socket asks for its place. `heard`: something came from it since its upgrade was answered.
     pub(crate) fn join(
         &self,
+        arrived: SocketId,
         admission: &Admission,
         owner: AddressKey,
         outlet: &Arc<Outlet>,
-    ) -> Result<SocketId, Refusal> {
+        heard: bool,
+    ) -> Joined {
         let mut state = lock(&self.state);
         if self.is_draining() {
-            return Err((close::RESTART, "retry-after=1000"));
+            return Joined::Away(CloseWith { code: close::RESTART, reason: self.come_back() });
         }
         let joined = match admission {
-            Admission::Ticket(claims) => state.registry.handle_join(now(), claims, owner),
-            Admission::Plain(session, role) => state.registry.handle_plain_join(now(), *session, *role),
+            Admission::Ticket(claims) => {
+                state.registry.handle_join(now(), arrived, claims, owner, heard).map(|()| arrived)
+            }
+            Admission::Plain(session, role) => {
+                state.registry.handle_plain_join(now(), *session, *role).map_err(Denied::Refused)
+            }
         };
         if let Ok(socket) = joined {
             state.sockets.insert(socket, outlet.clone());
         }
         self.act(&mut state);
-        joined
+        match joined {
+            Ok(socket) => Joined::In(socket),
+            Err(Denied::Taken(wait)) => Joined::Taken(wait),
+            Err(Denied::Refused((code, reason))) => Joined::Away(CloseWith { code, reason: reason.to_owned() }),
+        }
     }
 
     /// A socket ended.
@@ -112,11 +138,14 @@ impl Hub {
     pub(crate) fn drain(&self) {
         let state = lock(&self.state);
         self.draining.store(true, Ordering::Relaxed);
-        let spread = u64::try_from(self.config.drain_spread.as_millis()).unwrap_or(u64::MAX);
         for outlet in state.sockets.values() {
-            let delay = rand::rng().random_range(0..=spread);
-            outlet.close(close::RESTART, format!("retry-after={delay}"));
+            outlet.close(close::RESTART, self.come_back());
         }
+    }
+
+    /// A close reason that spreads those who are sent away.
+    fn come_back(&self) -> String {
+        close::retry_reason(rand::rng().random_range(Duration::ZERO..=self.config.drain_spread), "")
     }
 
     /// Lets time pass for the registry and the quotas.

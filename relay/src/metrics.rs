@@ -80,8 +80,9 @@ impl Metrics {
     /// The Prometheus text exposition format, version 0.0.4.
     pub(crate) fn render(&self, sessions: Counts) -> String {
         let mut out = String::new();
-        let Counts { waiting, paired, plain } = sessions;
-        let states = [("waiting", waiting as u64), ("paired", paired as u64), ("plain", plain as u64)];
+        let Counts { waiting, paired, away, plain } = sessions;
+        let states = [("waiting", waiting), ("paired", paired), ("away", away), ("plain", plain)];
+        let states = states.map(|(state, n)| (state, n as u64));
         family(&mut out, "sessions", "gauge", "Sessions by state.", "state", states);
         let labelled = |names: &'static [&'static str], values: &[AtomicU64]| {
             let values: Vec<_> = names.iter().copied().zip(values.iter().map(|value| value.load(Relaxed))).collect();

@@ -10,8 +10,9 @@ use std::{
 };
 
 use mykube_protocol::{
-    Attempt, Claims, Class, FromAgent, FromRelay, Nameplate, Role, SessionId, close, control::Peer,
-    limits::REPLACE_INTERVAL,
+    Attempt, Claims, Class, FromAgent, FromRelay, Nameplate, Role, SessionId, close,
+    control::Peer,
+    limits::{REPLACE_INTERVAL, SESSION_TICKET_RENEWALS},
 };
 use rand::CryptoRng;
 
@@ -49,7 +50,7 @@ pub struct Limits {
     pub code_ttl: Duration,
     /// How long a claim may take to open its socket.
     pub pair_ticket_ttl: Duration,
-    /// How long a session ticket lives; renewed in band at half of it.
+    /// How long a session ticket lives; renewed in band several times in it.
     pub ticket_ttl: Duration,
     /// How long one end waits for the other to come back.
     pub session_grace: Duration,
@@ -124,6 +125,21 @@ pub(crate) struct NoSuchNameplate;
 /// A close code and its reason.
 pub(crate) type Refusal = (u16, &'static str);
 
+/// Why a socket does not get its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// It never will.
+    Refused(Refusal),
+    /// Another socket of this end has it. Ask again after this time, when something was heard from the new one.
+    Taken(Duration),
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 /// A new session.
 #[derive(Clone, Debug)]
 pub(crate) struct Created {
@@ -140,8 +156,10 @@ pub(crate) struct Created {
 pub(crate) struct Counts {
     /// Not paired yet.
     pub(crate) waiting: usize,
-    /// Paired.
+    /// Paired, both ends are here.
     pub(crate) paired: usize,
+    /// Paired, one end is away.
+    pub(crate) away: usize,
     /// Plain form.
     pub(crate) plain: usize,
 }
@@ -225,7 +243,9 @@ impl Registry {
 
     /// Sessions by state.
     pub(crate) fn counts(&self) -> Counts {
-        Counts { waiting: self.waiting, paired: self.sessions.len() - self.waiting, plain: self.plain.len() }
+        let paired = self.sessions.values().filter(|session| matches!(session.state, State::Paired { .. }));
+        let (here, away): (Vec<_>, Vec<_>) = paired.partition(|session| session.is_whole());
+        Counts { waiting: self.waiting, paired: here.len(), away: away.len(), plain: self.plain.len() }
     }
 
     /// A session asks for a nameplate.
@@ -253,6 +273,7 @@ impl Registry {
             session: id,
             role: Role::Agent,
             class: Class::Session,
+            confirmed: None,
             nameplate: Some(nameplate.clone()),
             expires_at: expires_at + CODE_GRACE.as_secs(),
         };
@@ -273,18 +294,32 @@ impl Registry {
         let session = self.nameplates.get(&nameplate).ok_or(NoSuchNameplate)?;
         let attempt = Attempt::random(rng);
         let expires_at = now.unix + self.limits.pair_ticket_ttl.as_secs();
-        let claims = Claims { session, role: Role::Client, class: Class::Pair(attempt), nameplate: None, expires_at };
+        let class = Class::Pair(attempt);
+        let claims = Claims { session, role: Role::Client, class, confirmed: None, nameplate: None, expires_at };
         Ok((attempt, claims))
     }
 
-    /// A socket opens with a valid ticket.
+    /// A socket has come: its number. A later one replaces an earlier one, never the other way round.
+    pub(crate) fn handle_arrival(&mut self) -> SocketId {
+        self.next_socket += 1;
+        SocketId(self.next_socket)
+    }
+
+    /// A socket that arrived shows a valid ticket. `heard`: there is still somebody behind it.
     ///
     /// # Errors
-    /// How it is to be closed instead.
-    pub(crate) fn handle_join(&mut self, now: Now, claims: &Claims, owner: AddressKey) -> Result<SocketId, Refusal> {
+    /// It does not get its place, or not yet.
+    pub(crate) fn handle_join(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        claims: &Claims,
+        owner: AddressKey,
+        heard: bool,
+    ) -> Result<(), Denied> {
         let (id, role) = (claims.session, claims.role);
         if self.disclosed.contains_key(&id) {
-            return Err((close::UPGRADE, "mykube 2 clients only"));
+            return Err(Denied::Refused((close::UPGRADE, "mykube 2 clients only")));
         }
         let readmitted = !self.sessions.contains_key(&id);
         if readmitted {
@@ -297,21 +332,23 @@ impl Registry {
             (State::Paired { attempt, .. }, Class::Pair(of)) if *attempt == Some(of) => Class::Session,
             (State::Waiting { .. }, class) | (State::Paired { .. }, class @ Class::Session) => class,
             (State::Burned { .. }, class @ Class::Session) if role == Role::Agent => class,
-            _ => return Err((close::NO_SESSION, "this code is spent: a new code is needed")),
+            _ => return Err(Denied::Refused((close::NO_SESSION, "this code is spent: a new code is needed"))),
         };
         let paired = matches!(session.state, State::Paired { .. });
         let slot = session.slot_mut(role);
         if let Some(old) = slot.socket {
-            let too_soon = slot.replaced.is_some_and(|at| now.mono < at + REPLACE_INTERVAL);
-            if too_soon || rank(old.class) > rank(class) {
-                return Err((close::TOO_MANY, "this end was replaced a moment ago: wait a second"));
+            if rank(old.class) > rank(class) {
+                return Err(Denied::Refused((close::REPLACED, "a newer connection took over")));
+            }
+            let next = slot.replaced.map_or(now.mono, |at| at + REPLACE_INTERVAL);
+            let wait = next.saturating_duration_since(now.mono);
+            if !wait.is_zero() {
+                return Err(Denied::Taken(wait));
             }
             slot.replaced = Some(now.mono);
         }
-        self.next_socket += 1;
-        let socket = Socket { id: SocketId(self.next_socket), class };
-        let old = slot.socket.replace(socket);
-        self.sockets.insert(socket.id, (id, role));
+        let old = slot.socket.replace(Socket { id: socket, class });
+        self.sockets.insert(socket, (id, role));
         if let Some(old) = old {
             self.sockets.remove(&old.id);
             self.actions.push_back(Action::Close(old.id, close::REPLACED, "a newer connection took over"));
@@ -321,12 +358,15 @@ impl Registry {
         } else if paired {
             self.actions.push_back(Action::Count(Count::Returned));
         }
+        if false && role == Role::Agent {
+            self.charge(id, owner);
+        }
         self.link(id);
         if paired {
             self.send_ticket(now, id, role);
         }
         self.schedule(id);
-        Ok(socket.id)
+        Ok(())
     }
 
     /// The agent said something to the relay.
@@ -398,6 +438,7 @@ impl Registry {
 
     fn link(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        let whole = session.is_whole();
         match &mut session.state {
             State::Waiting { agent_until, .. } => {
                 if session.agent.socket.is_some() {
@@ -405,7 +446,7 @@ impl Registry {
                 }
             }
             State::Paired { half_until, .. } => {
-                if session.agent.socket.is_some() && session.client.socket.is_some() {
+                if whole {
                     *half_until = None;
                 }
             }
@@ -419,9 +460,14 @@ impl Registry {
     }
 
     fn send_ticket(&mut self, now: Now, id: SessionId, role: Role) {
-        let Some(socket) = self.sessions.get_mut(&id).and_then(|session| session.slot_mut(role).socket) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let confirmed = match session.state {
+            State::Paired { attempt, .. } => attempt,
+            State::Waiting { .. } | State::Burned { .. } => None,
+        };
+        let Some(socket) = session.slot_mut(role).socket else { return };
         let expires_at = now.unix + self.limits.ticket_ttl.as_secs();
-        let claims = Claims { session: id, role, class: Class::Session, nameplate: None, expires_at };
+        let claims = Claims { session: id, role, class: Class::Session, confirmed, nameplate: None, expires_at };
         self.actions.push_back(Action::SendTicket(socket.id, claims));
     }
 
@@ -441,7 +487,7 @@ impl Registry {
     fn paired_state(&self, now: Now, attempt: Option<Attempt>) -> State {
         State::Paired {
             attempt,
-            renew_at: now.mono + self.limits.ticket_ttl / 2,
+            renew_at: now.mono + self.limits.renewal(),
             half_until: Some(now.mono + self.limits.session_grace),
         }
     }
@@ -449,8 +495,7 @@ impl Registry {
     fn set_paired(&mut self, now: Now, id: SessionId, attempt: Option<Attempt>) {
         let mut state = self.paired_state(now, attempt);
         if let (Some(session), State::Paired { half_until, .. }) = (self.sessions.get(&id), &mut state)
-            && session.agent.socket.is_some()
-            && session.client.socket.is_some()
+            && session.is_whole()
         {
             *half_until = None;
         }
@@ -490,6 +535,27 @@ impl Registry {
         if over { Err(CreateError::Address) } else { Ok(()) }
     }
 
+    /// After a restart whoever comes first is charged for a session; in the end its agent is, as at the beginning.
+    fn charge(&mut self, id: SessionId, owner: AddressKey) {
+        let room = self.owners.get(&owner).is_none_or(|owned| owned.all < self.limits.sessions_per_address);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.owner == owner || !room {
+            return;
+        }
+        let before = std::mem::replace(&mut session.owner, owner);
+        self.owners.entry(owner).or_default().all += 1;
+        self.discharge(before);
+    }
+
+    fn discharge(&mut self, owner: AddressKey) {
+        if let Some(owned) = self.owners.get_mut(&owner) {
+            owned.all -= 1;
+            if owned.all == 0 {
+                self.owners.remove(&owner);
+            }
+        }
+    }
+
     fn insert(&mut self, id: SessionId, owner: AddressKey, state: State) {
         let waiting = usize::from(matches!(state, State::Waiting { .. }));
         let owned = self.owners.entry(owner).or_default();
@@ -512,12 +578,14 @@ impl Registry {
             self.sockets.remove(&socket.id);
             self.actions.push_back(Action::Close(socket.id, code, reason));
         }
-        if let Some(owned) = self.owners.get_mut(&session.owner) {
-            owned.all -= 1;
-            if owned.all == 0 {
-                self.owners.remove(&session.owner);
-            }
-        }
+        self.discharge(session.owner);
+    }
+}
+
+impl Limits {
+    /// How often session tickets are renewed.
+    fn renewal(&self) -> Duration {
+        self.ticket_ttl / SESSION_TICKET_RENEWALS
     }
 }
 
@@ -527,6 +595,10 @@ impl Session {
             Role::Agent => &mut self.agent,
             Role::Client => &mut self.client,
         }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.agent.socket.is_some() && self.client.socket.is_some()
     }
 
     /// How `peer:` frames name the ends: by attempt until the session is paired. `left` is the class of a socket

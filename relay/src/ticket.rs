@@ -184,6 +184,7 @@ mod tests {
             session: SessionId::from_bytes([1; 16]),
             role: Role::Agent,
             class: Class::Session,
+            confirmed: None,
             nameplate: Some("483".parse().unwrap()),
             expires_at: 1000,
         }

@@ -3,31 +3,44 @@
 //! A socket has a buffer only while it has data: reading takes one from the thread and gives it back when nothing is
 //! there. The reader itself writes to the peer, so a slow peer stops the reading, and nothing queues in between.
 
-use std::{io, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use mykube_protocol::{Claims, FromAgent, Role, SessionId, close};
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::{
+    io::{AsyncRead as _, ReadBuf},
+    time::{Instant, sleep, timeout},
+};
 use tracing::{debug, info};
 
 pub(crate) mod codec;
+mod frames;
 mod outlet;
 mod pool;
+#[cfg(test)]
+#[path = "../../fuzz/src/relay.rs"]
+mod replay;
 
 pub(crate) use outlet::{Backpressure, CloseWith, Outlet};
 
 use crate::{
     address::AddressKey,
-    hub::Hub,
+    hub::{Hub, Joined},
     registry::SocketId,
     server::Connection,
     stream::{ReadHalf, Stream},
-    ws::codec::{BINARY, CLOSE, CONTINUATION, HEADER_MAX, Header, PING, PONG, PROTOCOL_ERROR, TEXT},
+    ws::{
+        codec::HEADER_MAX,
+        frames::{Batch, Frames, NORMAL, Step, Stop},
+    },
 };
 
-/// How long a closing socket has to take what waits for it and to answer.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// RFC 6455 section 7.4.1.
-const NORMAL: u16 = 1000;
+const SILENT: &str = "nothing was heard from this end: dial again";
 
 /// What admits a socket.
 #[derive(Clone, Debug)]
@@ -56,14 +69,14 @@ impl Admission {
 
 /// How a socket ended.
 enum Ended {
-    /// By a close frame.
-    Closed(u16),
+    /// By a close frame, or by breaking the protocol.
+    Stop(Stop),
     /// The relay wants it.
     Asked,
     /// The connection broke.
     Lost,
-    /// It broke the protocol.
-    Violation(u16, &'static str),
+    /// Nothing was heard from its end for too long.
+    Silent,
 }
 
 /// Serves one socket until its end, which frees the connection's place. `early` is what came right behind the upgrade.
@@ -80,14 +93,24 @@ pub(crate) fn serve(
     let (read, write) = stream.into_halves();
     let outlet = Outlet::new(write, hub.metrics.clone());
     let mut reader = Reader::new(&hub, read, early, &admission);
-    let joined = hub.join(&admission, owner, &outlet);
+    let arrived = hub.arrive();
     let (session, role) = (reader.session, reader.role);
+    let admission = Box::new(admission);
     async move {
+        let mut joined = hub.join(arrived, &admission, owner, &outlet, false);
+        if let Joined::Taken(_) = joined {
+            joined = wait_for_place(&hub, arrived, &admission, owner, &outlet, &mut reader).await;
+        }
+        drop(admission);
         let socket = match joined {
-            Ok(socket) => socket,
-            Err((code, reason)) => {
-                debug!(%session, %role, code, reason, "socket refused");
-                conclude(&outlet, &mut reader, Some(CloseWith { code, reason: reason.to_owned() })).await;
+            Joined::In(socket) => socket,
+            Joined::Away(close) => {
+                debug!(%session, %role, code = close.code, reason = close.reason, "socket refused");
+                conclude(&hub, &outlet, &mut reader, Some(close)).await;
+                return;
+            }
+            Joined::Taken(_) => {
+                debug!(%session, %role, "socket lost before it had its place");
                 return;
             }
         };
@@ -98,29 +121,71 @@ pub(crate) fn serve(
             ended = reader.run(&hub, &outlet, socket) => ended,
             _ = outlet.write_posted() => Ended::Lost,
         };
-        hub.leave(socket, matches!(ended, Ended::Closed(NORMAL)));
+        outlet.release();
+        hub.leave(socket, matches!(ended, Ended::Stop(Stop::Closed(NORMAL))));
+        let with = |code, reason: &str| Some(CloseWith { code, reason: reason.to_owned() });
         let close = match ended {
             Ended::Asked => outlet.close_reason(),
-            Ended::Closed(code) => Some(CloseWith { code, reason: String::new() }),
-            Ended::Violation(code, reason) => Some(CloseWith { code, reason: reason.to_owned() }),
+            Ended::Stop(Stop::Closed(code)) => with(code, ""),
+            Ended::Stop(Stop::Violation(code, reason)) => with(code, reason),
+            Ended::Silent => with(close::SILENT, SILENT),
             Ended::Lost => None,
         };
         let code = close.as_ref().map(|close| close.code);
         info!(%session, %role, code, bytes = reader.forwarded, "socket closed");
-        conclude(&outlet, &mut reader, close).await;
+        conclude(&hub, &outlet, &mut reader, close).await;
         drop(connection);
     }
 }
 
-async fn conclude(outlet: &Outlet, reader: &mut Reader, close: Option<CloseWith>) {
+/// Another socket of this end has its place. This one gets it when it has shown that there is still somebody behind it,
+/// and when the last replacement is long enough ago. `Taken` if it is lost meanwhile.
+///
+/// An abandoned dial may arrive late, after the one that followed it: it must not take the place of a live socket.
+async fn wait_for_place(
+    hub: &Hub,
+    arrived: SocketId,
+    admission: &Admission,
+    owner: AddressKey,
+    outlet: &Arc<Outlet>,
+    reader: &mut Reader,
+) -> Joined {
+    outlet.post_ping();
+    let mut heard = false;
+    loop {
+        let wait = match hub.join(arrived, admission, owner, outlet, heard) {
+            Joined::Taken(wait) => wait,
+            joined => return joined,
+        };
+        let ready = async {
+            let mut over = pin!(sleep(wait));
+            let mut waited = wait.is_zero();
+            while !(heard && waited) {
+                tokio::select! {
+                    () = &mut over, if !waited => waited = true,
+                    alive = reader.hear() => if alive { heard = true } else { return false },
+                    _ = outlet.write_posted() => return false,
+                }
+            }
+            true
+        };
+        match timeout(hub.config.handshake_timeout, ready).await {
+            Ok(true) => {}
+            Ok(false) => return Joined::Taken(wait),
+            Err(_) => return Joined::Away(CloseWith { code: close::SILENT, reason: SILENT.to_owned() }),
+        }
+    }
+}
+
+async fn conclude(hub: &Hub, outlet: &Outlet, reader: &mut Reader, close: Option<CloseWith>) {
     if let Some(close) = close {
         let goodbye = async {
             if outlet.finish(&close).await.is_ok() {
                 // Closing with unread bytes would reset the connection, and the close frame might be lost with it.
-                reader.skip_to_end(outlet).await;
+                reader.skip_to_end().await;
             }
         };
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
+        let _ = timeout(hub.config.close_timeout, goodbye).await;
     }
     outlet.drop_half().await;
 }
@@ -130,58 +195,27 @@ struct Reader {
     read: ReadHalf,
     session: SessionId,
     role: Role,
-    plain: bool,
-    /// Largest frame in version 2, largest message in the plain form.
-    max: u64,
-    buffer: usize,
+    /// The plain form's ends are not pinged: the first mykube may not answer while it is busy.
+    pinged: bool,
+    frames: Frames,
     /// The start of a frame whose rest has not come.
     carry: Vec<u8>,
-    /// Plain form: a fragmented message that is under way.
-    message: Option<Message>,
-    /// Plain form: a frame larger than the buffer that is under way.
-    oversize: Option<Oversize>,
     /// Payload sent to the peer so far.
     forwarded: u64,
     metrics: Arc<crate::metrics::Metrics>,
-}
-
-#[derive(Clone, Copy)]
-struct Message {
-    len: u64,
-    /// Began while there was a peer; a message is forwarded from its start or not at all.
-    deliver: bool,
-}
-
-struct Oversize {
-    left: u64,
-    fin: bool,
-    opcode: u8,
-    key: [u8; 4],
-    deliver: bool,
-}
-
-/// Frames for the peer, not yet sent.
-struct Batch {
-    buf: Vec<u8>,
-    len: usize,
-    payload: u64,
 }
 
 impl Reader {
     fn new(hub: &Hub, read: ReadHalf, early: &[u8], admission: &Admission) -> Self {
         let plain = matches!(admission, Admission::Plain(..));
         let max = if plain { hub.config.plain_frame_max } else { hub.config.frame_max };
-        let buffer = if plain { hub.config.buffer } else { hub.config.buffer.max(max + HEADER_MAX + 4) };
         let mut reader = Self {
             read,
             session: admission.session(),
             role: admission.role(),
-            plain,
-            max: max as u64,
-            buffer,
+            pinged: !plain,
+            frames: Frames::new(admission.role(), plain, max, hub.config.buffer),
             carry: Vec::new(),
-            message: None,
-            oversize: None,
             forwarded: 0,
             metrics: hub.metrics.clone(),
         };
@@ -194,25 +228,58 @@ impl Reader {
             let early = self.carry.clone();
             self.set_carry(&[]);
             let len = early.len();
-            if let Err(ended) = self.process(hub, outlet, socket, early, len).await {
-                return ended;
+            if let Err(stop) = self.process(hub, outlet, socket, early, len).await {
+                return Ended::Stop(stop);
             }
         }
         loop {
-            let filled = match self.fill().await {
-                Ok(Some(filled)) => filled,
-                Ok(None) | Err(_) => return Ended::Lost,
+            let (input, filled) = match self.listen(hub, outlet).await {
+                Ok(input) => input,
+                Err(ended) => return ended,
             };
-            if let Err(ended) = self.process(hub, outlet, socket, filled.0, filled.1).await {
-                return ended;
+            if let Err(stop) = self.process(hub, outlet, socket, input, filled).await {
+                return Ended::Stop(stop);
             }
         }
+    }
+
+    /// Waits for data. Who says nothing is pinged, and given up when there is no answer. Only time spent waiting here
+    /// counts: an end whose peer is slow is not read, and may have said much.
+    async fn listen(&mut self, hub: &Hub, outlet: &Outlet) -> Result<(Vec<u8>, usize), Ended> {
+        let (interval, limit) = (hub.config.ping_interval, hub.config.silence_limit);
+        let mut silent = Duration::ZERO;
+        let mut due = pin!(sleep(interval.min(limit)));
+        loop {
+            tokio::select! {
+                biased;
+                filled = self.fill() => return filled.ok().flatten().ok_or(Ended::Lost),
+                () = &mut due, if self.pinged => {
+                    silent += interval.min(limit - silent);
+                    if false {
+                        return Err(Ended::Silent);
+                    }
+                    outlet.post_ping();
+                    due.as_mut().reset(Instant::now() + interval.min(limit - silent));
+                }
+            }
+        }
+    }
+
+    /// Before admission: whether there is somebody. What they say is kept for later.
+    async fn hear(&mut self) -> bool {
+        if self.carry.len() >= self.frames.buffer() {
+            return std::future::pending().await;
+        }
+        let Ok(Some((input, filled))) = self.fill().await else { return false };
+        self.set_carry(&input[..filled]);
+        pool::give(input);
+        true
     }
 
     /// Waits for data, and only then holds a buffer: what was carried over, then what came.
     async fn fill(&mut self) -> io::Result<Option<(Vec<u8>, usize)>> {
         let carried = self.carry.len();
-        let (read, size) = (&mut self.read, self.buffer);
+        let (read, size) = (&mut self.read, self.frames.buffer());
         let (mut buf, len) = std::future::poll_fn(|cx| {
             let mut buf = pool::take(size + HEADER_MAX);
             let mut window = ReadBuf::new(&mut buf[carried..size]);
@@ -246,12 +313,12 @@ impl Reader {
         socket: SocketId,
         input: Vec<u8>,
         filled: usize,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), Stop> {
         // A fragment of an oversize frame gets a header, everything else gets shorter.
-        let mut batch = Batch { buf: pool::take(self.buffer + HEADER_MAX), len: 0, payload: 0 };
+        let mut batch = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
         let mut at = 0;
         let done = loop {
-            match self.next(outlet, &mut batch, &input[at..filled]) {
+            match self.frames.next(outlet.peer().is_some(), &mut batch, &input[at..filled]) {
                 Ok(Step::Partial) => break Ok(()),
                 Ok(Step::Taken(n)) => at += n,
                 Ok(Step::Text(text, n)) => {
@@ -261,7 +328,11 @@ impl Reader {
                     hub.text(socket, text);
                     at += n;
                 }
-                Err(ended) => break Err(ended),
+                Ok(Step::Ping(payload, n)) => {
+                    outlet.post_pong(payload);
+                    at += n;
+                }
+                Err(stop) => break Err(stop),
             }
         };
         self.set_carry(&input[at..filled]);
@@ -269,93 +340,6 @@ impl Reader {
         let batch = self.send(outlet, batch).await;
         pool::give(batch.buf);
         done
-    }
-
-    /// Looks at one frame; data goes into the batch.
-    fn next(&mut self, outlet: &Outlet, batch: &mut Batch, input: &[u8]) -> Result<Step, Ended> {
-        if self.oversize.is_some() {
-            return Ok(self.next_part(batch, input));
-        }
-        let malformed = |error: codec::Malformed| Ended::Violation(PROTOCOL_ERROR, error.0);
-        let Some(header) = codec::parse(input).map_err(malformed)? else { return Ok(Step::Partial) };
-        let len = usize::try_from(header.len).unwrap_or(usize::MAX);
-        let whole = input.get(header.size..).and_then(|rest| rest.get(..len));
-        if header.opcode >= CLOSE {
-            let Some(payload) = whole else { return Ok(Step::Partial) };
-            control(outlet, header, payload)?;
-            return Ok(Step::Taken(header.size + len));
-        }
-        let deliver = self.check(header, outlet)?;
-        let Some(payload) = whole else {
-            if len.saturating_add(header.size) <= self.buffer {
-                return Ok(Step::Partial);
-            }
-            self.count_message(header, deliver);
-            let Header { fin, opcode, key, .. } = header;
-            self.oversize = Some(Oversize { left: header.len, fin, opcode, key, deliver });
-            return Ok(Step::Taken(header.size));
-        };
-        if !self.plain && header.opcode == TEXT {
-            let mut text = vec![0; len.min(mykube_protocol::limits::RELAY_TEXT_MAX)];
-            if text.len() < len {
-                return Err(Ended::Violation(close::POLICY, "a text frame is too long"));
-            }
-            codec::unmask(payload, &mut text, header.key);
-            let text = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-            let unknown = Ended::Violation(close::POLICY, "not a text frame of this protocol");
-            return text.map(|text| Step::Text(text, header.size + len)).ok_or(unknown);
-        }
-        self.count_message(header, deliver);
-        if deliver {
-            batch.put(header.fin, header.opcode, header.key, payload);
-        }
-        Ok(Step::Taken(header.size + len))
-    }
-
-    /// What is there of an oversize frame goes on as a fragment (RFC 6455 section 5.4 allows this to intermediaries).
-    fn next_part(&mut self, batch: &mut Batch, input: &[u8]) -> Step {
-        let Some(frame) = &mut self.oversize else { return Step::Partial };
-        let len = input.len().min(usize::try_from(frame.left).unwrap_or(usize::MAX));
-        if len == 0 {
-            return Step::Partial;
-        }
-        frame.left -= len as u64;
-        let last = frame.left == 0;
-        if frame.deliver {
-            batch.put(frame.fin && last, frame.opcode, frame.key, &input[..len]);
-        }
-        frame.opcode = CONTINUATION;
-        frame.key = codec::rotate(frame.key, len);
-        if last {
-            self.oversize = None;
-        }
-        Step::Taken(len)
-    }
-
-    /// Whether a data frame is allowed, and has somebody to go to.
-    fn check(&self, header: Header, outlet: &Outlet) -> Result<bool, Ended> {
-        let before = self.message.map_or(0, |message| message.len);
-        if before.saturating_add(header.len) > self.max {
-            return Err(Ended::Violation(close::TOO_BIG, "a frame is over this relay's limit"));
-        }
-        if self.plain {
-            return match (header.opcode, self.message) {
-                (CONTINUATION, Some(message)) => Ok(message.deliver),
-                (TEXT | BINARY, None) => Ok(outlet.peer().is_some()),
-                _ => Err(Ended::Violation(PROTOCOL_ERROR, "a fragment has no message")),
-            };
-        }
-        match (header.opcode, self.role) {
-            _ if !header.fin => Err(Ended::Violation(PROTOCOL_ERROR, "fragmented messages are not forwarded")),
-            (BINARY, _) | (TEXT, Role::Agent) => Ok(true),
-            (TEXT, Role::Client) => Err(Ended::Violation(close::POLICY, "a client sends binary frames only")),
-            _ => Err(Ended::Violation(PROTOCOL_ERROR, "fragmented messages are not forwarded")),
-        }
-    }
-
-    fn count_message(&mut self, header: Header, deliver: bool) {
-        let len = self.message.map_or(0, |message| message.len) + header.len;
-        self.message = (!header.fin).then_some(Message { len, deliver });
     }
 
     /// Sends a batch to whoever is the peer now; gives back an empty one.
@@ -369,23 +353,23 @@ impl Reader {
                 self.forwarded += batch.payload;
                 self.metrics.forwarded(self.role, batch.payload);
                 // A peer that is over drops its frames; its own task reports its end.
-                let _ = peer.forward(batch.buf, batch.len).await;
+                let _ = peer.forward(outlet, batch.buf, batch.len).await;
             }
             None => pool::give(batch.buf),
         }
-        Batch { buf: pool::take(size), len: 0, payload: 0 }
+        Batch::new(pool::take(size))
     }
 
     /// Reads and drops until the other side has answered the close frame, or closed.
-    async fn skip_to_end(&mut self, outlet: &Outlet) {
-        let mut dropped = Batch { buf: pool::take(self.buffer + HEADER_MAX), len: 0, payload: 0 };
+    async fn skip_to_end(&mut self) {
+        let mut dropped = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
         while let Ok(Some((input, filled))) = self.fill().await {
             let mut at = 0;
             loop {
-                match self.next(outlet, &mut dropped, &input[at..filled]) {
+                match self.frames.next(false, &mut dropped, &input[at..filled]) {
                     Ok(Step::Partial) => break,
-                    Ok(Step::Taken(n) | Step::Text(_, n)) => at += n,
-                    Err(Ended::Closed(_)) => return,
+                    Ok(Step::Taken(n) | Step::Text(_, n) | Step::Ping(_, n)) => at += n,
+                    Err(Stop::Closed(_)) => return,
                     Err(_) => at = filled,
                 }
                 dropped.len = 0;
@@ -407,46 +391,6 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.set_carry(&[]);
-    }
-}
-
-/// What a look at the input gave.
-enum Step {
-    /// Nothing whole is left.
-    Partial,
-    /// So many bytes are done.
-    Taken(usize),
-    /// The agent speaks to the relay; so many bytes are done.
-    Text(FromAgent, usize),
-}
-
-impl Batch {
-    fn put(&mut self, fin: bool, opcode: u8, key: [u8; 4], payload: &[u8]) {
-        let start = self.len + codec::put_header(&mut self.buf[self.len..], fin, opcode, payload.len());
-        self.len = start + payload.len();
-        codec::unmask(payload, &mut self.buf[start..self.len], key);
-        self.payload += payload.len() as u64;
-    }
-}
-
-/// Pings are answered here, pongs need no answer, a close is answered with its code.
-fn control(outlet: &Outlet, header: Header, payload: &[u8]) -> Result<(), Ended> {
-    if header.opcode == PONG {
-        return Ok(());
-    }
-    let mut plain = vec![0; payload.len()];
-    codec::unmask(payload, &mut plain, header.key);
-    if header.opcode == PING {
-        outlet.post_pong(plain);
-        return Ok(());
-    }
-    match *plain.as_slice() {
-        [] => Err(Ended::Closed(NORMAL)),
-        [high, low, ..] => match u16::from_be_bytes([high, low]) {
-            code @ (1000..=1003 | 1007..=1014 | 3000..=4999) => Err(Ended::Closed(code)),
-            _ => Err(Ended::Violation(PROTOCOL_ERROR, "not a close code")),
-        },
-        [_] => Err(Ended::Violation(PROTOCOL_ERROR, "not a close code")),
     }
 }
 

@@ -443,7 +443,7 @@ impl ClientAwaitsAttach {
 
     /// The agent's answer leads to this end's first record; anything else to nothing.
     pub(crate) fn handle_answer(&mut self, frame: &[u8]) -> Option<BytesMut> {
-        if self.resume.handle_answer(frame) { self.resume.show_first(0) } else { None }
+        self.resume.handle_answer(frame, 0)
     }
 
     /// Whether a record is the agent's first one under the attach's keys, with its proof.
@@ -451,7 +451,8 @@ impl ClientAwaitsAttach {
     /// # Errors
     /// The proof does not fit, or the agent claims to have received data.
     pub(crate) fn handle_record(mut self, record: &[u8]) -> Result<Result<Established, Self>, HandshakeError> {
-        let Some(first) = self.resume.open_first(record) else { return Ok(Err(self)) };
+        let first = self.resume.open_first(record).map_err(|_| HandshakeError::WrongCode)?;
+        let Some(first) = first else { return Ok(Err(self)) };
         let proof = first.proof.filter(|_| first.received == 0).ok_or(HandshakeError::WrongCode)?;
         let words = self.awaits.check(&proof)?;
         let (sealer, opener, verify) = (first.sealer, first.opener, self.awaits.verify);

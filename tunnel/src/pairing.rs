@@ -79,6 +79,7 @@ pub struct AgentPairing {
     wrong: u32,
     hellos: u32,
     state: AgentState,
+    paired: Option<Attempt>,
     out: VecDeque<Transmit>,
     events: VecDeque<AgentEvent>,
 }
@@ -95,6 +96,7 @@ impl AgentPairing {
             wrong: 0,
             hellos: 0,
             state: AgentState::Waiting,
+            paired: None,
             out: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -110,6 +112,12 @@ impl AgentPairing {
     #[must_use]
     pub fn wrong(&self) -> u32 {
         self.wrong
+    }
+
+    /// The attempt that knew the secret.
+    #[must_use]
+    pub fn paired(&self) -> Option<Attempt> {
+        self.paired
     }
 
     /// The relay says something.
@@ -134,6 +142,7 @@ impl AgentPairing {
             AgentState::Answered(attempt, _, awaits) => match awaits.handle_tag(&mut frame) {
                 Ok((established, answer)) => {
                     self.state = AgentState::Over;
+                    self.paired = Some(attempt);
                     self.out.push_back(Transmit::Relay(FromAgent::Paired(attempt)));
                     self.out.push_back(Transmit::Peer(answer.freeze()));
                     self.events.push_back(AgentEvent::Paired(Box::new(established)));
@@ -283,9 +292,10 @@ impl ClientPairing {
                 self.state = ClientState::Shown(now + HANDSHAKE_TIMEOUT, Box::new(awaits));
                 Ok(None)
             }
-            ClientState::Shown(..) if frame.first() == Some(&frame::HELLO_AGENT) => Err(ClientFailure::SecondHello),
+            ClientState::Shown(..) | ClientState::Lost(..) if frame.first() == Some(&frame::HELLO_AGENT) => {
+                Err(ClientFailure::SecondHello)
+            }
             ClientState::Shown(_, awaits) => Ok(Some(Box::new(awaits.handle_tag(&mut frame)?))),
-            ClientState::Lost(..) if frame.first() == Some(&frame::HELLO_AGENT) => Err(ClientFailure::SecondHello),
             ClientState::Lost(deadline, mut awaits) => {
                 if let Some(first) = awaits.handle_answer(&frame) {
                     self.out.push_back(first.freeze());

@@ -3,8 +3,8 @@
 //! ```text
 //! C  attach_client{n, Ce}   -> A    ask -> answer
 //! A  attach_agent{n, Ae}    -> C           handle_answer
-//! C  record{received}       -> A    seal_first -> open_first: the agent switches
-//! A  record{received}       -> C    seal_first <- open_first: the client switches
+//! C  record{received}       -> A               -> open_first: the agent switches, and confirms
+//! A  record{received}       -> C    open_first: the client switches
 //! ```
 //!
 //! Nothing of the session changes before the peer's first record has opened, so a relay that replays or forges attach
@@ -70,6 +70,10 @@ struct Keyed {
     opener: Opener,
 }
 
+/// A record of the peer under new keys that does not say what it has received.
+#[derive(Debug)]
+pub(crate) struct NotFirst;
+
 /// The peer's first record has opened.
 pub(crate) struct First {
     /// The next message the peer expects.
@@ -134,20 +138,22 @@ impl Resume {
         Some(frame)
     }
 
-    /// The client takes the agent's answer to its newest question. `false` where it is none.
-    pub(crate) fn handle_answer(&mut self, answer: &[u8]) -> bool {
-        let Pending::Asked { secret, request } = &self.pending else { return false };
-        let Some(head) = answer.get(..AGENT_HEAD) else { return false };
+    /// The client takes the agent's answer to its newest question, once, and gives its first record under the new
+    /// keys. Nothing where it is no answer.
+    pub(crate) fn handle_answer(&mut self, answer: &[u8], received: u64) -> Option<BytesMut> {
+        let Pending::Asked { secret, request } = &self.pending else { return None };
+        let head = answer.get(..AGENT_HEAD)?;
         let right = head[0] == frame::ATTACH_AGENT
             && head[1..9] == self.asked.to_be_bytes()
             && self.keys.agent_mac(request, head).verify_slice(&answer[AGENT_HEAD..]).is_ok();
         if !right {
-            return false;
+            return None;
         }
-        let Ok(peer) = head[9..].try_into() else { return false };
-        let Some(keyed) = self.key(self.asked, secret, peer, request, answer.to_vec()) else { return false };
+        let peer = head[9..].try_into().ok()?;
+        let mut keyed = self.key(self.asked, secret, peer, request, answer.to_vec())?;
+        let first = seal_first(&mut keyed.sealer, received, None);
         self.pending = Pending::Keyed(Box::new(keyed));
-        true
+        Some(first)
     }
 
     fn key(&self, n: u64, secret: &StaticSecret, peer: [u8; KEY], request: &[u8], answer: Vec<u8>) -> Option<Keyed> {
@@ -165,27 +171,23 @@ impl Resume {
         Some(Keyed { n, request: request.to_vec(), answer, sealer: Sealer::new(ours), opener: Opener::new(theirs) })
     }
 
-    /// The client's first record under the new keys; once, after [`Resume::handle_answer`].
-    pub(crate) fn show_first(&mut self, received: u64) -> Option<BytesMut> {
-        match &mut self.pending {
-            Pending::Keyed(keyed) => Some(seal_first(&mut keyed.sealer, received, None)),
-            _ => None,
-        }
-    }
-
     /// Whether a frame is the peer's first record under the new keys. If so they stand, and there are no others.
-    pub(crate) fn open_first(&mut self, frame: &[u8]) -> Option<First> {
-        let Pending::Keyed(keyed) = &mut self.pending else { return None };
+    ///
+    /// # Errors
+    /// It is the peer's, and not what a first record has to be.
+    pub(crate) fn open_first(&mut self, frame: &[u8]) -> Result<Option<First>, NotFirst> {
+        let Pending::Keyed(keyed) = &mut self.pending else { return Ok(None) };
         if frame.len() > FIRST_MAX {
-            return None;
+            return Ok(None);
         }
         // Opened in a copy: it may be one of the old keys' as well.
-        let mut copy = frame.to_vec();
-        let (received, proof) = first_body(keyed.opener.open(&mut copy).ok()?)?;
-        let Pending::Keyed(keyed) = std::mem::replace(&mut self.pending, Pending::None) else { return None };
+        let mut copy = Zeroizing::new(frame.to_vec());
+        let Ok(plaintext) = keyed.opener.open(&mut copy) else { return Ok(None) };
+        let (received, proof) = first_body(plaintext).ok_or(NotFirst)?;
+        let Pending::Keyed(keyed) = std::mem::replace(&mut self.pending, Pending::None) else { return Ok(None) };
         let Keyed { n, sealer, opener, .. } = *keyed;
         self.confirmed = n;
-        Some(First { received, proof, sealer, opener })
+        Ok(Some(First { received, proof, sealer, opener }))
     }
 
     /// The newest attach that stands.

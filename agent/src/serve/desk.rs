@@ -36,6 +36,8 @@ pub enum State {
     Waiting,
     /// It is in.
     Connected,
+    /// It is in, and the connection to it is lost.
+    Lost,
 }
 
 /// One line of `mykube sessions`.
@@ -171,7 +173,7 @@ impl Desk {
         let (first, standing, dismissed) = (id == 1, invited.is_none(), dismiss.clone());
         self.tasks.spawn(async move {
             let pairing = Pairing { dialer: &dialer, config, guesses, front: &front, first };
-            let (established, socket) = tokio::select! {
+            let (established, socket, rejoin) = tokio::select! {
                 paired = pairing.run() => match paired {
                     Ok(paired) => paired,
                     Err(error) => return (id, Err(error)),
@@ -181,7 +183,7 @@ impl Desk {
             };
             let attended = config.attended;
             let visit = Visit { upstream, access, visitor, attended, front: &front, stop, dismiss: dismissed };
-            (id, visit.run(*established, socket).await)
+            (id, visit.run(*established, socket, rejoin).await)
         });
         let listed = Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
         self.entries.insert(id, Entry { listed, dismiss, invited, standing });
@@ -212,6 +214,14 @@ impl Desk {
                 entry.listed.since = SystemTime::now();
                 paired = true;
             }
+            Notice::Event(Event::Lost(_)) => {
+                entry.listed.state = State::Lost;
+                entry.listed.since = SystemTime::now();
+            }
+            Notice::Event(Event::Back(_)) => {
+                entry.listed.state = State::Connected;
+                entry.listed.since = SystemTime::now();
+            }
             Notice::Event(Event::Refused { why, .. }) => {
                 if let Access::Guarded(gateway) = &self.access {
                     // A full log is reported when a client is let in, or makes a request.
@@ -234,7 +244,7 @@ impl Desk {
         ui: &mut impl Ui,
     ) -> Option<Result<Ended, ServeError>> {
         let entry = self.entries.remove(&client)?;
-        let was_in = entry.listed.state == State::Connected;
+        let was_in = entry.listed.state != State::Waiting;
         if was_in {
             let reason = match &ended {
                 Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => reason.clone(),

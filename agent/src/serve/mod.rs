@@ -50,6 +50,8 @@ pub struct Config {
     pub max_clients: usize,
     /// Show a new code when a client has left, instead of ending with it.
     pub stay: bool,
+    /// How long a session outlives its connection.
+    pub resume_window: Duration,
 }
 
 /// What clients get.
@@ -90,6 +92,10 @@ pub enum Event {
     BackingOff(Duration),
     /// A client is in.
     Paired,
+    /// The connection to it is lost; its session waits.
+    Lost(String),
+    /// It is back after so long, and nothing was lost.
+    Back(Duration),
     /// It has left, by its own word or not.
     ClientGone(String),
     /// A stream could not be served; the client has heard it too.

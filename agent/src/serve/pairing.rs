@@ -6,7 +6,7 @@ use std::{
 };
 
 use mykube_link::{
-    DialError, Dialer, RelaySocket, clock,
+    DialError, Dialer, RelaySocket, Rejoin, clock,
     pair::{self, AgentEvent, AgentOutcome, AgentPairing, Established, SocketLost, Spent},
 };
 use mykube_protocol::{PairingCode, Role, Secret, close, http::SessionCreated};
@@ -47,13 +47,13 @@ pub(super) struct Pairing<'a> {
 
 /// What became of one code.
 enum Code {
-    Paired(Box<Established>, Box<RelaySocket>),
+    Paired(Box<Established>, Box<RelaySocket>, Box<Rejoin>),
     Spent(Spent),
     Lost(SocketLost),
 }
 
 impl Pairing<'_> {
-    pub(super) async fn run(mut self) -> Result<(Box<Established>, RelaySocket), ServeError> {
+    pub(super) async fn run(mut self) -> Result<(Box<Established>, RelaySocket, Rejoin), ServeError> {
         loop {
             let created = self.create().await?;
             let code = PairingCode { nameplate: created.nameplate.clone(), secret: Secret::random(&mut rand::rng()) };
@@ -65,7 +65,7 @@ impl Pairing<'_> {
             let ended = self.wait(&created, &mut pairing, shown).await?;
             self.guesses.with(|count| count.wrong += pairing.wrong().saturating_sub(before));
             match ended {
-                Code::Paired(established, socket) => return Ok((established, *socket)),
+                Code::Paired(established, socket, rejoin) => return Ok((established, *socket, *rejoin)),
                 Code::Spent(spent @ Spent::Expired) => self.front.event(Event::Spent(spent)),
                 Code::Spent(spent) => {
                     self.front.event(Event::Spent(spent));
@@ -127,7 +127,14 @@ impl Pairing<'_> {
                     };
                     match pair::agent(&mut socket, pairing, &mut notice).await {
                         Ok(AgentOutcome::Paired(established)) => {
-                            return Ok(Code::Paired(established, Box::new(socket)));
+                            let rejoin = Rejoin {
+                                dialer: self.dialer.clone(),
+                                session: created.session_id,
+                                attempt: pairing.paired().expect("it has just paired"),
+                                ticket: created.ticket.clone(),
+                                window: self.config.resume_window,
+                            };
+                            return Ok(Code::Paired(established, Box::new(socket), Box::new(rejoin)));
                         }
                         Ok(AgentOutcome::Spent(spent)) => {
                             hang_up(socket).await;

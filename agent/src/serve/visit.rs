@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mykube_link::{Channel, ChannelStream, End, RelaySocket, copy, pair::Established};
+use mykube_link::{Channel, ChannelStream, End, Rejoin, RelaySocket, Status, clock, copy, pair::Established};
 use mykube_protocol::channel::{Mode, Welcome};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,12 @@ pub(super) struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    pub(super) async fn run(self, established: Established, socket: RelaySocket) -> Result<Ended, ServeError> {
+    pub(super) async fn run(
+        self,
+        established: Established,
+        socket: RelaySocket,
+        rejoin: Rejoin,
+    ) -> Result<Ended, ServeError> {
         if established.verify {
             if !self.attended {
                 return Err(ServeError::NobodyToAsk);
@@ -46,7 +51,7 @@ impl Visit<'_> {
             }
         }
         self.front.event(Event::Paired);
-        let channel = Channel::start(established, socket);
+        let channel = Channel::start(established, socket, rejoin);
         match &self.access {
             Access::Shared => {
                 let mut credentials = Credentialer::new(self.upstream.clone());
@@ -94,6 +99,8 @@ impl Visit<'_> {
     async fn streams(&self, channel: &Channel, gateway: Option<&Gateway>) -> Result<Ended, ServeError> {
         let mut tasks = JoinSet::new();
         let (failed, mut failures) = mpsc::channel(16);
+        let mut status = channel.status();
+        let mut lost = None;
         let expired = self.visitor.policy.expired();
         tokio::pin!(expired);
         let dismissed = |reason: &str| {
@@ -116,6 +123,20 @@ impl Visit<'_> {
                     },
                     None => {}
                 },
+                Ok(()) = status.changed() => {
+                    let now = status.borrow_and_update().clone();
+                    match (now, lost) {
+                        (Status::Away { since, reason }, None) => {
+                            lost = Some(since);
+                            self.front.event(Event::Lost(reason));
+                        }
+                        (Status::Up, Some(since)) => {
+                            lost = None;
+                            self.front.event(Event::Back(clock::now().since(since)));
+                        }
+                        _ => {}
+                    }
+                }
                 Some(reason) = failures.recv() => self.front.event(Event::StreamFailed(reason)),
                 Some(_) = tasks.join_next() => {}
                 end = channel.ended() => break match end {

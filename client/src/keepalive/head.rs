@@ -22,30 +22,45 @@ pub(super) enum Head {
     Other,
 }
 
-/// The head of a request.
-pub(super) fn request(bytes: &[u8]) -> Head {
+/// The head of a request; those of its bytes before `seen` were looked at.
+pub(super) fn request(bytes: &[u8], seen: usize) -> Head {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     let mut request = Request::new(&mut headers);
-    match request.parse(bytes) {
+    match parsed(bytes, seen, REQUEST_MAX, || request.parse(bytes)) {
+        Ok(Status::Partial) => Head::Partial,
         Ok(Status::Complete(len)) if request.method == Some("GET") && upgrades(request.headers) => Head::WebSocket(len),
-        Ok(Status::Partial) if bytes.len() < REQUEST_MAX => Head::Partial,
         _ => Head::Other,
     }
 }
 
-/// The head of its answer.
-pub(super) fn response(bytes: &[u8]) -> Head {
+/// The head of its answer; those of its bytes before `seen` were looked at.
+pub(super) fn response(bytes: &[u8], seen: usize) -> Head {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     let mut response = Response::new(&mut headers);
-    match response.parse(bytes) {
+    match parsed(bytes, seen, RESPONSE_MAX, || response.parse(bytes)) {
+        Ok(Status::Partial) => Head::Partial,
         Ok(Status::Complete(len)) => match response.code {
             Some(101) if upgrades(response.headers) => Head::WebSocket(len),
             Some(100 | 102..=199) => Head::Interim(len),
             _ => Head::Other,
         },
-        Ok(Status::Partial) if bytes.len() < RESPONSE_MAX => Head::Partial,
-        _ => Head::Other,
+        Err(_) => Head::Other,
     }
+}
+
+/// A head is looked at when a line has ended, and up to `max` bytes.
+fn parsed(
+    bytes: &[u8],
+    seen: usize,
+    max: usize,
+    parse: impl FnOnce() -> httparse::Result<usize>,
+) -> httparse::Result<usize> {
+    let status = if bytes[seen..].contains(&b'\n') { parse()? } else { Status::Partial };
+    let len = match status {
+        Status::Partial => bytes.len(),
+        Status::Complete(len) => len,
+    };
+    if len > max { Err(httparse::Error::TooManyHeaders) } else { Ok(status) }
 }
 
 /// RFC 6455, sections 4.1 and 4.2.2: `Upgrade` is the one word `websocket`, in any case.

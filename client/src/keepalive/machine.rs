@@ -24,21 +24,21 @@ const CONTROL_MAX: u64 = 125;
 #[derive(Debug)]
 pub(super) struct Keepalive {
     phase: Phase,
-    /// Bytes of kubectl's that are not in the stream yet: the begin of a header, or of a ping.
-    outward: Vec<u8>,
+    /// Bytes of kubectl's that the stream does not have yet: the begin of a header, or of a ping.
+    outward: BytesMut,
     /// How much of a frame's payload is still to pass to the stream.
     outward_left: u64,
     /// Bytes of the server's that kubectl does not have yet: a frame that is not whole.
     inward: BytesMut,
     /// How much of a large frame's payload is still to pass to kubectl.
     inward_left: u64,
-    /// The newest ping in the stream that has no pong.
+    /// The newest ping that went into the stream and has no pong.
     unanswered: Option<Vec<u8>>,
-    /// The newest ping that is to be answered here. RFC 6455, section 5.5.3: the newest is enough.
+    /// The newest ping to be answered here: an answer to it answers those before it (section 5.5.3).
     due: Option<Vec<u8>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Phase {
     /// The first request's head so far.
     Request(Vec<u8>),
@@ -46,9 +46,9 @@ enum Phase {
     Response(Vec<u8>),
     /// A WebSocket.
     Frames,
-    /// A WebSocket that one side has closed: nobody waits for pongs, and none may be sent (section 5.5.1).
+    /// One that a side has closed: pongs are neither awaited nor allowed (section 5.5.1).
     Closing,
-    /// None, or none that can be followed.
+    /// No WebSocket, or none that can be followed.
     Plain,
 }
 
@@ -56,7 +56,7 @@ impl Keepalive {
     pub(super) fn new() -> Self {
         Self {
             phase: Phase::Request(Vec::new()),
-            outward: Vec::new(),
+            outward: BytesMut::new(),
             outward_left: 0,
             inward: BytesMut::new(),
             inward_left: 0,
@@ -65,45 +65,264 @@ impl Keepalive {
         }
     }
 
-    /// Bytes from kubectl; what the stream is to have is appended to `stream`.
+    /// Bytes from kubectl; those for the stream are appended to `stream`.
     pub(super) fn handle_outward(&mut self, mut input: &[u8], away: bool, stream: &mut BytesMut) {
         match &mut self.phase {
             Phase::Request(head) => {
+                let seen = head.len();
                 head.extend_from_slice(input);
-                stream.put_slice(input);
-                match head::request(head) {
+                match head::request(head, seen) {
                     Head::Partial => {}
                     Head::WebSocket(len) if len == head.len() => self.phase = Phase::Response(Vec::new()),
                     // Another request, or more than a request.
                     _ => self.phase = Phase::Plain,
                 }
             }
-            // A WebSocket's client waits for the answer.
-            Phase::Response(_) => {
-                self.phase = Phase::Plain;
-                stream.put_slice(input);
+            // A WebSocket's client waits for the answer: this is none.
+            Phase::Response(_) => self.phase = Phase::Plain,
+            Phase::Frames | Phase::Closing => {
+                while !input.is_empty() {
+                    if self.outward_part(&mut input, away, stream).is_err() {
+                        self.phase = Phase::Plain;
+                        stream.unsplit(self.outward.split());
+                        break;
+                    }
+                }
+            }
+            Phase::Plain => stream.unsplit(self.outward.split()),
+        }
+        stream.put_slice(input);
+    }
+
+    /// Bytes from the server; those for kubectl are appended to `kubectl`.
+    pub(super) fn handle_inward(&mut self, mut input: &[u8], kubectl: &mut BytesMut) {
+        match &mut self.phase {
+            // An answer to half a request.
+            Phase::Request(_) => self.phase = Phase::Plain,
+            Phase::Response(head) => {
+                let mut head = std::mem::take(head);
+                let before = head.len();
+                head.extend_from_slice(input);
+                let mut len = 0;
+                self.phase = loop {
+                    match head::response(&head[len..], before.saturating_sub(len)) {
+                        Head::Interim(part) => len += part,
+                        Head::Partial => {
+                            kubectl.put_slice(input);
+                            head.drain(..len);
+                            self.phase = Phase::Response(head);
+                            return;
+                        }
+                        Head::WebSocket(part) => {
+                            len += part;
+                            break Phase::Frames;
+                        }
+                        Head::Other => break Phase::Plain,
+                    }
+                };
+                // What came before was only a part of a head.
+                let rest = input.split_at(len.saturating_sub(before).min(input.len()));
+                kubectl.put_slice(rest.0);
+                return self.handle_inward(rest.1, kubectl);
             }
             Phase::Frames | Phase::Closing => {
-                while !input.is_empty() && self.outward_step(&mut input, away, stream) {}
-                stream.put_slice(input);
+                while !input.is_empty() {
+                    if self.inward_part(&mut input, kubectl).is_err() {
+                        self.phase = Phase::Plain;
+                        kubectl.unsplit(self.inward.split());
+                        break;
+                    }
+                }
             }
-            Phase::Plain => {
-                self.finish_outward(stream);
-                stream.put_slice(input);
+            Phase::Plain => kubectl.unsplit(self.inward.split()),
+        }
+        kubectl.put_slice(input);
+    }
+
+    /// The channel has gone away: the pong to a ping that was on its way may be long in coming.
+    pub(super) fn handle_away(&mut self) {
+        // It came after the one that may still be due from the last outage.
+        self.due = self.unanswered.take().or(self.due.take());
+    }
+
+    /// What kubectl is to be sent besides the server's bytes, now: `true` where something was appended.
+    pub(super) fn poll_own(&mut self, kubectl: &mut BytesMut) -> bool {
+        match self.phase {
+            Phase::Frames if self.inward_left == 0 => {
+                let Some(payload) = self.due.take() else { return false };
+                kubectl.put_u8(0x80 | u8::from(OpCode::Control(Control::Pong)));
+                kubectl.put_u8(u8::try_from(payload.len()).expect("a control frame's payload has at most 125 bytes"));
+                kubectl.put_slice(&payload);
+                true
             }
+            Phase::Plain if !self.inward.is_empty() => {
+                kubectl.unsplit(self.inward.split());
+                true
+            }
+            _ => false,
         }
     }
 
-    /// One part of one frame. `false` when frames can no longer be followed.
-    fn outward_step(&mut self, input: &mut &[u8], away: bool, stream: &mut BytesMut) -> bool {
-        if self.outward_left > 0 {
-            stream.put_slice(take(input, self.outward_left));
-            self.outward_left = self.outward_left.saturating_sub(stream.len() as u64);
-            return true;
-        }
-        self.outward.push(input[0]);
-        *input = &input[1..];
-        let Some(frame) = Frame::parse(&self.outward) else { return self.give_up(stream) };
-        todo!()
+    /// kubectl sends no more: what was held back is appended to `stream`.
+    pub(super) fn finish_outward(&mut self, stream: &mut BytesMut) {
+        stream.unsplit(self.outward.split());
     }
+
+    /// The server sends no more: what was held back is appended to `kubectl`, and nothing may come after it.
+    pub(super) fn finish_inward(&mut self, kubectl: &mut BytesMut) {
+        kubectl.unsplit(self.inward.split());
+        self.phase = Phase::Plain;
+    }
+
+    /// Whether both sides' bytes can pass without being looked at from now on.
+    pub(super) fn is_plain(&self) -> bool {
+        self.phase == Phase::Plain && self.outward.is_empty() && self.inward.is_empty()
+    }
+
+    /// Whether it is a WebSocket.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.phase == Phase::Frames
+    }
+
+    /// One part of a frame of kubectl's. `input` is not empty, and is shorter afterwards.
+    fn outward_part(&mut self, input: &mut &[u8], away: bool, stream: &mut BytesMut) -> Result<(), Broken> {
+        if self.outward_left > 0 {
+            pass(&mut self.outward_left, input, stream);
+            return Ok(());
+        }
+        let Some(frame) = hold_header(&mut self.outward, input)? else { return Ok(()) };
+        if frame.opcode == OpCode::Control(Control::Ping) && self.phase == Phase::Frames {
+            if !hold(&mut self.outward, input, frame.len()) {
+                return Ok(());
+            }
+            let ping = self.outward.split();
+            let payload = Some(frame.unmasked(&ping));
+            if away {
+                // The server never sees it: hours of pings would wait in the stream.
+                self.due = payload;
+            } else {
+                self.unanswered = payload;
+                stream.unsplit(ping);
+            }
+        } else {
+            self.saw(&frame);
+            self.outward_left = frame.len() - self.outward.len() as u64;
+            stream.unsplit(self.outward.split());
+        }
+        Ok(())
+    }
+
+    /// One part of a frame of the server's, or a whole one.
+    fn inward_part(&mut self, input: &mut &[u8], kubectl: &mut BytesMut) -> Result<(), Broken> {
+        if self.inward_left > 0 {
+            pass(&mut self.inward_left, input, kubectl);
+            return Ok(());
+        }
+        if self.inward.is_empty()
+            && let Some(frame) = Frame::parse(input)?
+            && frame.len() <= input.len() as u64
+        {
+            let whole = take(input, frame.len());
+            self.saw_whole(&frame, whole);
+            kubectl.put_slice(whole);
+            return Ok(());
+        }
+        let Some(frame) = hold_header(&mut self.inward, input)? else { return Ok(()) };
+        if frame.len() > FRAME_MAX as u64 {
+            kubectl.unsplit(self.inward.split());
+            self.inward_left = frame.payload;
+        } else if hold(&mut self.inward, input, frame.len()) {
+            let whole = self.inward.split();
+            self.saw_whole(&frame, &whole);
+            kubectl.unsplit(whole);
+        }
+        Ok(())
+    }
+
+    fn saw(&mut self, frame: &Frame) {
+        if frame.opcode == OpCode::Control(Control::Close) {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    fn saw_whole(&mut self, frame: &Frame, whole: &[u8]) {
+        self.saw(frame);
+        if frame.opcode == OpCode::Control(Control::Pong)
+            && self.unanswered.as_ref().is_some_and(|ping| *ping == frame.unmasked(whole))
+        {
+            self.unanswered = None;
+        }
+    }
+}
+
+/// These are no frames of RFC 6455.
+#[derive(Debug)]
+struct Broken;
+
+/// A frame's header.
+#[derive(Debug)]
+struct Frame {
+    opcode: OpCode,
+    mask: Option<[u8; 4]>,
+    /// The header's own length.
+    header: usize,
+    payload: u64,
+}
+
+impl Frame {
+    /// `None` while more bytes are needed.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, Broken> {
+        let mut cursor = Cursor::new(bytes);
+        let Some((header, payload)) = FrameHeader::parse(&mut cursor).map_err(|_| Broken)? else { return Ok(None) };
+        let control = matches!(header.opcode, OpCode::Control(_));
+        // The first bit of a 64-bit length is 0 (section 5.2).
+        if control && (payload > CONTROL_MAX || !header.is_final) || payload > i64::MAX as u64 {
+            return Err(Broken);
+        }
+        // Not `header.len()`: a length may be written longer than it must be.
+        let Ok(length) = usize::try_from(cursor.position()) else { return Err(Broken) };
+        Ok(Some(Self { opcode: header.opcode, mask: header.mask, header: length, payload }))
+    }
+
+    fn len(&self) -> u64 {
+        self.header as u64 + self.payload
+    }
+
+    /// The payload of `whole`, this frame.
+    fn unmasked(&self, whole: &[u8]) -> Vec<u8> {
+        let mask = self.mask.unwrap_or_default();
+        whole[self.header..].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect()
+    }
+}
+
+/// Up to `max` bytes off the front of `input`.
+fn take<'a>(input: &mut &'a [u8], max: u64) -> &'a [u8] {
+    let (part, rest) = input.split_at(usize::try_from(max).map_or(input.len(), |max| max.min(input.len())));
+    *input = rest;
+    part
+}
+
+fn pass(left: &mut u64, input: &mut &[u8], out: &mut BytesMut) {
+    let part = take(input, *left);
+    *left -= part.len() as u64;
+    out.put_slice(part);
+}
+
+/// Takes bytes until `held` begins with a whole header.
+fn hold_header(held: &mut BytesMut, input: &mut &[u8]) -> Result<Option<Frame>, Broken> {
+    loop {
+        if let Some(frame) = Frame::parse(held)? {
+            return Ok(Some(frame));
+        }
+        match take(input, 1) {
+            [] => return Ok(None),
+            byte => held.put_slice(byte),
+        }
+    }
+}
+
+/// Takes bytes until `held` has `len` of them.
+fn hold(held: &mut BytesMut, input: &mut &[u8], len: u64) -> bool {
+    held.put_slice(take(input, len - held.len() as u64));
+    held.len() as u64 == len
 }

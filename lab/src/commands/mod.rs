@@ -4,6 +4,7 @@ pub(crate) mod load;
 pub(crate) mod net;
 pub(crate) mod proxy;
 pub(crate) mod serve;
+pub(crate) mod stand_in;
 
 use std::{io, path::PathBuf};
 
@@ -40,7 +41,8 @@ fn control(
         let what = what.to_owned();
         move |source: io::Error| LabError::Io { what, source }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start a runtime"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start a runtime"))?;
     let result = runtime.block_on(async {
         let (orders, mut ordered) = mpsc::channel::<Order>(1);
         let socket = match &args.control {

@@ -73,15 +73,23 @@ impl Net {
     }
 
     fn describe(&self) -> Value {
-        let namespaces: Map<String, Value> = self.names.iter().zip(&self.namespaces).map(|(name, namespace)| {
-            (name.clone(), json!({"netns": namespace.name(), "prefix": namespace.prefix()}))
-        }).collect();
-        let links: Map<String, Value> = self.links.iter().enumerate().map(|(at, link)| {
-            let ends = [(0, End::A), (1, End::B)];
-            let addresses: Map<String, Value> =
-                ends.iter().map(|(n, end)| (self.names[at + n].clone(), json!(link.address(*end)))).collect();
-            (self.link_name(at), Value::Object(addresses))
-        }).collect();
+        let namespaces: Map<String, Value> = self
+            .names
+            .iter()
+            .zip(&self.namespaces)
+            .map(|(name, namespace)| (name.clone(), json!({"netns": namespace.name(), "prefix": namespace.prefix()})))
+            .collect();
+        let links: Map<String, Value> = self
+            .links
+            .iter()
+            .enumerate()
+            .map(|(at, link)| {
+                let ends = [(0, End::A), (1, End::B)];
+                let addresses: Map<String, Value> =
+                    ends.iter().map(|(n, end)| (self.names[at + n].clone(), json!(link.address(*end)))).collect();
+                (self.link_name(at), Value::Object(addresses))
+            })
+            .collect();
         json!({"event": "ready", "namespaces": namespaces, "links": links})
     }
 

@@ -66,6 +66,13 @@ impl Link {
             last_host: Mutex::new(2),
             pump,
         };
+        for namespace in [a, b] {
+            // The kernel's own packets would count as traffic, and take losses that were meant for it.
+            let setting = format!("net/ipv6/conf/{}/disable_ipv6", link.device);
+            if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+                namespace.sysctl(&setting, "1")?;
+            }
+        }
         for end in [End::A, End::B] {
             link.add_address(end, link.address(end))?;
             link.up(end)?;

@@ -46,7 +46,8 @@ struct Wanted {
 
 impl Pump {
     pub(super) fn start(a: SyncDevice, b: SyncDevice, shape: Shape) -> Result<Self, LabError> {
-        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(LabError::io("make an eventfd"))?;
+        let wake =
+            eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(LabError::io("make an eventfd"))?;
         let wanted = Wanted { shapes: [shape; 2], version: 0, applied: 0, stop: false };
         let shared = Arc::new(Shared { wanted: Mutex::new(wanted), stats: Mutex::default(), wake });
         let its = Arc::clone(&shared);

@@ -1,1 +1,106 @@
-//! x
+//! Traffic through a tunnel, measured. The target and the clients are in one process, so that one clock and one set of
+//! counters see both ends of each byte; what the tunnel's processes use is read from `/proc`.
+//!
+//! Blocking sockets and threads: a wake-up less than an async runtime on the way of each echo.
+
+mod bulk;
+mod echo;
+mod integrity;
+mod stall;
+mod target;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use bulk::{BulkFigures, Direction};
+pub use echo::{ConnectionFigures, Latency, LoadedFigures};
+pub use integrity::IntegrityFigures;
+pub use stall::{StallFigures, StallPart};
+pub use target::{Service, Target};
+
+use crate::census::{Census, Watched};
+
+/// How long a connection may take to open.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// Where load goes, and whose resources count.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The tunnel's entry.
+    via: SocketAddr,
+    /// What is behind the tunnel.
+    target: Arc<target::Counters>,
+    watched: Vec<Watched>,
+    /// When no reply comes for so long, the tunnel hangs.
+    patience: Duration,
+}
+
+impl Load {
+    /// Connects to `via` and expects `target` behind it. The calling thread's namespace is where it connects from.
+    #[must_use]
+    pub fn new(via: SocketAddr, target: &Target, watched: Vec<Watched>, patience: Duration) -> Self {
+        Self { via, target: target.counters(), watched, patience }
+    }
+
+    /// Waits until a byte goes there and back; how long it took.
+    pub fn wait_ready(&self, limit: Duration) -> io::Result<Duration> {
+        let start = Instant::now();
+        loop {
+            match self.one_byte() {
+                Ok(()) => return Ok(start.elapsed()),
+                Err(error) if start.elapsed() > limit => {
+                    return Err(io::Error::new(error.kind(), format!("nothing answers at {}: {error}", self.via)));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    /// What the processes use now.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census::take(&self.watched)
+    }
+
+    /// Resident memory of each name now, in MiB.
+    #[must_use]
+    pub fn memory(&self) -> Figures {
+        mebibytes(&self.census(), |it| it.rss_bytes)
+    }
+
+    /// A new connection, one byte there and back.
+    fn one_byte(&self) -> io::Result<()> {
+        let mut stream = self.open(Service::Echo)?;
+        echo::exchange(&mut stream, b"!", &mut [0])
+    }
+
+    fn open(&self, service: Service) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect_timeout(&self.via, OPEN)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_write_timeout(Some(self.patience))?;
+        stream.write_all(&[service.byte()])?;
+        Ok(stream)
+    }
+
+    /// The most memory each name had at once, from now on.
+    fn forget_peaks(&self) {
+        for one in &self.watched {
+            Census::forget_peak(one);
+        }
+    }
+}
+
+/// A figure for each name of a process.
+pub type Figures = BTreeMap<String, f64>;
+
+const MIB: f64 = 1_048_576.0;
+
+fn mebibytes(census: &Census, of: impl Fn(&crate::census::Use) -> u64) -> Figures {
+    census.by_name.iter().map(|(name, it)| (name.clone(), of(it) as f64 / MIB)).collect()
+}

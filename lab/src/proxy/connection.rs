@@ -79,7 +79,8 @@ async fn reach(near: &mut TcpStream, target: &ForwardTarget) -> io::Result<TcpSt
         ForwardTarget::Connect(routes) => {
             let head = read_head(near).await?;
             let Some(name) = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()) else {
-                near.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: CONNECT\r\nContent-Length: 0\r\n\r\n").await?;
+                near.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: CONNECT\r\nContent-Length: 0\r\n\r\n")
+                    .await?;
                 return Err(io::ErrorKind::Unsupported.into());
             };
             let far = match routes.get(name) {
@@ -138,9 +139,9 @@ async fn copy(
     moved: &LastMove,
     bytes: &AtomicU64,
 ) -> io::Result<()> {
-    let slice = options.rate.map_or(options.buffer, |rate| {
-        usize::try_from(rate / 100).unwrap_or(usize::MAX).clamp(1, options.buffer)
-    });
+    let slice = options
+        .rate
+        .map_or(options.buffer, |rate| usize::try_from(rate / 100).unwrap_or(usize::MAX).clamp(1, options.buffer));
     let mut buffer = vec![0; slice.max(1)];
     let mut next = Instant::now();
     loop {

@@ -42,7 +42,7 @@ impl Registry {
                     return;
                 }
                 if *renew_at <= now.mono {
-                    *renew_at = now.mono + self.limits.ticket_ttl / 2;
+                    *renew_at = now.mono + self.limits.renewal();
                     self.send_ticket(now, id, Role::Client);
                     self.send_ticket(now, id, Role::Agent);
                 }

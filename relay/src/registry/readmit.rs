@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mykube_protocol::{Claims, Class, close};
+use mykube_protocol::{Claims, Class, Role, close};
 
 use super::{AGENT_GRACE, CODE_GRACE, Now, Refusal, Registry, State};
 use crate::address::AddressKey;
@@ -11,7 +11,7 @@ impl Registry {
     /// Makes a session again from a ticket: after a restart, or on another node.
     pub(super) fn readmit(&mut self, now: Now, claims: &Claims, owner: AddressKey) -> Result<(), Refusal> {
         let waiting = matches!(claims.class, Class::Pair(_)) || claims.nameplate.is_some();
-        self.admit(owner, waiting).map_err(|_| (close::TOO_MANY, "too many sessions"))?;
+        self.admit(owner, waiting).map_err(|_| (close::TOO_MANY, "retry-after=10000; too many sessions"))?;
         // The ticket that creates a session ends CODE_GRACE after its code.
         let left = Duration::from_secs(claims.expires_at.saturating_sub(now.unix));
         let state = match (&claims.nameplate, claims.class) {
@@ -39,7 +39,14 @@ impl Registry {
     /// A ticket may know more than the registry does, when the other end of a restarted relay came first.
     pub(super) fn reconcile(&mut self, now: Now, claims: &Claims) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&claims.session) else { return Ok(()) };
-        let State::Waiting { nameplate, code_ends, .. } = &mut session.state else { return Ok(()) };
+        let (nameplate, code_ends) = match &mut session.state {
+            State::Waiting { nameplate, code_ends, .. } => (nameplate, code_ends),
+            State::Paired { attempt, .. } => {
+                *attempt = attempt.or(claims.confirmed);
+                return Ok(());
+            }
+            State::Burned { .. } => return Ok(()),
+        };
         match (&claims.nameplate, claims.class) {
             (Some(wanted), _) if nameplate.is_none() => {
                 let left = Duration::from_secs(claims.expires_at.saturating_sub(now.unix)).saturating_sub(CODE_GRACE);
@@ -52,10 +59,29 @@ impl Registry {
                 }
                 *nameplate = Some(wanted.clone());
                 *code_ends = now.mono + left.min(self.limits.code_ttl);
+                self.schedule(claims.session);
             }
-            (None, Class::Session) => self.set_paired(now, claims.session, None),
+            (None, Class::Session) => self.reconcile_paired(now, claims),
             _ => {}
         }
         Ok(())
+    }
+
+    /// The end that is here already knew less: it is told who the other is, and gets a session ticket.
+    fn reconcile_paired(&mut self, now: Now, claims: &Claims) {
+        let id = claims.session;
+        self.set_paired(now, id, claims.confirmed);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let Some(client) = &mut session.client.socket
+            && let Class::Pair(attempt) = client.class
+        {
+            let id = client.id;
+            client.class = Class::Session;
+            if claims.confirmed.is_some_and(|confirmed| confirmed != attempt) {
+                self.close(id, close::NO_SESSION, "this code is spent: a new code is needed");
+            }
+        }
+        self.send_ticket(now, id, Role::Client);
+        self.schedule(id);
     }
 }

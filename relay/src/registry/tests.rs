@@ -50,8 +50,18 @@ impl World {
         self.registry.handle_claim(self.now, nameplate.as_str(), &mut self.rng).is_ok()
     }
 
+    /// A socket that is heard at once joins.
     fn join(&mut self, claims: &Claims) -> Result<SocketId, u16> {
-        self.registry.handle_join(self.now, claims, address(1)).map_err(|(code, _)| code)
+        let socket = self.registry.handle_arrival();
+        match self.ask(socket, claims, true) {
+            Ok(()) => Ok(socket),
+            Err(Denied::Refused((code, _))) => Err(code),
+            Err(Denied::Taken(wait)) => panic!("its place is taken for {wait:?}"),
+        }
+    }
+
+    fn ask(&mut self, socket: SocketId, claims: &Claims, heard: bool) -> Result<(), Denied> {
+        self.registry.handle_join(self.now, socket, claims, address(1), heard)
     }
 
     /// A session with both sockets, before anything was confirmed.
@@ -108,7 +118,7 @@ fn a_claim_does_not_consume_a_nameplate_and_a_pairing_does() {
     assert!(world.is_waiting(&meeting.created.nameplate));
     world.registry.handle_text(world.now, meeting.agent, FromAgent::Paired(meeting.attempt));
     assert!(!world.is_waiting(&meeting.created.nameplate));
-    assert_eq!(world.registry.counts(), Counts { waiting: 0, paired: 1, plain: 0 });
+    assert_eq!(world.registry.counts(), Counts { paired: 1, ..Counts::default() });
 }
 
 #[test]
@@ -117,7 +127,7 @@ fn session_tickets_carry_no_nameplate_and_admit_again() {
     let (meeting, client, agent) = world.paired();
     for claims in [&client, &agent] {
         assert_eq!((claims.class, &claims.nameplate), (Class::Session, &None));
-        assert_eq!(claims.expires_at, world.now.unix + 24 * 3600);
+        assert_eq!(claims.expires_at, world.now.unix + 48 * 3600);
     }
     world.pass(5);
     let second = world.join(&client).unwrap();
@@ -184,13 +194,40 @@ fn a_burned_code_is_gone() {
 }
 
 #[test]
-fn a_socket_is_replaced_at_most_once_a_second() {
+fn a_socket_is_replaced_at_most_once_a_second_and_the_next_one_waits() {
+    let mut world = World::new(|_| {});
+    let (meeting, client, _) = world.paired();
+    let second = world.join(&client).unwrap();
+    assert_eq!(closed(&world.actions(), meeting.client), Some(close::REPLACED));
+    let third = world.registry.handle_arrival();
+    assert_eq!(world.ask(third, &client, true), Err(Denied::Taken(Duration::from_secs(1))));
+    assert_eq!(world.actions(), []);
+    world.pass(1);
+    assert_eq!(world.ask(third, &client, true), Ok(()));
+    assert_eq!(closed(&world.actions(), second), Some(close::REPLACED));
+}
+
+#[test]
+fn nobody_is_replaced_by_a_socket_that_nobody_is_behind() {
+    let mut world = World::new(|_| {});
+    let (meeting, client, _) = world.paired();
+    let late = world.registry.handle_arrival();
+    assert_eq!(world.ask(late, &client, false), Err(Denied::Taken(Duration::ZERO)));
+    assert_eq!(world.actions(), []);
+    world.registry.handle_leave(world.now, meeting.client, false);
+    assert_eq!(world.ask(late, &client, false), Ok(()), "a free place needs no proof");
+}
+
+#[test]
+fn of_those_who_wait_the_last_one_wins() {
     let mut world = World::new(|_| {});
     let (_, client, _) = world.paired();
-    world.join(&client).unwrap();
-    assert_eq!(world.join(&client), Err(close::TOO_MANY));
-    world.pass(1);
-    assert!(world.join(&client).is_ok());
+    let (first, second) = (world.registry.handle_arrival(), world.registry.handle_arrival());
+    assert_eq!(world.ask(second, &client, true), Ok(()));
+    world.actions();
+    world.pass(5);
+    assert!(matches!(world.ask(first, &client, true), Err(Denied::Refused((close::REPLACED, _)))));
+    assert_eq!(world.actions(), [], "the newer one is not touched");
 }
 
 #[test]
@@ -281,15 +318,43 @@ fn nothing_is_kept_of_a_session_whose_ends_are_both_gone() {
 
 #[test]
 fn tickets_are_renewed_in_band() {
-    let mut world = World::new(|limits| limits.ticket_ttl = Duration::from_secs(1000));
+    let mut world = World::new(|limits| limits.ticket_ttl = Duration::from_secs(800));
     let (meeting, ..) = world.paired();
-    assert_eq!(world.pass(499), []);
-    let actions = world.pass(1);
-    for socket in [meeting.client, meeting.agent] {
-        let fresh = |claims: &Claims| claims.expires_at == world.now.unix + 1000;
-        assert!(actions.iter().any(|a| matches!(a, Action::SendTicket(to, claims) if *to == socket && fresh(claims))));
+    for _ in 0..20 {
+        assert_eq!(world.pass(99), []);
+        let actions = world.pass(1);
+        let fresh = |socket, claims: &Claims| (socket, claims.expires_at) == (socket, world.now.unix + 800);
+        match actions.as_slice() {
+            [Action::SendTicket(first, client), Action::SendTicket(second, agent)] => {
+                assert_eq!((*first, *second), (meeting.client, meeting.agent));
+                assert!(fresh(*first, client) && fresh(*second, agent));
+                assert_eq!(client.confirmed, Some(meeting.attempt));
+            }
+            other => panic!("{other:?}"),
+        }
     }
-    assert_eq!(world.pass(500).len(), 2);
+    world.registry.handle_leave(world.now, meeting.client, false);
+    world.actions();
+    assert!(matches!(world.pass(100).as_slice(), [Action::SendTicket(to, _)] if *to == meeting.agent), "and alone");
+}
+
+/// With the defaults: whoever loses its socket just before a renewal still has a good ticket after a window of 40 hours,
+/// and the other end is still there.
+#[test]
+fn a_ticket_outlives_the_longest_time_an_end_may_be_away() {
+    let defaults = Limits::default();
+    let (ttl, window) = (defaults.ticket_ttl, Duration::from_secs(24 * 3600));
+    assert!(ttl - ttl / SESSION_TICKET_RENEWALS >= window && defaults.session_grace >= window);
+
+    let mut world = World::new(|_| {});
+    let (meeting, client, _) = world.paired();
+    world.pass(6 * 3600 - 1);
+    world.registry.handle_leave(world.now, meeting.client, false);
+    world.actions();
+    assert_eq!(closed(&world.pass(24 * 3600 - 1), meeting.agent), None);
+    assert!(client.expires_at > world.now.unix + 12 * 3600);
+    let back = world.join(&client).unwrap();
+    assert!(world.actions().contains(&Action::Link(meeting.agent, back)));
 }
 
 #[test]
@@ -353,7 +418,136 @@ fn after_a_restart_session_tickets_alone_make_a_paired_session() {
     let actions = world.actions();
     assert!(actions.contains(&Action::Link(agent, client)));
     assert!(actions.contains(&Action::Send(client, FromRelay::PeerHere(Peer::Session))));
-    assert_eq!(world.registry.counts(), Counts { waiting: 0, paired: 1, plain: 0 });
+    assert_eq!(world.registry.counts(), Counts { paired: 1, ..Counts::default() });
+}
+
+/// Both ends lost their sockets right after `paired`, and maybe the relay its memory; the client has its pair ticket only.
+#[test]
+fn the_confirmed_clients_pair_ticket_admits_in_any_order_while_it_lives() {
+    for (restart, agent_first) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::new(|_| {});
+        let (meeting, _, agent_ticket) = world.paired();
+        // Claimed the nameplate in time, but was not confirmed.
+        let stranger = Claims { class: Class::Pair(Attempt::from_bytes([3; 16])), ..meeting.claims.clone() };
+        world.registry.handle_leave(world.now, meeting.agent, false);
+        world.registry.handle_leave(world.now, meeting.client, false);
+        world.pass(10);
+        if restart {
+            world.restart();
+        }
+        let order = if agent_first { [&agent_ticket, &meeting.claims] } else { [&meeting.claims, &agent_ticket] };
+        let sockets = order.map(|claims| world.join(claims).unwrap());
+        let (agent, client) = if agent_first { (sockets[0], sockets[1]) } else { (sockets[1], sockets[0]) };
+        let actions = world.actions();
+        let case = format!("restart {restart}, agent first {agent_first}: {actions:?}");
+        assert!(actions.contains(&Action::Link(agent, client)), "{case}");
+        for socket in [agent, client] {
+            assert!(actions.contains(&Action::Send(socket, FromRelay::PeerHere(Peer::Session))), "{case}");
+            let ticket = |action: &Action| matches!(action, Action::SendTicket(to, claims) if *to == socket && claims.class == Class::Session);
+            assert!(actions.iter().any(ticket), "{case}");
+        }
+        assert_eq!(world.join(&stranger), Err(close::NO_SESSION), "{case}");
+    }
+}
+
+#[test]
+fn after_a_restart_a_stranger_that_came_first_is_sent_away() {
+    let mut world = World::new(|_| {});
+    let (meeting, client_ticket, agent_ticket) = world.paired();
+    let stranger = Claims { class: Class::Pair(Attempt::from_bytes([3; 16])), ..meeting.claims };
+    for first in [&client_ticket, &agent_ticket] {
+        world.restart();
+        let stranger = world.join(&stranger).unwrap();
+        world.join(first).unwrap();
+        assert_eq!(closed(&world.actions(), stranger), Some(close::NO_SESSION));
+    }
+}
+
+/// `ticket:` never reached the agent: it has the ticket that made the session, with a nameplate.
+#[test]
+fn after_a_restart_an_agent_that_knows_less_gets_a_session_ticket() {
+    for agent_first in [true, false] {
+        let mut world = World::new(|_| {});
+        let (meeting, client, _) = world.paired();
+        world.restart();
+        let first = if agent_first { &meeting.created.claims } else { &client };
+        let agent = world.join(first).unwrap();
+        let second = world.join(if agent_first { &client } else { &meeting.created.claims }).unwrap();
+        let agent = if agent_first { agent } else { second };
+        let actions = world.actions();
+        assert!(actions.contains(&Action::Send(agent, FromRelay::PeerHere(Peer::Session))), "{actions:?}");
+        let ticket = |action: &Action| matches!(action, Action::SendTicket(to, claims) if *to == agent && claims.nameplate.is_none());
+        assert!(actions.iter().any(ticket), "{actions:?}");
+        assert!(!world.is_waiting(&meeting.created.nameplate));
+    }
+}
+
+/// No end got its `ticket:`. The agent says `paired` again at the `peer:here` of that attempt.
+#[test]
+fn after_a_restart_an_agent_may_confirm_again() {
+    for client_first in [true, false] {
+        let mut world = World::new(|_| {});
+        let (meeting, ..) = world.paired();
+        world.restart();
+        let order = if client_first {
+            [&meeting.claims, &meeting.created.claims]
+        } else {
+            [&meeting.created.claims, &meeting.claims]
+        };
+        let sockets = order.map(|claims| world.join(claims).unwrap());
+        let agent = sockets[usize::from(client_first)];
+        assert!(world.actions().contains(&Action::Send(agent, FromRelay::PeerHere(Peer::Attempt(meeting.attempt)))));
+        world.registry.handle_text(world.now, agent, FromAgent::Paired(meeting.attempt));
+        assert_eq!(world.actions().len(), 2, "tickets to both");
+        assert!(!world.is_waiting(&meeting.created.nameplate));
+    }
+}
+
+#[test]
+fn each_return_and_each_replacement_is_told_to_the_one_that_stays() {
+    let mut world = World::new(|_| {});
+    let (mut meeting, client, agent) = world.paired();
+    for round in 0..6 {
+        world.pass(2);
+        let agents_turn = round % 2 == 0;
+        let (mine, stays) = if agents_turn { (meeting.agent, meeting.client) } else { (meeting.client, meeting.agent) };
+        if round >= 3 {
+            world.registry.handle_leave(world.now, mine, false);
+            let gone = Action::Send(stays, FromRelay::PeerGone(Peer::Session));
+            assert_eq!(world.actions(), [Action::Unlink(mine), Action::Unlink(stays), gone]);
+        }
+        let new = world.join(if agents_turn { &agent } else { &client }).unwrap();
+        *(if agents_turn { &mut meeting.agent } else { &mut meeting.client }) = new;
+        let actions = world.actions();
+        let here = |socket| Action::Send(socket, FromRelay::PeerHere(Peer::Session));
+        let link = Action::Link(meeting.agent, meeting.client);
+        let told = [link, here(meeting.client), here(meeting.agent)];
+        let replaced = usize::from(round < 3);
+        assert_eq!(actions[replaced..replaced + 3], told, "round {round}");
+        assert!(matches!(actions.last(), Some(Action::SendTicket(to, _)) if *to == new), "round {round}");
+    }
+}
+
+/// Clients behind one address may come first: in the end each agent pays for its sessions.
+#[test]
+fn after_a_restart_a_session_is_charged_to_its_agent() {
+    let mut world = World::new(|limits| limits.sessions_per_address = 2);
+    let pairs = [world.paired(), world.paired()];
+    world.restart();
+    let join = |world: &mut World, claims: &Claims, from| {
+        let socket = world.registry.handle_arrival();
+        world.registry.handle_join(world.now, socket, claims, address(from), true)
+    };
+    for (_, client, _) in &pairs {
+        join(&mut world, client, 1).unwrap();
+    }
+    let third = Claims { session: SessionId::from_bytes([9; 16]), ..pairs[0].1.clone() };
+    let full = join(&mut world, &third, 1);
+    let Err(Denied::Refused((close::TOO_MANY, reason))) = full else { panic!("{full:?}") };
+    assert_eq!(close::retry_after(reason), Some(Duration::from_secs(10)), "a paired session tries again");
+    join(&mut world, &pairs[0].2, 2).unwrap();
+    join(&mut world, &third, 1).unwrap();
+    check(&world.registry);
 }
 
 #[test]
@@ -419,6 +613,7 @@ fn plain_codes_and_nameplates_are_never_prefixes_of_one_another() {
         session: SessionId::from_bytes([9; 16]),
         role: Role::Agent,
         class: Class::Session,
+        confirmed: None,
         nameplate: Some(created),
         expires_at: world.now.unix + 100,
     };
@@ -534,7 +729,9 @@ fn no_sequence_of_events_breaks_the_books() {
                 4..=6 if !tickets.is_empty() => {
                     let claims = tickets[last(tickets.len())].clone();
                     if claims.expires_at > world.now.unix {
-                        sockets.extend(world.join(&claims));
+                        let (socket, from) = (world.registry.handle_arrival(), address([1, 2, 3][pick % 3]));
+                        let joined = world.registry.handle_join(world.now, socket, &claims, from, pick % 5 > 0);
+                        sockets.extend(joined.is_ok().then_some(socket));
                     }
                 }
                 7 if !sockets.is_empty() => {

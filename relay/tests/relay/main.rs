@@ -7,4 +7,5 @@ mod operations;
 mod pairing;
 mod program;
 mod published;
+mod resume;
 mod support;

@@ -131,8 +131,8 @@ async fn a_drain_sends_everybody_away_with_a_delay() {
     for socket in [&mut pair.agent, &mut pair.client, &mut waiting] {
         let (code, reason) = socket.closed().await;
         assert_eq!(code, 1012);
-        let delay: u64 = reason.strip_prefix("retry-after=").unwrap().parse().unwrap();
-        assert!(delay <= 500, "{delay}");
+        let delay = mykube_protocol::close::retry_after(&reason).unwrap();
+        assert!(delay <= Duration::from_millis(500), "{delay:?}");
     }
     bounded(&mut relay.served).await.unwrap();
     assert!(TcpStream::connect(relay.addr).await.is_err(), "nobody listens any more");
@@ -167,6 +167,7 @@ async fn metrics_have_the_documented_names_and_no_sessions() {
     for line in [
         "mykube_relay_sessions{state=\"waiting\"} 1",
         "mykube_relay_sessions{state=\"paired\"} 1",
+        "mykube_relay_sessions{state=\"away\"} 0",
         "mykube_relay_forwarded_bytes_total{direction=\"agent_to_client\"} 0",
         "mykube_relay_pair_attempts_total{result=\"claimed\"} 1",
         "mykube_relay_pair_attempts_total{result=\"paired\"} 1",

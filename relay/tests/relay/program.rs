@@ -96,17 +96,27 @@ async fn a_killed_relay_takes_its_sessions_up_again() {
     let addr = program.url.strip_prefix("http://").unwrap().parse().unwrap();
     let mut relay = TestRelay { addr, ..TestRelay::start().await };
     let pair = relay.pair().await;
-    program.child.kill().await.unwrap();
-
-    let program = start(&dir, &[]).await;
-    relay.addr = program.url.strip_prefix("http://").unwrap().parse().unwrap();
-    let open = async |role: &str, ticket: &str| {
-        relay.open(&format!("/ws/{role}/{}", pair.session), &crate::support::bearer(ticket)).await
-    };
-    let mut agent = open("agent", &pair.agent_ticket).await;
-    agent.ticket().await;
-    let client = open("client", &pair.client_ticket).await;
-    assert_eq!(agent.text().await, "peer:here:session");
-    drop((agent, client));
+    let mut tickets = [("agent", pair.agent_ticket), ("client", pair.client_ticket)];
+    for round in 0..4 {
+        program.child.kill().await.unwrap();
+        program = start(&dir, &[]).await;
+        relay.addr = program.url.strip_prefix("http://").unwrap().parse().unwrap();
+        // Either may come first, with the ticket that the relay before gave it.
+        let open = async |(role, ticket): &(&str, String)| {
+            relay.open(&format!("/ws/{role}/{}", pair.session), &crate::support::bearer(ticket)).await
+        };
+        let mut first = open(&tickets[0]).await;
+        tickets[0].1 = first.ticket().await;
+        let mut second = open(&tickets[1]).await;
+        assert_eq!(first.text().await, "peer:here:session");
+        assert_eq!(second.text().await, "peer:here:session");
+        tickets[1].1 = second.ticket().await;
+        let frame = [5, round].repeat(1000);
+        first.binary(frame.clone()).await;
+        assert_eq!(second.bytes().await, frame);
+        second.binary(frame.clone()).await;
+        assert_eq!(first.bytes().await, frame);
+        tickets.reverse();
+    }
     assert!(program.terminate().await.status.success());
 }

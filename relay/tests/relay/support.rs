@@ -249,8 +249,14 @@ impl Socket {
         self.0.send(Message::Binary(bytes)).await
     }
 
+    /// What comes next. The relay's pings are not shown: the library answers them while it is asked for more.
     pub(crate) async fn next(&mut self) -> Message {
-        bounded(self.0.next()).await.expect("the socket ended").unwrap()
+        loop {
+            match bounded(self.0.next()).await.expect("the socket ended").unwrap() {
+                Message::Ping(_) => {}
+                message => return message,
+            }
+        }
     }
 
     pub(crate) async fn text(&mut self) -> String {

@@ -50,6 +50,16 @@ enum Kept {
     Welcome(bool, Bytes),
 }
 
+impl Kept {
+    /// Bytes of stream data.
+    fn payload(&self) -> u64 {
+        match self {
+            Self::Data(.., payload) => payload.len() as u64,
+            Self::Control(_) | Self::Welcome(..) => 0,
+        }
+    }
+}
+
 /// One end of the channel after the handshake.
 pub struct Session {
     role: Role,
@@ -357,6 +367,7 @@ impl Session {
             session_credit: self.send_credit,
             growth_left: self.growth.left(),
             kept: self.kept.len(),
+            kept_bytes: self.kept.iter().map(Kept::payload).sum(),
             queued: self.streams.values().map(|stream| stream.queued).sum(),
             control: self.waiting_control + self.kept_control,
             under_way: self.pace.in_flight(),

@@ -31,7 +31,7 @@ impl Session {
         }
         let Ok(plaintext) = self.opener.open(&mut frame) else { return Err(self.count_bad()) };
         let len = plaintext.len();
-        self.heard(now);
+        self.heard();
         let plaintext = frame.freeze().slice(1..=len);
         let mut rekeyed = false;
         for message in message::parse(&plaintext) {
@@ -69,6 +69,7 @@ impl Session {
         if rekeyed {
             self.opener.rekey();
         }
+        self.reckon_debt(now);
         Ok(())
     }
 
@@ -111,7 +112,6 @@ impl Session {
         if let Some(stamp) = newest {
             self.pace.sample(now, &stamp);
         }
-        self.settle_debt(now);
         Ok(())
     }
 

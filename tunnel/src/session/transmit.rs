@@ -75,9 +75,7 @@ impl Session {
         if rekey {
             self.sealer.rekey();
         }
-        if self.kept.len() > self.unsent || self.ping.is_some() {
-            self.owe(now);
-        }
+        self.reckon_debt(now);
         Ok(Some(frame))
     }
 

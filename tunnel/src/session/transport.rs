@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mykube_protocol::{
-    Role,
+    Role, frame,
     limits::{ATTACH_RETRY, BAD_RECORDS_MAX, DEAD_AFTER, JUMP_TIMEOUT, PING_TIMEOUT, PROBE_AFTER},
 };
 use rand_core::CryptoRng;
@@ -58,8 +58,10 @@ impl Session {
         self.pace = Pace::new(now);
     }
 
-    /// The relay says that both ends of the session are there. The client asks for an attach; the agent awaits it.
+    /// The relay says that both ends of the session are there, over another transport than before. The client asks for
+    /// an attach; the agent awaits it.
     pub fn handle_peer_here(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        self.handle_transport_lost(now);
         if self.role == Role::Client && !self.is_over() {
             self.attach_out.clear();
             let request = self.resume.ask(rng);
@@ -79,11 +81,15 @@ impl Session {
     /// A binary frame of type 3 or 4 arrived. What is not the peer's, or late, is dropped.
     pub fn handle_attach(&mut self, now: Time, frame: &[u8], rng: &mut impl CryptoRng) {
         match self.role {
-            Role::Agent => self.attach_out.extend(self.resume.answer(frame, rng)),
+            Role::Agent => {
+                if let Some(answer) = self.resume.answer(frame, rng) {
+                    // One at a time, whoever repeats the question.
+                    self.attach_out.retain(|frame| frame.first() != Some(&frame::ATTACH_AGENT));
+                    self.attach_out.push_back(answer);
+                }
+            }
             Role::Client => {
-                if self.resume.handle_answer(frame)
-                    && let Some(first) = self.resume.show_first(self.received_m)
-                {
+                if let Some(first) = self.resume.handle_answer(frame, self.received_m) {
                     // From here on the agent may switch at any time: nothing goes under the old keys any more.
                     self.handle_transport_lost(now);
                     self.attach_out.push_back(first);
@@ -101,9 +107,16 @@ impl Session {
         }
     }
 
+    /// Whether the transport is still to show life after [`Session::probe`].
+    #[must_use]
+    pub fn is_probing(&self) -> bool {
+        self.owed.is_some_and(|owed| owed.within.is_some())
+    }
+
     /// Whether a frame is the peer's first record of an attach; then it stands.
     pub(super) fn handle_first(&mut self, now: Time, frame: &[u8]) -> Result<bool, SessionError> {
-        let Some(First { received, sealer, opener, .. }) = self.resume.open_first(frame) else { return Ok(false) };
+        let first = self.resume.open_first(frame).map_err(|_| Misbehaved("an attach without its first record"))?;
+        let Some(First { received, sealer, opener, .. }) = first else { return Ok(false) };
         if received < self.acked_m || received > self.next_m {
             return Err(Misbehaved("it claims to have received what was never sent, or less than it acknowledged"));
         }
@@ -123,20 +136,18 @@ impl Session {
         self.untold_bytes = 0;
         self.ack_due = None;
         self.attached = true;
-        self.bad_records = 0;
         self.ping_due = Some(now);
         self.heard_since_probe = 0;
-        self.settle_debt(now);
         self.events.push_back(Event::Back);
         Ok(true)
     }
 
-    /// A record of the peer opened.
-    pub(super) fn heard(&mut self, now: Time) {
+    /// A record of the peer opened that is not an attach's first one: that one is sent before the client knows the
+    /// agent's proof, and a relay can have as many attaches as it likes between records that it spoils.
+    pub(super) fn heard(&mut self) {
         self.bad_records = 0;
         self.resume.unproved = None;
         self.owed = None;
-        self.settle_debt(now);
     }
 
     pub(super) fn count_bad(&mut self) -> SessionError {
@@ -144,18 +155,11 @@ impl Session {
         if self.bad_records >= BAD_RECORDS_MAX { SessionError::Forged } else { RecordError.into() }
     }
 
-    /// Whether the peer still owes an acknowledgement or an answer.
-    pub(super) fn settle_debt(&mut self, now: Time) {
-        if self.kept.len() == self.unsent && self.ping.is_none() {
-            self.owed = None;
-        } else {
-            self.owe(now);
+    /// From when on the peer owes an acknowledgement or an answer, if it does.
+    pub(super) fn reckon_debt(&mut self, now: Time) {
+        if self.kept.len() > self.unsent || self.ping.is_some() {
+            self.owed.get_or_insert(Owed { since: now, probed: false, within: None });
         }
-    }
-
-    /// Something was sent that the peer answers.
-    pub(super) fn owe(&mut self, now: Time) {
-        self.owed.get_or_insert(Owed { since: now, probed: false, within: None });
     }
 
     /// When silence has to be looked at.
@@ -211,6 +215,7 @@ impl Session {
                     }
                     message::put_data(frame, *id, payload);
                     *stamp = self.pace.handle_sent(now, payload.len() as u64, self.unsent == 1);
+                    self.measure_later(now);
                 }
                 Kept::Welcome(last, part) => {
                     if HEAD + 1 + part.len() > room {

@@ -121,6 +121,8 @@ pub struct Audit {
     pub session_credit: u64,
     pub growth_left: u64,
     pub kept: usize,
+    /// Payload of stream data in what is kept.
+    pub kept_bytes: u64,
     pub queued: usize,
     pub control: usize,
     /// Payload not acknowledged, and how much of it bulk may have under way.

@@ -1,0 +1,76 @@
+//! What stands where kubectl and the API server do, so that load, which is plain TCP, passes through guarded mode: a
+//! [`User`] makes a request of each connection, an [`Api`] makes a connection of each request. Both end TLS, as the
+//! programs do whose places they have.
+
+mod api;
+mod certificates;
+mod user;
+
+use std::{io, net::TcpListener};
+
+pub use api::Api;
+pub use certificates::{Authority, Signed};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+pub use user::{How, User};
+
+use crate::LabError;
+
+/// Bytes that are read at once.
+const BUFFER: usize = 64 * 1024;
+
+/// An end of a thread that serves until the process ends.
+fn serve<F, Fut>(listener: TcpListener, threads: usize, handle: F) -> Result<(), LabError>
+where
+    F: Fn(TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = io::Result<()>> + Send + 'static,
+{
+    listener.set_nonblocking(true).map_err(LabError::io("use a socket without blocking"))?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(threads).enable_all().build().map_err(LabError::io("start a runtime"))?;
+    let run = move || {
+        runtime.block_on(async {
+            let listener = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => listener,
+                Err(error) => return eprintln!("cannot listen: {error}"),
+            };
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    continue;
+                };
+                let handled = handle(stream);
+                tokio::spawn(async move {
+                    if let Err(error) = handled.await {
+                        eprintln!("a connection ended: {error}");
+                    }
+                });
+            }
+        });
+    };
+    std::thread::Builder::new().name("lab-stand-in".into()).spawn(run).map(drop).map_err(LabError::io("start a thread"))
+}
+
+/// Until both have ended.
+async fn join(
+    mut a: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    mut b: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+) -> io::Result<()> {
+    tokio::io::copy_bidirectional_with_sizes(&mut a, &mut b, BUFFER, BUFFER).await.map(drop)
+}
+
+/// What this connection asks of the target.
+async fn service(stream: &mut TcpStream) -> io::Result<u8> {
+    stream.set_nodelay(true)?;
+    stream.read_u8().await
+}
+
+/// A connection to the target that asks for this.
+async fn target(address: std::net::SocketAddr, service: u8) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    stream.write_u8(service).await?;
+    Ok(stream)
+}

@@ -1,0 +1,64 @@
+//! That load measures what is there, and sees what is broken.
+
+use std::time::Duration;
+
+use mykube_lab::{
+    ForwardOptions, Forwarder,
+    census::Watched,
+    load::{Direction, Load, Target},
+};
+
+use super::loopback;
+
+const SHORT: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn own() -> Vec<Watched> {
+    vec![Watched { name: "own".into(), pid: std::process::id() }]
+}
+
+#[test]
+fn a_good_tunnel_gets_good_figures() {
+    let target = Target::start(loopback()).unwrap();
+    let tunnel = Forwarder::start(loopback(), ForwardOptions::to(target.address())).unwrap();
+    let load = Load::new(tunnel.address(), &target, own(), PATIENCE);
+    load.wait_ready(PATIENCE).unwrap();
+    let integrity = load.integrity();
+    assert!(integrity.same && integrity.complete && integrity.half_close);
+    let echo = load.echo(64, SHORT, Duration::ZERO);
+    assert!(!echo.hang && echo.count > 0 && echo.p50_us.unwrap() <= echo.p99_us.unwrap());
+    let paced = load.echo(1, SHORT, Duration::from_millis(20));
+    assert!((1..=10).contains(&paced.count), "one each 20 ms in 200 ms: {}", paced.count);
+    let connections = load.connections(SHORT);
+    assert!(connections.failed == 0 && connections.per_s > 0.0);
+    for direction in [Direction::Down, Direction::Up] {
+        for streams in [1, 20] {
+            let bulk = load.bulk(direction, streams, SHORT, SHORT);
+            assert!(bulk.mb_s > 0.0 && bulk.failed == 0 && bulk.cpu_s_per_gib.unwrap() > 0.0, "{bulk:?}");
+            assert!((1.0 / 20.0..=1.0).contains(&bulk.fairness.unwrap()), "{bulk:?}");
+        }
+        let loaded = load.echo_under_bulk(direction, 1, SHORT, SHORT, Duration::ZERO);
+        assert!(!loaded.latency.hang && loaded.bulk_mb_s > 0.0, "{loaded:?}");
+        let stall = load.stall(direction, 4 * SHORT);
+        assert!(!stall.one.latency.hang && !stall.both.latency.hang && stall.works_after, "{stall:?}");
+        assert!(stall.both.new_connection_us.is_some(), "{stall:?}");
+        assert!(stall.absorbed_down_mib > 0.0 && stall.absorbed_up_mib > 0.0, "{stall:?}");
+    }
+    assert_eq!(tunnel.counts().cut, 0);
+}
+
+#[test]
+fn a_tunnel_that_hangs_or_cuts_is_seen() {
+    let target = Target::start(loopback()).unwrap();
+    let tunnel = Forwarder::start(loopback(), ForwardOptions::to(target.address())).unwrap();
+    let load = Load::new(tunnel.address(), &target, own(), SHORT);
+    tunnel.pause(true);
+    assert!(load.echo(1, SHORT, Duration::ZERO).hang);
+    assert!(load.wait_ready(SHORT).is_err());
+    let integrity = load.integrity();
+    assert!(!integrity.complete && !integrity.half_close);
+    tunnel.pause(false);
+    tunnel.refuse(true);
+    assert_eq!(load.connections(SHORT).failed, 2);
+    assert!(load.bulk(Direction::Down, 2, Duration::ZERO, SHORT).mb_s == 0.0);
+}

@@ -1,0 +1,391 @@
+//! What carries a channel: one connection to the relay after the other, until the session is over.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use mykube_protocol::{FromAgent, FromRelay, Role, control::Peer, frame};
+use mykube_tunnel::{SessionError, Time};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_tungstenite::tungstenite::Message;
+use tracing::{debug, info};
+
+use crate::{
+    RelaySocket,
+    channel::{BYE_TIMEOUT, End, Shared, Status},
+    clock,
+    pair::{Incoming, SocketLost, sort},
+    rejoin::{Backoff, Rejoin, asked_delay, is_final, wait_until},
+    route::{Routes, still_routed},
+};
+
+/// Frames given to the socket in one write.
+const BATCH: usize = 64 * 1024;
+/// A connection whose peer is away is asked for life this often, by WebSocket pings the relay answers ...
+const RELAY_PING: Duration = Duration::from_secs(15);
+/// ... and is dead after this.
+const RELAY_DEAD: Duration = Duration::from_secs(20);
+/// How often the clock is looked at, and how late that must be to mean a suspend (or a stop).
+const TICK: Duration = Duration::from_secs(2);
+const JUMP: Duration = Duration::from_secs(3);
+/// Between looks whether a probed connection has shown life.
+const LOOK: Duration = Duration::from_millis(20);
+/// A broken socket's reader may know what the relay said before it closed.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How a connection ended.
+enum Over {
+    /// The session may go on over another.
+    Lost(SocketLost),
+    /// It goes on over this one.
+    Replaced(Box<RelaySocket>),
+    /// The session is over.
+    End(End),
+}
+
+/// Carries the channel until its session is over.
+pub(crate) async fn carry_on(shared: Arc<Shared>, socket: RelaySocket, rejoin: Rejoin) {
+    let role = shared.lock().session.role();
+    let routes = Routes::watch();
+    let window = rejoin.window;
+    let end = {
+        let over = shared.clone();
+        let carried = async {
+            let mut socket = Box::new(socket);
+            loop {
+                match carry(&shared, *socket, &rejoin, role, &routes).await {
+                    Over::End(end) => break end,
+                    Over::Replaced(next) => {
+                        shared.lost("the network changed".into());
+                        socket = next;
+                    }
+                    Over::Lost(lost) if is_final(&lost) || window.is_zero() => break End::Lost(lost),
+                    Over::Lost(lost) => {
+                        info!(%lost, "the session waits for another connection");
+                        shared.lost(lost.to_string());
+                        match redial(&shared, &rejoin, role, &routes, asked_delay(&lost)).await {
+                            Ok(next) => socket = Box::new(next),
+                            Err(end) => break end,
+                        }
+                        shared.lost("waiting for the other end".into());
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            end = carried => end,
+            end = window_over(&shared, window) => end,
+            // Whoever ended it has waited for the farewell; a stuck connection is not waited for longer.
+            end = async { let end = over.ended().await; sleep(BYE_TIMEOUT).await; end } => end,
+        }
+    };
+    shared.finish(end);
+}
+
+/// Dials until it stands.
+async fn redial(
+    shared: &Shared,
+    rejoin: &Rejoin,
+    role: Role,
+    routes: &Routes,
+    first: Option<Duration>,
+) -> Result<RelaySocket, End> {
+    let mut backoff = Backoff::new(clock::now());
+    let mut delay = first.unwrap_or_else(|| backoff.next(clock::now()));
+    loop {
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = routes.changed() => backoff.hurry(clock::now()),
+        }
+        let dialled = tokio::select! {
+            dialled = rejoin.dial(role, shared.ticket()) => dialled?,
+            // What was begun on the old network is begun again.
+            () = settled(routes) => { backoff.hurry(clock::now()); None }
+        };
+        match dialled {
+            Some(socket) => return Ok(socket),
+            None => delay = backoff.next(clock::now()),
+        }
+    }
+}
+
+/// A change of the network, and a moment in which no other follows.
+async fn settled(routes: &Routes) {
+    const QUIET: Duration = Duration::from_millis(300);
+    routes.changed().await;
+    while timeout(QUIET, routes.changed()).await.is_ok() {}
+}
+
+/// The session has waited for as long as it may.
+async fn window_over(shared: &Shared, window: Duration) -> End {
+    let mut changes = shared.status_changes();
+    loop {
+        let status = changes.borrow_and_update().clone();
+        match status {
+            Status::Away { since, reason } => tokio::select! {
+                () = wait_until(since + window) => return End::Window { reason, window },
+                changed = changes.changed() => if changed.is_err() { std::future::pending::<()>().await },
+            },
+            Status::Up => {
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+}
+
+/// Carries the channel over one connection.
+async fn carry(shared: &Arc<Shared>, socket: RelaySocket, rejoin: &Rejoin, role: Role, routes: &Routes) -> Over {
+    let tcp = socket.get_ref().tcp();
+    let ends = tcp.local_addr().ok().zip(tcp.peer_addr().ok());
+    let (mut sink, stream) = socket.split();
+    let heard = Arc::new(AtomicU64::new(clock::now().as_micros()));
+    let reader = Reader { shared: shared.clone(), attempt: rejoin.attempt, role, heard: heard.clone() };
+    let mut reader = AbortOnDrop(tokio::spawn(reader.run(stream)));
+    let over = tokio::select! {
+        over = &mut reader.0 => over.unwrap_or_else(|_| Over::Lost(SocketLost::Broken("the reader stopped".into()))),
+        over = write(shared, &mut sink, &heard) => match over {
+            Over::Lost(lost) => match timeout(LAST_WORDS, &mut reader.0).await {
+                Ok(Ok(said)) => said,
+                _ => Over::Lost(lost),
+            },
+            over => over,
+        },
+        () = shared.silent.notified() => Over::Lost(SocketLost::Broken("the other end does not answer".into())),
+        over = watch(shared, rejoin, role, routes, ends) => over,
+    };
+    if let Over::End(_) = over {
+        let _ = timeout(BYE_TIMEOUT, sink.close()).await;
+    }
+    over
+}
+
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Opens frames until the connection or the session ends.
+struct Reader {
+    shared: Arc<Shared>,
+    attempt: mykube_protocol::Attempt,
+    role: Role,
+    /// When the relay last said something of its own.
+    heard: Arc<AtomicU64>,
+}
+
+impl Reader {
+    async fn run(self, mut stream: SplitStream<RelaySocket>) -> Over {
+        loop {
+            let message = match stream.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Over::Lost(SocketLost::from_error(&error)),
+                None => return Over::Lost(SocketLost::Broken("closed".into())),
+            };
+            if !message.is_binary() {
+                self.heard.store(clock::now().as_micros(), Ordering::Relaxed);
+            }
+            match sort(message) {
+                Ok(Some(Incoming::Frame(frame))) => {
+                    let handled = match frame.first() {
+                        Some(&(frame::ATTACH_CLIENT | frame::ATTACH_AGENT)) => {
+                            self.shared.with(|session, now| session.handle_attach(now, &frame, &mut rand::rng()));
+                            Ok(())
+                        }
+                        _ => self.shared.with(|session, now| session.handle_frame(now, frame)),
+                    };
+                    match handled {
+                        Ok(()) => {}
+                        Err(error @ SessionError::Record(_)) => {
+                            return Over::Lost(SocketLost::Broken(error.to_string()));
+                        }
+                        Err(error) => return Over::End(End::Session(error)),
+                    }
+                }
+                Ok(Some(Incoming::Text(text))) => self.text(text),
+                Ok(None) => {}
+                Err(lost) => return Over::Lost(lost),
+            }
+        }
+    }
+
+    fn text(&self, text: FromRelay) {
+        match text {
+            FromRelay::PeerHere(Peer::Session) => self.here(),
+            // The relay has not heard, or not kept, that this attempt was paired.
+            FromRelay::PeerHere(Peer::Attempt(attempt)) if attempt == self.attempt => {
+                if self.role == Role::Agent {
+                    self.shared.with_state(|state, _| state.texts.push(FromAgent::Paired(attempt)));
+                }
+                self.here();
+            }
+            FromRelay::PeerHere(Peer::Attempt(other)) if self.role == Role::Agent => {
+                self.shared.with_state(|state, _| state.texts.push(FromAgent::Refused(other)));
+            }
+            FromRelay::PeerGone(Peer::Session) => {
+                self.shared.lost("the other end lost its connection to the relay".into());
+            }
+            FromRelay::Ticket(ticket) => self.shared.lock().ticket = ticket,
+            FromRelay::PeerHere(_) | FromRelay::PeerGone(_) => {}
+        }
+    }
+
+    fn here(&self) {
+        self.shared.with_state(|state, now| {
+            state.reason = "the other end came back over another connection".into();
+            state.session.handle_peer_here(now, &mut rand::rng());
+        });
+    }
+}
+
+/// Sends what the session has to say until it is over.
+async fn write(shared: &Shared, sink: &mut SplitSink<RelaySocket, Message>, heard: &AtomicU64) -> Over {
+    let mut batch: Vec<Bytes> = Vec::new();
+    let mut texts: Vec<FromAgent> = Vec::new();
+    let mut asked: Option<Time> = None;
+    loop {
+        if let Err(error) = collect(shared, &mut batch, &mut texts) {
+            return Over::End(End::Session(error));
+        }
+        let mut ping = false;
+        if batch.is_empty() && texts.is_empty() {
+            if let Some(end) = shared.end.borrow().clone() {
+                return Over::End(end);
+            }
+            let (until, attached) = {
+                let state = shared.lock();
+                if state.session.is_over() {
+                    return Over::End(End::Here);
+                }
+                (state.writer_until, state.session.is_attached())
+            };
+            // An attached session looks after its connection itself.
+            let relay = (!attached).then(|| Time::from_micros(heard.load(Ordering::Relaxed)));
+            if relay.is_none() {
+                asked = None;
+            }
+            let due = relay.map(|heard| if asked.is_some_and(|at| at > heard) { heard + RELAY_DEAD } else { heard + RELAY_PING });
+            tokio::select! {
+                () = shared.transmit.notified() => continue,
+                () = clock::sleep_until(until.into_iter().chain(due).min()) => {}
+            }
+            let now = clock::now();
+            if due.is_some_and(|due| due <= now) {
+                let still = Time::from_micros(heard.load(Ordering::Relaxed));
+                if now.since(still) >= RELAY_DEAD && asked.is_some_and(|at| at > still) {
+                    return Over::Lost(SocketLost::Broken("the relay does not answer".into()));
+                }
+                if now.since(still) >= RELAY_PING && asked.is_none_or(|at| at <= still) {
+                    asked = Some(now);
+                    ping = true;
+                }
+            }
+        }
+        let sent = async {
+            for text in texts.drain(..) {
+                sink.feed(Message::text(text.to_string())).await?;
+            }
+            for frame in batch.drain(..) {
+                sink.feed(Message::Binary(frame)).await?;
+            }
+            if ping {
+                sink.feed(Message::Ping(Bytes::new())).await?;
+            }
+            sink.flush().await
+        };
+        if let Err(error) = sent.await {
+            return Over::Lost(SocketLost::from_error(&error));
+        }
+    }
+}
+
+/// Takes frames from the session, up to a batch, and notes how long the writer may sleep after it.
+fn collect(shared: &Shared, batch: &mut Vec<Bytes>, texts: &mut Vec<FromAgent>) -> Result<(), SessionError> {
+    let now = clock::now();
+    let mut state = shared.lock();
+    state.session.handle_timeout(now);
+    state.session.ask_again(now, &mut rand::rng());
+    texts.append(&mut state.texts);
+    let mut bytes = 0;
+    while bytes < BATCH {
+        let Some(frame) = state.session.poll_transmit(now)? else { break };
+        bytes += frame.len();
+        batch.push(frame.freeze());
+    }
+    state.writer_until = state.session.poll_timeout();
+    shared.settle(state, now);
+    if batch.is_empty() && texts.is_empty() {
+        // Told from here on: by what came since the last look, if anything did.
+        let mut state = shared.lock();
+        state.writer_idle = true;
+        shared.settle(state, clock::now());
+    }
+    Ok(())
+}
+
+/// Notices that this machine was suspended or its network changed: then the connection must show life, and another one
+/// is dialled beside it.
+async fn watch(
+    shared: &Shared,
+    rejoin: &Rejoin,
+    role: Role,
+    routes: &Routes,
+    ends: Option<(SocketAddr, SocketAddr)>,
+) -> Over {
+    loop {
+        tokio::select! {
+            () = jump() => debug!("the clock jumped"),
+            () = settled(routes) => {
+                if ends.is_none_or(|(local, peer)| still_routed(local, peer)) {
+                    continue;
+                }
+                debug!("the route to the relay changed");
+            }
+        }
+        if rejoin.window.is_zero() {
+            continue;
+        }
+        shared.with(|session, now| session.probe(now));
+        let alive = async {
+            while shared.with(|session, _| session.is_probing()) {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = alive, if shared.status().is_up() => {}
+            dialled = rejoin.dial(role, shared.ticket()) => match dialled {
+                Ok(Some(socket)) => return Over::Replaced(Box::new(socket)),
+                Ok(None) => {}
+                Err(error) => return Over::End(error.into()),
+            },
+        }
+    }
+}
+
+/// Waits for a moment that comes much later than it should: the machine was suspended, or this process stopped.
+async fn jump() {
+    loop {
+        let before = clock::now();
+        sleep(TICK).await;
+        if clock::now().since(before) >= TICK + JUMP {
+            return;
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The client's one line of status while its session is away.
+
+use std::{convert::Infallible, time::Duration};
+
+use mykube_client::link::{Status, clock};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    output::{JsonEvent, Output},
+    waiting::Waiting,
+};
+
+/// An interruption shorter than this is told to scripts only: nobody has noticed it.
+const NOTICEABLE: Duration = Duration::from_secs(1);
+
+/// Tells every loss and return. With a child on the terminal it is one line each, else a line that counts.
+pub(crate) async fn tell(mut status: watch::Receiver<Status>, output: Output, has_child: bool) -> Infallible {
+    loop {
+        let now = status.borrow_and_update().clone();
+        let Status::Away { since, reason } = now else {
+            changed(&mut status).await;
+            continue;
+        };
+        output.event(&JsonEvent::Lost { client: None, reason: &reason });
+        let mut line = None;
+        let mut told = false;
+        if timeout(NOTICEABLE, back(&mut status)).await.is_err() {
+            told = true;
+            if output.spinner && !has_child {
+                line = Some(Waiting::lost(&reason, since));
+            } else {
+                output.say(&format!("Lost: {reason}. The session waits, and everything in it; retrying."));
+            }
+            back(&mut status).await;
+        }
+        drop(line);
+        let after = clock::now().since(since);
+        output.event(&JsonEvent::Back { client: None, after: after.as_secs_f64() });
+        if told {
+            output.say(&format!("Back after {}, nothing lost.", self::told(after)));
+        }
+    }
+}
+
+async fn back(status: &mut watch::Receiver<Status>) {
+    while !status.borrow_and_update().is_up() {
+        changed(status).await;
+    }
+}
+
+async fn changed(status: &mut watch::Receiver<Status>) {
+    if status.changed().await.is_err() {
+        // The session is over, which is told elsewhere.
+        std::future::pending().await
+    }
+}
+
+/// `0.4 s`, `41 s`, `12 min`, `3 h 20 min`.
+pub(crate) fn told(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_as_people_say_them() {
+        let told = |seconds| told(Duration::from_secs_f64(seconds));
+        assert_eq!([0.42, 9.9, 41.7, 119.0].map(told), ["0.4 s", "9.9 s", "41 s", "119 s"]);
+        assert_eq!([120.0, 7199.0, 12_000.0].map(told), ["2 min", "119 min", "3 h 20 min"]);
+    }
+}
