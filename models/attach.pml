@@ -132,6 +132,12 @@ inline switch_to(e, k, received, mine) {
   told[e] = mine
 }
 
+/* The application is told of a clean end: all of what the peer sent, its end included, is there (R10). */
+inline tell_end(e) {
+  clean[e] = true;
+  assert(got[e] == OF(1 - (e)))
+}
+
 /* A record opened under the key in use. */
 inline take(e, k, plain) {
   assert(k == key[e]);                                        /* one transport at a time delivers, */
@@ -151,7 +157,7 @@ inline take(e, k, plain) {
             assert(plain - 32 == got[e]);                     /* in order, once */
             assert(!clean[e]);
             got[e]++;
-            clean[e] = (got[e] == OF(1 - (e)))
+            if :: got[e] == OF(1 - (e)) -> tell_end(e) :: else fi
        fi;
        number[e]++
   :: else -> assert(false)
@@ -226,7 +232,7 @@ end:
        if :: next[C] > sent[C] -> sent[C] = next[C] :: else fi }
   :: d_step { USABLE(C) && proved && got[C] > told[C] -> seal(C, ACK(got[C])); told[C] = got[C] }
 #if MUTANT == 16   /* a lost transport, or the relay's word, is told to the application as an end */
-  :: d_step { !clean[C] -> clean[C] = true; assert(got[C] == FROM_A) }
+  :: d_step { !clean[C] -> tell_end(C) }
 #endif
 #if MUTANT == 17   /* the old key is not dropped at a switch */
   :: d_step { N(key[C]) > 0 && REC(A, 0, 1) != 0 -> take(C, 0, REC(A, 0, 1)) }

@@ -72,6 +72,8 @@ pub(crate) async fn carry_on(shared: Arc<Shared>, socket: RelaySocket, rejoin: R
                         shared.lost("the network changed".into());
                         socket = next;
                     }
+                    // The other end has heard this one's farewell and left.
+                    Over::Lost(_) if shared.lock().session.is_over() => break End::Here,
                     Over::Lost(lost) if is_final(&lost) || window.is_zero() => break End::Lost(lost),
                     Over::Lost(lost) => {
                         info!(%lost, "the session waits for another connection");

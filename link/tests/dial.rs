@@ -8,6 +8,8 @@ mod channel;
 #[path = "dial/proxies.rs"]
 mod proxies;
 mod support;
+#[path = "dial/resume.rs"]
+mod resume;
 #[path = "dial/tls.rs"]
 mod tls;
 #[path = "dial/websocket.rs"]

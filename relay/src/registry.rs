@@ -337,12 +337,12 @@ impl Registry {
         let paired = matches!(session.state, State::Paired { .. });
         let slot = session.slot_mut(role);
         if let Some(old) = slot.socket {
-            if rank(old.class) > rank(class) {
+            if old.id > socket || rank(old.class) > rank(class) {
                 return Err(Denied::Refused((close::REPLACED, "a newer connection took over")));
             }
             let next = slot.replaced.map_or(now.mono, |at| at + REPLACE_INTERVAL);
             let wait = next.saturating_duration_since(now.mono);
-            if !wait.is_zero() {
+            if !heard || !wait.is_zero() {
                 return Err(Denied::Taken(wait));
             }
             slot.replaced = Some(now.mono);
@@ -358,7 +358,7 @@ impl Registry {
         } else if paired {
             self.actions.push_back(Action::Count(Count::Returned));
         }
-        if false && role == Role::Agent {
+        if paired && role == Role::Agent {
             self.charge(id, owner);
         }
         self.link(id);

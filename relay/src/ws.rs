@@ -255,7 +255,7 @@ impl Reader {
                 filled = self.fill() => return filled.ok().flatten().ok_or(Ended::Lost),
                 () = &mut due, if self.pinged => {
                     silent += interval.min(limit - silent);
-                    if false {
+                    if silent >= limit {
                         return Err(Ended::Silent);
                     }
                     outlet.post_ping();

@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use mykube_link::{
-    Channel, ChannelStream, CopyError, End, RelaySocket, Transport, clock, copy,
+    Channel, ChannelStream, CopyError, End, Rejoin, RelaySocket, Transport, clock, copy,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing},
     socket::websocket_config,
 };
 use mykube_protocol::{
-    Attempt, FromAgent, FromRelay, PairingCode, SessionId,
+    Attempt, FromAgent, FromRelay, PairingCode, SessionId, Ticket,
     channel::{Mode, Welcome},
     control::Peer,
 };
@@ -76,14 +76,23 @@ async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
     let mut agent_pairing = AgentPairing::new(clock::now(), session, code.clone(), false, BOUND);
     let mut client_pairing = ClientPairing::new(clock::now(), session, code, false);
     let mut ignore = |_| {};
+    let mut ticket = Ticket::from_bytes(b"ticket");
     let (at_agent, at_client) = tokio::join!(
         pair::agent(&mut agent, &mut agent_pairing, &mut ignore),
-        pair::client(&mut client, &mut client_pairing)
+        pair::client_over(&mut client, &mut client_pairing, &mut ticket)
     );
     let Ok(AgentOutcome::Paired(at_agent)) = at_agent else { panic!("{at_agent:?}") };
     let at_client = at_client.unwrap();
     assert_eq!(at_agent.words, at_client.words);
-    (Channel::start(*at_agent, agent), Channel::start(*at_client, client), relay)
+    // Without a window a session ends with its connection.
+    let rejoin = Rejoin {
+        dialer: crate::support::dialer("http://127.0.0.1:1"),
+        session,
+        attempt: Attempt::from_bytes([1; 16]),
+        ticket,
+        window: Duration::ZERO,
+    };
+    (Channel::start(*at_agent, agent, rejoin.clone()), Channel::start(*at_client, client, rejoin), relay)
 }
 
 async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, ChannelStream) {

@@ -30,7 +30,7 @@ impl Registry {
                 let until = now.mono + left.min(AGENT_GRACE);
                 State::Waiting { nameplate: None, code_ends: until, agent_until: Some(until) }
             }
-            (None, Class::Session) => self.paired_state(now, None),
+            (None, Class::Session) => self.paired_state(now, claims.confirmed),
         };
         self.insert(claims.session, owner, state);
         Ok(())
@@ -82,6 +82,7 @@ impl Registry {
             }
         }
         self.send_ticket(now, id, Role::Client);
+        self.send_ticket(now, id, Role::Agent);
         self.schedule(id);
     }
 }

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::support::{Pair, Socket, TestRelay, bearer, bounded, masked, raw, until};
+use crate::support::{Pair, Socket, TestRelay, bearer, bounded, masked, raw, reading, until};
 
 const HERE: &str = "peer:here:session";
 const GONE: &str = "peer:gone:session";
@@ -152,6 +152,8 @@ async fn an_old_sockets_backpressure_does_not_hold_up_the_new_one() {
     let sent = pair.agent.binary(&b"\x04attach"[..]);
     let received = async { while new.bytes().await != b"\x04attach"[..] {} };
     tokio::join!(sent, received);
+    // Nor was the old one given up for it: it may still read all it was sent.
+    assert_eq!(reading(old).await.closed().await.0, close::REPLACED);
 }
 
 #[tokio::test]
