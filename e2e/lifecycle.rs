@@ -16,12 +16,17 @@ use crate::support::{
 
 /// A tunnel to something that echoes: enough where no request is made.
 fn tunnel() -> (Tunnel, FakeUpstream) {
+    tunnel_for("4h")
+}
+
+/// The same; its session waits so long for a lost connection.
+fn tunnel_for(window: &str) -> (Tunnel, FakeUpstream) {
     let upstream = FakeUpstream::start();
     let sandbox = crate::support::Sandbox::new();
     let ca = data_encoding::BASE64.encode(Authority::new("e2e").pem().as_bytes());
     let cluster = json!({"server": format!("https://{}", upstream.address), "certificate-authority-data": ca});
     let path = sandbox.file("kubeconfig", kubeconfig("echo", &cluster, &json!({"token": "e2e"})).to_string());
-    (Tunnel::open(&path), upstream)
+    (Tunnel::open_for(&path, window), upstream)
 }
 
 /// A connection through the tunnel that has carried something.
@@ -103,12 +108,16 @@ fn a_client_that_waits_for_a_code_can_be_stopped() {
 }
 
 #[test]
-fn a_relay_that_is_killed_ends_both() {
-    let (tunnel, _upstream) = tunnel();
+fn a_relay_that_never_comes_back_ends_both_after_the_window() {
+    let (tunnel, _upstream) = tunnel_for("1s");
     let open = used(&tunnel);
     tunnel.relay.running.process.signal(Signal::KILL);
-    tunnel.client.failed(5, &["the session is lost", "pair again with a new code"]);
-    tunnel.server.failed(5, &["the session is lost", "new code"]);
+    let why = "the connection to the relay was lost: the connection was reset, and it did not come back within 1 s";
+    tunnel.client.failed(5, &["the session is lost", why, "pair again with a new code"]);
+    tunnel.server.failed(5, &["the session is lost", why, "new code"]);
+    for end in [&tunnel.client, &tunnel.server] {
+        assert!(reason(end, "lost").contains("the connection to the relay was lost"));
+    }
     assert!(reason(&tunnel.client, "closed").contains("the session is lost"));
     tunnel.server.event("client_gone");
     is_cut(open);
@@ -116,12 +125,12 @@ fn a_relay_that_is_killed_ends_both() {
 
 #[test]
 fn a_client_that_is_killed_leaves_a_directory_that_the_next_one_removes() {
-    let (tunnel, _upstream) = tunnel();
+    let (tunnel, _upstream) = tunnel_for("1s");
     let left = tunnel.kubeconfig();
     tunnel.client.process.signal(Signal::KILL);
     tunnel.client.process.done();
     assert!(left.exists());
-    tunnel.server.failed(5, &["the session is lost"]);
+    tunnel.server.failed(5, &["the session is lost", "the other end lost its connection to the relay"]);
     // The next client of the same person.
     let next = Mykube::client("http://127.0.0.1:9").env("XDG_RUNTIME_DIR", tunnel.client.sandbox.ram());
     next.fails_with("483 20417", 4, &["cannot reach"]);
@@ -129,8 +138,8 @@ fn a_client_that_is_killed_leaves_a_directory_that_the_next_one_removes() {
 }
 
 #[test]
-fn a_relay_that_drains_ends_both_and_itself() {
-    let (tunnel, _upstream) = tunnel();
+fn without_a_window_a_relay_that_drains_ends_both_and_itself() {
+    let (tunnel, _upstream) = tunnel_for("0s");
     assert_eq!(tunnel.relay.running.stop(Signal::TERM).code, 0);
     tunnel.client.failed(5, &["the session is lost"]);
     tunnel.server.failed(5, &["the session is lost"]);
@@ -164,8 +173,10 @@ fn a_command_ends_with_its_session() {
     assert_eq!(done.code, 1, "{}", done.stderr);
     assert_eq!(server.process.done().code, 0);
     // ... and by the relay's death.
-    let (relay, code, server) = offered(&cluster.kubeconfig);
-    let client = Mykube::new("client").args(["--relay-url", &relay.url]).args(command).start_with(&code);
+    let relay = Relay::start();
+    let server = Mykube::server(&relay.url, &cluster.kubeconfig).env("MYKUBE_RESUME_WINDOW", "1s").start();
+    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--resume-window", "1s"]).args(command);
+    let client = client.start_with(&server.code());
     client.process.prints("begun");
     relay.running.process.signal(Signal::KILL);
     client.failed(5, &["the session is lost"]);

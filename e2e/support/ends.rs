@@ -219,10 +219,19 @@ impl Tunnel {
         Self::to(|relay| Mykube::guarding(relay, kubeconfig))
     }
 
+    /// Both ends wait only so long for a lost connection.
+    pub(crate) fn open_for(kubeconfig: &Path, window: &str) -> Self {
+        Self::with_window(|relay| Mykube::server(relay, kubeconfig), window)
+    }
+
     fn to(server: impl FnOnce(&str) -> Mykube) -> Self {
+        Self::with_window(server, "4h")
+    }
+
+    fn with_window(server: impl FnOnce(&str) -> Mykube, window: &str) -> Self {
         let relay = Relay::start();
-        let server = server(&relay.url).start();
-        let client = Mykube::client(&relay.url).start_with(&server.code());
+        let server = server(&relay.url).env("MYKUBE_RESUME_WINDOW", window).start();
+        let client = Mykube::client(&relay.url).env("MYKUBE_RESUME_WINDOW", window).start_with(&server.code());
         client.event("connected");
         Self { client, server, relay }
     }

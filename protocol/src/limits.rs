@@ -75,6 +75,8 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 pub const JUMP_TIMEOUT: Duration = Duration::from_secs(2);
 /// An attach that is not answered is asked for again.
 pub const ATTACH_RETRY: Duration = Duration::from_secs(10);
+/// And then this often, also where the relay says nothing, or that the other end is gone: it is not believed for ever.
+pub const ATTACH_UNASKED: Duration = Duration::from_secs(30);
 /// Records in a row that do not open before the session itself ends.
 pub const BAD_RECORDS_MAX: u32 = 5;
 /// How long a session outlives its transport (`--resume-window`): the API server's own idle limit for exec.

@@ -142,7 +142,7 @@ impl Keepalive {
     /// The channel has gone away: the pong to a ping that was on its way may be long in coming.
     pub(super) fn handle_away(&mut self) {
         // It came after the one that may still be due from the last outage.
-        self.due = self.due.take();
+        self.due = self.unanswered.take().or(self.due.take());
     }
 
     /// What kubectl is to be sent besides the server's bytes, now: `true` where something was appended.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mykube_protocol::{
     Role, frame,
-    limits::{ATTACH_RETRY, BAD_RECORDS_MAX, DEAD_AFTER, JUMP_TIMEOUT, PING_TIMEOUT, PROBE_AFTER},
+    limits::{ATTACH_RETRY, ATTACH_UNASKED, BAD_RECORDS_MAX, DEAD_AFTER, JUMP_TIMEOUT, PING_TIMEOUT, PROBE_AFTER},
 };
 use rand_core::CryptoRng;
 
@@ -50,7 +50,7 @@ impl Session {
     pub fn handle_transport_lost(&mut self, now: Time) {
         self.attached = false;
         self.attach_out.clear();
-        self.ask_due = None;
+        self.ask_due = (self.role == Role::Client).then(|| now + ATTACH_UNASKED);
         self.owed = None;
         self.ping = None;
         self.pong = None;
@@ -62,19 +62,24 @@ impl Session {
     /// an attach; the agent awaits it.
     pub fn handle_peer_here(&mut self, now: Time, rng: &mut impl CryptoRng) {
         self.handle_transport_lost(now);
+        self.ask(now + ATTACH_RETRY, rng);
+    }
+
+    fn ask(&mut self, again: Time, rng: &mut impl CryptoRng) {
+        self.ask_due = None;
         if self.role == Role::Client && !self.is_over() {
             self.attach_out.clear();
             let request = self.resume.ask(rng);
             self.attach_out.push_back(request);
-            self.ask_due = Some(now + ATTACH_RETRY);
+            self.ask_due = Some(again);
         }
     }
 
-    /// The time for an answer to the client's question ran out: it asks again. To be called after
+    /// No answer came to the client's question, or nobody told it to ask: it asks. To be called after
     /// [`Session::handle_timeout`], with the transport still there.
     pub fn ask_again(&mut self, now: Time, rng: &mut impl CryptoRng) {
         if !self.attached && self.ask_due.is_some_and(|due| due <= now) {
-            self.handle_peer_here(now, rng);
+            self.ask(now + ATTACH_UNASKED, rng);
         }
     }
 
@@ -179,10 +184,10 @@ impl Session {
 
     pub(super) fn notice_silence(&mut self, now: Time) {
         let Some(owed) = self.owed.filter(|_| self.attached) else { return };
-        if now.since(owed.since) >= self.patience(&owed) {
+        if now >= owed.since + self.patience(&owed) {
             self.handle_transport_lost(now);
             self.events.push_back(Event::Silent);
-        } else if !owed.probed && now.since(owed.since) >= self.probe_after() {
+        } else if !owed.probed && now >= owed.since + self.probe_after() {
             self.owed = Some(Owed { probed: true, ..owed });
             self.send_ping(now);
         }

@@ -210,6 +210,11 @@ impl World {
         // Mostly the trouble begins when both are there.
         if self.rng.random_ratio(7, 8) {
             self.calm();
+        } else {
+            for _ in 0..self.rng.random_range(1..4) {
+                let at = self.random_delay(3 * SECOND);
+                self.schedule(at, Ev::Trouble);
+            }
         }
         for _ in 0..self.rng.random_range(1..4) {
             if self.is_over() {
@@ -272,14 +277,18 @@ impl World {
         if end.asleep || end.forged {
             return None;
         }
+        // A writer that waits for its socket waits for nothing else.
+        let free = end.socket.and_then(|id| self.sockets.get(&id)).map(|socket| socket.up.free_at());
+        if let Some(free) = free.filter(|at| at.since(self.now) > BACKLOG) {
+            return Some(free);
+        }
         let own = match &end.stage {
             Stage::Client(pairing) => pairing.poll_timeout(),
             Stage::Agent(pairing) => pairing.poll_timeout(),
+            Stage::Session(_) if end.socket.is_none() => None,
             Stage::Session(session) => session.poll_timeout(),
         };
-        let free = end.socket.and_then(|id| self.sockets.get(&id)).map(|socket| socket.up.free_at());
-        let full = free.filter(|at| at.since(self.now) > BACKLOG);
-        own.into_iter().chain(full).min().map(|at| at.max(self.now))
+        own.map(|at| at.max(self.now))
     }
 
     /// Goes to the next thing that happens; not past `until`.
@@ -864,7 +873,8 @@ impl World {
 
     fn forge(&mut self, who: usize) {
         if self.rng.random_ratio(1, 2) {
-            self.spoil[who] += self.rng.random_range(1..3);
+            // Now and then without an end.
+            self.spoil[who] += [1, 1, 2, 3, 60][self.rng.random_range(0..5)];
         } else if let Some(id) = self.relay.slots[who] {
             let mut frame = BytesMut::zeroed(self.rng.random_range(1..200));
             self.rng.fill_bytes(&mut frame);
