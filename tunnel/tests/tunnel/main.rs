@@ -12,6 +12,7 @@ mod hellos;
 mod hostile;
 mod pair;
 mod records;
+mod resume;
 mod second;
 mod streams;
 mod vectors;

@@ -216,3 +216,37 @@ pub(crate) fn second_client(
     let keys = Keys::new(&code, x25519.as_bytes(), &mlkem, hello_agent, &hello_client);
     (hello_client, keys)
 }
+
+/// Attaches, by the section "Resume".
+impl Keys {
+    pub(crate) fn attach_client(&self, session: &SessionId, n: u64, public: &[u8; 32]) -> Vec<u8> {
+        let mut frame = [&[3][..], session.as_bytes(), &n.to_be_bytes(), public].concat();
+        frame.extend(hmac(&self.e("attach c"), &frame));
+        frame
+    }
+
+    pub(crate) fn attach_agent(&self, attach_client: &[u8], n: u64, public: &[u8; 32]) -> Vec<u8> {
+        let mut frame = [&[4][..], &n.to_be_bytes(), public].concat();
+        frame.extend(hmac(&self.e("attach a"), &[lv(attach_client), frame.clone()].concat()));
+        frame
+    }
+
+    pub(crate) fn attached(&self, attach_client: &[u8], attach_agent: &[u8], x25519: &[u8]) -> Attached {
+        let th = sha256(&[b"mykube/2 attach", &lv(attach_client), &lv(attach_agent)]);
+        let (prk, _) = Hkdf::<Sha256>::extract(Some(&self.e("resume")), x25519);
+        Attached(Self { th, prk: prk.to_vec() })
+    }
+}
+
+/// The keys of one attach.
+pub(crate) struct Attached(pub(crate) Keys);
+
+impl Attached {
+    pub(crate) fn client(&self) -> Vec<u8> {
+        self.0.e("traffic c")
+    }
+
+    pub(crate) fn agent(&self) -> Vec<u8> {
+        self.0.e("traffic a")
+    }
+}
