@@ -9,6 +9,8 @@ mod codes;
 #[cfg(test)]
 mod credentials;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod guarded;

@@ -75,7 +75,7 @@ pub(crate) struct Process {
     name: String,
     pid: Pid,
     shared: Arc<Shared>,
-    input: Option<Box<dyn Write + Send>>,
+    input: Option<Box<dyn Write + Send + Sync>>,
     terminal: Option<File>,
 }
 
@@ -86,7 +86,7 @@ impl Process {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let shared = Arc::new(Shared::default());
-        let input = child.stdin.take().map(|stdin| Box::new(stdin) as Box<dyn Write + Send>);
+        let input = child.stdin.take().map(|stdin| Box::new(stdin) as Box<dyn Write + Send + Sync>);
         shared.lock().open = 2;
         collect(&shared, child.stdout.take().unwrap(), |state| &mut state.stdout);
         collect(&shared, child.stderr.take().unwrap(), |state| &mut state.stderr);
@@ -169,6 +169,32 @@ impl Process {
             }
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Looks at all it said, now and after each change, until `look` has seen enough. False when it ended before that,
+    /// or the moment came.
+    pub(crate) fn follow(&self, until: Instant, mut look: impl FnMut(&State) -> bool) -> bool {
+        let mut state = self.shared.lock();
+        loop {
+            if look(&state) {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.exit.is_some() && state.open == 0 {
+                return false;
+            }
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Its standard input, to be written from elsewhere.
+    pub(crate) fn take_input(&mut self) -> Box<dyn Write + Send + Sync> {
+        self.input.take().expect("its input is still open")
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Waits for a text on standard output.

@@ -141,7 +141,7 @@ pub(crate) fn sweep() -> Result<Vec<String>, LabError> {
     let Ok(entries) = fs::read_dir(DIR) else { return Ok(removed) };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if false && owner_is_gone(&name) && remove(&name)? {
+        if owner_is_gone(&name) && remove(&name)? {
             removed.push(name);
         }
     }
@@ -166,7 +166,7 @@ fn start_time(pid: u32) -> Option<u64> {
 
 /// Ends what runs in it and removes its name. False when another was faster.
 fn remove(name: &str) -> Result<bool, LabError> {
-    if false { end_processes(&Path::new(DIR).join(name)); }
+    end_processes(&Path::new(DIR).join(name));
     match ip(&["netns", "delete", name]) {
         Ok(_) => Ok(true),
         Err(_) if !Path::new(DIR).join(name).exists() => Ok(false),

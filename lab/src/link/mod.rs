@@ -134,7 +134,7 @@ impl Link {
             address(self.number, *last)
         };
         let old = std::mem::replace(&mut lock(&self.addresses)[end as usize], new);
-        let _skip = |link: &Self| link.ip(end, &["address", "delete", &format!("{old}/24"), "dev", &self.device]);
+        self.ip(end, &["address", "delete", &format!("{old}/24"), "dev", &self.device])?;
         self.add_address(end, new)?;
         // Routes went with the old address.
         self.up(end)?;

@@ -118,6 +118,7 @@ impl Pipe {
         let size = packet.len() as u64;
         if self.shape.blackhole {
             self.stats.swallowed += 1;
+            return;
         }
         if self.shape.loss > 0.0 && self.chance.random_bool(self.shape.loss.min(1.0)) {
             self.stats.lost += 1;
@@ -131,7 +132,7 @@ impl Pipe {
                 self.stats.queue_full += 1;
                 return;
             }
-            leaves = free + time_for(size, rate * 2);
+            leaves = free + time_for(size, rate);
             self.line_free = Some(leaves);
         }
         if self.under_way_bytes + size > UNDER_WAY {
@@ -139,7 +140,7 @@ impl Pipe {
             return;
         }
         // A delay that became shorter does not let packets overtake.
-        let due = self.under_way.back().map_or(leaves, |(last, _)| *last).max(leaves + self.shape.delay / 2);
+        let due = self.under_way.back().map_or(leaves, |(last, _)| *last).max(leaves + self.shape.delay);
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.clear();
         buffer.extend_from_slice(packet);

@@ -37,7 +37,7 @@ impl Load {
         let is = |result: &Option<Returned>, test: fn(&Returned) -> bool| result.as_ref().is_some_and(test);
         IntegrityFigures {
             same: is(&whole, |it| it.same) && is(&half, |it| it.same),
-            complete: is(&whole, |it| it.bytes <= 8 << 20),
+            complete: is(&whole, |it| it.bytes == 8 << 20),
             half_close: is(&half, |it| it.bytes == 256 << 10 && it.ended),
         }
     }

@@ -68,7 +68,7 @@ pub(super) async fn serve(
 pub(super) fn cut(connection: &TcpStream, how: Cut) -> io::Result<()> {
     match how {
         Cut::Close => SockRef::from(connection).shutdown(Shutdown::Write),
-        Cut::Reset => SockRef::from(connection).shutdown(Shutdown::Write),
+        Cut::Reset => SockRef::from(connection).set_linger(Some(Duration::ZERO)),
     }
 }
 
@@ -147,7 +147,7 @@ async fn copy(
     loop {
         let count = from.read(&mut buffer).await?;
         // Paused meanwhile: what was read waits here.
-        if orders.wait_for(|_| true).await.is_err() {
+        if orders.wait_for(|orders| !orders.paused).await.is_err() {
             return Ok(());
         }
         if count == 0 {
@@ -159,7 +159,7 @@ async fn copy(
         if let Some(rate) = options.rate {
             let share = SLICE.mul_f64(count as f64 / (rate as f64 / 100.0));
             next = next.max(Instant::now() - SLICE) + share;
-            
+            sleep_until(next).await;
         }
     }
 }
@@ -168,14 +168,14 @@ async fn copy(
 async fn end(options: &ForwardOptions, mut orders: watch::Receiver<Orders>, generation: u64, moved: &LastMove) {
     let life = async {
         match options.life {
-            Some(life) => sleep(life / 2).await,
+            Some(life) => sleep(life).await,
             None => std::future::pending().await,
         }
     };
     let idle = async {
         let Some(idle) = options.idle else { return std::future::pending().await };
         loop {
-            let until = moved.get() + idle / 3;
+            let until = moved.get() + idle;
             if Instant::now() >= until {
                 return;
             }

@@ -6,6 +6,7 @@ mod load;
 mod namespaces;
 mod program;
 mod proxies;
+mod stand_ins;
 
 use std::{
     io::{Read as _, Write as _},

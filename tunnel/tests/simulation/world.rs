@@ -215,6 +215,7 @@ impl World {
                 let at = self.random_delay(3 * SECOND);
                 self.schedule(at, Ev::Trouble);
             }
+            self.run_until(self.now + 3 * SECOND);
         }
         for _ in 0..self.rng.random_range(1..4) {
             if self.is_over() {

@@ -1,0 +1,326 @@
+//! Nothing drops: every kind of operation at once, through real processes in networks of their own, while these are hurt.
+
+mod fault;
+mod flow;
+mod operations;
+mod table;
+mod world;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use self::{
+    fault::{Fault, Lengths},
+    flow::Flow,
+    operations::{COUNT, OPERATIONS, Operation, Outcome, Stage},
+    table::{Cell, Row},
+    world::{Mode, Setup, World, directly},
+};
+use crate::support::{Cluster, LIMIT, Namespace, Process, Sandbox};
+
+/// How all of it is run.
+struct Plan {
+    lengths: Lengths,
+    /// Bits a second of each line, so that copies span the faults.
+    rate: u64,
+    /// Bytes copied each way; fewer where packets get lost.
+    copied: usize,
+    copied_with_loss: usize,
+    /// Until everything must be over.
+    limit: Duration,
+    /// Faults at once.
+    at_once: usize,
+}
+
+const CI: Plan = Plan {
+    lengths: Lengths {
+        short: seconds(4),
+        silence: seconds(20),
+        long: seconds(70),
+        stop: seconds(15),
+        throughout: seconds(25),
+        cuts: (seconds(5), seconds(10)),
+        window: seconds(5),
+    },
+    rate: 16_000_000,
+    copied: 24 << 20,
+    copied_with_loss: 256 << 10,
+    limit: seconds(170),
+    at_once: usize::MAX,
+};
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[test]
+fn every_operation_survives_each_fault() {
+    let names: Vec<_> = std::env::var("MYKUBE_FAULTS").map(|it| it.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    let faults = Fault::ALL.into_iter().filter(|fault| names.is_empty() || names.contains(&format!("{fault:?}")));
+    let jobs: Vec<_> = faults.map(|fault| (fault, Mode::Guarded)).collect();
+    judge("e2e-faults", &run(&CI, &jobs));
+}
+
+fn judge(name: &str, rows: &[Row]) {
+    println!("{}", table::write(name, rows));
+    let failed: Vec<_> = rows.iter().flat_map(Row::failures).collect();
+    assert!(failed.is_empty(), "{} failures:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Runs all jobs and returns a row of each.
+fn run(plan: &Plan, jobs: &[(Fault, Mode)]) -> Vec<Row> {
+    let namespace = Namespace::create(&Cluster::get(), "faults");
+    let counter = Counter::start(&namespace);
+    let next = std::sync::Mutex::new(jobs.iter().enumerate());
+    let rows = std::sync::Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..plan.at_once.min(jobs.len()) {
+            scope.spawn(|| {
+                loop {
+                    let Some((at, &(fault, mode))) = next.lock().unwrap().next() else { break };
+                    let row = row(plan, &namespace, at, fault, mode);
+                    rows.lock().unwrap().push((at, row));
+                }
+            });
+        }
+    });
+    drop(counter);
+    let mut rows = rows.into_inner().unwrap();
+    rows.sort_by_key(|(at, _)| *at);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn row(plan: &Plan, namespace: &Namespace, at: usize, fault: Fault, mode: Mode) -> Row {
+    let mut row = Row {
+        mode: mode.name(),
+        fault: fault.name(&plan.lengths),
+        cells: Vec::new(),
+        wrong: None,
+        outages: Vec::new(),
+    };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| attempt(plan, namespace, at, fault, mode, &mut row))) {
+        row.wrong = Some(words(&*panic));
+    }
+    row
+}
+
+fn attempt(plan: &Plan, namespace: &Namespace, at: usize, fault: Fault, mode: Mode, row: &mut Row) {
+    let lengths = &plan.lengths;
+    let bytes = if fault == Fault::Loss { plan.copied_with_loss } else { plan.copied };
+    let pod = Pod::start(namespace, at, bytes);
+    let setup = Setup {
+        mode,
+        rate: Some(plan.rate),
+        window: fault.ends_the_session().then_some(lengths.window),
+        cuts: (fault == Fault::Proxies).then_some(lengths.cuts),
+    };
+    let world = World::start(&setup, namespace);
+    let files = Sandbox::new();
+    let (source, sum) = operations::source(&files, bytes);
+    let sum_there = pod.ready();
+
+    let operations: Vec<_> =
+        OPERATIONS.iter().filter(|(name, _)| mode == Mode::Guarded || *name != "exec over SPDY").collect();
+    let flows: Vec<_> = operations.iter().map(|_| Flow::default()).collect();
+    let finish = AtomicBool::new(false);
+    let deadline = Instant::now() + plan.limit;
+    row.cells = thread::scope(|scope| {
+        let running: Vec<_> = operations
+            .iter()
+            .zip(&flows)
+            .map(|((name, operation), flow)| {
+                let stage = Stage {
+                    world: &world,
+                    pod: &pod.name,
+                    flow,
+                    finish: &finish,
+                    deadline,
+                    source: &source,
+                    sums: [&sum, &sum_there],
+                    direct: namespace,
+                    environment: &[],
+                };
+                (*name, flow, scope.spawn(move || perform(*operation, &stage)))
+            })
+            .collect();
+        let begun = flows.iter().all(|flow| flow.wait(Instant::now() + LIMIT, |seen| seen.count > 0));
+        let whole = fault.strike(&world, lengths);
+        flows.iter().for_each(|flow| flow.mark(whole));
+        let early: Vec<_> = flows.iter().map(|flow| flow.seen().over).collect();
+        if !fault.ends_the_session() {
+            for flow in &flows {
+                flow.wait(deadline, |seen| seen.since > 3);
+            }
+        }
+        finish.store(true, Ordering::SeqCst);
+        pod.stop();
+        let ended = running.into_iter().zip(early);
+        ended
+            .map(|((name, flow, thread), early)| {
+                let outcome = thread.join().expect("a panic became an outcome");
+                cell(name, flow, outcome, fault, begun, early)
+            })
+            .collect()
+    });
+    if fault.ends_the_session() {
+        let words = ["the session is lost"];
+        world.client.failed(5, &words);
+        world.server.failed(5, &words);
+    } else {
+        assert!(world.client.process.is_running() && world.server.process.is_running(), "an end of the tunnel is gone");
+    }
+    row.outages = outages(&world.client.process.stdout());
+}
+
+fn perform(operation: Operation, stage: &Stage<'_>) -> Result<Outcome, String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| operation(stage))).map_err(|panic| words(&*panic));
+    stage.flow.over();
+    outcome
+}
+
+fn cell(
+    operation: &'static str,
+    flow: &Flow,
+    outcome: Result<Outcome, String>,
+    fault: Fault,
+    begun: bool,
+    early: bool,
+) -> Cell {
+    let seen = flow.seen();
+    let (outcome, panic) = match outcome {
+        Ok(outcome) => (outcome, None),
+        Err(panic) => (Outcome::default(), Some(panic)),
+    };
+    let said = || format!("exit code {:?}: {}", outcome.code, outcome.said);
+    let wrong = match fault.ends_the_session() {
+        _ if panic.is_some() => panic,
+        _ if !begun => Some(format!("not all operations were under way before the fault; this one: {seen:?}, {}", said())),
+        _ if outcome.lost + outcome.doubled > 0 => {
+            Some(format!("{} bytes lost, {} doubled", outcome.lost, outcome.doubled))
+        }
+        true if outcome.complete || matches!(outcome.code, None | Some(0)) => {
+            Some(format!("looks as if it were complete; {}", said()))
+        }
+        false if !outcome.complete => Some(format!("did not survive; {}", said())),
+        false if early => Some("was over before the fault was: nothing is proved".into()),
+        _ => None,
+    };
+    Cell { operation, outcome, again: seen.again, gap: seen.gap, wrong }
+}
+
+fn outages(stdout: &str) -> Vec<Value> {
+    let events = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.filter(|event| event["event"] == "lost" || event["event"] == "back").collect()
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("failed").to_owned()
+}
+
+/// What the operations of one fault work on.
+struct Pod<'a> {
+    namespace: &'a Namespace,
+    name: String,
+    bytes: usize,
+}
+
+impl<'a> Pod<'a> {
+    fn start(namespace: &'a Namespace, number: usize, bytes: usize) -> Self {
+        let name = format!("faults-{number}");
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "main", "image": namespace.cluster.image,
+                    "command": ["sh", "-c", format!("echod >/dev/null 2>&1 & {}", COUNT.replace("exit 7", "sleep 2"))],
+                }],
+            },
+        });
+        namespace.direct().kubectl_with(&["create", "-f", "-"], pod.to_string()).ok();
+        Self { namespace, name, bytes }
+    }
+
+    /// Makes what is copied out, and returns its sum.
+    fn ready(&self) -> String {
+        let pod = format!("pod/{}", self.name);
+        directly(self.namespace, &["wait", "--for=condition=Ready", &pod, "--timeout=60s"]);
+        let make = format!("head -c {} /dev/urandom >/tmp/source && sha256sum /tmp/source", self.bytes);
+        let said = directly(self.namespace, &["exec", &self.name, "--", "sh", "-c", &make]);
+        said.split_whitespace().next().expect("a sum").to_owned()
+    }
+
+    /// Ends what counts in it, and then itself.
+    fn stop(&self) {
+        directly(self.namespace, &["exec", &self.name, "--", "touch", "/tmp/stop"]);
+    }
+}
+
+/// A config map with a number that grows.
+struct Counter {
+    stop: std::sync::Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Counter {
+    fn start(namespace: &Namespace) -> Self {
+        directly(namespace, &["create", "configmap", "counter", "--from-literal=number=00000000"]);
+        let proxy = namespace.direct().start(&["proxy", "--port=0"]);
+        let address = proxy.wait("its address", |state| {
+            let text = String::from_utf8_lossy(&state.stdout).into_owned();
+            let (_, rest) = text.split_once("Starting to serve on ")?;
+            Some(rest.split_once('\n')?.0.trim().to_owned())
+        });
+        let path = format!("/api/v1/namespaces/{}/configmaps/counter", namespace.name);
+        let stop = std::sync::Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let _proxy: Process = proxy;
+            let mut number = 1_u64;
+            while !stopped.load(Ordering::SeqCst) {
+                let body = format!("{{\"data\":{{\"number\":\"{number:08}\"}}}}");
+                if patch(&address, &path, &body).is_ok() {
+                    number += 1;
+                }
+                thread::sleep(Duration::from_millis(300));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn patch(address: &str, path: &str, body: &str) -> std::io::Result<()> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_read_timeout(Some(LIMIT))?;
+    let len = body.len();
+    write!(
+        connection,
+        "PATCH {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/merge-patch+json\r\n\
+         Content-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    match answer.starts_with("HTTP/1.1 200") {
+        true => Ok(()),
+        false => Err(std::io::Error::other(answer)),
+    }
+}
+

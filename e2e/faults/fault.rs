@@ -1,0 +1,142 @@
+//! What happens to the network and the processes, and for how long.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use mykube_lab::End;
+use rustix::process::Signal;
+
+use super::world::World;
+
+/// How long faults last, in CI and in the full table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lengths {
+    /// The relay or a line is away.
+    pub(super) short: Duration,
+    /// Packets are dropped silently.
+    pub(super) silence: Duration,
+    /// Longer than kubectl's own timers: 45 s for HTTP/2, 61 s for exec over WebSocket.
+    pub(super) long: Duration,
+    /// A process is stopped.
+    pub(super) stop: Duration,
+    /// A line loses packets, or proxies cut.
+    pub(super) throughout: Duration,
+    /// The proxies' limits for idle and for old connections.
+    pub(super) cuts: (Duration, Duration),
+    /// `--resume-window` where it is to end.
+    pub(super) window: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    RelayKilled,
+    RelayDrained,
+    ClientLineDown,
+    ServerLineDown,
+    ClientMoved,
+    ServerMoved,
+    ClientSilence,
+    ServerSilence,
+    Loss,
+    Proxies,
+    ClientStopped,
+    ServerStopped,
+    LongSilence,
+    WindowOver,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 14] = [
+        Self::RelayKilled,
+        Self::RelayDrained,
+        Self::ClientLineDown,
+        Self::ServerLineDown,
+        Self::ClientMoved,
+        Self::ServerMoved,
+        Self::ClientSilence,
+        Self::ServerSilence,
+        Self::Loss,
+        Self::Proxies,
+        Self::ClientStopped,
+        Self::ServerStopped,
+        Self::LongSilence,
+        Self::WindowOver,
+    ];
+
+    pub(super) fn name(self, lengths: &Lengths) -> String {
+        let seconds = |length: Duration| length.as_secs();
+        match self {
+            Self::RelayKilled => format!("relay killed (-9), back after {} s", seconds(lengths.short)),
+            Self::RelayDrained => "relay drained and started again".into(),
+            Self::ClientLineDown => format!("client's link down for {} s", seconds(lengths.short)),
+            Self::ServerLineDown => format!("server's link down for {} s", seconds(lengths.short)),
+            Self::ClientMoved => "client's address changed".into(),
+            Self::ServerMoved => "server's address changed".into(),
+            Self::ClientSilence => format!("client's packets dropped for {} s", seconds(lengths.silence)),
+            Self::ServerSilence => format!("server's packets dropped for {} s", seconds(lengths.silence)),
+            Self::Loss => format!("5 % loss and 200 ms delay, {} s", seconds(lengths.throughout)),
+            Self::Proxies => {
+                let (idle, life) = lengths.cuts;
+                format!("proxies that cut after {} s idle, {} s in all", seconds(idle), seconds(life))
+            }
+            Self::ClientStopped => format!("client stopped for {} s", seconds(lengths.stop)),
+            Self::ServerStopped => format!("server stopped for {} s", seconds(lengths.stop)),
+            Self::LongSilence => format!("no network for {} s", seconds(lengths.long)),
+            Self::WindowOver => format!("resume window of {} s over", seconds(lengths.window)),
+        }
+    }
+
+    /// All operations are to fail, and to say so.
+    pub(super) fn ends_the_session(self) -> bool {
+        self == Self::WindowOver
+    }
+
+    /// Hurts the world. Returns when it is whole again, or when its lasting trouble has lasted, with that moment.
+    pub(super) fn strike(self, world: &World, lengths: &Lengths) -> Instant {
+        match self {
+            Self::RelayKilled | Self::RelayDrained => {
+                world.end_relay(if self == Self::RelayKilled { Signal::KILL } else { Signal::TERM });
+                sleep(if self == Self::RelayKilled { lengths.short } else { Duration::ZERO });
+                return world.restart_relay();
+            }
+            Self::ClientLineDown => {
+                world.client_line.down(End::A).unwrap();
+                sleep(lengths.short);
+                world.client_line.up(End::A).unwrap();
+            }
+            Self::ServerLineDown => {
+                world.server_line.down(End::B).unwrap();
+                sleep(lengths.short);
+                world.server_line.up(End::B).unwrap();
+            }
+            Self::ClientMoved => drop(world.client_line.readdress(End::A).unwrap()),
+            Self::ServerMoved => drop(world.server_line.readdress(End::B).unwrap()),
+            Self::ClientSilence | Self::LongSilence | Self::WindowOver => {
+                world.client_line.blackhole(true);
+                sleep(if self == Self::ClientSilence { lengths.silence } else { lengths.long });
+                world.client_line.blackhole(false);
+            }
+            Self::ServerSilence => {
+                world.server_line.blackhole(true);
+                sleep(lengths.silence);
+                world.server_line.blackhole(false);
+            }
+            Self::Loss => {
+                world.client_line.update(|shape| (shape.loss, shape.delay) = (0.05, Duration::from_millis(200)));
+                sleep(lengths.throughout);
+            }
+            Self::Proxies => sleep(lengths.throughout),
+            Self::ClientStopped => stop(&world.client, lengths.stop),
+            Self::ServerStopped => stop(&world.server, lengths.stop),
+        }
+        Instant::now()
+    }
+}
+
+fn stop(end: &crate::support::Running, length: Duration) {
+    end.process.signal(Signal::STOP);
+    sleep(length);
+    end.process.signal(Signal::CONT);
+}

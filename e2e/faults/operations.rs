@@ -1,0 +1,313 @@
+//! What runs through the tunnel while it is hurt. Each checks every byte, and ends only when it is told to or its work is
+//! done.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::{
+    flow::{Flow, Lines},
+    world::World,
+};
+use crate::support::{LIMIT, Process, sha256};
+
+/// Where one operation runs.
+pub(super) struct Stage<'a> {
+    pub(super) world: &'a World,
+    /// Its pod.
+    pub(super) pod: &'a str,
+    pub(super) flow: &'a Flow,
+    /// It is to come to its end.
+    pub(super) finish: &'a AtomicBool,
+    /// No operation goes on after this.
+    pub(super) deadline: Instant,
+    /// What `cp` copies in.
+    pub(super) source: &'a std::path::Path,
+    /// SHA-256 of what `cp` copies in and out.
+    pub(super) sums: [&'a str; 2],
+    pub(super) direct: &'a crate::support::Namespace,
+    pub(super) environment: &'a [(&'a str, &'a str)],
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outcome {
+    /// All that should have come came.
+    pub(super) complete: bool,
+    pub(super) lost: u64,
+    pub(super) doubled: u64,
+    /// kubectl's exit code; `None` where it was stopped because all was done.
+    pub(super) code: Option<i32>,
+    /// Its last line on standard error, if it failed.
+    pub(super) said: String,
+}
+
+pub(super) type Operation = fn(&Stage<'_>) -> Outcome;
+
+pub(super) const OPERATIONS: &[(&str, Operation)] = &[
+    ("exec", exec),
+    ("exec over SPDY", exec_spdy),
+    ("exec -i", exec_interactive),
+    ("logs -f", logs),
+    ("cp in", cp_in),
+    ("cp out", cp_out),
+    ("port-forward", port_forward),
+    ("get -w", watch),
+];
+
+/// What counts in a pod: numbered lines until the file is there, then the end and an exit code of its own.
+pub(super) const COUNT: &str =
+    "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\n' $i; i=$((i+1)); sleep 0.2; done; printf 'end %08d\\n' $i; exit 7";
+const COUNTED: i32 = 7;
+/// The ports of the pod's echo.
+const ECHO: u16 = 9000;
+/// Between the numbers an operation sends.
+const BEAT: Duration = Duration::from_millis(50);
+/// Between looks at how far a copy is, and how much is progress: more than keeping a connection alive takes.
+const LOOK: Duration = Duration::from_millis(20);
+const STEP: u64 = 16 * 1024;
+
+fn exec(stage: &Stage<'_>) -> Outcome {
+    counted(stage, &["exec", stage.pod, "--", "sh", "-c", COUNT], &[])
+}
+
+fn exec_spdy(stage: &Stage<'_>) -> Outcome {
+    let environment = [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")];
+    counted(stage, &["exec", stage.pod, "--", "sh", "-c", COUNT], &environment)
+}
+
+fn counted(stage: &Stage<'_>, args: &[&str], environment: &[(&str, &str)]) -> Outcome {
+    let process = stage.world.kubectl(args, &[stage.environment, environment].concat());
+    let (lines, outcome) = stage.lines(&process);
+    Outcome { complete: lines.end.is_some() && outcome.code == Some(COUNTED), ..outcome }
+}
+
+/// The pod's own log, to the pod's own end.
+fn logs(stage: &Stage<'_>) -> Outcome {
+    let process = stage.world.kubectl(&["logs", "-f", stage.pod], stage.environment);
+    let (lines, outcome) = stage.lines(&process);
+    Outcome { complete: lines.end.is_some() && outcome.code == Some(0), ..outcome }
+}
+
+fn exec_interactive(stage: &Stage<'_>) -> Outcome {
+    let mut process = stage.world.kubectl(&["exec", "-i", stage.pod, "--", "cat"], stage.environment);
+    let mut input = process.take_input();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !stage.is_over() && process.is_running() {
+                let end = stage.finish.load(Ordering::SeqCst);
+                let written = input.write_all(format!("{}{number:08}\n", if end { "end " } else { "" }).as_bytes());
+                if end || written.is_err() {
+                    break;
+                }
+                number += 1;
+                thread::sleep(BEAT);
+            }
+            drop(input);
+        });
+        let (lines, outcome) = stage.lines(&process);
+        Outcome { complete: lines.end.is_some() && outcome.code == Some(0), ..outcome }
+    })
+}
+
+fn watch(stage: &Stage<'_>) -> Outcome {
+    let number = "jsonpath={.data.number}{\"\\n\"}";
+    let process = stage.world.kubectl(&["get", "configmap", "counter", "-w", "-o", number], stage.environment);
+    let mut lines = Lines::default();
+    let done = process.follow(stage.deadline, |state| {
+        if lines.take(&state.stdout) {
+            stage.flow.arrived();
+        }
+        stage.finish.load(Ordering::SeqCst)
+    });
+    let mut outcome = if done { Outcome { complete: true, ..Outcome::default() } } else { stage.end(&process) };
+    (outcome.lost, outcome.doubled) = (lines.lost, lines.doubled);
+    process.signal(Signal::INT);
+    outcome
+}
+
+fn cp_in(stage: &Stage<'_>) -> Outcome {
+    let to = format!("{}:/tmp/in", stage.pod);
+    let process = stage.world.kubectl(&["cp", stage.source.to_str().unwrap(), &to], stage.environment);
+    // Bytes it wrote: to its connection, as nothing else of it writes much.
+    let outcome = stage.copy(&process, || {
+        let text = fs::read_to_string(format!("/proc/{}/io", process.id())).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap_or_default();
+        line.trim().parse().unwrap_or(0)
+    });
+    if outcome.code != Some(0) {
+        return outcome;
+    }
+    let there = super::world::directly(stage.direct, &["exec", stage.pod, "--", "sha256sum", "/tmp/in"]);
+    Outcome { complete: there.starts_with(stage.sums[0]), ..outcome }
+}
+
+fn cp_out(stage: &Stage<'_>) -> Outcome {
+    let to = stage.world.sandbox().home().join("out");
+    let from = format!("{}:/tmp/source", stage.pod);
+    let process = stage.world.kubectl(&["cp", &from, to.to_str().unwrap()], stage.environment);
+    let outcome = stage.copy(&process, || fs::metadata(&to).map_or(0, |meta| meta.len()));
+    let complete = outcome.code == Some(0) && sum(&to) == stage.sums[1];
+    let _ = fs::remove_file(&to);
+    Outcome { complete, ..outcome }
+}
+
+/// `sha256sum` of a file of any size.
+pub(super) fn sum(path: &std::path::Path) -> String {
+    use sha2::{Digest as _, Sha256};
+    let Ok(mut file) = fs::File::open(path) else { return "no file".into() };
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(n @ 1..) = file.read(&mut buffer) {
+        hash.update(&buffer[..n]);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn port_forward(stage: &Stage<'_>) -> Outcome {
+    let port = format!(":{ECHO}");
+    let process =
+        stage.world.kubectl(&["port-forward", "--address", "127.0.0.1", stage.pod, &port], stage.environment);
+    let local = process.wait("its port", |state| {
+        let text = String::from_utf8_lossy(&state.stdout).into_owned();
+        let (_, rest) = text.split_once("Forwarding from 127.0.0.1:")?;
+        rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse::<u16>().ok()
+    });
+    let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, local));
+    let connection = stage.world.client_net.enter(connect).unwrap().unwrap();
+    connection.set_write_timeout(Some(LIMIT)).unwrap();
+    connection.set_read_timeout(Some(LOOK)).unwrap();
+    // Unknown until the writer is done.
+    let sent_all = AtomicU64::new(u64::MAX);
+    let mut words = Words::default();
+    let all = thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            let mut number = 0_u64;
+            // A kilobyte a beat.
+            while !stage.finish.load(Ordering::SeqCst) && !stage.is_over() && process.is_running() {
+                let block: Vec<u8> = (number..number + 128).flat_map(u64::to_be_bytes).collect();
+                if (&connection).write_all(&block).is_err() {
+                    break;
+                }
+                number += 128;
+                thread::sleep(BEAT);
+            }
+            sent_all.store(number, Ordering::SeqCst);
+        });
+        let mut buffer = vec![0; 64 * 1024];
+        while !stage.is_over() && words.next < sent_all.load(Ordering::SeqCst) {
+            match (&connection).read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    stage.flow.arrived();
+                    words.take(&buffer[..n]);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => break,
+            }
+        }
+        sent.join().expect("the writer does not panic");
+        sent_all.load(Ordering::SeqCst)
+    });
+    let checked = Outcome { lost: words.lost, doubled: words.doubled, ..Outcome::default() };
+    if words.next == all && process.is_running() {
+        process.signal(Signal::INT);
+        return Outcome { complete: true, ..checked };
+    }
+    let end = stage.end(&process);
+    Outcome { code: end.code, said: end.said, ..checked }
+}
+
+/// Ascending numbers of eight bytes, in pieces as they come.
+#[derive(Default)]
+struct Words {
+    kept: Vec<u8>,
+    next: u64,
+    lost: u64,
+    doubled: u64,
+}
+
+impl Words {
+    fn take(&mut self, bytes: &[u8]) {
+        self.kept.extend_from_slice(bytes);
+        let (words, rest) = self.kept.as_chunks::<8>();
+        for word in words {
+            let number = u64::from_be_bytes(*word);
+            self.lost += number.saturating_sub(self.next) * 8;
+            self.doubled += self.next.saturating_sub(number) * 8;
+            self.next = number + 1;
+        }
+        self.kept = rest.to_vec();
+    }
+}
+
+impl Stage<'_> {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// Counts lines to the process's end.
+    fn lines(&self, process: &Process) -> (Lines, Outcome) {
+        let mut lines = Lines::default();
+        process.follow(self.deadline, |state| {
+            if lines.take(&state.stdout) {
+                self.flow.arrived();
+            }
+            false
+        });
+        let outcome = Outcome { lost: lines.lost, doubled: lines.doubled, ..self.end(process) };
+        (lines, outcome)
+    }
+
+    /// Looks how far a copy is until it ends.
+    fn copy(&self, process: &Process, bytes: impl Fn() -> u64) -> Outcome {
+        let mut before = 0;
+        while process.is_running() && !self.is_over() {
+            let now = bytes();
+            if now >= before + STEP {
+                before = now;
+                self.flow.arrived();
+            }
+            thread::sleep(LOOK);
+        }
+        self.end(process)
+    }
+
+    /// How the process ended, or that it did not.
+    fn end(&self, process: &Process) -> Outcome {
+        let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        if !process.follow(Instant::now() + left, |_| false) && process.is_running() {
+            let said = format!("hangs: {}", process.stderr().lines().last().unwrap_or_default());
+            return Outcome { said, ..Outcome::default() };
+        }
+        let done = process.done();
+        let said = done.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
+        Outcome { code: Some(done.code), said, ..Outcome::default() }
+    }
+}
+
+/// A file to copy in, and its sum.
+pub(super) fn source(sandbox: &crate::support::Sandbox, bytes: usize) -> (std::path::PathBuf, String) {
+    let block = crate::support::noise(bytes.min(16 << 20));
+    if bytes <= block.len() {
+        return (sandbox.file("source", &block), sha256(&block));
+    }
+    let path = sandbox.file("source", b"");
+    let mut file = fs::File::create(&path).unwrap();
+    // Each repetition differs from the others: a piece that is lost or moved is noticed.
+    for number in 0..bytes / block.len() {
+        let mut block = block.clone();
+        block[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        file.write_all(&block).unwrap();
+    }
+    let sum = sum(&path);
+    (path, sum)
+}
