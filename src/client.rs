@@ -227,7 +227,6 @@ async fn attend(
         Ending::Child(code) => ("the client has left".to_owned(), if is_command { code } else { 0 }),
         Ending::Signal(name) if has_child => return Err(Failure::failed(format!("stopped by {name}"))),
         Ending::Signal(name) => (format!("stopped by {name}"), 0),
-        Ending::Session(end @ End::Bye(_)) if !has_child => (end.to_string(), 0),
         Ending::Session(end) => {
             let what = if matches!(end, End::Bye(_)) { "" } else { "the session is lost: " };
             return Err(Failure::new(Status::SessionLost, format!("{what}{end}; pair again with a new code")));
@@ -255,8 +254,16 @@ fn prepare(
             "the cluster's own kubeconfig says not to verify the API server: the other end could be anyone's cluster",
         );
     }
-    output.event(&JsonEvent::Connected { kubeconfig: &kubeconfig, listen: &listen, cluster: &welcome.cluster });
+    output.event(&JsonEvent::Connected {
+        kubeconfig: &kubeconfig,
+        listen: &listen,
+        cluster: &welcome.cluster,
+        recorded: welcome.recorded,
+    });
     output.say(&format!("Connected to {} at https://{listen}", welcome.cluster));
+    if welcome.recorded {
+        output.essential("What kubectl exec and attach show is recorded at the other end.");
+    }
     match work {
         Work::Child(launch) => {
             if *launch == Launch::Shell {

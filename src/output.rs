@@ -39,7 +39,13 @@ pub(crate) enum JsonEvent<'a> {
     /// One client of a server.
     Session { server: u32, id: u64, name: &'a str, state: &'a str, seconds: u64, may: &'a str },
     /// The client's kubeconfig works.
-    Connected { kubeconfig: &'a str, listen: &'a str, cluster: &'a str },
+    Connected {
+        kubeconfig: &'a str,
+        listen: &'a str,
+        cluster: &'a str,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        recorded: bool,
+    },
     /// The client's context stands in the user's own kubeconfig too.
     Merged { kubeconfig: &'a str, context: &'a str },
     /// The client ends.
@@ -47,6 +53,11 @@ pub(crate) enum JsonEvent<'a> {
 }
 
 impl Output {
+    /// Events go to standard output.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     pub(crate) fn new(global: &Global) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -151,8 +162,12 @@ mod tests {
         assert_eq!(line(JsonEvent::ClientGone { client: "a" }), r#"{"event":"client_gone","client":"a"}"#);
         assert_eq!(line(JsonEvent::Stopped { reason: "a\nb" }), r#"{"event":"stopped","reason":"a\nb"}"#);
         assert_eq!(
-            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c" }),
+            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c", recorded: false }),
             r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#
+        );
+        assert_eq!(
+            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c", recorded: true }),
+            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c","recorded":true}"#
         );
         assert_eq!(
             line(JsonEvent::Merged { kubeconfig: "/k", context: "mykube-c" }),
