@@ -238,6 +238,7 @@ async fn what_is_not_understood_ends_the_session() {
     client.send(&compressed).await;
     // A word on the error channel, and a close frame; nothing of what could not be read.
     let rest = client.rest().await;
+    drop(client);
     let status = [&rest[4..5], b"{"].concat();
     assert_eq!((&rest[..2], &status[..]), (&[0x82, 126][..], &b"\x03{"[..]));
     assert!(String::from_utf8_lossy(&rest).contains("the recording cannot be written"));
