@@ -11,6 +11,14 @@ demo *args:
 test *args:
     scripts/test {{args}}
 
+# k9s on a terminal, through guarded mode. Compiles k9s on first use: five minutes.
+k9s:
+    scripts/test --k9s
+
+# 1 GiB of kubectl cp over a slow line: how long, and how much memory it takes.
+cp-1g:
+    scripts/test --cp-1g
+
 # What CI runs.
 ci:
     .ci/run

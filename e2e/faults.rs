@@ -4,6 +4,7 @@ mod fault;
 mod flow;
 mod operations;
 mod table;
+mod wires;
 mod world;
 
 use std::{
@@ -22,7 +23,8 @@ use self::{
     flow::Flow,
     operations::{COUNT, OPERATIONS, Operation, Outcome, Stage},
     table::{Cell, Row},
-    world::{Mode, Setup, World, directly},
+    wires::Setup,
+    world::{Mode, World},
 };
 use crate::support::{Cluster, LIMIT, Namespace, Process, Sandbox};
 
@@ -63,7 +65,8 @@ const fn seconds(count: u64) -> Duration {
 
 #[test]
 fn every_operation_survives_each_fault() {
-    let names: Vec<_> = std::env::var("MYKUBE_FAULTS").map(|it| it.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    let names: Vec<_> =
+        std::env::var("MYKUBE_FAULTS").map(|it| it.split(',').map(str::to_owned).collect()).unwrap_or_default();
     let faults = Fault::ALL.into_iter().filter(|fault| names.is_empty() || names.contains(&format!("{fault:?}")));
     let jobs: Vec<_> = faults.map(|fault| (fault, Mode::Guarded)).collect();
     judge("e2e-faults", &run(&CI, &jobs));
@@ -117,12 +120,11 @@ fn attempt(plan: &Plan, namespace: &Namespace, at: usize, fault: Fault, mode: Mo
     let bytes = if fault == Fault::Loss { plan.copied_with_loss } else { plan.copied };
     let pod = Pod::start(namespace, at, bytes);
     let setup = Setup {
-        mode,
         rate: Some(plan.rate),
         window: fault.ends_the_session().then_some(lengths.window),
         cuts: (fault == Fault::Proxies).then_some(lengths.cuts),
     };
-    let world = World::start(&setup, namespace);
+    let world = World::start(mode, setup, namespace);
     let files = Sandbox::new();
     let (source, sum) = operations::source(&files, bytes);
     let sum_there = pod.ready();
@@ -145,7 +147,7 @@ fn attempt(plan: &Plan, namespace: &Namespace, at: usize, fault: Fault, mode: Mo
                     deadline,
                     source: &source,
                     sums: [&sum, &sum_there],
-                    direct: namespace,
+                    direct: namespace.direct(),
                     environment: &[],
                 };
                 (*name, flow, scope.spawn(move || perform(*operation, &stage)))
@@ -202,7 +204,9 @@ fn cell(
     let said = || format!("exit code {:?}: {}", outcome.code, outcome.said);
     let wrong = match fault.ends_the_session() {
         _ if panic.is_some() => panic,
-        _ if !begun => Some(format!("not all operations were under way before the fault; this one: {seen:?}, {}", said())),
+        _ if !begun => {
+            Some(format!("not all operations were under way before the fault; this one: {seen:?}, {}", said()))
+        }
         _ if outcome.lost + outcome.doubled > 0 => {
             Some(format!("{} bytes lost, {} doubled", outcome.lost, outcome.doubled))
         }
@@ -253,17 +257,20 @@ impl<'a> Pod<'a> {
     /// Makes what is copied out, and returns its sum.
     fn ready(&self) -> String {
         let pod = format!("pod/{}", self.name);
-        directly(self.namespace, &["wait", "--for=condition=Ready", &pod, "--timeout=60s"]);
+        self.namespace.direct().kubectl(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"]).ok();
         let make = format!("head -c {} /dev/urandom >/tmp/source && sha256sum /tmp/source", self.bytes);
-        let said = directly(self.namespace, &["exec", &self.name, "--", "sh", "-c", &make]);
+        let said = self.namespace.direct().kubectl(&["exec", &self.name, "--", "sh", "-c", &make]).ok();
         said.split_whitespace().next().expect("a sum").to_owned()
     }
 
     /// Ends what counts in it, and then itself.
     fn stop(&self) {
-        directly(self.namespace, &["exec", &self.name, "--", "touch", "/tmp/stop"]);
+        self.namespace.direct().kubectl(&["exec", &self.name, "--", "touch", "/tmp/stop"]).ok();
     }
 }
+
+/// Between numbers of the counter.
+const TICK: Duration = Duration::from_millis(300);
 
 /// A config map with a number that grows.
 struct Counter {
@@ -273,7 +280,7 @@ struct Counter {
 
 impl Counter {
     fn start(namespace: &Namespace) -> Self {
-        directly(namespace, &["create", "configmap", "counter", "--from-literal=number=00000000"]);
+        namespace.direct().kubectl(&["create", "configmap", "counter", "--from-literal=number=00000000"]).ok();
         let proxy = namespace.direct().start(&["proxy", "--port=0"]);
         let address = proxy.wait("its address", |state| {
             let text = String::from_utf8_lossy(&state.stdout).into_owned();
@@ -291,7 +298,7 @@ impl Counter {
                 if patch(&address, &path, &body).is_ok() {
                     number += 1;
                 }
-                thread::sleep(Duration::from_millis(300));
+                thread::sleep(TICK);
             }
         });
         Self { stop, thread: Some(thread) }
@@ -323,4 +330,3 @@ fn patch(address: &str, path: &str, body: &str) -> std::io::Result<()> {
         false => Err(std::io::Error::other(answer)),
     }
 }
-

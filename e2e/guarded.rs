@@ -4,22 +4,21 @@ use std::{
     collections::HashSet,
     fs,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    sync::Arc,
+    net::{Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use serde_json::{Value, json};
 use tokio::{net::TcpSocket, sync::watch, task::JoinSet};
 
 use crate::support::{
-    Cluster, Done, LIMIT, Mykube, Namespace, Relay, Running, Sandbox, Tunnel, Way,
-    certs::{Authority, Signed},
-    contains, net, noise, sha256,
+    Cluster, Done, LIMIT, Mykube, Namespace, Relay, Sandbox, Tunnel, Way,
+    certs::Authority,
+    contains, net, noise,
+    raw::{Answer, Port, config, connection, tls},
+    sha256,
 };
 
 /// `web` serves pages and measures what is uploaded; `kept` and `let-go` are evicted; `none` is a service of nobody.
@@ -67,7 +66,7 @@ fn what_passes_is_as_without_it() {
     let namespace = Namespace::create(&Cluster::get(), "passes");
     let direct = namespace.direct();
     direct.kubectl_with(&["apply", "-f", "-"], OBJECTS.replace("IMAGE", &namespace.cluster.image)).ok();
-    let tunnel = guarded(&namespace.cluster, &["--audit-log", "audit.jsonl"]);
+    let tunnel = Tunnel::guarded_with(&namespace.cluster.kubeconfig, &["--audit-log", "audit.jsonl"]);
     let guarded = namespace.through("guarded", &tunnel.kubeconfig());
     let budget = "--for=jsonpath={.status.currentHealthy}=1";
     for way in [direct, &guarded] {
@@ -171,7 +170,9 @@ fn upload(port: &Port, namespace: &Namespace) {
 fn top(ways: &[&Way; 2]) {
     // Nothing tells when the metrics server has looked at a new node or pod.
     let until = Instant::now() + Duration::from_secs(90);
-    for args in [&["top", "nodes", "--no-headers"][..], &["top", "pods", "-l", "app=web", "--no-headers"]] {
+    // Another test's node, which is none, has no such label.
+    let nodes = ["top", "nodes", "--no-headers", "-l", "kubernetes.io/os=linux"];
+    for args in [&nodes[..], &["top", "pods", "-l", "app=web", "--no-headers"]] {
         let names = ways.map(|way| {
             loop {
                 let done = way.kubectl(args);
@@ -192,7 +193,7 @@ fn top(ways: &[&Way; 2]) {
 fn an_aggregated_api_that_is_down_is_refused_by_the_api_server() {
     let cluster = Cluster::get();
     let down = std::env::var("MYKUBE_CLUSTER_API_DOWN").expect("this test needs the cluster that scripts/cluster runs");
-    let tunnel = guarded(&cluster, &[]);
+    let tunnel = Tunnel::guarded_with(&cluster.kubeconfig, &[]);
     let (direct, guarded) =
         (Way::new("direct", &cluster.kubeconfig, None), Way::new("guarded", &tunnel.kubeconfig(), None));
     let _gone = Gone { way: &direct, file: &down };
@@ -225,7 +226,7 @@ fn requests_are_made_as_the_user_of_as() {
     let namespace = Namespace::create(&Cluster::get(), "as");
     let direct = namespace.direct();
     direct.kubectl(&["create", "rolebinding", "viewers", "--clusterrole=view", "--group=viewers"]).ok();
-    let tunnel = guarded(&namespace.cluster, &["--as=guest", "--as-group=viewers"]);
+    let tunnel = Tunnel::guarded_with(&namespace.cluster.kubeconfig, &["--as=guest", "--as-group=viewers"]);
     let guarded = namespace.through("guarded", &tunnel.kubeconfig());
     let who = ["auth", "whoami", "-o", "jsonpath={.status.userInfo}"];
     let as_guest = ["--as=guest", "--as-group=viewers"];
@@ -257,7 +258,10 @@ fn read_only_cannot_be_got_around() {
     let namespace = Namespace::create(&Cluster::get(), "reads");
     let direct = namespace.direct();
     direct.kubectl_with(&["apply", "-f", "-"], OBJECTS.replace("IMAGE", &namespace.cluster.image)).ok();
-    let tunnels = [guarded(&namespace.cluster, &["--read-only"]), guarded(&namespace.cluster, &[])];
+    let tunnels = [
+        Tunnel::guarded_with(&namespace.cluster.kubeconfig, &["--read-only"]),
+        Tunnel::guarded_with(&namespace.cluster.kubeconfig, &[]),
+    ];
     let [reading, writing] = [("reading", &tunnels[0]), ("writing", &tunnels[1])]
         .map(|(name, tunnel)| namespace.through(name, &tunnel.kubeconfig()));
     reading.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"]).ok();
@@ -334,7 +338,10 @@ fn read_only_cannot_be_got_around() {
 #[test]
 fn another_user_of_the_laptop_gets_no_answer() {
     let cluster = Cluster::get();
-    let tunnels = [guarded(&cluster, &["--audit-log", "audit.jsonl"]), guarded(&cluster, &[])];
+    let tunnels = [
+        Tunnel::guarded_with(&cluster.kubeconfig, &["--audit-log", "audit.jsonl"]),
+        Tunnel::guarded_with(&cluster.kubeconfig, &[]),
+    ];
     let [port, other] = [0, 1].map(|at: usize| Port::of(&Way::new("guarded", &tunnels[at].kubeconfig(), None)));
     let strange = Authority::new("mykube session CA").sign(&["mykube client"]);
     let get = "GET /api HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -413,91 +420,6 @@ fn every_request_has_its_line() {
 }
 
 #[test]
-fn several_clients_each_have_their_own_session() {
-    let namespace = Namespace::create(&Cluster::get(), "several");
-    let relay = Relay::start();
-    let server = Mykube::guarding(&relay.url, &namespace.cluster.kubeconfig).args(["--max-clients=2"]).start();
-    let first = Mykube::client(&relay.url).start_with(&server.code());
-    let first_way = namespace.through("first", &first.kubeconfig());
-    // The second place's own code gives way.
-    server.nth_event("code", 1);
-    let invited = sessions(&server, &["new", "--name=bob", "--read-only"]).start();
-    let code = invited.event("invited")["code"].as_str().unwrap().to_owned();
-    let bob = Mykube::client(&relay.url).start_with(&code);
-    let bob_way = namespace.through("bob", &bob.kubeconfig());
-
-    let watch = first_way.start(&["get", "configmaps", "-w", "-o", "name"]);
-    watch.prints("kube-root-ca.crt");
-    let bobs = bob_way.start(&["get", "configmaps", "-w", "-o", "name"]);
-    bobs.prints("kube-root-ca.crt");
-    first_way.kubectl(&["create", "configmap", "of-the-first"]).ok();
-    watch.prints("of-the-first");
-    bobs.prints("of-the-first");
-    let refused = bob_way.kubectl(&["create", "configmap", "of-bob"]);
-    assert!(refused.code == 1 && refused.stderr.contains("mykube: read-only"), "{refused:?}");
-
-    let listed = |name: &str| {
-        let list = sessions(&server, &["list"]).start().process.done().ok();
-        let lines = list.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let mut found: Vec<_> = lines.filter(|line| line["event"] == "session").collect();
-        found.sort_by_key(|line| line["id"].as_u64());
-        let states: Vec<_> = found.iter().map(|line| line["state"].as_str().unwrap().to_owned()).collect();
-        (states, found.into_iter().find(|line| line["name"] == name))
-    };
-    let (states, line) = listed("bob");
-    assert_eq!(states, ["connected", "connected"]);
-    let line = line.expect("bob is listed");
-    assert_eq!(line["may"], "read-only");
-    sessions(&server, &["new"]).fails(1, &["max-clients"]);
-    sessions(&server, &["kill", "99"]).fails(1, &["no client 99"]);
-
-    let id = line["id"].to_string();
-    sessions(&server, &["kill", &id]).start().process.done().ok();
-    assert_eq!(bob.process.done().code, 0);
-    assert!(bob.event("closed")["reason"].as_str().unwrap().contains("operator"));
-    assert_eq!(server.event("client_gone")["client"], "bob");
-    bobs.signal(Signal::INT);
-    // The other has not noticed, and the place is free again.
-    first_way.kubectl(&["create", "configmap", "after"]).ok();
-    watch.prints("after");
-    let third = Mykube::client(&relay.url).start_with(server.nth_event("code", 2)["code"].as_str().unwrap());
-    namespace.through("third", &third.kubeconfig()).kubectl(&["create", "configmap", "of-the-third"]).ok();
-    watch.prints("of-the-third");
-    assert_eq!(listed("bob"), (vec!["connected".to_owned(), "connected".to_owned()], None));
-    assert_eq!(server.stop(Signal::TERM).code, 0);
-}
-
-/// `mykube sessions` beside this server.
-fn sessions(server: &Running, args: &[&str]) -> Mykube {
-    Mykube::new("sessions").args(args).env("XDG_RUNTIME_DIR", server.sandbox.ram())
-}
-
-#[test]
-fn access_that_expires_ends_both() {
-    let cluster = Cluster::get();
-    let relay = Relay::start();
-    let server = Mykube::guarding(&relay.url, &cluster.kubeconfig).args(["--max-clients=2", "--expires=15s"]).start();
-    let until_the_end = |code: &str| {
-        let command = "echo began; kubectl get --raw=/version; exec sleep 1000";
-        let client =
-            Mykube::new("client").args(["--relay-url", &relay.url, "--", "sh", "-c", command]).start_with(code);
-        client.process.prints("gitVersion");
-        client
-    };
-    let whole = until_the_end(&server.code());
-    server.nth_event("code", 1);
-    let invited = sessions(&server, &["new", "--name=brief", "--expires=5s"]).start();
-    let brief = until_the_end(invited.event("invited")["code"].as_str().unwrap());
-    brief.failed(5, &["this access has expired"]);
-    assert!(whole.process.is_running() && server.process.is_running());
-    whole.failed(5, &["pair again"]);
-    let done = server.process.done();
-    assert_eq!(done.code, 0, "{}", done.stderr);
-    assert!(server.event("stopped")["reason"].as_str().unwrap().contains("expired"));
-    server.sandbox.assert_clean();
-}
-
-#[test]
 fn an_api_server_that_goes_away_and_comes_back_is_used_again() {
     let cluster = Cluster::get();
     let real: SocketAddr = {
@@ -560,15 +482,6 @@ fn an_api_server_that_goes_away_and_comes_back_is_used_again() {
     assert!(tunnel.client.process.is_running() && tunnel.server.process.is_running());
 }
 
-/// All three, paired: a server that keeps its credentials, with these flags.
-fn guarded(cluster: &Cluster, args: &[&str]) -> Tunnel {
-    let relay = Relay::start();
-    let server = Mykube::guarding(&relay.url, &cluster.kubeconfig).args(args).start();
-    let client = Mykube::client(&relay.url).start_with(&server.code());
-    client.event("connected");
-    Tunnel { client, server, relay }
-}
-
 /// The audit log up to the first line that is `wanted`. Lines come when a request is over, which its client cannot see.
 fn audit_until(tunnel: &Tunnel, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
     let path = tunnel.server.sandbox.home().join("audit.jsonl");
@@ -583,103 +496,4 @@ fn audit_until(tunnel: &Tunnel, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         assert!(Instant::now() < until, "no such line:\n{text}");
         thread::yield_now();
     }
-}
-
-/// A client's loopback port, and what its kubeconfig has to open it.
-struct Port {
-    address: SocketAddr,
-    ca: String,
-    client: Signed,
-}
-
-/// An HTTP answer.
-struct Answer {
-    head: String,
-    body: String,
-}
-
-impl Port {
-    fn of(way: &Way) -> Self {
-        let text = way.kubectl(&["config", "view", "--raw", "--flatten", "--minify", "-o", "json"]).ok();
-        let config: Value = serde_json::from_str(&text).unwrap();
-        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
-        let pem = |value: &Value| {
-            let bytes = data_encoding::BASE64.decode(value.as_str().expect("PEM in base64").as_bytes()).unwrap();
-            String::from_utf8(bytes).unwrap()
-        };
-        Self {
-            address: cluster["server"].as_str().unwrap().trim_start_matches("https://").parse().unwrap(),
-            ca: pem(&cluster["certificate-authority-data"]),
-            client: Signed { certificate: pem(&user["client-certificate-data"]), key: pem(&user["client-key-data"]) },
-        }
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.ask(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
-    }
-
-    /// Sends a request as it is; an answer that changes the protocol has no body.
-    fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
-        let mut tls = tls(self.address, config(&self.ca, Some(&self.client)));
-        tls.write_all(request.as_ref()).unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            tls.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&head)));
-            head.push(byte[0]);
-        }
-        let mut answer = Answer { head: String::from_utf8(head).unwrap(), body: String::new() };
-        let mut body = Vec::new();
-        if let Some(len) = answer.header("content-length") {
-            body = vec![0; len.parse().unwrap()];
-            tls.read_exact(&mut body).unwrap();
-        } else if answer.header("transfer-encoding").is_some() {
-            while !body.ends_with(b"0\r\n\r\n") {
-                let mut block = [0; 4096];
-                let n = tls.read(&mut block).unwrap();
-                assert!(n > 0, "an unfinished body");
-                body.extend_from_slice(&block[..n]);
-            }
-        }
-        answer.body = String::from_utf8_lossy(&body).into_owned();
-        answer
-    }
-}
-
-impl Answer {
-    fn status(&self) -> u16 {
-        self.head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line")
-    }
-
-    fn header(&self, name: &str) -> Option<String> {
-        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
-        fields.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
-    }
-}
-
-fn connection(address: SocketAddr) -> TcpStream {
-    let connection = TcpStream::connect(address).unwrap();
-    connection.set_read_timeout(Some(LIMIT)).unwrap();
-    connection.set_write_timeout(Some(LIMIT)).unwrap();
-    connection
-}
-
-fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
-    let name = ServerName::from(address.ip());
-    StreamOwned::new(ClientConnection::new(config, name).unwrap(), connection(address))
-}
-
-fn config(ca: &str, client: Option<&Signed>) -> Arc<ClientConfig> {
-    let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate(ca)).unwrap();
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
-    Arc::new(match client {
-        None => builder.with_no_client_auth(),
-        Some(Signed { certificate: chain, key }) => {
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![certificate(chain)], key).unwrap()
-        }
-    })
 }

@@ -49,6 +49,10 @@ fn one_that_cannot_be_used_says_what_to_do() {
         &with("/users/0/user", json!({"client-certificate-data": "%%%", "client-key-data": "%%%"})),
         &["`client-", "base64"],
     );
+    refused(
+        &with("/users/0/user", json!({"token": "e2e", "as": "ann"})),
+        &["user \"e2e\"", "impersonates", "leave out --share-credentials"],
+    );
     let plugin = |command: &str| {
         json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": command,
             "interactiveMode": "Never", "installHint": "get it from \u{1b}[31mthe shop"}})

@@ -74,10 +74,9 @@ fn a_server_that_is_stopped_says_so() {
         let (tunnel, _upstream) = tunnel();
         let open = used(&tunnel);
         assert_eq!(tunnel.server.stop(signal).code, 0);
-        let done = tunnel.client.process.done();
-        assert_eq!(done.code, 0, "{}", done.stderr);
+        tunnel.client.failed(5, &["the server was stopped", "pair again"]);
         assert!(reason(&tunnel.client, "closed").contains("the server was stopped"));
-        tunnel.client.sandbox.assert_clean();
+        assert_eq!(tunnel.server.event("client_gone")["client"], "client-1");
         is_cut(open);
     }
 }

@@ -5,9 +5,15 @@ mod bad_input;
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod cluster_audit;
+#[cfg(test)]
 mod codes;
 #[cfg(test)]
+mod copy;
+#[cfg(test)]
 mod credentials;
+#[cfg(test)]
+mod drain;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -31,6 +37,14 @@ mod plain_form;
 #[cfg(test)]
 mod proxies;
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod recording;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod terminal;
+#[cfg(test)]
+mod tools;

@@ -66,6 +66,8 @@ impl PolicyArgs {
             read_only: self.read_only,
             as_user: self.as_user,
             as_groups: self.as_group,
+            as_uid: None,
+            as_extra: Default::default(),
             namespaces: self.namespace,
             allow: self.allow.map(|path| read_rules(&path)).transpose().map_err(Failure::usage)?,
             deny: self.deny.map(|path| read_rules(&path)).transpose().map_err(Failure::usage)?.unwrap_or_default(),

@@ -30,8 +30,8 @@ Examples:
   On the laptop; it asks for the code and opens a shell where kubectl works:
     mykube client --relay-url https://relay.example:8000
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 wrong or expired code, 4 relay unreachable, 5 session lost;
-after `--`, the command's own.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 wrong or expired code, 4 relay unreachable, 5 session lost or
+ended by the other end; after `--`, the command's own.";
 
 const RELAY_EXAMPLES: &str = "\
 Examples:
@@ -121,7 +121,7 @@ pub(crate) enum Command {
     Relay(Box<RelayCommand>),
     /// Run beside the cluster: shows a code, then carries a client to the API server.
     #[command(after_help = SERVER_EXAMPLES)]
-    Server(ServerArgs),
+    Server(Box<ServerArgs>),
     /// Run on the laptop: takes the code, then opens a shell where kubectl works.
     #[command(after_help = CLIENT_EXAMPLES)]
     Client(ClientArgs),
@@ -203,12 +203,12 @@ pub(crate) struct ServerArgs {
     /// Write one JSON line a request to FILE, or to standard output with -
     #[arg(long, env = "MYKUBE_AUDIT_LOG", value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What clients may do")]
     pub(crate) audit_log: Option<PathBuf>,
+    /// Record what exec and attach show, one asciicast file a session, in DIR; clients are told
+    #[arg(long, env = "MYKUBE_RECORD", value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "What clients may do")]
+    pub(crate) record: Option<PathBuf>,
     /// In a pod: tell each code as a Kubernetes Event of the pod too, readable to whoever may read Events in its namespace
     #[arg(long, env = "MYKUBE_ANNOUNCE_EVENT", value_parser = BoolishValueParser::new())]
     pub(crate) announce_event: bool,
-    /// Requests forwarded to the API server at once, watches included, all clients together
-    #[arg(long, env = "MYKUBE_MAX_REQUESTS", value_name = "N", default_value_t = 512, value_parser = max_requests)]
-    pub(crate) max_requests: usize,
     /// Clients at once, each with a code of its own; above 1 the server stays when one leaves
     #[arg(long, env = "MYKUBE_MAX_CLIENTS", value_name = "N", default_value_t = 1, value_parser = max_clients)]
     pub(crate) max_clients: usize,
@@ -227,6 +227,8 @@ pub(crate) struct ServerArgs {
     /// Show the code as a QR code too, on a terminal
     #[arg(long, env = "MYKUBE_QR", value_parser = BoolishValueParser::new())]
     pub(crate) qr: bool,
+    #[command(flatten)]
+    pub(crate) limits: crate::limits::LimitArgs,
 }
 
 #[derive(Args)]
@@ -345,13 +347,6 @@ fn max_clients(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=CLIENTS_MAX).contains(n)).ok_or(format!("a number from 1 to {CLIENTS_MAX}"))
 }
 
-/// Each is a connection, and a descriptor, here and at the API server.
-const REQUESTS_MAX: usize = 10_000;
-
-fn max_requests(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| (1..=REQUESTS_MAX).contains(n)).ok_or(format!("a number from 1 to {REQUESTS_MAX}"))
-}
-
 /// Shorter than it takes to read a code aloud, or longer than anyone should leave one lying about.
 const CODE_TTL_RANGE: std::ops::RangeInclusive<u64> = 10..=3600;
 
@@ -446,7 +441,7 @@ mod tests {
     fn nonsense_is_a_usage_error() {
         assert_eq!(refused("mykube"), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         assert_eq!(refused("mykube doctor --qr"), ErrorKind::UnknownArgument);
-        assert_eq!(refused("mykube server --record"), ErrorKind::UnknownArgument);
+        assert_eq!(refused("mykube client --record recordings"), ErrorKind::UnknownArgument);
         assert_eq!(refused("mykube server --as-group admins"), ErrorKind::MissingRequiredArgument);
         assert_eq!(refused("mykube server --max-clients 0"), ErrorKind::ValueValidation);
         assert_eq!(refused("mykube client --port 0"), ErrorKind::ValueValidation);

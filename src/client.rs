@@ -1,23 +1,19 @@
 //! `mykube client`: from the code to a shell, a command or a waiting port.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use mykube_client::{
-    Exit, Launch, Workspace,
+    Exit, Kind, Launch, Workspace,
     link::{Dialer, End},
     merge::{Merge, Places},
     session::{self, ConnectError, Session},
     shell::{self, Prepared},
 };
-use mykube_protocol::{
-    PairingCode,
-    channel::{Mode, Welcome},
-};
+use mykube_protocol::{PairingCode, channel::Welcome};
 use tokio::{net::TcpListener, sync::mpsc, sync::oneshot, time::timeout};
 use zeroize::Zeroizing;
 
@@ -239,7 +235,6 @@ async fn attend(
         Ending::Child(code) => ("the client has left".to_owned(), if is_command { code } else { 0 }),
         Ending::Signal(name) if has_child => return Err(Failure::failed(format!("stopped by {name}"))),
         Ending::Signal(name) => (format!("stopped by {name}"), 0),
-        Ending::Session(end @ End::Bye(_)) if !has_child => (end.to_string(), 0),
         Ending::Session(end) => {
             let what = if matches!(end, End::Bye(_)) { "" } else { "the session is lost: " };
             return Err(Failure::new(Status::SessionLost, format!("{what}{end}; pair again with a new code")));
@@ -267,14 +262,14 @@ fn prepare(
             "the cluster's own kubeconfig says not to verify the API server: the other end could be anyone's cluster",
         );
     }
-    let environment: BTreeMap<_, _> = match welcome.mode {
-        Mode::Guarded => BTreeMap::new(),
-        Mode::Shared => shell::SHARED_ENVIRONMENT.into(),
-    };
+    let environment = shell::environment_for(Kind::of(&welcome));
     let variables: Vec<_> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let cluster = &welcome.cluster;
-    output.event(&JsonEvent::Connected { kubeconfig: &kubeconfig, listen: &listen, cluster, environment });
+    let (cluster, recorded) = (&welcome.cluster, welcome.recorded);
+    output.event(&JsonEvent::Connected { kubeconfig: &kubeconfig, listen: &listen, cluster, environment, recorded });
     output.say(&format!("Connected to {cluster} at https://{listen}"));
+    if recorded {
+        output.essential("What kubectl exec and attach show is recorded at the other end.");
+    }
     // A child has them.
     if !variables.is_empty() && (*work == Work::Wait || files.merge.is_some()) {
         output.say(&format!("For kubectl to outlive an outage elsewhere: export {}", variables.join(" ")));

@@ -51,7 +51,7 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
     let socket = choose(&servers, args.server)?;
     let question = match command {
         SessionsCommand::Kill { id } => Question::Kill { id },
-        SessionsCommand::New { name, policy } => Question::New { name, policy: policy.policy()? },
+        SessionsCommand::New { name, policy } => Question::New { name, policy: Box::new(policy.policy()?) },
         SessionsCommand::List => Question::List,
     };
     match control::ask(&socket, &question).await.map_err(Failure::failed)? {

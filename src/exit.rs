@@ -14,7 +14,7 @@ pub(crate) enum Status {
     WrongCode = 3,
     /// The relay cannot be reached, or is none.
     RelayUnreachable = 4,
-    /// The session ended without either end wanting it.
+    /// The session was lost, or ended by the other end.
     SessionLost = 5,
 }
 

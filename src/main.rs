@@ -7,6 +7,7 @@ mod control;
 mod dial;
 mod doctor;
 mod exit;
+mod limits;
 mod logs;
 mod output;
 mod prompt;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match command {
             Command::Relay(args) => relay::run(*args, output).await.map(|()| 0),
-            Command::Server(args) => server::run(args, global.ca_file, output).await.map(|()| 0),
+            Command::Server(args) => server::run(*args, global.ca_file, output).await.map(|()| 0),
             Command::Client(args) => client::run(args, global.ca_file, output).await,
             Command::Shell(args) => shell::run(args, output).await,
             Command::Sessions(args) => control::run(args, output).await.map(|()| 0),

@@ -61,6 +61,8 @@ pub(crate) enum JsonEvent<'a> {
         /// Variables that kubectl needs to outlive an outage.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         environment: BTreeMap<&'a str, &'a str>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        recorded: bool,
     },
     /// The client's context stands in the user's own kubeconfig too.
     Merged { kubeconfig: &'a str, context: &'a str },
@@ -69,6 +71,11 @@ pub(crate) enum JsonEvent<'a> {
 }
 
 impl Output {
+    /// Events go to standard output.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     pub(crate) fn new(global: &Global) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -172,14 +179,18 @@ mod tests {
         assert_eq!(line(JsonEvent::Paired { client: "alice" }), r#"{"event":"paired","client":"alice"}"#);
         assert_eq!(line(JsonEvent::ClientGone { client: "a" }), r#"{"event":"client_gone","client":"a"}"#);
         assert_eq!(line(JsonEvent::Stopped { reason: "a\nb" }), r#"{"event":"stopped","reason":"a\nb"}"#);
-        let connected = |environment: &[(&'static str, &'static str)]| {
+        let connected = |environment: &[(&'static str, &'static str)], recorded| {
             let environment = environment.iter().copied().collect();
-            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c", environment })
+            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c", environment, recorded })
         };
-        assert_eq!(connected(&[]), r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#);
+        assert_eq!(connected(&[], false), r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#);
         assert_eq!(
-            connected(&[("A", "0")]),
+            connected(&[("A", "0")], false),
             r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c","environment":{"A":"0"}}"#
+        );
+        assert_eq!(
+            connected(&[], true),
+            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c","recorded":true}"#
         );
         assert_eq!(
             line(JsonEvent::Merged { kubeconfig: "/k", context: "mykube-c" }),

@@ -9,7 +9,7 @@ use std::{
 use mykube_agent::{
     Environment, KubeconfigSource, Upstream,
     announce::Announcer,
-    guarded::{Audit, AuditSettings, Forwarder, Gateway, Settings},
+    guarded::{Audit, AuditSettings, Forwarder, Gateway, Recorder},
     serve::{self, Access, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
 use mykube_client::link::{Dialer, Trust, pair::HandshakeError};
@@ -77,7 +77,14 @@ async fn share(
     if args.verify && !attended {
         return Err(failure(&ServeError::NobodyToAsk));
     }
+    if output.is_json() && args.audit_log.as_deref() == Some(Path::new("-")) {
+        return Err(Failure::usage(
+            "--audit-log - and --output json would both write to standard output, and their lines would mix: give \
+             --audit-log a FILE, or leave out --output json",
+        ));
+    }
     let source = KubeconfigSource { kubeconfig: args.kubeconfig, context: args.context, ..Default::default() };
+    let source = args.limits.bound(source);
     let trust = Trust::new(ca_file.as_deref()).map_err(|error| dial::failure(&error))?;
     let environment = Environment::from_system(attended);
     let announcer = args.announce_event.then(|| Announcer::for_this_pod(&environment, trust.clone())).transpose();
@@ -98,27 +105,30 @@ async fn share(
         stay: args.stay || args.max_clients > 1,
         resume_window: args.resume_window,
     };
-    let audit = audit(args.audit_log.as_deref())?;
+    let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
     let (access, invitation) = if args.share_credentials {
-        if args.policy.is_given() || args.audit_log.is_some() {
+        if args.policy.is_given() || args.audit_log.is_some() || args.record.is_some() {
             return Err(Failure::usage(
                 "--share-credentials hands the credentials over, and what is done with them then passes unseen: leave \
-                 out the policy flags and --audit-log, or --share-credentials",
+                 out the policy flags, --audit-log and --record, or --share-credentials",
             ));
         }
         (Access::Shared, Invitation::default())
     } else {
-        let policy = Arc::new(args.policy.policy()?);
-        let forwarder = Forwarder::new(
-            upstream.clone(),
-            Settings { upstream_connections: args.max_requests, ..Settings::default() },
-        );
+        let policy = Arc::new(args.policy.policy()?.or_as(upstream.impersonation.as_ref()));
+        let forwarder = Forwarder::new(upstream.clone(), args.limits.settings());
         forwarder.check().await.map_err(Failure::failed)?;
         if upstream.insecure {
             output.warn("this kubeconfig says not to verify the API server: it could be anyone's");
         }
         output.say(&format!("Clients may do: {}", access::summary(&policy)));
-        (Access::Guarded(Gateway::new(Arc::new(forwarder), audit.clone())), Invitation { name: None, policy })
+        let mut gateway = Gateway::new(Arc::new(forwarder), audit.clone());
+        if let Some(dir) = args.record {
+            let recorder = Recorder::new(&dir).map_err(|error| Failure::failed(format!("--record: {error}")))?;
+            output.say(&format!("What exec and attach show is recorded in {}", recorder.dir().display()));
+            gateway = gateway.recording(recorder);
+        }
+        (Access::Guarded(gateway), Invitation { name: None, policy })
     };
     output.say(&format!("Cluster {} at {}", upstream.cluster_name, upstream.address()));
     if let Err(error) = upstream.check().await {
@@ -132,8 +142,7 @@ async fn share(
     ended.map_err(|error| failure(&error))
 }
 
-fn audit(path: Option<&Path>) -> Result<Audit, Failure> {
-    let settings = AuditSettings::default();
+fn audit(path: Option<&Path>, settings: AuditSettings) -> Result<Audit, Failure> {
     match path {
         None => Ok(Audit::off()),
         Some(path) if path == Path::new("-") => Audit::stdout(settings).map_err(Failure::failed),

@@ -529,6 +529,7 @@ fn rights_are_told_and_only_their_lack_at_all_is_a_failure() {
     let found = Doctor::new().kubeconfig(&few.to_string()).run();
     assert_eq!((found.verdicts().as_str(), found.code), ("ssssssooo", 0), "{}", found.stderr);
     assert!(found.detail("rbac").contains("we are ann") && found.detail("rbac").contains("Warning: may not list"));
+    assert!(found.detail("rbac").contains("a ClusterRoleBinding"), "{}", found.detail("rbac"));
 
     let none = cluster(&ca, |path| match path {
         "/version" => healthy(path),

@@ -173,6 +173,16 @@ fn what_fails_here_fails_before_a_code_is_spent() {
 }
 
 #[test]
+fn two_kinds_of_lines_do_not_share_standard_output() {
+    let (code, _, said) = ends(&["server", "--relay-url", &nobody(), "--audit-log=-", "--output=json"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("--audit-log a FILE"), "{said}");
+    // A log on standard output is fine by itself: what fails is that there is no kubeconfig.
+    let (code, _, said) = ends(&["server", "--relay-url", &nobody(), "--audit-log=-"]);
+    assert!(code == 1 && said.contains("no kubeconfig was found"), "{said}");
+}
+
+#[test]
 fn a_signal_ends_what_waits_for_a_code() {
     let home = tempfile::tempdir().unwrap();
     let mut command = mykube(&home, &["client", "--relay-url", &nobody(), "--output", "json"]);

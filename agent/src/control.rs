@@ -50,7 +50,7 @@ pub enum Question {
         /// Its name.
         name: Option<String>,
         /// What it may do.
-        policy: Policy,
+        policy: Box<Policy>,
     },
 }
 
@@ -211,7 +211,7 @@ async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>) -> Optio
                 return Some(Answer::Error { error });
             }
             let (reply, answer) = oneshot::channel();
-            commands.send(Command::Invite(Invitation { name, policy: Arc::new(policy) }, reply)).await.ok()?;
+            commands.send(Command::Invite(Invitation { name, policy: Arc::from(policy) }, reply)).await.ok()?;
             Some(match answer.await {
                 Ok(Ok((id, code))) => Answer::Code { id, code },
                 Ok(Err(error)) => Answer::Error { error },
@@ -295,7 +295,7 @@ mod tests {
             }
             desk
         });
-        let policy = Policy { read_only: true, ..Policy::default() };
+        let policy = Box::new(Policy { read_only: true, ..Policy::default() });
         let new = Question::New { name: Some("alice".into()), policy: policy.clone() };
         assert!(matches!(ask(&path, &new).await.unwrap(), Answer::Code { id: 2, code } if code == "483 20417"));
         let kill = ask(&path, &Question::Kill { id: 7 }).await.unwrap();

@@ -87,14 +87,6 @@ impl CredentialSource {
         if user.auth_provider.is_some() {
             return Err(KubeconfigError::AuthProvider(place));
         }
-        let named = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
-        if named(&user.impersonate)
-            || named(&user.impersonate_uid)
-            || user.impersonate_groups.as_ref().is_some_and(|groups| !groups.is_empty())
-            || user.impersonate_user_extra.as_ref().is_some_and(|extra| !extra.is_empty())
-        {
-            return Err(KubeconfigError::Impersonates(place));
-        }
         let field = |field, problem| KubeconfigError::Field { field, place: place.clone(), problem };
 
         let data = user.client_certificate_data.as_deref();

@@ -201,10 +201,10 @@ pub enum KubeconfigError {
          gke-gcloud-auth-plugin, for Azure kubelogin)"
     )]
     AuthProvider(Place),
-    /// `as`, `as-groups` ...: dropping them would give away more rights than the context has.
+    /// `as` with `--share-credentials`: dropping it would give away more rights than the context has.
     #[error(
         "{0} impersonates (`as`), which shared credentials cannot express; the client would have the rights behind it: \
-         use a context without `as`"
+         leave out --share-credentials, or use a context without `as`"
     )]
     Impersonates(Place),
     /// The plugin's command is not to be found.

@@ -11,7 +11,7 @@ use mykube_protocol::{
 };
 
 use crate::{
-    ConnectError, Environment, KubeconfigError, KubeconfigSource,
+    ConnectError, Environment, Impersonation, KubeconfigError, KubeconfigSource,
     credentials::{CredentialSource, Expiry, Sourced},
     error::Place,
     exec::ExecPlugin,
@@ -42,11 +42,14 @@ pub struct Upstream {
     pub namespace: Option<String>,
     /// Whom it will see.
     pub credentials: CredentialSource,
+    /// Whom its requests are made as: the kubeconfig's `as`.
+    pub impersonation: Option<Impersonation>,
     ca: Option<Sourced>,
     proxy: Option<ProxyTarget>,
     trust: Trust,
     connect_timeout: Duration,
     place: Place,
+    user_place: Place,
 }
 
 impl Upstream {
@@ -124,7 +127,9 @@ impl Upstream {
             server_name,
             insecure,
             namespace,
-            credentials: CredentialSource::new(&user, exec, user_place)?,
+            impersonation: Impersonation::of(&user, &user_place)?,
+            credentials: CredentialSource::new(&user, exec, user_place.clone())?,
+            user_place,
             ca,
             proxy,
             trust,
@@ -149,6 +154,8 @@ impl Upstream {
             insecure: false,
             namespace: pod.namespace.filter(|name| is_namespace(name)),
             credentials: pod.credentials,
+            impersonation: None,
+            user_place: pod.place.clone(),
             ca: Some(pod.ca),
             trust,
             connect_timeout: source.connect_timeout,
@@ -179,6 +186,9 @@ impl Upstream {
 
     /// What a client is told in shared mode at this moment.
     pub(crate) async fn shared_welcome(&self) -> Result<(Welcome, Option<Expiry>), KubeconfigError> {
+        if self.impersonation.is_some() {
+            return Err(KubeconfigError::Impersonates(self.user_place.clone()));
+        }
         let (credentials, expiry) = self.credentials.current().await?;
         let welcome = Welcome {
             mode: Mode::Shared,
@@ -188,6 +198,7 @@ impl Upstream {
             ca: self.ca().await?,
             insecure_skip_tls_verify: self.insecure,
             namespace: self.namespace.clone(),
+            recorded: false,
             credentials: Some(credentials),
         };
         let length = welcome_length(&welcome);

@@ -78,7 +78,11 @@ async fn what_is_wrong_is_said_without_showing_it() {
         ("username: ann\npassword: hunter2\ntoken: hunter2", "only one of them"),
         ("auth-provider: {name: gcp, config: {access-token: hunter2}}", "uses `auth-provider`"),
         ("token: hunter2\nas: root", "impersonates"),
-        ("token: hunter2\nas-groups: ['system:masters']", "impersonates"),
+        ("token: hunter2\nas-groups: ['system:masters']", "`as-groups` of user \"dev\""),
+        ("token: hunter2\nas-uid: '1'", "stands there without `as`"),
+        ("token: hunter2\nas-user-extra: {scopes: [hunter2]}", "`as-user-extra` of user \"dev\""),
+        ("token: hunter2\nas: \"hunter2\\n\"", "`as` of user \"dev\""),
+        ("token: hunter2\nas: a\nas-user-extra: {scopes: [\"hunter2\\n\"]}", "control characters"),
     ] {
         let message = Fixture::with_user(user).failure().await;
         assert!(message.contains(expected), "{user}\n-> {message}");

@@ -94,6 +94,7 @@ impl Guard {
             path: None,
             insecure_skip_tls_verify: false,
             namespace: welcome.namespace.clone(),
+            recorded: welcome.recorded,
             credentials: Some(self.credentials.clone()),
         }
     }
@@ -204,6 +205,7 @@ mod tests {
             path: Some("/evil".into()),
             insecure_skip_tls_verify: true,
             namespace: Some("team".into()),
+            recorded: true,
             credentials: None,
         };
         let local = guard.localise(&hostile);

@@ -17,4 +17,4 @@ pub mod workspace;
 /// The way to the relay: a session is connected with its `Dialer`.
 pub use mykube_link as link;
 pub use shell::{Exit, Launch, ShellError};
-pub use workspace::{Live, Workspace, WorkspaceError};
+pub use workspace::{Kind, Live, Workspace, WorkspaceError};

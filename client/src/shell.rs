@@ -4,6 +4,7 @@
 //! are told to stop, the child is asked to end, then killed.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs::File,
     future::Future,
@@ -14,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use mykube_protocol::channel::Mode;
 use rustix::{
     process::{Pid, Signal, getpgrp, kill_process, kill_process_group},
     stdio::stdin,
@@ -26,7 +26,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{rc, workspace::Workspace};
+use crate::{
+    rc,
+    workspace::{Kind, Workspace},
+};
 
 /// How long a child has between being asked to end and being killed. Within the five seconds of a SIGTERM to us.
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -34,10 +37,18 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 /// Hosts that never go through a proxy: the cluster answers there.
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 
-/// What kubectl needs in shared mode to outlive an outage: its connections are then its own, and nobody here can answer
-/// for the API server. Without these it gives up after 45 s of silence, or 61 s without a pong. SPDY has no such timer.
-pub const SHARED_ENVIRONMENT: [(&str, &str); 2] =
-    [("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "0"), ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")];
+/// What kubectl needs to outlive every outage. Over WebSocket it gives up after 61 s without a pong, which this client
+/// answers in guarded mode, and after 60 s in which nothing takes what it has to send; SPDY has no such timers. A server
+/// that records can record WebSocket only. In shared mode HTTP/2 besides gives up after 45 s of silence.
+#[must_use]
+pub fn environment_for(kind: Kind) -> BTreeMap<&'static str, &'static str> {
+    const SPDY: (&str, &str) = ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
+    match kind {
+        Kind::Guarded => [SPDY].into(),
+        Kind::Recorded => BTreeMap::new(),
+        Kind::Shared => [("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "0"), SPDY].into(),
+    }
+}
 
 /// What runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,9 +160,7 @@ fn environment(workspace: &Workspace) -> Option<Vec<(OsString, OsString)>> {
     for name in ["NO_PROXY", "no_proxy"] {
         variables.push((name.into(), with_loopback(std::env::var_os(name))));
     }
-    if workspace.mode()? == Mode::Shared {
-        variables.extend(SHARED_ENVIRONMENT.map(|(name, value)| (name.into(), value.into())));
-    }
+    variables.extend(environment_for(workspace.kind()?).into_iter().map(|(name, value)| (name.into(), value.into())));
     Some(variables)
 }
 

@@ -18,7 +18,38 @@ use crate::{
 
 const KUBECONFIG: &str = "config";
 /// How the channel may be used, for shells that join.
-const MODE: &str = "mode";
+const KIND: &str = "mode";
+
+/// How kubectl's connections are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As requests that the server makes.
+    Guarded,
+    /// So, and what `exec` shows is recorded.
+    Recorded,
+    /// As they are.
+    Shared,
+}
+
+impl Kind {
+    /// As the agent says.
+    #[must_use]
+    pub fn of(welcome: &Welcome) -> Self {
+        match welcome.mode {
+            Mode::Guarded if welcome.recorded => Self::Recorded,
+            Mode::Guarded => Self::Guarded,
+            Mode::Shared => Self::Shared,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Guarded => "guarded",
+            Self::Recorded => "recorded",
+            Self::Shared => "shared",
+        }
+    }
+}
 
 /// Why there is no kubeconfig.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +86,7 @@ pub struct Live {
     /// The cluster's name.
     pub cluster: String,
     dir: PathBuf,
-    mode: Mode,
+    kind: Kind,
 }
 
 impl Live {
@@ -70,11 +101,9 @@ impl Live {
             serde_saphyr::from_str(&std::fs::read_to_string(dir.join(KUBECONFIG)).ok()?).ok()?;
         // The user may have changed the current context in it; the cluster's name stays.
         let cluster = config["clusters"][0]["name"].as_str().filter(|name| is_plain_name(name))?.to_owned();
-        let mode = match std::fs::read_to_string(dir.join(MODE)).ok()?.as_str() {
-            "guarded" => Mode::Guarded,
-            _ => Mode::Shared,
-        };
-        Some(Self { pid, cluster, dir, mode })
+        let name = std::fs::read_to_string(dir.join(KIND)).ok()?;
+        let kind = [Kind::Guarded, Kind::Recorded, Kind::Shared].into_iter().find(|kind| kind.name() == name)?;
+        Some(Self { pid, cluster, dir, kind })
     }
 
     /// Returns once that session is over. Blocks.
@@ -88,7 +117,7 @@ impl Live {
 struct Written {
     port: u16,
     cluster: String,
-    mode: Mode,
+    kind: Kind,
     kubeconfig: Zeroizing<String>,
 }
 
@@ -107,8 +136,8 @@ impl Workspace {
     /// # Errors
     /// As [`Self::create`].
     pub fn join(live: &Live, parent: Option<&Path>) -> Result<Self, WorkspaceError> {
-        let Live { cluster, mode, .. } = live.clone();
-        let written = Written { port: 0, cluster, mode, kubeconfig: Zeroizing::default() };
+        let Live { cluster, kind, .. } = live.clone();
+        let written = Written { port: 0, cluster, kind, kubeconfig: Zeroizing::default() };
         Ok(Self { dir: RamDir::create(parent)?, written: Some(written), joined: Some(live.dir.clone()) })
     }
 
@@ -131,12 +160,9 @@ impl Workspace {
         if self.written.as_ref().is_none_or(|written| written.kubeconfig != kubeconfig) {
             self.store(KUBECONFIG, &kubeconfig)?;
         }
-        let mode = match welcome.mode {
-            Mode::Guarded => "guarded",
-            Mode::Shared => "shared",
-        };
-        self.store(MODE, mode)?;
-        self.written = Some(Written { port, cluster: welcome.cluster.clone(), mode: welcome.mode, kubeconfig });
+        let kind = Kind::of(welcome);
+        self.store(KIND, kind.name())?;
+        self.written = Some(Written { port, cluster: welcome.cluster.clone(), kind, kubeconfig });
         Ok(self.kubeconfig())
     }
 
@@ -165,8 +191,8 @@ impl Workspace {
 
     /// How the channel may be used, once written.
     #[must_use]
-    pub fn mode(&self) -> Option<Mode> {
-        self.written.as_ref().map(|written| written.mode)
+    pub fn kind(&self) -> Option<Kind> {
+        self.written.as_ref().map(|written| written.kind)
     }
 
     /// Removes everything now and tells whether that worked. Dropping does the same in silence.
@@ -217,7 +243,7 @@ mod tests {
         assert_eq!(live.len(), 1);
         assert_eq!((live[0].pid, live[0].cluster.as_str()), (std::process::id(), "prod"));
         let joined = Workspace::join(&live[0], Some(parent.path())).unwrap();
-        assert_eq!((joined.kubeconfig(), joined.mode()), (path, Some(Mode::Shared)));
+        assert_eq!((joined.kubeconfig(), joined.kind()), (path, Some(Kind::Shared)));
         assert_eq!(Live::all(Some(parent.path())), live, "joining makes no second session");
         workspace.close().unwrap();
         live[0].wait_for_end();

@@ -215,12 +215,16 @@ async fn a_commands_code_is_its_own() {
 }
 
 #[tokio::test]
-async fn in_guarded_mode_kubectl_is_left_as_it_is() {
+async fn in_guarded_mode_kubectl_execs_by_spdy_unless_it_is_recorded() {
     let parent = tempfile::tempdir().unwrap();
-    let mut workspace = Workspace::create(Some(parent.path())).unwrap();
-    workspace.write(&Guard::new().unwrap().localise(&welcome()), 40123).unwrap();
-    let script = "env | grep -E 'HTTP2_READ_IDLE_TIMEOUT_SECONDS|KUBECTL_REMOTE_COMMAND_WEBSOCKETS'";
-    assert_eq!(command(&workspace, script).run(std::future::pending()).await.unwrap(), Exit::Code(1));
+    for (recorded, expected) in [(false, "unset false"), (true, "unset unset")] {
+        let mut workspace = Workspace::create(Some(parent.path())).unwrap();
+        let welcome = mykube_protocol::channel::Welcome { recorded, ..welcome() };
+        workspace.write(&Guard::new().unwrap().localise(&welcome), 40123).unwrap();
+        let both = "${HTTP2_READ_IDLE_TIMEOUT_SECONDS-unset} ${KUBECTL_REMOTE_COMMAND_WEBSOCKETS-unset}";
+        let script = format!("test \"{both}\" = '{expected}'");
+        assert_eq!(command(&workspace, &script).run(std::future::pending()).await.unwrap(), Exit::Code(0));
+    }
 }
 
 /// Runs `script`, tells it to stop once it says on its terms that it is ready, and gives its process id.

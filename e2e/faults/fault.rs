@@ -97,34 +97,34 @@ impl Fault {
     pub(super) fn strike(self, world: &World, lengths: &Lengths) -> Instant {
         match self {
             Self::RelayKilled | Self::RelayDrained => {
-                world.end_relay(if self == Self::RelayKilled { Signal::KILL } else { Signal::TERM });
+                world.wires.end_relay(if self == Self::RelayKilled { Signal::KILL } else { Signal::TERM });
                 sleep(if self == Self::RelayKilled { lengths.short } else { Duration::ZERO });
-                return world.restart_relay();
+                return world.wires.restart_relay();
             }
             Self::ClientLineDown => {
-                world.client_line.down(End::A).unwrap();
+                world.wires.client_line.down(End::A).unwrap();
                 sleep(lengths.short);
-                world.client_line.up(End::A).unwrap();
+                world.wires.client_line.up(End::A).unwrap();
             }
             Self::ServerLineDown => {
-                world.server_line.down(End::B).unwrap();
+                world.wires.server_line.down(End::B).unwrap();
                 sleep(lengths.short);
-                world.server_line.up(End::B).unwrap();
+                world.wires.server_line.up(End::B).unwrap();
             }
-            Self::ClientMoved => drop(world.client_line.readdress(End::A).unwrap()),
-            Self::ServerMoved => drop(world.server_line.readdress(End::B).unwrap()),
+            Self::ClientMoved => drop(world.wires.client_line.readdress(End::A).unwrap()),
+            Self::ServerMoved => drop(world.wires.server_line.readdress(End::B).unwrap()),
             Self::ClientSilence | Self::LongSilence | Self::WindowOver => {
-                world.client_line.blackhole(true);
+                world.wires.client_line.blackhole(true);
                 sleep(if self == Self::ClientSilence { lengths.silence } else { lengths.long });
-                world.client_line.blackhole(false);
+                world.wires.client_line.blackhole(false);
             }
             Self::ServerSilence => {
-                world.server_line.blackhole(true);
+                world.wires.server_line.blackhole(true);
                 sleep(lengths.silence);
-                world.server_line.blackhole(false);
+                world.wires.server_line.blackhole(false);
             }
             Self::Loss => {
-                world.client_line.update(|shape| (shape.loss, shape.delay) = (0.05, Duration::from_millis(200)));
+                world.wires.client_line.update(|shape| (shape.loss, shape.delay) = (0.05, Duration::from_millis(200)));
                 sleep(lengths.throughout);
             }
             Self::Proxies => sleep(lengths.throughout),

@@ -16,7 +16,7 @@ use super::{
     flow::{Flow, Lines},
     world::World,
 };
-use crate::support::{LIMIT, Process, sha256};
+use crate::support::{LIMIT, Process, Way, sha256};
 
 /// Where one operation runs.
 pub(super) struct Stage<'a> {
@@ -32,7 +32,8 @@ pub(super) struct Stage<'a> {
     pub(super) source: &'a std::path::Path,
     /// SHA-256 of what `cp` copies in and out.
     pub(super) sums: [&'a str; 2],
-    pub(super) direct: &'a crate::support::Namespace,
+    /// The way past everything under test.
+    pub(super) direct: &'a Way,
     pub(super) environment: &'a [(&'a str, &'a str)],
 }
 
@@ -63,8 +64,7 @@ pub(super) const OPERATIONS: &[(&str, Operation)] = &[
 ];
 
 /// What counts in a pod: numbered lines until the file is there, then the end and an exit code of its own.
-pub(super) const COUNT: &str =
-    "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\n' $i; i=$((i+1)); sleep 0.2; done; printf 'end %08d\\n' $i; exit 7";
+pub(super) const COUNT: &str = "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\n' $i; i=$((i+1)); sleep 0.2; done; printf 'end %08d\\n' $i; exit 7";
 const COUNTED: i32 = 7;
 /// The ports of the pod's echo.
 const ECHO: u16 = 9000;
@@ -146,7 +146,7 @@ fn cp_in(stage: &Stage<'_>) -> Outcome {
     if outcome.code != Some(0) {
         return outcome;
     }
-    let there = super::world::directly(stage.direct, &["exec", stage.pod, "--", "sha256sum", "/tmp/in"]);
+    let there = stage.direct.kubectl(&["exec", stage.pod, "--", "sha256sum", "/tmp/in"]).ok();
     Outcome { complete: there.starts_with(stage.sums[0]), ..outcome }
 }
 
@@ -174,15 +174,14 @@ pub(super) fn sum(path: &std::path::Path) -> String {
 
 fn port_forward(stage: &Stage<'_>) -> Outcome {
     let port = format!(":{ECHO}");
-    let process =
-        stage.world.kubectl(&["port-forward", "--address", "127.0.0.1", stage.pod, &port], stage.environment);
+    let process = stage.world.kubectl(&["port-forward", "--address", "127.0.0.1", stage.pod, &port], stage.environment);
     let local = process.wait("its port", |state| {
         let text = String::from_utf8_lossy(&state.stdout).into_owned();
         let (_, rest) = text.split_once("Forwarding from 127.0.0.1:")?;
         rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse::<u16>().ok()
     });
     let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, local));
-    let connection = stage.world.client_net.enter(connect).unwrap().unwrap();
+    let connection = stage.world.wires.client_net.enter(connect).unwrap().unwrap();
     connection.set_write_timeout(Some(LIMIT)).unwrap();
     connection.set_read_timeout(Some(LOOK)).unwrap();
     // Unknown until the writer is done.

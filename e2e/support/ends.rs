@@ -216,7 +216,12 @@ impl Tunnel {
 
     /// The same, the credentials staying with the server.
     pub(crate) fn guarded(kubeconfig: &Path) -> Self {
-        Self::to(|relay| Mykube::guarding(relay, kubeconfig))
+        Self::guarded_with(kubeconfig, &[])
+    }
+
+    /// The same, the server with these flags.
+    pub(crate) fn guarded_with(kubeconfig: &Path, args: &[&str]) -> Self {
+        Self::to(|relay| Mykube::guarding(relay, kubeconfig).args(args))
     }
 
     /// Both ends wait only so long for a lost connection.

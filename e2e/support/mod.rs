@@ -5,8 +5,10 @@ pub(crate) mod cluster;
 pub(crate) mod ends;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod recorder;
 pub(crate) mod sandbox;
+pub(crate) mod throttle;
 
 use std::{path::Path, time::Duration};
 

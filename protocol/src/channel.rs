@@ -187,6 +187,9 @@ pub struct Welcome {
     /// Default namespace of the source context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// Guarded mode: `exec` and `attach` are recorded at the agent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recorded: bool,
     /// Shared mode only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,

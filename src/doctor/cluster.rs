@@ -8,7 +8,7 @@ use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, heade
 use hyper_util::rt::TokioIo;
 use mykube_agent::{
     Environment, KubeconfigError, KubeconfigSource, Upstream,
-    guarded::{Audit, Forwarder, Gateway, Settings, Visitor},
+    guarded::{Audit, Forwarder, Gateway, Policy, Settings, Visitor},
 };
 use mykube_client::link::Trust;
 use mykube_protocol::text::printable;
@@ -70,7 +70,8 @@ pub(super) async fn check(
         report.fail(Name::ApiServer, error);
         return report.skip_rest("depends on the API server");
     }
-    let api = Api { gateway: Gateway::new(forwarder, Audit::off()) };
+    let policy = Arc::new(Policy::default().or_as(upstream.impersonation.as_ref()));
+    let api = Api { gateway: Gateway::new(forwarder, Audit::off()), policy };
     match api.version().await {
         Ok(version) => report.ok(Name::ApiServer, version),
         Err(problem) => {
@@ -95,6 +96,7 @@ impl Report {
 /// The API server, as a client sees it.
 struct Api {
     gateway: Gateway,
+    policy: Arc<Policy>,
 }
 
 impl Api {
@@ -141,8 +143,8 @@ impl Api {
             (status, body) if status.is_success() => Ok(match body["status"]["allowed"].as_bool() {
                 Some(true) => format!("{who}, and may list namespaces"),
                 _ => format!(
-                    "{who}. Warning: may not list namespaces, so clients must know the names of theirs (a RoleBinding \
-                     of `view` to this identity would allow more)"
+                    "{who}. Warning: may not list namespaces, so clients must know the names of theirs (a \
+                     ClusterRoleBinding to a ClusterRole that may list namespaces would show them; a RoleBinding cannot)"
                 ),
             }),
             (StatusCode::FORBIDDEN, body) => Err(no_rights(&body)),
@@ -162,7 +164,7 @@ impl Api {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
 
         let (here, there) = tokio::io::duplex(PIPE);
-        let visitor = Visitor { name: "mykube doctor".into(), policy: Arc::default() };
+        let visitor = Visitor { name: "mykube doctor".into(), policy: self.policy.clone() };
         let exchange = async {
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;

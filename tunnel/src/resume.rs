@@ -56,7 +56,10 @@ pub(crate) struct Resume {
 enum Pending {
     None,
     /// The client has asked.
-    Asked { secret: StaticSecret, request: Vec<u8> },
+    Asked {
+        secret: StaticSecret,
+        request: Vec<u8>,
+    },
     /// The keys exist at this end; the peer's first record is awaited.
     Keyed(Box<Keyed>),
 }

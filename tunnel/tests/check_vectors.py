@@ -154,4 +154,31 @@ check_records(E["traffic a"], V["traffic_agent"], [R["handshake_agent"]])
 after = expand(E["traffic c"], b"mykube/2 next", 32)
 check("next secret", after, unhex(V["next_traffic_client"]["secret"]))
 check_records(after, V["next_traffic_client"], [V["next_records"]["client"]])
+
+for attach, c, a in zip(V["attaches"], i["attach_client_x25519_private"], i["attach_agent_x25519_private"], strict=True):
+    n = attach["n"].to_bytes(8, "big")
+    c, a = (X25519PrivateKey.from_private_bytes(unhex(key)) for key in (c, a))
+    head = b"\x03" + sid + n + c.public_key().public_bytes_raw()
+    attach_client = head + hmac.digest(E["attach c"], head, "sha256")
+    check("attach_client", attach_client, unhex(attach["attach_client"]))
+    head = b"\x04" + n + a.public_key().public_bytes_raw()
+    attach_agent = head + hmac.digest(E["attach a"], lv(attach_client) + head, "sha256")
+    check("attach_agent", attach_agent, unhex(attach["attach_agent"]))
+    shared = a.exchange(c.public_key())
+    check("x25519", shared, unhex(attach["x25519"]))
+    th_n = sha256(b"mykube/2 attach" + lv(attach_client) + lv(attach_agent))
+    check("th_n", th_n, unhex(attach["th"]))
+    prk_n = extract(E["resume"], shared)
+    check("PRK_n", prk_n, unhex(attach["prk"]))
+    proof = r + unhex(V["tag_a"]) if attach["n"] == 1 else b""
+    for end, label, proof in (("client", "c", b""), ("agent", "a", proof)):
+        secret = expand(prk_n, b"mykube/2 traffic " + label.encode() + b"\0" + th_n, 32)
+        check(f"traffic {label}", secret, unhex(attach[f"traffic_{end}"]["secret"]))
+        body = attach[f"received_by_{end}"].to_bytes(8, "big") + proof
+        plaintext = b"\x01" + lv(body)
+        plaintext += bytes(-len(plaintext) % 64)
+        first = attach[f"first_{end}"]
+        check("first record", plaintext, unhex(first["plaintext"]))
+        assert first["seq"] == 0
+        check_records(secret, attach[f"traffic_{end}"], [first])
 print("every value agrees")

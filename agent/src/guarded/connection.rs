@@ -6,7 +6,9 @@ use std::{
     time::SystemTime,
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::{
     body::{Body as _, Incoming},
     upgrade::OnUpgrade,
@@ -19,6 +21,7 @@ use super::{
     forwarder::{ForwardError, Outgoing},
     headers,
     intake::Progress,
+    record::{self, Plan, Recording},
     request_info::{PathError, RequestInfo},
     status,
     upgrade::Upgrading,
@@ -27,6 +30,11 @@ use super::{
 /// What Kubernetes is asked with.
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// The API server's words for an exec that asks for no upgrade, and would be let through with one.
+const NO_UPGRADE: &[u8] = b"Upgrade request required";
+/// Longest refusal that is looked at, in bytes.
+const ASKED_MAX: usize = 64 * 1024;
 
 /// One client's connection.
 pub(super) struct Connection<'a> {
@@ -47,6 +55,18 @@ impl Refused {
     fn bad(what: impl std::fmt::Display) -> Self {
         Self { status: StatusCode::BAD_REQUEST, message: format!("mykube: the request {what}") }
     }
+
+    fn forbidden(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::FORBIDDEN, message: message.into() }
+    }
+}
+
+/// A request that goes on.
+struct Judged {
+    outgoing: Outgoing,
+    /// The client's side of an upgrade.
+    client: Option<OnUpgrade>,
+    plan: Plan,
 }
 
 impl<'a> Connection<'a> {
@@ -105,16 +125,22 @@ impl<'a> Connection<'a> {
                 Err(Refused::bad(problem))
             }
         };
-        let (outgoing, client) = match judged {
+        let Judged { outgoing, client, plan } = match judged {
             Ok(judged) => judged,
-            Err(Refused { status, message }) => {
-                tracing::debug!(client = %self.visitor.name, message, "refused");
-                exchange.refused(&message);
-                return local(status, &message, exchange);
+            Err(refused) => return self.refuse(refused, exchange),
+        };
+        let ask = matches!(plan, Plan::Ask);
+        let recording = match self.record(plan, &exchange).await {
+            Ok(recording) => recording,
+            Err(error) => {
+                tracing::error!(client = %self.visitor.name, %error, "a recording cannot be written: its session is refused");
+                exchange.failed(record::UNWRITABLE);
+                return local(StatusCode::SERVICE_UNAVAILABLE, record::UNWRITABLE, exchange);
             }
         };
         match self.forward(outgoing, &mut exchange).await {
-            Ok(response) => self.pass(response, client, exchange),
+            Ok(response) if ask => self.answer_asked(response, exchange).await,
+            Ok(response) => self.pass(response, client, recording, exchange),
             Err(error) => {
                 let message = format!("mykube: {error}");
                 exchange.failed(&message);
@@ -123,14 +149,14 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Decides on a request; what is to be forwarded, and the client's side of an upgrade.
+    /// Decides on a request.
     fn judge(
         &self,
         parts: &mut request::Parts,
         body: Incoming,
         info: Result<RequestInfo, PathError>,
         exchange: &mut Exchange,
-    ) -> Result<(Outgoing, Option<OnUpgrade>), Refused> {
+    ) -> Result<Judged, Refused> {
         if !METHODS.contains(&parts.method) {
             let message = "mykube: the request's method is none that Kubernetes knows".into();
             return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, message });
@@ -150,24 +176,63 @@ impl<'a> Connection<'a> {
         let policy = &self.visitor.policy;
         policy
             .decide(&info, &parts.method, upgrade, impersonates, SystemTime::now())
-            .map_err(|refusal| Refused { status: StatusCode::FORBIDDEN, message: refusal.message })?;
+            .map_err(|refusal| Refused::forbidden(refusal.message))?;
 
         let mut forwarded = headers.forwarded;
         policy.impersonate(&mut forwarded);
         forwarded.insert("audit-id", HeaderValue::from_str(&exchange.record.audit_id).expect("a UUID"));
         let reads = matches!(info.verb.as_str(), "get" | "list" | "watch")
             && matches!(parts.method, Method::GET | Method::HEAD);
-        let client = upgrade.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+        let plan = self.gateway.recorder.as_ref().map_or(Plan::Pass, |recorder| {
+            recorder.plan(&info, &parts.method, parts.uri.query(), headers.upgrade.as_ref(), &mut forwarded)
+        });
+        let upgrade = match plan {
+            Plan::Refuse(message) => return Err(Refused::forbidden(message)),
+            Plan::Ask => None,
+            Plan::Pass | Plan::Record(_) => headers.upgrade,
+        };
+        let client = upgrade.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
         let outgoing = Outgoing {
             method: parts.method.clone(),
             target: parts.uri.path_and_query().map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned()),
             headers: forwarded,
-            upgrade: headers.upgrade,
+            reads: reads && upgrade.is_none() && !info.is_proxy() && !info.is_connect(),
+            upgrade,
             body: (!body.is_end_stream()).then(|| Upload::of(body, exchange.uploaded.clone())),
-            reads: reads && !upgrade && !info.is_proxy() && !info.is_connect(),
             proxied: info.is_proxy(),
         };
-        Ok((outgoing, client))
+        Ok(Judged { outgoing, client, plan })
+    }
+
+    /// Makes the recording that was planned, or sees that one could be made.
+    async fn record(&self, plan: Plan, exchange: &Exchange) -> std::io::Result<Option<Recording>> {
+        let Some(recorder) = &self.gateway.recorder else { return Ok(None) };
+        match plan {
+            Plan::Record(session) => {
+                recorder.record(*session, &self.visitor.name, &exchange.record.audit_id).await.map(Some)
+            }
+            Plan::Ask => recorder.check().await.map(|()| None),
+            Plan::Pass | Plan::Refuse(_) => Ok(None),
+        }
+    }
+
+    /// Answers an exec that cannot be recorded with what the API server has against it, or else with that.
+    async fn answer_asked(&self, response: Response<Incoming>, exchange: Exchange) -> Response<Answer> {
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, ASKED_MAX).collect().await.map(Collected::to_bytes).unwrap_or_default();
+        let refused = parts.status.is_client_error() || parts.status.is_server_error();
+        if !refused || body.is_empty() || body.windows(NO_UPGRADE.len()).any(|words| words == NO_UPGRADE) {
+            return self.refuse(Refused::forbidden(record::WEBSOCKET_ONLY), exchange);
+        }
+        let mut response = Response::from_parts(parts, body);
+        headers::clean_response(response.headers_mut());
+        passed(response, exchange)
+    }
+
+    fn refuse(&self, Refused { status, message }: Refused, mut exchange: Exchange) -> Response<Answer> {
+        tracing::debug!(client = %self.visitor.name, message, "refused");
+        exchange.refused(&message);
+        local(status, &message, exchange)
     }
 
     async fn forward(&self, outgoing: Outgoing, exchange: &mut Exchange) -> Result<Response<Incoming>, ForwardError> {
@@ -181,6 +246,7 @@ impl<'a> Connection<'a> {
         &self,
         mut response: Response<Incoming>,
         client: Option<OnUpgrade>,
+        mut recording: Option<Recording>,
         mut exchange: Exchange,
     ) -> Response<Answer> {
         let status = response.status();
@@ -195,9 +261,19 @@ impl<'a> Connection<'a> {
             exchange.failed(message);
             return local(StatusCode::BAD_GATEWAY, message, exchange);
         };
+        if let Some(recording) = &mut recording {
+            if !record::can_read(response.headers()) {
+                let message = "mykube: the API server answered with WebSocket channels that cannot be recorded";
+                exchange.failed(message);
+                return local(StatusCode::BAD_GATEWAY, message, exchange);
+            }
+            recording.begins();
+            exchange.record.recording = Some(recording.name.clone());
+        }
         exchange.answered(status);
         let upstream = hyper::upgrade::on(&mut response);
-        *self.upgrading.lock().unwrap_or_else(PoisonError::into_inner) = Some(Upgrading { client, upstream, exchange });
+        *self.upgrading.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Upgrading { client, upstream, exchange, recording });
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -224,9 +300,14 @@ impl<'a> Connection<'a> {
 }
 
 /// An answer of our own.
-fn local(status: StatusCode, message: &str, mut exchange: Exchange) -> Response<Answer> {
+fn local(status: StatusCode, message: &str, exchange: Exchange) -> Response<Answer> {
     let answer =
         if exchange.discovery { status::discovery_failure(status, message) } else { status::failure(status, message) };
+    passed(answer, exchange)
+}
+
+/// An answer that is here as a whole.
+fn passed(answer: Response<Bytes>, mut exchange: Exchange) -> Response<Answer> {
     exchange.answered(answer.status());
     answer.map(|text| Answer::text(text, exchange))
 }

@@ -45,6 +45,8 @@ pub(super) struct Record {
     client: String,
     pub(super) audit_id: String,
     method: String,
+    /// Missing where the path could not be read, or resources know no such method.
+    #[serde(skip_serializing_if = "String::is_empty")]
     verb: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     api_group: Option<String>,
@@ -67,6 +69,9 @@ pub(super) struct Record {
     pub(super) upgrade: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) impersonated: Option<String>,
+    /// The name of its recording.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) recording: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) removed: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,7 @@ mod headers;
 mod identity;
 mod intake;
 mod policy;
+mod record;
 mod request_info;
 mod rules;
 mod status;
@@ -40,6 +41,7 @@ pub use self::{
     forwarder::Forwarder,
     identity::IdentityError,
     policy::{Policy, PolicyError, Refusal},
+    record::{Recorder, RecorderError},
     request_info::{PathError, RequestInfo},
     rules::{RULES_FILE_MAX, Rule, RulesError, read_rules},
 };
@@ -95,6 +97,7 @@ pub struct Visitor {
 pub struct Gateway {
     forwarder: Arc<Forwarder>,
     audit: Audit,
+    recorder: Option<Recorder>,
     warned: Arc<AtomicBool>,
 }
 
@@ -102,7 +105,19 @@ impl Gateway {
     /// A gateway to the forwarder's API server.
     #[must_use]
     pub fn new(forwarder: Arc<Forwarder>, audit: Audit) -> Self {
-        Self { forwarder, audit, warned: Arc::default() }
+        Self { forwarder, audit, recorder: None, warned: Arc::default() }
+    }
+
+    /// The same, recording `exec` and `attach`.
+    #[must_use]
+    pub fn recording(self, recorder: Recorder) -> Self {
+        Self { recorder: Some(recorder), ..self }
+    }
+
+    /// Whether sessions are recorded.
+    #[must_use]
+    pub fn records(&self) -> bool {
+        self.recorder.is_some()
     }
 
     /// The log, for what happens to clients.

@@ -3,15 +3,37 @@
 //! This is a fence for those who mean well and a second one for the others: the real fence is RBAC on the identity
 //! that the agent uses. GET is not read-only in Kubernetes, and a proxied request does what its target does.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{request_info::RequestInfo, rules::Rule};
+use crate::{Impersonation, impersonation::fits};
 
 /// How often the wall clock is looked at for `--expires`: a machine that slept notices this late at most.
 const EXPIRY_LOOK: Duration = Duration::from_secs(10);
+
+/// What stands as it is in the name of an `Impersonate-Extra-` header.
+const EXTRA_KEY: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');
 
 /// What clients may do. The default is everything that RBAC lets the agent's identity do.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -22,6 +44,12 @@ pub struct Policy {
     pub as_user: Option<String>,
     /// `--as-group`: and as a member of these groups.
     pub as_groups: Vec<String>,
+    /// And with this uid: `as-uid` of a kubeconfig.
+    #[serde(default)]
+    pub as_uid: Option<String>,
+    /// And with these attributes: `as-user-extra` of a kubeconfig.
+    #[serde(default)]
+    pub as_extra: BTreeMap<String, Vec<String>>,
     /// `--namespace`: only these, and of the cluster only what it offers. Empty: all.
     pub namespaces: Vec<String>,
     /// `--allow`: only what one of these names. Nothing given: everything.
@@ -64,14 +92,14 @@ impl Policy {
     /// # Errors
     /// See [`PolicyError`].
     pub fn check(&self) -> Result<(), PolicyError> {
-        if self.as_user.is_none() && !self.as_groups.is_empty() {
+        if self.as_user.is_none() && !(self.as_groups.is_empty() && self.as_uid.is_none() && self.as_extra.is_empty()) {
             return Err(PolicyError::GroupsWithoutUser);
         }
-        let usable = |name: &str| !name.is_empty() && HeaderValue::from_str(name).is_ok();
-        if !self.as_user.as_deref().is_none_or(usable) {
+        let about = self.as_uid.iter().chain(self.as_extra.values().flatten());
+        if !self.as_user.iter().chain(about).all(|name| fits(name)) {
             return Err(PolicyError::BadName("--as"));
         }
-        if !self.as_groups.iter().all(|group| usable(group)) {
+        if !self.as_groups.iter().all(|group| fits(group)) {
             return Err(PolicyError::BadName("--as-group"));
         }
         let is_label = |name: &str| {
@@ -87,7 +115,8 @@ impl Policy {
     /// Whether anything is restricted.
     #[must_use]
     pub fn restricts(&self) -> bool {
-        let Self { read_only, as_user, as_groups, namespaces, allow, deny, expires } = self;
+        // A uid and attributes are always a user's.
+        let Self { read_only, as_user, as_groups, as_uid: _, as_extra: _, namespaces, allow, deny, expires } = self;
         *read_only
             || as_user.is_some()
             || !as_groups.is_empty()
@@ -95,6 +124,22 @@ impl Policy {
             || allow.is_some()
             || !deny.is_empty()
             || expires.is_some()
+    }
+
+    /// The same, acting as the user of the kubeconfig where it names nobody itself. Its own `--as` replaces that user
+    /// whole: groups, uid and attributes are one person's.
+    #[must_use]
+    pub fn or_as(self, default: Option<&Impersonation>) -> Self {
+        match default {
+            Some(Impersonation { user, groups, uid, extra }) if self.as_user.is_none() => Self {
+                as_user: Some(user.clone()),
+                as_groups: groups.clone(),
+                as_uid: uid.clone(),
+                as_extra: extra.clone(),
+                ..self
+            },
+            _ => self,
+        }
     }
 
     /// What one client may do on a server of this policy: all of both apply.
@@ -122,6 +167,8 @@ impl Policy {
             read_only: self.read_only || asked.read_only,
             as_user: if own_identity { asked.as_user.clone() } else { self.as_user.clone() },
             as_groups: if own_identity { asked.as_groups.clone() } else { narrower(&self.as_groups, &asked.as_groups) },
+            as_uid: if own_identity { asked.as_uid.clone() } else { self.as_uid.clone() },
+            as_extra: if own_identity { asked.as_extra.clone() } else { self.as_extra.clone() },
             namespaces: narrower(&self.namespaces, &asked.namespaces),
             allow: self.allow.clone().or_else(|| asked.allow.clone()),
             deny: self.deny.iter().chain(&asked.deny).cloned().collect(),
@@ -187,6 +234,17 @@ impl Policy {
         }
         for group in self.as_groups.iter().filter_map(|group| value(group)) {
             headers.append("impersonate-group", group);
+        }
+        if let Some(uid) = self.as_uid.as_deref().and_then(value) {
+            headers.insert("impersonate-uid", uid);
+        }
+        for (key, texts) in &self.as_extra {
+            let name = format!("impersonate-extra-{}", utf8_percent_encode(key, EXTRA_KEY));
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                for text in texts.iter().filter_map(|text| value(text)) {
+                    headers.append(name.clone(), text);
+                }
+            }
         }
     }
 

@@ -55,7 +55,7 @@ pub struct RequestInfo {
     pub resource: String,
     /// `exec`.
     pub subresource: String,
-    /// The object's name, where the path has one.
+    /// The object's name, where the path has one, or the `metadata.name=` of a list's or a watch's field selector.
     pub name: String,
 }
 
@@ -116,8 +116,10 @@ impl RequestInfo {
         }
         if self.name.is_empty() {
             match self.verb.as_str() {
-                "get" if is_watch(query) => self.verb = "watch".into(),
-                "get" => self.verb = "list".into(),
+                "get" => {
+                    self.verb = if query_flag(query, "watch") { "watch" } else { "list" }.into();
+                    self.name = selected_name(query).unwrap_or_default();
+                }
                 "delete" => self.verb = "deletecollection".into(),
                 _ => {}
             }
@@ -186,11 +188,52 @@ pub(super) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, 
     )
 }
 
-/// As `Convert_Slice_string_To_bool`: only absence, `false` and `0` are no watch.
-fn is_watch(query: Option<&str>) -> bool {
+/// As `Convert_Slice_string_To_bool`: only absence, `false` and `0` are no.
+pub(super) fn query_flag(query: Option<&str>, name: &str) -> bool {
     query_pairs(query)
-        .find(|(key, _)| key == "watch")
+        .find(|(key, _)| key == name)
         .is_some_and(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
+}
+
+/// The one object that a field selector leaves, as `fields.ParseSelector` and `RequiresExactMatch` find it.
+fn selected_name(query: Option<&str>) -> Option<String> {
+    let (_, selector) = query_pairs(query).find(|(key, _)| key == "fieldSelector")?;
+    let mut name = None;
+    for term in split_unescaped(&selector).filter(|term| !term.is_empty()) {
+        let (at, operator) = (0..term.len()).filter(|at| term.is_char_boundary(*at)).find_map(|at| {
+            let operator = ["!=", "==", "="].into_iter().find(|operator| term[at..].starts_with(operator));
+            operator.map(|operator| (at, operator))
+        })?;
+        let value = unescape(&term[at + operator.len()..])?;
+        if operator != "!=" && &term[..at] == "metadata.name" && name.is_none() {
+            name = Some(value);
+        }
+    }
+    name.filter(|name| !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '%']))
+}
+
+/// The parts between commas that no backslash stands before.
+fn split_unescaped(text: &str) -> impl Iterator<Item = &str> {
+    let mut escaped = false;
+    text.split(move |c| {
+        let splits = c == ',' && !escaped;
+        escaped = c == '\\' && !escaped;
+        splits
+    })
+}
+
+/// Without its backslashes; nothing where the API server refuses it.
+fn unescape(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.push(chars.next().filter(|c| matches!(c, '\\' | ',' | '='))?),
+            ',' | '=' => return None,
+            c => out.push(c),
+        }
+    }
+    Some(out)
 }
 
 fn decode(raw: &str) -> Result<String, PathError> {
@@ -272,6 +315,23 @@ mod tests {
                 "/apis/apps/v1/namespaces/o/deployments/d/scale",
                 ["patch", "apps", "v1", "o", "deployments", "scale", "d"],
             ),
+            (
+                "GET",
+                "/api/v1/namespaces/o/pods?fieldSelector=metadata.name%3Dp",
+                ["list", "", "v1", "o", "pods", "", "p"],
+            ),
+            (
+                "GET",
+                "/api/v1/pods?watch=1&fieldSelector=spec.nodeName!=n,metadata.name==p",
+                ["watch", "", "v1", "", "pods", "", "p"],
+            ),
+            (
+                "DELETE",
+                "/api/v1/pods?fieldSelector=metadata.name=p",
+                ["deletecollection", "", "v1", "", "pods", "", ""],
+            ),
+            ("GET", "/api/v1/watch/pods?fieldSelector=metadata.name=p", ["watch", "", "v1", "", "pods", "", ""]),
+            ("POST", "/api/v1/pods?fieldSelector=metadata.name=p", ["create", "", "v1", "", "pods", "", ""]),
             ("OPTIONS", "/api/v1/pods", ["", "", "v1", "", "pods", "", ""]),
             ("GET", "/api/v1/namespaces/o/pods/%65xample/%65xec", ["get", "", "v1", "o", "pods", "exec", "example"]),
         ];
@@ -290,6 +350,34 @@ mod tests {
             };
             assert_eq!(info, expected, "{method} {target}");
         }
+    }
+
+    #[test]
+    fn field_selectors_that_leave_one_name() {
+        for (selector, expected) in [
+            ("metadata.name=a", "a"),
+            ("metadata.name==a", "a"),
+            (",metadata.name=a,", "a"),
+            ("status.phase=Running,metadata.name=a", "a"),
+            ("metadata.name=a,metadata.name=b", "a"),
+            ("metadata.name=a\\,b", "a,b"),
+            ("metadata.name!=a", ""),
+            ("metadata.name=", ""),
+            ("metadata.name=..", ""),
+            ("metadata.name=a%2525", ""),
+            ("metadata.name=a=b", ""),
+            ("metadata.name=a\\x", ""),
+            ("metadata.name=a,broken", ""),
+            ("metadata.name", ""),
+            ("Metadata.name=a", ""),
+            (" metadata.name=a", ""),
+            ("status.phase=x\\,metadata.name=a", ""),
+            ("&fieldSelector=metadata.name=a", ""),
+        ] {
+            let query = format!("limit=1&fieldSelector={}", selector.replace(' ', "+"));
+            assert_eq!(selected_name(Some(&query)).unwrap_or_default(), expected, "{selector}");
+        }
+        assert_eq!(selected_name(None), None);
     }
 
     #[test]

@@ -8,6 +8,10 @@
 //!   apiGroups: ["", apps]             # "" is the core group, "*" every group
 //!   resources: [pods, pods/log, deployments]
 //!   namespaces: [staging]             # every namespace, and none, where left out
+//! - verbs: [get, update]
+//!   apiGroups: [""]
+//!   resources: [configmaps]
+//!   resourceNames: [settings]         # every object where left out
 //! - verbs: [create]
 //!   apiGroups: [""]
 //!   resources: [pods/exec]
@@ -20,6 +24,9 @@
 //! - `exec`, `attach` and `portforward` are `create` whether they are asked for with POST or, by WebSocket, with GET.
 //!   A rule that denies either `get` or `create` of one denies both; one that allows it must say `create`.
 //! - A rule of `--deny` with namespaces denies requests across all namespaces too: they show what is in these.
+//! - `resourceNames` are matched with the name in the path, or with `metadata.name=` in the field selector of a list or
+//!   watch. A `create` or `deletecollection` names nothing and is never allowed by name. A rule of `--deny` with names
+//!   denies a list, watch or deletecollection that is not for one name too, as these reach the named object.
 //! - With `--allow`, what no rule names is refused; discovery, health and the self-subject reviews are not. A rule of
 //!   `--deny` wins over everything.
 //! - As in RBAC, `list` and `watch` show the content of objects: who may not `get` secrets should not list them.
@@ -73,6 +80,9 @@ pub struct Rule {
     /// Only in these namespaces.
     #[serde(default)]
     pub namespaces: Vec<String>,
+    /// Only these objects.
+    #[serde(default)]
+    pub resource_names: Vec<String>,
     /// Paths that name no resource, the last segment may be `*`.
     #[serde(default, rename = "nonResourceURLs")]
     pub non_resource_urls: Vec<String>,
@@ -119,10 +129,15 @@ fn parse_rules(text: &str) -> Result<Vec<Rule>, String> {
             (false, true) if rule.api_groups.is_empty() => {
                 return problem("has resources without apiGroups (\"\" is the core group)");
             }
-            (true, false) if !rule.api_groups.is_empty() || !rule.namespaces.is_empty() => {
-                return problem("has apiGroups or namespaces beside nonResourceURLs");
+            (true, false)
+                if [&rule.api_groups, &rule.namespaces, &rule.resource_names].iter().any(|l| !l.is_empty()) =>
+            {
+                return problem("has apiGroups, namespaces or resourceNames beside nonResourceURLs");
             }
             _ => {}
+        }
+        if rule.resource_names.iter().any(|name| matches!(name.as_str(), "" | "*")) {
+            return problem("has \"*\" or nothing among its resourceNames: leave them out to mean every object");
         }
     }
     Ok(file.rules)
@@ -133,7 +148,8 @@ impl Rule {
     #[must_use]
     pub fn allows(&self, info: &RequestInfo) -> bool {
         let verb = if info.is_connect() { "create" } else { &info.verb };
-        has(&self.verbs, verb) && self.names(info) && (self.namespaces.is_empty() || self.is_in_one(info))
+        let named = self.resource_names.is_empty() || self.resource_names.contains(&info.name);
+        has(&self.verbs, verb) && self.names(info) && named && (self.namespaces.is_empty() || self.is_in_one(info))
     }
 
     /// Whether a rule of `--deny` names it.
@@ -143,7 +159,10 @@ impl Rule {
             || (info.is_connect() && (has(&self.verbs, "create") || has(&self.verbs, "get")));
         // A request across all namespaces is one in each of them.
         let everywhere = info.is_resource && info.namespace.is_empty();
-        verb && self.names(info) && (self.namespaces.is_empty() || everywhere || self.is_in_one(info))
+        // A request for all objects is one for each of them.
+        let all = info.name.is_empty() && matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+        let named = self.resource_names.is_empty() || all || self.resource_names.contains(&info.name);
+        verb && self.names(info) && named && (self.namespaces.is_empty() || everywhere || self.is_in_one(info))
     }
 
     fn is_in_one(&self, info: &RequestInfo) -> bool {
@@ -181,7 +200,8 @@ mod tests {
     use super::*;
 
     fn info(method: Method, path: &str) -> RequestInfo {
-        RequestInfo::new(&method, path, None).unwrap()
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        RequestInfo::new(&method, path, query).unwrap()
     }
 
     #[test]
@@ -212,6 +232,41 @@ mod tests {
     }
 
     #[test]
+    fn resource_names() {
+        let yaml = "rules: [{verbs: ['*'], apiGroups: [''], resources: ['*'], resourceNames: [x, y]}]";
+        let rule = parse_rules(yaml).unwrap().remove(0);
+        let base = "/api/v1/namespaces/a/configmaps";
+        // Method, rest of the path, allowed by it, denied by it.
+        for (method, rest, allows, denies) in [
+            (Method::GET, "/x", true, true),
+            (Method::PUT, "/y", true, true),
+            (Method::PATCH, "/x/status", true, true),
+            (Method::DELETE, "/x", true, true),
+            (Method::GET, "/%78", true, true),
+            (Method::GET, "/z", false, false),
+            (Method::GET, "/X", false, false),
+            (Method::GET, "?fieldSelector=metadata.name=x", true, true),
+            (Method::GET, "?watch=true&fieldSelector=metadata.name%3Dy", true, true),
+            (Method::GET, "?fieldSelector=metadata.name=z", false, false),
+            (Method::GET, "?fieldSelector=metadata.name!=x", false, true),
+            (Method::GET, "", false, true),
+            (Method::GET, "?watch=1", false, true),
+            (Method::DELETE, "", false, true),
+            (Method::DELETE, "?fieldSelector=metadata.name=x", false, true),
+            (Method::POST, "", false, false),
+            (Method::POST, "?fieldSelector=metadata.name=x", false, false),
+        ] {
+            let info = info(method.clone(), &format!("{base}{rest}"));
+            assert_eq!((rule.allows(&info), rule.denies(&info)), (allows, denies), "{method} {rest}");
+        }
+        // The pod's name counts for what is done with the pod.
+        let exec = info(Method::POST, "/api/v1/namespaces/a/pods/x/exec?command=id");
+        assert!(rule.allows(&exec) && rule.denies(&exec));
+        let get = Rule { verbs: vec!["get".into()], ..rule };
+        assert!(!get.denies(&info(Method::GET, base)), "a rule for get says nothing of list");
+    }
+
+    #[test]
     fn exec_is_exec_by_get_and_by_post() {
         let rule = |verb: &str| {
             parse_rules(&format!("rules: [{{verbs: [{verb}], apiGroups: ['*'], resources: [pods/exec]}}]"))
@@ -234,6 +289,8 @@ mod tests {
             ("rules: [{verbs: [get], resources: [pods]}]", "apiGroups"),
             ("rules: [{verbs: [get], apigroups: [''], resources: [pods]}]", "unknown"),
             ("rules: [{verbs: [get], nonResourceURLs: [/a], namespaces: [x]}]", "beside"),
+            ("rules: [{verbs: [get], nonResourceURLs: [/a], resourceNames: [x]}]", "beside"),
+            ("rules: [{verbs: [get], apiGroups: [''], resources: [pods], resourceNames: ['*']}]", "every object"),
         ] {
             let problem = parse_rules(text).unwrap_err();
             assert!(problem.contains(what), "{text}: {problem}");

@@ -11,7 +11,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 
-use super::exchange::Exchange;
+use super::{
+    exchange::Exchange,
+    record::{self, Ended, Recording, UNWRITABLE},
+};
 
 /// Copied at once, each way.
 const BUFFER: usize = 32 * 1024;
@@ -21,20 +24,33 @@ pub(super) struct Upgrading {
     pub(super) client: OnUpgrade,
     pub(super) upstream: OnUpgrade,
     pub(super) exchange: Exchange,
+    pub(super) recording: Option<Recording>,
 }
 
 impl Upgrading {
     /// Copies both ways, each direction with its own end. A side that fails fails the other; it is no failure of the
     /// exchange where one of them had said that it is done, as kubectl does without waiting for the last word.
     pub(super) async fn run(self) {
-        let Self { client, upstream, exchange } = self;
+        let Self { client, upstream, mut exchange, recording } = self;
         let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
         let mut client = Counted { inner: TokioIo::new(client), read: &exchange.uploaded.bytes, done: false };
         let mut upstream = Counted { inner: TokioIo::new(upstream), read: &exchange.bytes_out, done: false };
-        let copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await;
-        if copied.is_ok() || client.done || upstream.done {
-            drop((client, upstream));
-            exchange.complete();
+        let ended = match recording {
+            Some(recording) => record::copy(&mut client, &mut upstream, recording).await,
+            None => match copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await {
+                Ok(_) => Ended::Over,
+                Err(_) => Ended::Broken,
+            },
+        };
+        let done = client.done || upstream.done;
+        drop((client, upstream));
+        match ended {
+            Ended::Unrecorded(why) => {
+                tracing::error!(why, "a recording cannot be written any more: its session was ended");
+                exchange.failed(UNWRITABLE);
+            }
+            Ended::Broken if !done => {}
+            Ended::Broken | Ended::Over => exchange.complete(),
         }
     }
 }

@@ -152,9 +152,16 @@ impl Desk {
         if ended == Ended::Stopped {
             self.stop.cancel();
         }
+        self.config.stay = false;
         while let Some(ended) = self.tasks.join_next().await {
-            if let Ok((client, _)) = ended {
-                self.entries.remove(&client);
+            while let Ok((client, notice)) = self.posts.try_recv() {
+                // Nobody is asked anything any more, and no code is shown.
+                if matches!(notice, Notice::Event(Event::Paired | Event::Refused { .. })) {
+                    self.handle(client, notice, ui).await;
+                }
+            }
+            if let Ok((client, ended)) = ended {
+                self.gone(client, &ended, ui);
             }
         }
         Ok(ended)
@@ -243,16 +250,8 @@ impl Desk {
         ended: Result<Ended, ServeError>,
         ui: &mut impl Ui,
     ) -> Option<Result<Ended, ServeError>> {
-        let entry = self.entries.remove(&client)?;
+        let entry = self.gone(client, &ended, ui)?;
         let was_in = entry.listed.state != State::Waiting;
-        if was_in {
-            let reason = match &ended {
-                Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => reason.clone(),
-                Ok(Ended::Stopped) => "the server stopped".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            ui.event(&entry.listed.name, Event::ClientGone(reason));
-        }
         if !self.config.stay {
             return Some(ended);
         }
@@ -267,6 +266,20 @@ impl Desk {
             None if self.entries.is_empty() => Some(Ok(Ended::Stopped)),
             None => None,
         }
+    }
+
+    /// Takes a client off the list; whoever was in is reported as gone.
+    fn gone(&mut self, client: u64, ended: &Result<Ended, ServeError>, ui: &mut impl Ui) -> Option<Entry> {
+        let entry = self.entries.remove(&client)?;
+        if entry.listed.state != State::Waiting {
+            let reason = match ended {
+                Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => reason.clone(),
+                Ok(Ended::Stopped) => "the server stopped".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            ui.event(&entry.listed.name, Event::ClientGone(reason));
+        }
+        Some(entry)
     }
 
     fn obey(&mut self, command: Command) {

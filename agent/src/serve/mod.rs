@@ -181,6 +181,9 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, ServeError> {
     // Before a code is shown: what cannot be used should not cost anybody a pairing.
-    offer.upstream.credentials.current().await?;
+    match offer.access {
+        Access::Shared => drop(offer.upstream.shared_welcome().await?),
+        Access::Guarded(_) => drop(offer.upstream.credentials.current().await?),
+    }
     desk::Desk::new(dialer.clone(), offer, config).run(commands, ui, stop).await
 }

@@ -72,7 +72,7 @@ impl Visit<'_> {
                 let (audit, name) = (gateway.audit(), &self.visitor.name);
                 // A log that takes no more lines lets nobody in.
                 audit.client(name, ClientEvent::Paired).await.map_err(|_| ServeError::Audit)?;
-                send(&channel, &self.guarded_welcome())?;
+                send(&channel, &self.guarded_welcome(gateway.records()))?;
                 let ended = self.streams(&channel, Some(gateway)).await;
                 let reason = ended.as_ref().map_or_else(ToString::to_string, ToString::to_string);
                 let _ = audit.client(name, ClientEvent::Left(&reason)).await;
@@ -82,7 +82,7 @@ impl Visit<'_> {
     }
 
     /// Names only: credentials, addresses and certificates stay here.
-    fn guarded_welcome(&self) -> Welcome {
+    fn guarded_welcome(&self, recorded: bool) -> Welcome {
         Welcome {
             mode: Mode::Guarded,
             cluster: self.upstream.cluster_name.clone(),
@@ -91,6 +91,7 @@ impl Visit<'_> {
             path: None,
             insecure_skip_tls_verify: false,
             namespace: self.upstream.namespace.clone(),
+            recorded,
             credentials: None,
         }
     }

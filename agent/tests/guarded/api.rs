@@ -27,7 +27,7 @@ use rustls::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
@@ -87,6 +87,8 @@ pub(crate) struct State {
     /// Bytes of request bodies so far.
     pub received: watch::Sender<u64>,
     connections: Mutex<usize>,
+    /// Where set, each part of a request's body that is read takes one.
+    pub reads: Mutex<Option<Arc<Semaphore>>>,
     /// Ends the next request's connection without an answer.
     pub hang_up: AtomicBool,
 }
@@ -137,6 +139,8 @@ impl Api {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
+        // What the kernel holds of answers on this side is little.
+        socket.set_send_buffer_size(64 * 1024).unwrap();
         socket.bind(address).unwrap();
         let listener = socket.listen(1024).unwrap();
         let address = listener.local_addr().unwrap();
@@ -238,7 +242,12 @@ async fn answer(
     }
     let mut body = request.into_body();
     let mut length = 0;
-    while let Some(Ok(frame)) = body.frame().await {
+    let reads = state.reads.lock().unwrap().clone();
+    loop {
+        if let Some(reads) = &reads {
+            reads.acquire().await.unwrap().forget();
+        }
+        let Some(Ok(frame)) = body.frame().await else { break };
         let data = frame.into_data().unwrap_or_default().len() as u64;
         length += data;
         state.received.send_modify(|received| *received += data);

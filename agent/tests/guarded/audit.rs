@@ -43,6 +43,7 @@ async fn a_line_says_who_did_what() {
     assert_eq!((&lines[1]["status"], &lines[1]["decision"]), (&403.into(), &"refused".into()));
     assert_eq!(lines[1]["reason"], "mykube: read-only: delete of nodes is refused");
     assert_eq!((&lines[2]["status"], &lines[2]["path"]), (&400.into(), &"/healthz/%zz".into()));
+    assert!(lines[2].get("verb").is_none(), "{}", lines[2]);
 }
 
 #[tokio::test]

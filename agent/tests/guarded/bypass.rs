@@ -207,6 +207,46 @@ async fn who_somebody_is_is_ours_to_say() {
 }
 
 #[tokio::test]
+async fn the_as_of_the_kubeconfig_is_the_default_of_as() {
+    let user = "token: t0k3n\nas: ann\nas-groups: [devs, ops]\nas-uid: '42'\n\
+                as-user-extra: {example.org/Scope%: [view, edit], plain: [x]}";
+    let mut setup = Setup::new(user).await;
+    let named = setup.fixture.load().await.unwrap().impersonation;
+    let headers = |setup: &Setup| {
+        let seen = setup.api.last();
+        let mut all: Vec<_> = seen
+            .headers
+            .iter()
+            .filter(|(name, _)| name.as_str().starts_with("impersonate-"))
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        all.sort();
+        all
+    };
+    let mut client = setup.client_under(Policy::default().or_as(named.as_ref()));
+    assert_eq!(client.get("/api").await.status, 200);
+    assert_eq!(
+        headers(&setup),
+        [
+            "impersonate-extra-example.org%2fscope%25: edit",
+            "impersonate-extra-example.org%2fscope%25: view",
+            "impersonate-extra-plain: x",
+            "impersonate-group: devs",
+            "impersonate-group: ops",
+            "impersonate-uid: 42",
+            "impersonate-user: ann",
+        ]
+    );
+    let before = setup.api.seen().len();
+    assert_eq!(client.ask("GET", "/api/v1/pods", "Impersonate-User: ann\r\n").await.status, 403);
+    assert_eq!(setup.api.seen().len(), before);
+    // Another user has nothing of the first one.
+    let mut client = setup.client_under(acting().or_as(named.as_ref()));
+    assert_eq!(client.get("/api").await.status, 200);
+    assert_eq!(headers(&setup), ["impersonate-group: devs", "impersonate-group: readers", "impersonate-user: dev"]);
+}
+
+#[tokio::test]
 async fn without_as_impersonation_passes_for_rbac_to_decide() {
     let mut setup = Setup::plain().await;
     let mut client = setup.client();

@@ -8,6 +8,10 @@ mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;
+mod endless;
 mod forwarding;
+mod limits;
 mod raw;
+mod recording;
 mod setup;
+mod ways;

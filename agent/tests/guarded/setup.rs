@@ -37,6 +37,12 @@ impl Log {
             .collect()
     }
 
+    /// Forgets them.
+    pub(crate) fn clear(&self) {
+        self.0.0.lock().unwrap().clear();
+        self.0.1.send_replace(0);
+    }
+
     /// Waits for so many lines.
     pub(crate) async fn wait(&self, count: usize) -> Vec<Value> {
         let mut changed = self.0.1.subscribe();

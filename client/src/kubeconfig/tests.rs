@@ -13,6 +13,7 @@ fn welcome() -> Welcome {
         ca: Some(section("CERTIFICATE", 100)),
         insecure_skip_tls_verify: false,
         namespace: Some("web".into()),
+        recorded: false,
         credentials: Some(made(json!({"token": "abc.def"}))),
     }
 }

@@ -239,6 +239,7 @@ async fn the_welcome_and_the_farewell_arrive() {
             path: None,
             insecure_skip_tls_verify: false,
             namespace: None,
+            recorded: false,
             credentials: None,
         };
         agent.send_welcome(&welcome).unwrap();

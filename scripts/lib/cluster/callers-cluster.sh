@@ -37,7 +37,7 @@ cluster_env() {
   # shellcheck disable=SC2016
   printf 'export PATH=%q:"$PATH"\n' "$(dirname "$(command -v kubectl)")"
   printf 'export MYKUBE_CLUSTER_IMAGE=%q\n' "$CALLERS_IMAGE"
-  printf 'unset MYKUBE_CLUSTER_TOKEN_KUBECONFIG MYKUBE_CLUSTER_DIR MYKUBE_CLUSTER_NODE_ADDRESS MYKUBE_CLUSTER_API_DOWN\n'
+  printf 'unset MYKUBE_CLUSTER_TOKEN_KUBECONFIG MYKUBE_CLUSTER_DIR MYKUBE_CLUSTER_NODE_ADDRESS MYKUBE_CLUSTER_API_DOWN MYKUBE_CLUSTER_AUDIT_LOG\n'
 }
 
 cluster_load() { die "the cluster of $CALLERS is not ours; load its images your way"; }

@@ -45,6 +45,7 @@ select_flavour() {
   esac
   STATE=$CACHE/state-$FLAVOUR
   RUN=$STATE/run
+  AUDIT_LOG=$STATE/logs/audit.log
   # Unix socket addresses hold 107 bytes.
   [ ${#RUN} -le 80 ] || die "the cache path $CACHE is too long for a socket; set MYKUBE_CACHE to a shorter one"
 }

@@ -39,6 +39,8 @@ start_apiserver() {
     --service-account-key-file="$pki/sa.pub" --service-account-signing-key-file="$pki/sa.key" \
     --kubelet-certificate-authority="$pki/ca.crt" --kubelet-client-certificate="$pki/apiserver-kubelet.crt" \
     --kubelet-client-key="$pki/apiserver-kubelet.key" --kubelet-preferred-address-types=Hostname \
+    --audit-policy-file="$LIB/config/audit-policy.yaml" --audit-log-path="$AUDIT_LOG" \
+    --audit-log-maxsize=32 --audit-log-maxbackup=1 \
     --allow-privileged=true --profiling=false
   await kube-apiserver 120 kube get --raw=/readyz
 }

@@ -124,6 +124,7 @@ cluster_env() {
   printf 'export MYKUBE_CLUSTER_TOKEN_KUBECONFIG=%q\n' "$STATE/dev.kubeconfig"
   printf 'export MYKUBE_CLUSTER_IMAGE=%q\n' "$IMAGE_PREFIX/busybox:1"
   printf 'export MYKUBE_CLUSTER_DIR=%q\n' "$STATE"
+  printf 'export MYKUBE_CLUSTER_AUDIT_LOG=%q\n' "$AUDIT_LOG"
   printf 'export MYKUBE_CLUSTER_API_DOWN=%q\n' "$LIB/manifests/api-down.yaml"
   if [ "$SERVICES" = yes ]; then
     printf 'export MYKUBE_CLUSTER_NODE_ADDRESS=%q\n' "$NODE_ADDRESS"

@@ -69,7 +69,8 @@ pub(crate) struct Model {
 impl Model {
     /// Does one thing.
     pub(crate) fn act(&mut self, who: usize, session: &mut Session, now: Time, rng: &mut StdRng) {
-        let ids: Vec<u32> = self.streams.iter().filter(|(_, s)| s.known[who] && !s.released[who]).map(|(id, _)| *id).collect();
+        let ids: Vec<u32> =
+            self.streams.iter().filter(|(_, s)| s.known[who] && !s.released[who]).map(|(id, _)| *id).collect();
         let id = ids.get(rng.random_range(0..ids.len().max(1))).copied();
         match (rng.random_range(0..100), id) {
             (0..15, _) | (_, None) if self.streams.len() < OPEN_MAX => self.open(who, session, now, rng),
@@ -193,7 +194,10 @@ impl Model {
     pub(crate) fn check_memory(session: &Session) {
         let audit = session.audit();
         assert!(audit.kept_bytes <= limits::SESSION_WINDOW - audit.session_credit, "{audit:?}");
-        assert!(audit.control <= limits::CONTROL_UNACKED_MAX && audit.queued <= OPEN_MAX * (256 + 64) * 1024, "{audit:?}");
+        assert!(
+            audit.control <= limits::CONTROL_UNACKED_MAX && audit.queued <= OPEN_MAX * (256 + 64) * 1024,
+            "{audit:?}"
+        );
         assert!(audit.session_allowance <= limits::SESSION_WINDOW, "{audit:?}");
     }
 

@@ -1,6 +1,11 @@
 //! One schedule: the ends' drivers, the relay between them, and the trouble that befalls both.
 
-use std::{cmp::Reverse, collections::{BTreeMap, BinaryHeap}, fmt, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    fmt,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use mykube_tunnel::{
@@ -104,8 +109,15 @@ impl fmt::Display for Totals {
             f,
             "{} schedules, {hours:.1} simulated hours, {} attaches, {} frames, {} bytes delivered and compared; {} never \
              paired, {} paired over an attach, {} ended as tampered with, {} silences noticed; {:?}",
-            self.schedules, self.attaches, self.frames, self.bytes, self.unpaired, self.late_proofs, self.forged,
-            self.silences, self.troubles
+            self.schedules,
+            self.attaches,
+            self.frames,
+            self.bytes,
+            self.unpaired,
+            self.late_proofs,
+            self.forged,
+            self.silences,
+            self.troubles
         )
     }
 }
@@ -119,9 +131,21 @@ impl Totals {
 }
 
 const TROUBLES: [&str; 14] = [
-    "cut", "closed", "silent", "half open", "relay restart", "offline", "suspended", "stalled reader", "other path",
+    "cut",
+    "closed",
+    "silent",
+    "half open",
+    "relay restart",
+    "offline",
+    "suspended",
+    "stalled reader",
+    "other path",
     // Only of a hostile relay:
-    "replayed", "forged", "swallowed", "spurious text", "reflected",
+    "replayed",
+    "forged",
+    "swallowed",
+    "spurious text",
+    "reflected",
 ];
 const HONEST: usize = 9;
 
@@ -141,9 +165,13 @@ pub(crate) struct World {
     hostile: bool,
     swallow: [u32; 2],
     spoil: [u32; 2],
+    /// It spoils whatever follows an attach, by the sender that has had its first record.
+    spoils_all: Option<[bool; 2]>,
     tampered: u32,
     trace: bool,
     unpaired: bool,
+    /// It is the handshake that is troubled.
+    early: bool,
     /// The applications are through.
     parting: bool,
     counted: Totals,
@@ -193,9 +221,11 @@ impl World {
             hostile,
             swallow: [0; 2],
             spoil: [0; 2],
+            spoils_all: None,
             tampered: 0,
             trace,
             unpaired: false,
+            early: false,
             parting: false,
             counted: Totals::default(),
         }
@@ -215,7 +245,9 @@ impl World {
                 let at = self.random_delay(3 * SECOND);
                 self.schedule(at, Ev::Trouble);
             }
-            self.run_until(self.now + 3 * SECOND);
+            self.early = true;
+            self.run_until(self.now + 6 * SECOND);
+            self.early = false;
         }
         for _ in 0..self.rng.random_range(1..4) {
             if self.is_over() {
@@ -534,6 +566,16 @@ impl World {
         self.say(&format_args!("{} is paired", ROLES[who]));
         self.ends[who].start = Some(session.audit());
         self.ends[who].stage = Stage::Session(Box::new(session));
+        // The handshake's last message is on its way: the moment at which a loss hurts most, and those after it.
+        if self.early && who == 1 && self.rng.random_ratio(1, 2) {
+            if let Some(id) = self.ends[0].socket {
+                self.cut(id, true, true);
+            }
+            for _ in 0..self.rng.random_range(0..4) {
+                let at = self.random_delay(3 * SECOND);
+                self.schedule(at, Ev::Trouble);
+            }
+        }
     }
 
     /// Timers, events, and what is to be sent.
@@ -726,8 +768,16 @@ impl World {
                         self.tampered += 1;
                         return;
                     }
-                    if self.spoil[who] > 0 {
-                        self.spoil[who] -= 1;
+                    let mut spoilt = self.spoil[who] > 0;
+                    self.spoil[who] = self.spoil[who].saturating_sub(1);
+                    if let Some(had_first) = &mut self.spoils_all {
+                        match frame[0] {
+                            frame::ATTACH_AGENT => *had_first = [false; 2],
+                            frame::RECORD => spoilt |= std::mem::replace(&mut had_first[who], true),
+                            _ => {}
+                        }
+                    }
+                    if spoilt {
                         self.tampered += 1;
                         let at = self.rng.random_range(0..frame.len());
                         frame[at] ^= 1 << self.rng.random_range(0..8);
@@ -761,7 +811,7 @@ impl World {
         }
         self.run_until(self.now + long);
         self.model.stalled = [false; 2];
-        (self.swallow, self.spoil) = ([0; 2], [0; 2]);
+        (self.swallow, self.spoil, self.spoils_all) = ([0; 2], [0; 2], None);
     }
 
     fn trouble(&mut self) {
@@ -874,8 +924,10 @@ impl World {
 
     fn forge(&mut self, who: usize) {
         if self.rng.random_ratio(1, 2) {
-            // Now and then without an end.
-            self.spoil[who] += [1, 1, 2, 3, 60][self.rng.random_range(0..5)];
+            self.spoil[who] += self.rng.random_range(1..4);
+            if self.rng.random_ratio(1, 10) {
+                self.spoils_all = Some([true; 2]);
+            }
         } else if let Some(id) = self.relay.slots[who] {
             let mut frame = BytesMut::zeroed(self.rng.random_range(1..200));
             self.rng.fill_bytes(&mut frame);
@@ -956,7 +1008,9 @@ impl World {
         for who in 0..2 {
             let start = self.ends[who].start.clone().expect("a session");
             let audit = self.session(who).expect("a session").audit();
-            let books = |a: &Audit| (a.session_allowance, a.growth_left, a.kept, a.queued, a.control, a.under_way, a.kept_bytes);
+            let books = |a: &Audit| {
+                (a.session_allowance, a.growth_left, a.kept, a.queued, a.control, a.under_way, a.kept_bytes)
+            };
             assert_eq!(books(&audit), books(&start), "{}", ROLES[who]);
         }
         let [client, agent] = [0, 1].map(|who| self.session(who).expect("a session").audit());

@@ -207,6 +207,7 @@ fn welcome(ca: usize) -> Welcome {
         ca: Some("x".repeat(ca)),
         insecure_skip_tls_verify: false,
         namespace: None,
+        recorded: false,
         credentials: Some(Credentials {
             token: Some("t".into()),
             certificate: None,

@@ -438,7 +438,9 @@ fn nothing_that_was_ever_sent_opens_again() {
     assert!(tape.iter().all(|frames| frames.len() > 20));
     let unchanged = |two: &mut Two| {
         let _ = ROLES.map(|role| two.events(role));
-        ROLES.map(|role| (two.end(role).audit().session_allowance, two.end(role).attaches(), two.end(role).is_attached()))
+        ROLES.map(|role| {
+            (two.end(role).audit().session_allowance, two.end(role).attaches(), two.end(role).is_attached())
+        })
     };
     for detached in [false, true] {
         if detached {
@@ -468,7 +470,11 @@ fn nothing_that_was_ever_sent_opens_again() {
 fn keys_of_small_order_are_not_answered() {
     let (mut agent, keys, mut rng) = against_agent();
     quiet(&mut agent);
-    for small in [[0; 32], { let mut one = [0; 32]; one[0] = 1; one }] {
+    for small in [[0; 32], {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    }] {
         agent.handle_attach(at(1), &keys.attach_client(&session_id(), 1, &small), &mut rng);
         assert_eq!(agent.poll_transmit(at(1)).unwrap(), None);
     }
@@ -487,7 +493,9 @@ fn keys_of_small_order_are_not_answered() {
 #[test]
 fn what_the_peer_claims_to_have_is_checked() {
     // The agent has sent one message; the client acknowledged none, or that one.
-    for (acknowledged, claimed, right) in [(0, 0, true), (0, 1, true), (0, 2, false), (1, 0, false), (1, 1, true), (1, u64::MAX, false)] {
+    for (acknowledged, claimed, right) in
+        [(0, 0, true), (0, 1, true), (0, 2, false), (1, 0, false), (1, 1, true), (1, u64::MAX, false)]
+    {
         let (mut agent, keys, mut rng) = against_agent();
         agent.open(at(1), None).unwrap();
         while agent.poll_transmit(at(1)).unwrap().is_some() {}
@@ -580,7 +588,10 @@ fn a_first_record_may_be_lost() {
         }
         two.attach();
         assert_eq!(two.client.attaches(), 4);
-        assert_eq!((two.read(Role::Agent, id).0, two.read(Role::Client, id).0), (b"onetwo".to_vec(), b"three".to_vec()));
+        assert_eq!(
+            (two.read(Role::Agent, id).0, two.read(Role::Client, id).0),
+            (b"onetwo".to_vec(), b"three".to_vec())
+        );
     }
 }
 
@@ -660,7 +671,9 @@ fn a_lost_last_message_of_the_handshake_comes_with_the_attach() {
 
 #[test]
 fn a_proof_that_does_not_fit_is_refused() {
-    for (spoilt, received) in [(None, 0), (Some(0), 0), (Some(31), 0), (Some(32), 0), (Some(63), 0), (None, 1), (Some(64), 0)] {
+    for (spoilt, received) in
+        [(None, 0), (Some(0), 0), (Some(31), 0), (Some(32), 0), (Some(63), 0), (None, 1), (Some(64), 0)]
+    {
         let mut rng = rng(9);
         let agent = SecondAgent::new(&mut rng, session_id(), DIGITS);
         let (r, hello) = (agent.r, agent.hello.clone());
@@ -693,7 +706,10 @@ fn a_proof_that_does_not_fit_is_refused() {
     let (mut client, _, mut rng) = last_message_lost();
     assert_eq!(client.poll_timeout(), Some(at(1) + limits::PAIR_TICKET_TTL));
     let hello = SecondAgent::new(&mut rng, session_id(), DIGITS).hello;
-    assert_eq!(client.handle_frame(at(2), BytesMut::from(&hello[..]), &mut rng).err(), Some(ClientFailure::SecondHello));
+    assert_eq!(
+        client.handle_frame(at(2), BytesMut::from(&hello[..]), &mut rng).err(),
+        Some(ClientFailure::SecondHello)
+    );
     let (mut client, _, _) = last_message_lost();
     assert_eq!(client.handle_timeout(at(31)), Err(ClientFailure::Silent));
     assert!(!client.handle_lost(at(32)));
@@ -779,7 +795,11 @@ fn silence_is_noticed() {
     let alive = two.now;
     two.open(Role::Agent);
     two.carry(Role::Agent);
-    assert_eq!(silent_by(&mut two.client, alive + 60 * SECOND), Some(alive + limits::DEAD_AFTER), "the data is still owed");
+    assert_eq!(
+        silent_by(&mut two.client, alive + 60 * SECOND),
+        Some(alive + limits::DEAD_AFTER),
+        "the data is still owed"
+    );
     // A long round trip is waited for.
     let mut two = Two::new(Config::default());
     let ping = two.frames(Role::Client);

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use bytes::BytesMut;
 use data_encoding::HEXLOWER;
 use mykube_tunnel::{
+    Config, Established, Session, Time,
     handshake::{Agent, Client},
     protocol::{PairingCode, SessionId},
     seam::Sealer,
@@ -73,6 +74,8 @@ fn inputs() -> Value {
         "client_mlkem768_m": bytes("client mlkem768", 32),
         "client_x25519_private": bytes("client x25519", 32),
         "client_spake2_scalar_wide_le": bytes("client spake2", 64),
+        "attach_client_x25519_private": [bytes("attach 1 client x25519", 32), bytes("attach 2 client x25519", 32)],
+        "attach_agent_x25519_private": [bytes("attach 1 agent x25519", 32), bytes("attach 2 agent x25519", 32)],
     })
 }
 
@@ -106,6 +109,71 @@ fn traffic(secret: &[u8]) -> Value {
         "key": hex(&second::expand(secret, b"mykube/2 key", 32)),
         "iv": hex(&second::expand(secret, b"mykube/2 iv", 12)),
     })
+}
+
+/// Two attaches. At the first the agent does not know yet whether the client has its tag; before the second each end has
+/// sent one message.
+fn attaches(
+    input: &Value,
+    session: &SessionId,
+    keys: &Keys,
+    r: &[u8],
+    at_agent: Established,
+    at_client: Established,
+) -> Value {
+    let now = Time::default();
+    let mut client = Session::new(now, at_client, Config::default());
+    let mut agent = Session::new(now, at_agent, Config::default());
+    let mut out = Vec::new();
+    for n in 1..=2_u64 {
+        let private = |field: &str| unhex(&input[field][usize::try_from(n).unwrap() - 1]);
+        let (c, a) = (private("attach_client_x25519_private"), private("attach_agent_x25519_private"));
+        let key = |bytes: &[u8]| StaticSecret::from(<[u8; 32]>::try_from(bytes).unwrap());
+        let public = |bytes: &[u8]| *PublicKey::from(&key(bytes)).as_bytes();
+
+        // The first implementation's frames.
+        client.handle_peer_here(now, &mut Listed(c.clone()));
+        let attach_client = client.poll_transmit(now).unwrap().unwrap();
+        agent.handle_attach(now, &attach_client, &mut Listed(a.clone()));
+        let attach_agent = agent.poll_transmit(now).unwrap().unwrap();
+        client.handle_attach(now, &attach_agent, &mut Listed(Vec::new()));
+        let first_client = client.poll_transmit(now).unwrap().unwrap();
+        agent.handle_frame(now, first_client.clone()).unwrap();
+        let first_agent = agent.poll_transmit(now).unwrap().unwrap();
+        client.handle_frame(now, first_agent.clone()).unwrap();
+        assert!(client.is_attached() && agent.is_attached());
+
+        // The second implementation's values.
+        assert_eq!(attach_client, keys.attach_client(session, n, &public(&c)));
+        assert_eq!(attach_agent, keys.attach_agent(&attach_client, n, &public(&a)));
+        let shared = key(&a).diffie_hellman(&PublicKey::from(public(&c)));
+        let attached = keys.attached(&attach_client, &attach_agent, shared.as_bytes());
+        let received = (n - 1).to_be_bytes();
+        let proof = if n == 1 { [r, &keys.tag_agent(r)].concat() } else { Vec::new() };
+        let firsts = [
+            record(&attached.client(), 0, &padded(&[(1, &received)])),
+            record(&attached.agent(), 0, &padded(&[(1, &[&received[..], &proof].concat())])),
+        ];
+        assert_eq!([&firsts[0]["frame"], &firsts[1]["frame"]], [&hex(&first_client), &hex(&first_agent)]);
+        out.push(json!({
+            "n": n,
+            "attach_client": hex(&attach_client), "attach_agent": hex(&attach_agent),
+            "x25519": hex(shared.as_bytes()), "th": hex(&attached.0.th), "prk": hex(&attached.0.prk),
+            "traffic_client": traffic(&attached.client()), "traffic_agent": traffic(&attached.agent()),
+            "received_by_client": n - 1, "received_by_agent": n - 1,
+            "first_client": firsts[0], "first_agent": firsts[1],
+        }));
+
+        client.open(now, None).unwrap();
+        agent.open(now, None).unwrap();
+        while let Some(frame) = client.poll_transmit(now).unwrap() {
+            agent.handle_frame(now, frame).unwrap();
+        }
+        while let Some(frame) = agent.poll_transmit(now).unwrap() {
+            client.handle_frame(now, frame).unwrap();
+        }
+    }
+    Value::Array(out)
 }
 
 fn generate() -> Value {
@@ -160,6 +228,7 @@ fn generate() -> Value {
     let last = padded(&[(2, b"eof:1"), (4, b"rekey")]);
     let next = second::next_secret(&c);
     let after = padded(&[(4, b"ping:1")]);
+    let attaches = attaches(&input, &session, &keys, &r, at_agent, at_client);
     json!({
         "about": "mykube protocol 2: inputs, and every value that follows from them (docs/protocol.md). Bytes are \
             lower-case hexadecimal; frames are whole binary WebSocket messages.",
@@ -196,6 +265,7 @@ fn generate() -> Value {
         },
         "next_traffic_client": traffic(&next),
         "next_records": { "client": record(&next, 0, &after) },
+        "attaches": attaches,
     })
 }
 
