@@ -35,3 +35,7 @@ check:
 # Explores a fuzz target for a minute: `just fuzz session`. Needs nightly and cargo-fuzz.
 fuzz target seconds="60":
     cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
+
+# Simulated trouble for resume, beyond what every test run does: `just simulate 100000 [first seed]`.
+simulate schedules first="0":
+    MYKUBE_SIM_SCHEDULES={{schedules}} MYKUBE_SIM_FIRST={{first}} cargo test -p mykube-tunnel --test simulation -- --nocapture

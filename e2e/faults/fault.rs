@@ -9,6 +9,7 @@ use mykube_lab::End;
 use rustix::process::Signal;
 
 use super::world::World;
+use crate::support::Running;
 
 /// How long faults last, in CI and in the full table.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +46,8 @@ pub(super) enum Fault {
     ServerStopped,
     LongSilence,
     WindowOver,
+    /// For comparison.
+    Nothing,
 }
 
 impl Fault {
@@ -84,6 +87,7 @@ impl Fault {
             Self::ClientStopped => format!("client stopped for {} s", seconds(lengths.stop)),
             Self::ServerStopped => format!("server stopped for {} s", seconds(lengths.stop)),
             Self::LongSilence => format!("no network for {} s", seconds(lengths.long)),
+            Self::Nothing => "nothing".into(),
             Self::WindowOver => format!("resume window of {} s over", seconds(lengths.window)),
         }
     }
@@ -128,14 +132,16 @@ impl Fault {
                 sleep(lengths.throughout);
             }
             Self::Proxies => sleep(lengths.throughout),
-            Self::ClientStopped => stop(&world.client, lengths.stop),
-            Self::ServerStopped => stop(&world.server, lengths.stop),
+            Self::Nothing => sleep(lengths.short),
+            Self::ClientStopped => stop(world.client.as_ref(), lengths.stop),
+            Self::ServerStopped => stop(world.server.as_ref(), lengths.stop),
         }
         Instant::now()
     }
 }
 
-fn stop(end: &crate::support::Running, length: Duration) {
+fn stop(end: Option<&Running>, length: Duration) {
+    let end = end.expect("only what there is is stopped");
     end.process.signal(Signal::STOP);
     sleep(length);
     end.process.signal(Signal::CONT);

@@ -68,9 +68,11 @@ pub(super) const COUNT: &str = "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\
 const COUNTED: i32 = 7;
 /// The ports of the pod's echo.
 const ECHO: u16 = 9000;
+/// For kubectl to use SPDY where it would use WebSockets.
+pub(super) const SPDY: &[(&str, &str)] = &[("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")];
 /// Between the numbers an operation sends.
 const BEAT: Duration = Duration::from_millis(50);
-/// Between looks at how far a copy is, and how much is progress: more than keeping a connection alive takes.
+/// Between looks at how far a copy is, and how much is progress.
 const LOOK: Duration = Duration::from_millis(20);
 const STEP: u64 = 16 * 1024;
 
@@ -79,8 +81,7 @@ fn exec(stage: &Stage<'_>) -> Outcome {
 }
 
 fn exec_spdy(stage: &Stage<'_>) -> Outcome {
-    let environment = [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")];
-    counted(stage, &["exec", stage.pod, "--", "sh", "-c", COUNT], &environment)
+    counted(stage, &["exec", stage.pod, "--", "sh", "-c", COUNT], SPDY)
 }
 
 fn counted(stage: &Stage<'_>, args: &[&str], environment: &[(&str, &str)]) -> Outcome {
@@ -120,7 +121,8 @@ fn exec_interactive(stage: &Stage<'_>) -> Outcome {
 
 fn watch(stage: &Stage<'_>) -> Outcome {
     let number = "jsonpath={.data.number}{\"\\n\"}";
-    let process = stage.world.kubectl(&["get", "configmap", "counter", "-w", "-o", number], stage.environment);
+    let process =
+        stage.world.kubectl(&["get", "configmap", "-l", "counter=yes", "-w", "-o", number], stage.environment);
     let mut lines = Lines::default();
     let done = process.follow(stage.deadline, |state| {
         if lines.take(&state.stdout) {
@@ -136,12 +138,13 @@ fn watch(stage: &Stage<'_>) -> Outcome {
 
 fn cp_in(stage: &Stage<'_>) -> Outcome {
     let to = format!("{}:/tmp/in", stage.pod);
+    // What has arrived there, seen past everything under test: much of what kubectl has sent is still under way.
+    let look = "while [ ! -e /tmp/stop ]; do stat -c %s /tmp/in 2>/dev/null; sleep 0.1; done";
+    let there = stage.direct.start(&["exec", stage.pod, "--", "sh", "-c", look]);
     let process = stage.world.kubectl(&["cp", stage.source.to_str().unwrap(), &to], stage.environment);
-    // Bytes it wrote: to its connection, as nothing else of it writes much.
     let outcome = stage.copy(&process, || {
-        let text = fs::read_to_string(format!("/proc/{}/io", process.id())).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap_or_default();
-        line.trim().parse().unwrap_or(0)
+        let said = there.stdout();
+        said.lines().last().and_then(|line| line.parse().ok()).unwrap_or(0)
     });
     if outcome.code != Some(0) {
         return outcome;

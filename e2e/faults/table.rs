@@ -88,9 +88,19 @@ pub(super) fn write(name: &str, rows: &[Row]) -> String {
             let _ = writeln!(table, "| {} | {} |", row.fault, cells.join(" | "));
         }
     }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target");
+    let target = target();
     let rows: Vec<_> = rows.iter().map(Row::json).collect();
     std::fs::write(target.join(format!("{name}.json")), format!("{:#}\n", json!(rows))).unwrap();
     std::fs::write(target.join(format!("{name}.md")), &table).unwrap();
     table
+}
+
+/// Writes what a process said to `target/e2e-faults-logs`.
+pub(super) fn keep_log(name: &str, text: &str) {
+    let dir = target().join("e2e-faults-logs");
+    std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join(format!("{name}.log")), text)).unwrap();
+}
+
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target")
 }

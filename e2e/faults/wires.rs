@@ -1,6 +1,7 @@
 //! The networks `client - relay - server`, the lines between them, which can be cut, and the relay.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::Mutex,
     time::{Duration, Instant},
@@ -9,16 +10,29 @@ use std::{
 use mykube_lab::{Cut, End, ForwardOptions, Forwarder, Lab, Link, Namespace as Net, Shape};
 use rustix::process::Signal;
 
-use crate::support::{Mykube, Running, Sandbox, certs::Authority};
+use crate::support::{Mykube, Process, Running, Sandbox, certs::Authority};
 
 /// Where the relay listens.
 const PORT: u16 = 8443;
 /// Where the proxies listen, each on the loopback of its own network.
 const PROXY: &str = "127.0.0.1:3128";
 
+/// Where bore's server lets clients in.
+const BORE: u16 = 20_000;
+
+/// What runs in the middle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Middle {
+    #[default]
+    Relay,
+    Bore,
+    Nothing,
+}
+
 /// How they are made.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Setup {
+    pub(super) relay: Middle,
     /// Bits a second of both lines.
     pub(super) rate: Option<u64>,
     /// `--resume-window` of both ends.
@@ -30,7 +44,7 @@ pub(super) struct Setup {
 /// Removed with all that runs in it when dropped.
 pub(super) struct Wires {
     setup: Setup,
-    relay: Mutex<Running>,
+    relay: Mutex<Option<Running>>,
     /// The relay's data and certificate.
     files: Sandbox,
     ca: PathBuf,
@@ -59,7 +73,7 @@ impl Wires {
         files.file("cert.pem", signed.certificate);
         files.file("key.pem", signed.key);
         let ca = files.file("ca.pem", authority.pem());
-        let relay = Mutex::new(relay(&relay_net, &files));
+        let relay = Mutex::new(middle(setup.relay, &relay_net, &files));
         let urls = at.map(|at| format!("https://{at}:{PORT}"));
         let proxies = setup.cuts.map(|cuts| [&client_net, &server_net].map(|net| proxy(net, cuts)));
         let proxies = proxies.into_iter().flatten().collect();
@@ -87,22 +101,41 @@ impl Wires {
         inside(end, net)
     }
 
-    /// Sends the relay a signal and waits for its end.
+    /// Sends what is in the middle a signal, and waits for its end.
     pub(super) fn end_relay(&self, signal: Signal) {
-        let relay = self.relay.lock().unwrap();
-        relay.process.signal(signal);
-        relay.process.done();
+        if let Some(relay) = &*self.relay.lock().unwrap() {
+            relay.process.signal(signal);
+            relay.process.done();
+        }
     }
 
-    /// Starts the relay again where it was. Returns when it listens.
+    /// Starts it again where it was. Returns when it listens.
     pub(super) fn restart_relay(&self) -> Instant {
-        *self.relay.lock().unwrap() = relay(&self.relay_net, &self.files);
+        *self.relay.lock().unwrap() = middle(self.setup.relay, &self.relay_net, &self.files);
         Instant::now()
     }
 
     /// The relay's process.
     pub(super) fn relay_id(&self) -> u32 {
-        self.relay.lock().unwrap().process.id()
+        self.relay.lock().unwrap().as_ref().expect("there is one").process.id()
+    }
+
+    /// Where bore's clients connect to.
+    pub(super) fn bore_entry(&self) -> SocketAddr {
+        (self.client_line.address(End::B), BORE).into()
+    }
+
+    /// bore where the API server's door is, started again whenever it ends, as its users have to.
+    pub(super) fn bore(&self, port: u16) -> Running {
+        let sandbox = Sandbox::new();
+        let to = self.server_line.address(End::A);
+        let script = format!("while :; do bore local {port} --to {to} --port {BORE}; sleep 0.5; done");
+        let [program, net] = self.server_net.prefix();
+        let mut command = sandbox.command(program);
+        command.args([&net, "--", "sh", "-c", &script]);
+        let running = Running { process: Process::start(command), sandbox };
+        running.process.prints("listening at");
+        running
     }
 }
 
@@ -110,6 +143,22 @@ impl Wires {
 fn inside(end: Mykube, net: &Net) -> Mykube {
     let [program, option] = net.prefix();
     end.behind(&program, &[&option, "--"])
+}
+
+fn middle(middle: Middle, net: &Net, files: &Sandbox) -> Option<Running> {
+    match middle {
+        Middle::Relay => Some(relay(net, files)),
+        Middle::Bore => {
+            let sandbox = Sandbox::new();
+            let [program, option] = net.prefix();
+            let mut command = sandbox.command(program);
+            command.args([&option, "--", "bore", "server"]);
+            let running = Running { process: Process::start(command), sandbox };
+            running.process.prints("server listening");
+            Some(running)
+        }
+        Middle::Nothing => None,
+    }
 }
 
 fn relay(net: &Net, files: &Sandbox) -> Running {

@@ -1,17 +1,24 @@
 //! A client, a server and kubectl on [`Wires`].
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
-use mykube_lab::{ForwardOptions, Forwarder};
+use mykube_lab::{End, ForwardOptions, Forwarder};
 use serde_json::Value;
 
-use super::wires::{Setup, Wires};
+use super::wires::{Middle, Setup, Wires};
 use crate::support::{Mykube, Namespace, Process, Running, Sandbox};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Guarded,
     Shared,
+    /// For comparison: a plain TCP tunnel.
+    Bore,
+    /// For comparison: nothing between kubectl and the API server but the lines.
+    Alone,
 }
 
 impl Mode {
@@ -19,14 +26,28 @@ impl Mode {
         match self {
             Self::Guarded => "guarded",
             Self::Shared => "shared",
+            Self::Bore => "bore",
+            Self::Alone => "kubectl alone",
+        }
+    }
+}
+
+impl Mode {
+    fn relay(self) -> Middle {
+        match self {
+            Self::Guarded | Self::Shared => Middle::Relay,
+            Self::Bore => Middle::Bore,
+            Self::Alone => Middle::Nothing,
         }
     }
 }
 
 /// Removed with all that runs in it when dropped.
 pub(super) struct World {
-    pub(super) client: Running,
-    pub(super) server: Running,
+    /// kubectl's side of the tunnel; bore has none.
+    pub(super) client: Option<Running>,
+    /// The API server's side.
+    pub(super) server: Option<Running>,
     namespace: String,
     sandbox: Sandbox,
     kubeconfig: PathBuf,
@@ -38,28 +59,48 @@ pub(super) struct World {
 impl World {
     /// Starts and pairs everything.
     pub(super) fn start(mode: Mode, setup: Setup, namespace: &Namespace) -> Self {
-        let wires = Wires::new(setup);
-        let api = api_server(&namespace.cluster.endpoint());
+        let wires = Wires::new(Setup { relay: mode.relay(), ..setup });
+        let endpoint = namespace.cluster.endpoint();
+        let api = api_server(&endpoint);
         // The API server's certificate names the address it has here: the kubeconfig stays as it is.
-        let door = Forwarder::start(wires.server_net.listen(api).unwrap(), ForwardOptions::to(api)).unwrap();
+        let inside = if mode == Mode::Alone { (Ipv4Addr::UNSPECIFIED, api.port()).into() } else { api };
+        let door = Forwarder::start(wires.server_net.listen(inside).unwrap(), ForwardOptions::to(api)).unwrap();
+        let sandbox = Sandbox::new();
         let kubeconfig = &namespace.cluster.kubeconfig;
-        let server = wires.server(|url| match mode {
-            Mode::Guarded => Mykube::guarding(url, kubeconfig),
-            Mode::Shared => Mykube::server(url, kubeconfig),
-        });
-        let server = server.start();
-        let client = wires.client().start_with(&server.code());
-        let connected = client.event("connected");
-        Self {
-            namespace: namespace.name.clone(),
-            kubeconfig: client.kubeconfig(),
-            environment: environment(&connected),
-            client,
-            server,
-            sandbox: Sandbox::new(),
-            _door: door,
-            wires,
-        }
+        let elsewhere = |at: SocketAddr| {
+            let path = sandbox.home().join("kubeconfig");
+            let mut config: Value = serde_json::from_str(&namespace.direct().config()).unwrap();
+            let cluster = &mut config["clusters"][0]["cluster"];
+            cluster["tls-server-name"] = api.ip().to_string().into();
+            cluster["server"] = format!("https://{at}").into();
+            std::fs::write(&path, config.to_string()).unwrap();
+            path
+        };
+        let (client, server, kubeconfig, environment) = match mode {
+            Mode::Guarded | Mode::Shared => {
+                let server = wires.server(|url| match mode {
+                    Mode::Guarded => Mykube::guarding(url, kubeconfig),
+                    _ => Mykube::server(url, kubeconfig),
+                });
+                let server = server.start();
+                let client = wires.client().start_with(&server.code());
+                let connected = client.event("connected");
+                let kubeconfig = client.kubeconfig();
+                (Some(client), Some(server), kubeconfig, environment(&connected))
+            }
+            Mode::Bore => (None, Some(wires.bore(api.port())), elsewhere(wires.bore_entry()), Vec::new()),
+            Mode::Alone => {
+                let at = (wires.server_line.address(End::B), api.port());
+                (None, None, elsewhere(at.into()), Vec::new())
+            }
+        };
+        Self { client, server, namespace: namespace.name.clone(), sandbox, kubeconfig, environment, _door: door, wires }
+    }
+
+    /// The processes of mykube.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (&'static str, &Running)> {
+        let ends = [("client", &self.client), ("server", &self.server)];
+        ends.into_iter().filter_map(|(name, end)| Some((name, end.as_ref()?)))
     }
 
     /// A kubectl where the client is, with what the client says it needs.

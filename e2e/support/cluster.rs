@@ -72,6 +72,11 @@ impl Way {
         &self.sandbox
     }
 
+    /// Its kubeconfig as JSON, with everything it refers to.
+    pub(crate) fn config(&self) -> String {
+        self.kubectl(&["config", "view", "--raw", "--flatten", "--minify", "-o", "json"]).ok()
+    }
+
     /// A kubectl with these arguments.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         self.command_in(&self.sandbox, args)

@@ -17,12 +17,16 @@ use rand::{SeedableRng, rngs::StdRng};
 
 #[path = "mux.rs"]
 mod mux;
+#[path = "resume.rs"]
+mod resume;
 
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target by its name: that of its binary and of its corpus.
 pub(crate) const TARGETS: &[Target] = &[
     ("agent_text", agent_text),
+    ("attach_at_agent", resume::attach_at_agent),
+    ("attach_at_client", resume::attach_at_client),
     ("channel_control", channel_control),
     ("channel_upkeep", channel_upkeep),
     ("hello_agent", hello_agent),
@@ -36,6 +40,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("session", session),
     ("text", text),
     ("ticket_claims", ticket_claims),
+    ("transports", resume::transports),
 ];
 
 /// The target of that name.

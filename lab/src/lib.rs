@@ -5,6 +5,7 @@
 //!   left behind goes when the next [`Lab`] starts.
 //! - [`Forwarder`] is a TCP or HTTP CONNECT proxy that cuts, pauses or slows connections when told, or by the clock.
 //! - [`load`] makes traffic through a tunnel and measures it; [`census`] reads what processes use.
+//! - [`sessions`] opens sessions at a relay, many or one after another.
 //! - [`stand_in`] is where kubectl and the API server are in guarded mode, and gives that load a way through it.
 //!
 //! Namespaces need root. `lab/README.md` shows the same things as commands.
@@ -16,6 +17,7 @@ pub mod load;
 mod namespace;
 mod network;
 mod proxy;
+pub mod sessions;
 pub mod stand_in;
 mod words;
 

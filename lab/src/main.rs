@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{load, net, proxy, serve, stand_in};
+use crate::commands::{load, net, proxy, serve, sessions, stand_in};
 
 /// Networks with delay, loss and cuts, and load, for the tests and the benchmark.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Command {
     User(stand_in::UserArgs),
     /// Load through a tunnel, measured; JSON on standard output
     Load(load::Args),
+    /// Many sessions at a relay, and what ended ones leave behind; JSON on standard output
+    Sessions(sessions::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Api(args) => stand_in::api(&args),
         Command::User(args) => stand_in::user(&args),
         Command::Load(args) => load::run(&args),
+        Command::Sessions(args) => sessions::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,8 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    sync::Notify,
+    time::sleep,
 };
 
 use crate::{ChannelStream, Transport, stream::StreamFailed};
@@ -17,6 +19,8 @@ use crate::{ChannelStream, Transport, stream::StreamFailed};
 /// Read at once from a connection that has little to say, and from one that has much.
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 64 * 1024;
+/// A connection whose other end is through with it may take so long to end.
+const LINGER: Duration = Duration::from_secs(10);
 /// Taken from a stream at once.
 const WRITE_MAX: u64 = 256 * 1024;
 
@@ -84,7 +88,13 @@ where
     // Until both directions have ended a close is a reset, also when this future is dropped with the session's end.
     connection.abort();
     let (mut reader, mut writer) = tokio::io::split(connection);
-    let result = tokio::try_join!(outward(&mut reader, &stream), inward(&mut writer, &stream));
+    let received = Notify::new();
+    let inward = async {
+        inward(&mut writer, &stream).await?;
+        received.notify_one();
+        Ok(())
+    };
+    let result = tokio::try_join!(outward(&mut reader, &stream, &received), inward);
     let connection = reader.unsplit(writer);
     match result {
         Ok(_) => {
@@ -100,8 +110,14 @@ where
     }
 }
 
-/// From the connection into the stream.
-async fn outward<R: AsyncRead + Unpin>(reader: &mut R, stream: &ChannelStream) -> Result<(), CopyError> {
+/// From the connection into the stream. Where the other end takes no more, the rest is dropped, and what it has sent
+/// before still reaches the connection: whether it is whole, the other direction knows. A connection that was closed
+/// with something unread would be reset, and what is on its way lost.
+async fn outward<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    stream: &ChannelStream,
+    received: &Notify,
+) -> Result<(), CopyError> {
     let mut buffer = BytesMut::new();
     let mut step = READ_MIN;
     loop {
@@ -116,8 +132,23 @@ async fn outward<R: AsyncRead + Unpin>(reader: &mut R, stream: &ChannelStream) -
         if read >= step / 2 {
             step = (step * 2).min(READ_MAX);
         }
-        stream.write(buffer.split().freeze()).await?;
+        if stream.write(buffer.split().freeze()).await.is_err() {
+            let late = async {
+                received.notified().await;
+                sleep(LINGER).await;
+            };
+            tokio::select! {
+                () = drop_rest(reader) => {}
+                () = late => {}
+            }
+            return Ok(());
+        }
     }
+}
+
+async fn drop_rest<R: AsyncRead + Unpin>(reader: &mut R) {
+    let mut dropped = vec![0; READ_MIN];
+    while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
 }
 
 /// From the stream into the connection.

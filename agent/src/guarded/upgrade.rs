@@ -9,7 +9,10 @@ use std::{
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split},
+    sync::Notify,
+};
 
 use super::{
     exchange::Exchange,
@@ -37,7 +40,7 @@ impl Upgrading {
         let mut upstream = Counted { inner: TokioIo::new(upstream), read: &exchange.bytes_out, done: false };
         let ended = match recording {
             Some(recording) => record::copy(&mut client, &mut upstream, recording).await,
-            None => match copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await {
+            None => match copy(&mut client, &mut upstream).await {
                 Ok(_) => Ended::Over,
                 Err(_) => Ended::Broken,
             },
@@ -52,6 +55,60 @@ impl Upgrading {
             Ended::Broken if !done => {}
             Ended::Broken | Ended::Over => exchange.complete(),
         }
+    }
+}
+
+/// Copies both ways. An upstream that takes no more has closed; what it said before is still handed on, to its end.
+async fn copy<C, U>(client: &mut C, upstream: &mut U) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut from_client, mut to_client) = split(client);
+    let (mut from_upstream, mut to_upstream) = split(upstream);
+    let over = Notify::new();
+    let down = async {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = from_upstream.read(&mut buffer).await?;
+            if read == 0 {
+                to_client.shutdown().await?;
+                over.notify_one();
+                return Ok(());
+            }
+            to_client.write_all(&buffer[..read]).await?;
+            to_client.flush().await?;
+        }
+    };
+    let up = async {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = from_client.read(&mut buffer).await?;
+            if read == 0 {
+                // It may be closed already.
+                let _ = to_upstream.shutdown().await;
+                return Ok(());
+            }
+            if pass_on(&mut to_upstream, &buffer[..read]).await.is_err() {
+                drop_rest(&mut from_client, &over).await;
+                return Ok(());
+            }
+        }
+    };
+    tokio::try_join!(up, down).map(|((), ())| ())
+}
+
+pub(super) async fn pass_on(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+/// Reads what nobody takes any more, until its sender ends or the other direction is `over`.
+pub(super) async fn drop_rest(from: &mut (impl AsyncRead + Unpin), over: &Notify) {
+    let mut dropped = vec![0; 4096];
+    tokio::select! {
+        () = async { while from.read(&mut dropped).await.is_ok_and(|read| read > 0) {} } => {}
+        () = over.notified() => {}
     }
 }
 

@@ -165,7 +165,7 @@ fn run_phase(args: &Args, load: &Load, phase: Phase) -> Vec<(String, Value)> {
     }
 }
 
-fn watched(text: &str) -> Result<Watched, String> {
+pub(crate) fn watched(text: &str) -> Result<Watched, String> {
     let (name, pid) = text.split_once('=').ok_or("use NAME=PID")?;
     Ok(Watched { name: name.to_owned(), pid: pid.parse().map_err(|_| format!("{pid:?} is no process number"))? })
 }

@@ -4,6 +4,7 @@ pub(crate) mod load;
 pub(crate) mod net;
 pub(crate) mod proxy;
 pub(crate) mod serve;
+pub(crate) mod sessions;
 pub(crate) mod stand_in;
 
 use std::{io, path::PathBuf};

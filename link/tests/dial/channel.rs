@@ -167,6 +167,46 @@ async fn what_was_cut_never_looks_complete() {
     .await;
 }
 
+/// As a WebSocket ends: the server says its last word and closes, the client still answers.
+#[tokio::test]
+async fn what_was_said_before_the_end_arrives_though_nobody_takes_the_answer() {
+    const LEN: usize = 4_000_000;
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let (accepted, opened) = stream_pair(&agent, &client).await;
+        let (laptop, laptop_inner) = tcp_pair().await;
+        let copied = tokio::spawn(copy(laptop_inner, opened));
+        let (mut from_agent, mut to_agent) = laptop.into_split();
+        to_agent.write_all(b"request").await.unwrap();
+        // More than sockets hold, so that it waits in the channel when the stream is closed.
+        accepted.write(Bytes::from(vec![7; LEN / 2])).await.unwrap();
+        let said = tokio::spawn(async move {
+            accepted.write(Bytes::from(vec![7; LEN / 2])).await.unwrap();
+            accepted.finish();
+            // Gone, with what the laptop says after it unread.
+            drop(accepted);
+        });
+        let mut received = vec![0; 1000];
+        from_agent.read_exact(&mut received).await.unwrap();
+        // The laptop answers while the rest is still on its way to it; whether anybody takes that is not its business.
+        let answers = tokio::spawn(async move {
+            for _ in 0..200 {
+                if to_agent.write_all(&[1; 1000]).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            to_agent
+        });
+        from_agent.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), LEN);
+        said.await.unwrap();
+        drop(answers.await.unwrap());
+        copied.await.unwrap().unwrap();
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_failure_reaches_the_other_end_with_its_reason() {
     within(async {

@@ -10,12 +10,19 @@ TARGETS = {
     "bulk_guarded_chain": (0.30, "least", "one stream, guarded over wss, of the chain"),
     "e2e_peers": (2, "least", "throughput, times the best end-to-end or three-hop peer's, on the worst row"),
     "hop_peers_cpu": (1, "most", "CPU a GiB and hop, times the best encrypted peer's of two hops"),
+    "hop_peers_bulk": (1, "least", "one stream, times the best of them"),
+    "hop_peers_connections": (1, "least", "new connections a second, times the best of them"),
+    "hop_peers_p99": (1, "most", "p99 beside a bulk stream, times the best of them"),
+    "hop_peers_memory": (1, "most", "memory of all processes under load, times the best of them"),
     "echo64_p50_chain": (2, "most", "64-byte echo, median, times the chain's"),
     "echo64_p99_chain": (3, "most", "64-byte echo, p99, times the chain's"),
     "streams200_self": (0.8, "least", "200 streams together, of our own single stream"),
     "fat200ms_line": (0.9, "least", "200 ms and 500 Mbit/s, of plain TCP there"),
     "keystroke_over_rtt_ms": (60, "most", "keystroke p99 under bulk at 10 Mbit/s and 50 ms, above the RTT, ms"),
     "stalled_p99": (2, "most", "another stream's p99 beside a stalled reader, times without"),
+    "idle_kib_plain": (5, "most", "relay memory an idle session (both sockets), KiB"),
+    "idle_kib_tls": (20, "most", "the same with TLS, KiB"),
+    "leftover": (0, "most", "sessions, descriptors, threads and MiB left of 10,000 sessions opened, paired and closed"),
 }
 KEYSTROKE_RTT_MS = 50
 E2E_PEERS = ("ssh", "fowl", "wormhole")
@@ -58,6 +65,11 @@ class Table:
     def get(self, setup, measure):
         return self.medians.get((setup, measure))
 
+    def total(self, setup, measure):
+        """The sum over processes."""
+        found = [median for (name, path), median in self.medians.items() if name == setup and path.startswith(measure + ".")]
+        return sum(found) if found else None
+
     def over(self, setup, other, measures, worst):
         """The worst of the ratios of these measures, or None when there is none."""
         pairs = [(self.get(setup, measure), self.get(other, measure)) for measure in measures]
@@ -78,7 +90,7 @@ def ratios(rows):
         "bulk_guarded_chain": worst_of([table.over(setup, "chain3", one, min)
                                         for setup in ("guarded-upgraded", "guarded-bodies")], min),
         "e2e_peers": e2e_peers(table),
-        "hop_peers_cpu": hop_peers(table),
+        **hop_peers(table),
         "streams200_self": worst_of([part(table, "shared-wss", f"bulk_200_{way}.mb_s", f"bulk_1_{way}.mb_s")
                                      for way in ("down", "up")], min),
         "fat200ms_line": table.over("shared-wss", "direct", ["fat." + measure for measure in one], min),
@@ -88,6 +100,9 @@ def ratios(rows):
     for percentile in ("p50", "p99"):
         out[f"echo64_{percentile}_chain"] = worst_of(
             [table.over(setup, "chain3", [f"echo_64.{percentile}_us"], max) for setup in ("shared-ws", "shared-wss")], max)
+    out["idle_kib_plain"] = table.get("relay-plain", "relay.idle.kib_each")
+    out["idle_kib_tls"] = table.get("relay-tls", "relay.idle.kib_each")
+    out["leftover"] = worst_of([table.get(setup, "relay.leftover.left") for setup in ("relay-plain", "relay-tls")], max)
     keystroke = table.get("shared-wss", "slow.keystrokes.p99_us")
     out["keystroke_over_rtt_ms"] = None if keystroke is None else keystroke / 1000 - KEYSTROKE_RTT_MS
     return {key: round(out[key], 3) for key in TARGETS if out.get(key) is not None}
@@ -104,11 +119,24 @@ def e2e_peers(table):
 
 
 def hop_peers(table):
-    """We pass three processes, which are three hops; they pass two."""
-    measure = "bulk_1_down.cpu_s_per_gib"
-    best = min((value / 2 for value in (table.get(peer, measure) for peer in HOP_PEERS) if value), default=None)
-    ours = table.get("shared-wss", measure)
-    return ours / 3 / best if best and ours else None
+    """Against the best of them in each respect. We pass three processes, which are three hops; they pass two."""
+    def best(measures, choose, worst, read=table.get):
+        found = []
+        for measure in measures:
+            theirs = [value for value in (read(peer, measure) for peer in HOP_PEERS) if value]
+            ours = read("shared-wss", measure)
+            if theirs and ours is not None:
+                found.append(ours / choose(theirs))
+        return worst_of(found, worst)
+
+    cpu = best(["bulk_1_down.cpu_s_per_gib", "bulk_1_up.cpu_s_per_gib"], min, max)
+    return {
+        "hop_peers_cpu": None if cpu is None else cpu * 2 / 3,
+        "hop_peers_bulk": best(["bulk_1_down.mb_s", "bulk_1_up.mb_s"], max, min),
+        "hop_peers_connections": best(["connections.per_s"], max, min),
+        "hop_peers_p99": best(["loaded_down.p99_us", "loaded_up.p99_us"], min, max),
+        "hop_peers_memory": best(["bulk_16_down.peak_rss_mib", "bulk_200_down.peak_rss_mib"], min, max, table.total),
+    }
 
 
 def part(table, setup, measure, of):

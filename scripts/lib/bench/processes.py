@@ -1,5 +1,5 @@
 """Starts and ends the processes of a setup, and the network they are in."""
-import json, os, re, shlex, signal, subprocess, time
+import json, os, re, shlex, signal, socket, statistics, subprocess, time
 from pathlib import Path
 
 START_LIMIT = 30  # seconds until a process must be ready
@@ -33,9 +33,32 @@ class Net:
     def netns(self, place):
         return self.spaces[place]["netns"]
 
+    def ports(self, count):
+        """Nobody else is here."""
+        return range(20000, 20000 + count)
+
     def close(self):
         self.process.stdin.close()
         self.process.wait(timeout=20)
+
+
+class Here:
+    """Loopback of this machine, where the cluster is."""
+
+    near = far = "127.0.0.1"
+
+    def prefix(self, place):
+        return []
+
+    def ports(self, count):
+        sockets = [socket.create_server((self.near, 0)) for _ in range(count)]
+        found = [each.getsockname()[1] for each in sockets]
+        for each in sockets:
+            each.close()
+        return found
+
+    def close(self):
+        pass
 
 
 class Setup:
@@ -47,8 +70,10 @@ class Setup:
         self.dir.mkdir(parents=True)
         for name in ("tmp", "ram"):
             (self.dir / name).mkdir(mode=0o700)
+        names = ["client", "target", *(f"p{n}" for n in range(1, 10))]
         self.values = {"near": net.near, "far": net.far, "dir": str(self.dir), "bin": str(bin_dir), "peers": str(peers),
-                       "client": "20000", "target": "20001"} | {f"p{n}": str(20001 + n) for n in range(1, 10)}
+                       "cluster": os.environ.get("KUBECONFIG", "")}
+        self.values |= {name: str(port) for name, port in zip(names, net.ports(len(names)))}
 
     def fill(self, text):
         """Placeholders that are known; other braces stay."""
@@ -112,8 +137,33 @@ class Setup:
                    "--phases", ",".join(phases), *options]
         if procs:
             command += ["--procs", procs]
+        return self.run_tool(command, limit)
+
+    def sessions(self, lab, phases, options, limit):
+        """Runs `lab sessions` at the relay; its figures."""
+        procs = ",".join(f"{name}={pid}" for name, pid in self.watched)
+        command = [*self.net.prefix("near"), lab, "sessions", "--relay", self.values["via"], "--phases", ",".join(phases),
+                   "--procs", procs, *shlex.split(self.fill(self.table["sessions"])), *options]
+        return self.run_tool(command, limit)
+
+    def kubectl(self, runs, limit):
+        """Wall time of `kubectl get nodes`; what it must know of the cluster is in its cache."""
+        command = ["kubectl", "--kubeconfig", self.fill(self.table["kubectl"]), "get", "nodes"]
+        took = []
+        deadline = time.monotonic() + limit
+        for _ in range(runs + 1):
+            start = time.monotonic()
+            done = subprocess.run(command, capture_output=True, text=True, env=self.environment({}), stdin=subprocess.DEVNULL,
+                                  timeout=max(1, deadline - start))
+            took.append((time.monotonic() - start) * 1000)
+            if done.returncode:
+                raise Broken(f"kubectl failed: {done.stderr[-300:].strip()}")
+        warm = took[1:]
+        return {"get": {"p50_ms": statistics.median(warm), "p90_ms": statistics.quantiles(warm, n=10)[8], "first_ms": took[0]}, "died": []}
+
+    def run_tool(self, command, limit):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired as late:
             raise Broken(f"load did not end within {limit} s: {(late.stderr or b'')[-300:]!r}") from None
         (self.dir / "load.log").write_text(done.stderr)

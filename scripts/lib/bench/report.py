@@ -23,6 +23,12 @@ COLUMNS = [
 LINES = [("200 ms, 500 Mbit/s: down MB/s", "fat.bulk_1_down.mb_s", "{:.1f}"), ("up MB/s", "fat.bulk_1_up.mb_s", "{:.1f}"),
          ("50 ms, 10 Mbit/s: keystroke p99 ms", "slow.keystrokes.p99_us", "{:.1f}"),
          ("bulk beside it MB/s", "slow.keystrokes.bulk_mb_s", "{:.2f}")]
+RELAY = [("idle KiB a session", "relay.idle.kib_each", "{:.1f}"), ("empty relay MiB", "relay.idle.empty_mib", "{:.1f}"),
+         ("9,000 idle MiB", "relay.idle.rss_mib", "{:.0f}"), ("opened a second", "relay.leftover.per_s", "{:.0f}"),
+         ("left: sessions", "relay.leftover.sessions", "{:.0f}"), ("descriptors", "relay.leftover.descriptors", "{:.0f}"),
+         ("threads", "relay.leftover.threads", "{:.0f}"), ("MiB", "relay.leftover.grown_mib", "{:.2f}")]
+KUBECTL = [("kubectl get nodes, median ms", "cluster.get.p50_ms", "{:.0f}"), ("p90 ms", "cluster.get.p90_ms", "{:.0f}")]
+SECTIONS = [("Lines", LINES), ("The relay alone", RELAY), ("A real cluster", KUBECTL)]
 PLOTS = [("throughput", "One stream down, MB/s", "bulk_1_down.mb_s", 0), ("cpu", "CPU seconds a GiB, one stream down", "bulk_1_down.cpu_s_per_gib", 2),
          ("echo", "64-byte echo, p50, us", "echo_64.p50_us", 0), ("loaded", "1-byte echo beside a bulk stream, p99, us", "loaded_down.p99_us", 0)]
 COLOURS = {"limit": "#8a8f98", "us": "#2f7ed8", "peer": "#c98b2b"}
@@ -30,10 +36,7 @@ COLOURS = {"limit": "#8a8f98", "us": "#2f7ed8", "peer": "#c98b2b"}
 
 def value(table, setup, measure):
     """A median; with + in front, the sum over processes."""
-    if not measure.startswith("+"):
-        return table.get(setup, measure)
-    found = [median for (name, path), median in table.medians.items() if name == setup and path.startswith(measure[1:] + ".")]
-    return sum(found) if found else None
+    return table.total(setup, measure[1:]) if measure.startswith("+") else table.get(setup, measure)
 
 
 def markdown_table(table, setups, columns):
@@ -46,7 +49,7 @@ def markdown_table(table, setups, columns):
         for _, measure, form in columns:
             found = value(table, name, measure)
             # Keystrokes are measured in microseconds and read in milliseconds.
-            scale = 1000 if "ms" in form or measure == "slow.keystrokes.p99_us" else 1
+            scale = 1000 if measure == "slow.keystrokes.p99_us" else 1
             cells.append("" if found is None else form.format(found / scale))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -76,11 +79,15 @@ def document(result, setups):
     for columns in COLUMNS:
         block = markdown_table(table, names, columns)
         parts += [block, ""] if block else []
-    block = markdown_table(table, names, LINES)
-    parts += ["## Lines", "", block, ""] if block else []
+    for title, columns in SECTIONS:
+        block = markdown_table(table, names, columns)
+        parts += [f"## {title}", "", block, ""] if block else []
     parts += ["## Plots", ""] + [f"![{title}](benchmarks-{name}.svg)" for name, title, _, _ in PLOTS] + [""]
     parts += ["## What is compared", "", "| | |", "|---|---|"]
-    parts += [f"| {name} | {setups[name]['about']} |" for name in names]
+    versions = result["versions"]
+    for name in names:
+        program = setups[name].get("peer")
+        parts.append(f"| {name} | {setups[name]['about']}{f' ({versions[program]})' if program in versions else ''} |")
     for name, why in result["missing"].items():
         parts.append(f"| {name} | **missing: {why}** |")
     parts += ["", "## What went wrong", ""]

@@ -234,8 +234,9 @@ impl Session {
         };
         let state = match failed {
             _ if stream.unread > 0 => ReadState::Open,
+            // A direction that the peer has ended is whole, whatever became of the other one after that.
+            _ if stream.eof_received => ReadState::Eof,
             Some(reason) => ReadState::Failed(reason),
-            None if stream.eof_received => ReadState::Eof,
             None => {
                 stream.read_waits = true;
                 ReadState::Open
@@ -246,17 +247,19 @@ impl Session {
     }
 
     /// The application is through with a stream. If both ends had ended their directions it closes cleanly, else it
-    /// fails with `reason` at the peer.
+    /// fails with `reason` at the peer. A direction that was finished still arrives whole, unless there is a reason.
     pub fn release(&mut self, now: Time, id: StreamId, reason: Option<&str>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let unread = stream.clear_inbox();
         stream.released = true;
         if !stream.done_queued {
             stream.done_queued = true;
-            let clean = reason.is_none() && stream.eof_sent && stream.eof_received;
-            if !clean {
+            // What was written and ended is still owed to the peer.
+            let whole = reason.is_none() && stream.eof_sent;
+            if !whole {
                 stream.clear_outbox();
             }
+            let clean = whole && stream.eof_received;
             let reason = (!clean).then(|| channel::reason(reason.unwrap_or("closed")));
             stream.outbox.push_back(Item::Done(reason));
         }

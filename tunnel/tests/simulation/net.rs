@@ -44,7 +44,7 @@ impl Pipe {
         if self.dead {
             return None;
         }
-        let took = if rate == 0 { 0 } else { item.len() * 1_000_000 / rate };
+        let took = (item.len() * 1_000_000).checked_div(rate).unwrap_or(0);
         self.free_at = self.free_at.max(now) + Duration::from_micros(took);
         self.last_at = self.last_at.max(self.free_at + delay);
         self.items.push_back(item);

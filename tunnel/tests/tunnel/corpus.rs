@@ -27,6 +27,16 @@ fn every_target_has_a_corpus_and_every_corpus_passes() {
 }
 
 #[test]
+fn random_transports_lose_nothing() {
+    use rand::Rng as _;
+    for seed in 0..60 {
+        let mut data = vec![0; 2 * 200];
+        crate::pair::rng(seed).fill_bytes(&mut data);
+        targets::run("transports", &data);
+    }
+}
+
+#[test]
 fn random_operations_keep_to_the_model() {
     use rand::Rng as _;
     for seed in 0..40 {

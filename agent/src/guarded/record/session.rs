@@ -5,10 +5,17 @@ use std::io;
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
-    sync::Mutex,
+    sync::{Mutex, Notify},
 };
 
-use super::{super::linger, Notice, Recording, UNWRITABLE, frames::Frames};
+use super::{
+    super::{
+        linger,
+        upgrade::{drop_rest, pass_on},
+    },
+    Notice, Recording, UNWRITABLE,
+    frames::Frames,
+};
 
 /// Copied at once, each way: twice what the API server puts into a frame.
 const BUFFER: usize = 64 * 1024;
@@ -48,15 +55,17 @@ where
     let (mut from_client, to_client) = split(client);
     let (from_upstream, mut to_upstream) = split(upstream);
     let notice = recording.notice;
-    let recording = Mutex::new(recording);
+    let (recording, over) = (Mutex::new(recording), Notify::new());
     let mut to_client = Downstream { writer: to_client, at_boundary: true };
     let down = async {
         if let Some(Notice { channel, text }) = notice {
             to_client.frame(0x82, &[&[channel], text.as_bytes()].concat()).await?;
         }
-        down(from_upstream, &mut to_client, &recording).await
+        down(from_upstream, &mut to_client, &recording).await?;
+        over.notify_one();
+        Ok(())
     };
-    let ended = tokio::try_join!(down, up(&mut from_client, &mut to_upstream, &recording)).err();
+    let ended = tokio::try_join!(down, up(&mut from_client, &mut to_upstream, &recording, &over)).err();
     let ended = match ended {
         Some(Ended::Unrecorded(why)) => Ended::Unrecorded(why),
         ended => match recording.into_inner().end().await {
@@ -115,12 +124,15 @@ async fn up(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     recording: &Mutex<Recording>,
+    over: &Notify,
 ) -> Result<(), Ended> {
     let (mut frames, mut buffer) = (Frames::default(), vec![0; BUFFER]);
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
-            return Ok(to.shutdown().await?);
+            // It may be closed already.
+            let _ = to.shutdown().await;
+            return Ok(());
         }
         let (bytes, mut sizes) = (&buffer[..read], Vec::new());
         frames
@@ -136,8 +148,10 @@ async fn up(
                 recording.resized(lines).await.map_err(unrecorded)?;
             }
         }
-        to.write_all(bytes).await?;
-        to.flush().await?;
+        if pass_on(&mut to, bytes).await.is_err() {
+            drop_rest(&mut from, over).await;
+            return Ok(());
+        }
     }
 }
 

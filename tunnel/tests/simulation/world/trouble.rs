@@ -1,0 +1,160 @@
+//! What goes wrong.
+
+use bytes::BytesMut;
+use mykube_tunnel::protocol::{FromRelay, control::Peer};
+use rand::{Rng as _, RngExt as _};
+
+use super::{ATTEMPT, Ev, HONEST, MS, RELAY_PATIENCE, ROLES, Relay, SECOND, TROUBLES, World};
+use crate::net::Item;
+
+impl World {
+    pub(super) fn trouble_for_a_while(&mut self) {
+        let long = [2, 20, 120, 900, 4000][[0, 1, 1, 2, 2, 2, 3, 4][self.rng.random_range(0..8)]] * SECOND;
+        let (long, early) = (self.random_delay(long), self.rng.random_ratio(1, 3));
+        for _ in 0..self.rng.random_range(0..9) {
+            // Some of it in a heap.
+            let at = self.random_delay(if early { long / 20 } else { long });
+            self.schedule(at, Ev::Trouble);
+        }
+        for _ in 0..if self.parting { 0 } else { self.rng.random_range(3..60) } {
+            let (at, who) = (self.random_delay(if early { long / 10 } else { long }), self.rng.random_range(0..2));
+            self.schedule(at, Ev::Act(who));
+        }
+        self.run_until(self.now + long);
+        self.model.stalled = [false; 2];
+        (self.swallow, self.spoil, self.spoils_all) = ([0; 2], [0; 2], None);
+    }
+
+    pub(super) fn trouble(&mut self) {
+        let kind = self.rng.random_range(0..if self.hostile { TROUBLES.len() } else { HONEST });
+        let who = self.rng.random_range(0..2);
+        self.say(&format_args!("trouble: {} at the {}", TROUBLES[kind], ROLES[who]));
+        *self.counted.troubles.entry(TROUBLES[kind]).or_default() += 1;
+        let current = self.ends[who].socket;
+        match TROUBLES[kind] {
+            "cut" => current.into_iter().for_each(|id| self.cut(id, true, true)),
+            "closed" => current.into_iter().for_each(|id| self.relay_lost(id)),
+            "silent" => current.into_iter().for_each(|id| self.silence(id, true, true)),
+            "half open" => {
+                let up = self.rng.random_ratio(1, 2);
+                current.into_iter().for_each(|id| self.silence(id, up, !up));
+            }
+            "relay restart" => self.restart_relay(),
+            "offline" => {
+                let most = [SECOND, 30 * SECOND, 600 * SECOND][self.rng.random_range(0..3)];
+                let long = self.random_delay(most);
+                self.ends[who].offline = self.now + long;
+                let noticed = self.rng.random_ratio(1, 2);
+                if let Some(id) = current {
+                    if noticed { self.cut(id, true, true) } else { self.silence(id, true, true) }
+                }
+            }
+            "suspended" => self.suspend(who),
+            "stalled reader" => self.model.stalled[who] ^= true,
+            "other path" => {
+                self.ends[who].delay = MS * [0, 1, 5, 30, 100, 400][self.rng.random_range(0..6)];
+                self.ends[who].rate = [0, 0, 0, 100_000, 1_000_000][self.rng.random_range(0..5)];
+            }
+            "replayed" => {
+                for _ in 0..self.rng.random_range(1..4) {
+                    self.replay(1 - who, who);
+                }
+            }
+            "reflected" => self.replay(who, who),
+            "forged" => self.forge(who),
+            "swallowed" => self.swallow[who] += self.rng.random_range(1..4),
+            _ => self.spurious(who),
+        }
+    }
+
+    /// The connection breaks in both directions or in one; its two sides notice at their own time.
+    pub(super) fn cut(&mut self, id: u32, end_notices: bool, relay_notices: bool) {
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.up.kill();
+            socket.down.kill();
+        }
+        if end_notices {
+            let after = self.random_delay(2 * SECOND);
+            self.schedule(after, Ev::EndLost(id));
+        }
+        if relay_notices {
+            let after = self.random_delay(2 * SECOND);
+            self.schedule(after, Ev::RelayLost(id));
+        }
+    }
+
+    /// Frames vanish, and nobody is told.
+    pub(super) fn silence(&mut self, id: u32, up: bool, down: bool) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        if up {
+            socket.up.kill();
+        }
+        if down {
+            socket.down.kill();
+        }
+        let after = RELAY_PATIENCE + self.random_delay(15 * SECOND);
+        self.schedule(after, Ev::RelayLost(id));
+    }
+
+    pub(super) fn restart_relay(&mut self) {
+        for id in self.relay.slots.into_iter().flatten() {
+            self.cut(id, true, false);
+        }
+        // What it knew, it reads from the tickets, if those were out.
+        let paired = self.relay.paired && self.rng.random_ratio(7, 8);
+        self.relay = Relay { down: true, paired, ..Relay::default() };
+        let most = [100 * MS, 5 * SECOND, 60 * SECOND][self.rng.random_range(0..3)];
+        let after = self.random_delay(most);
+        self.schedule(after, Ev::RelayUp);
+    }
+
+    pub(super) fn suspend(&mut self, who: usize) {
+        if self.ends[who].asleep {
+            return;
+        }
+        let most = [SECOND, 60 * SECOND, 3600 * SECOND][self.rng.random_range(0..3)];
+        let long = self.random_delay(most);
+        self.ends[who].asleep = true;
+        self.schedule(long, Ev::Wake(who));
+        if long > RELAY_PATIENCE
+            && let Some(id) = self.relay.slots[who]
+        {
+            self.schedule(RELAY_PATIENCE, Ev::RelayLost(id));
+        }
+    }
+
+    /// The relay says again what `from` once said.
+    pub(super) fn replay(&mut self, from: usize, to: usize) {
+        let Some(id) = self.relay.slots[to] else { return };
+        if let Some(frame) = self.tape[from].get(self.rng.random_range(0..self.tape[from].len().max(1))) {
+            let frame = frame.clone();
+            self.tampered += 1;
+            self.push(id, false, Item::Frame(frame));
+        }
+    }
+
+    pub(super) fn forge(&mut self, who: usize) {
+        if self.rng.random_ratio(1, 2) {
+            self.spoil[who] += self.rng.random_range(1..4);
+            if self.rng.random_ratio(1, 10) {
+                self.spoils_all = Some([true; 2]);
+            }
+        } else if let Some(id) = self.relay.slots[who] {
+            let mut frame = BytesMut::zeroed(self.rng.random_range(1..200));
+            self.rng.fill_bytes(&mut frame);
+            frame[0] = self.rng.random_range(1..7);
+            self.tampered += 1;
+            self.push(id, false, Item::Frame(frame));
+        }
+    }
+
+    pub(super) fn spurious(&mut self, who: usize) {
+        let Some(id) = self.relay.slots[who] else { return };
+        let text = match self.rng.random_range(0..4) {
+            0 => FromRelay::PeerGone(Peer::Session),
+            1 => FromRelay::PeerHere(Peer::Attempt(ATTEMPT)),
+            _ => FromRelay::PeerHere(Peer::Session),
+        };
+        self.push(id, false, Item::FromRelay(text));
+    }
+}
