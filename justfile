@@ -23,6 +23,10 @@ cp-1g:
 ci:
     .ci/run
 
+# How fast: the limit, mykube and its peers, side by side. `just bench --full` writes docs/benchmarks.md.
+bench *args:
+    scripts/bench {{args}}
+
 # A real Kubernetes on loopback: up, down, status, env, smoke.
 cluster *args:
     scripts/cluster {{args}}

@@ -149,7 +149,7 @@ fn a_command_has_its_own_exit_code_and_input() {
     let namespace = Namespace::create(&Cluster::get(), "command");
     let (relay, code, server) = offered(&namespace.cluster.kubeconfig);
     let script = "kubectl get namespace default -o name; test -f \"$KUBECONFIG\" && echo there; cat; exit 42";
-    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--", "sh", "-c", script]);
+    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--", "sh", "-c", &script]);
     let mut client = client.start_with(&code);
     client.process.prints("there\n");
     client.process.write("typed later\n");
@@ -180,6 +180,27 @@ fn a_command_ends_with_its_session() {
     relay.running.process.signal(Signal::KILL);
     client.failed(5, &["the session is lost"]);
     server.failed(5, &["the session is lost"]);
+}
+
+/// kubectl over SPDY takes a cut `exec` for a finished one: whoever waits for it must be gone before it is cut.
+#[test]
+fn what_was_cut_with_its_session_does_not_look_complete_to_a_script() {
+    let namespace = Namespace::create(&Cluster::get(), "cut");
+    let direct = namespace.direct();
+    let image = ["--image", &namespace.cluster.image, "--image-pull-policy=Never"];
+    direct.kubectl(&[&["run", "sleeper", "--restart=Never"], &image[..], &["--", "sleep", "100000"]].concat()).ok();
+    direct.kubectl(&["wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s"]).ok();
+    let relay = Relay::start();
+    let server = Mykube::guarding(&relay.url, &namespace.cluster.kubeconfig).env("MYKUBE_RESUME_WINDOW", "1s").start();
+    let exec = "exec sleeper -- sh -c 'echo running; sleep 1000'; echo looks complete: $?";
+    // It does not go when it is asked to, so that it sees whatever there is to see.
+    let script = format!("trap '' TERM; kubectl -n {} {exec}", namespace.name);
+    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--resume-window", "1s", "--", "sh", "-c", &script]);
+    let client = client.start_with(&server.code());
+    client.process.prints("running");
+    relay.running.process.signal(Signal::KILL);
+    let done = client.failed(5, &["the session is lost"]);
+    assert!(!done.stdout.contains("looks complete: 0"), "{}", done.stdout);
 }
 
 #[test]

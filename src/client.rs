@@ -319,6 +319,10 @@ async fn work_on(
     let (failed, mut failures) = mpsc::channel(FAILURES_WAITING);
     let told = status::tell(session.status(), output, has_child);
     tokio::pin!(told);
+    if has_child {
+        // A program whose connection is cut may take what it has for all there is: it is stopped first.
+        session.hold();
+    }
     let forward = session.forward(listener, failed);
     tokio::pin!(child, forward);
 
@@ -333,6 +337,7 @@ async fn work_on(
                 (Exit::Stopped, None) => unreachable!("only an ending stops the child"),
             },
             end = &mut forward, if ending.is_none() => ending = Some(Ending::Session(end)),
+            end = session.ended(), if ending.is_none() => ending = Some(Ending::Session(end)),
             name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
             never = &mut told => match never {},
             newer = news.next(), if ending.is_none() => {

@@ -170,6 +170,12 @@ impl Session {
         News { session: self, welcomes, last: self.first.clone() }
     }
 
+    /// Whoever uses the session is stopped before it sees the session's end: [`Self::forward`] does not end by itself
+    /// then, and the connections wait until it is dropped.
+    pub fn hold(&self) {
+        self.channel.hold();
+    }
+
     /// Carries the connections of `listener` to the API server until the session ends. A stream's failure is told to
     /// `failures` in the other end's words.
     pub async fn forward(&self, listener: TcpListener, failures: mpsc::Sender<String>) -> End {
@@ -190,6 +196,9 @@ impl Session {
                 Some(_) = tasks.join_next() => {}
                 Some((stream, _)) = self.channel.accept() => stream.fail("this client serves no streams"),
                 end = self.channel.ended() => {
+                    if self.channel.is_held() {
+                        return std::future::pending().await;
+                    }
                     tasks.shutdown().await;
                     return end;
                 }

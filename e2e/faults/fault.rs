@@ -8,7 +8,7 @@ use std::{
 use mykube_lab::End;
 use rustix::process::Signal;
 
-use super::world::World;
+use super::world::{Mode, World};
 use crate::support::Running;
 
 /// How long faults last, in CI and in the full table.
@@ -92,9 +92,36 @@ impl Fault {
         }
     }
 
-    /// All operations are to fail, and to say so.
+    /// All operations are to fail, and to say so. (Over SPDY kubectl takes a reset connection for a good end, so it uses
+    /// WebSockets here.)
     pub(super) fn ends_the_session(self) -> bool {
         self == Self::WindowOver
+    }
+
+    /// Whether there is anything it could hurt.
+    pub(super) fn exists_in(self, mode: Mode) -> bool {
+        match mode {
+            Mode::Guarded | Mode::Shared => true,
+            Mode::Bore => !matches!(self, Self::ClientStopped | Self::Proxies | Self::WindowOver),
+            Mode::Alone => matches!(
+                self,
+                Self::ClientLineDown
+                    | Self::ServerLineDown
+                    | Self::ClientMoved
+                    | Self::ServerMoved
+                    | Self::ClientSilence
+                    | Self::ServerSilence
+                    | Self::Loss
+                    | Self::LongSilence
+            ),
+        }
+    }
+
+    /// What is so from before the first operation on.
+    pub(super) fn prepare(self, world: &World) {
+        if self == Self::Loss {
+            world.wires.client_line.update(|shape| (shape.loss, shape.delay) = (0.05, Duration::from_millis(200)));
+        }
     }
 
     /// Hurts the world. Returns when it is whole again, or when its lasting trouble has lasted, with that moment.
@@ -127,12 +154,11 @@ impl Fault {
                 sleep(lengths.silence);
                 world.wires.server_line.blackhole(false);
             }
-            Self::Loss => {
-                world.wires.client_line.update(|shape| (shape.loss, shape.delay) = (0.05, Duration::from_millis(200)));
+            Self::Loss | Self::Nothing => sleep(lengths.throughout),
+            Self::Proxies => {
                 sleep(lengths.throughout);
+                assert!(world.wires.proxies.iter().all(|proxy| proxy.counts().cut > 0), "a proxy has cut nothing");
             }
-            Self::Proxies => sleep(lengths.throughout),
-            Self::Nothing => sleep(lengths.short),
             Self::ClientStopped => stop(world.client.as_ref(), lengths.stop),
             Self::ServerStopped => stop(world.server.as_ref(), lengths.stop),
         }

@@ -34,6 +34,7 @@ pub(super) struct Stage<'a> {
     pub(super) sums: [&'a str; 2],
     /// The way past everything under test.
     pub(super) direct: &'a Way,
+    /// Besides what the client says.
     pub(super) environment: &'a [(&'a str, &'a str)],
 }
 
@@ -54,7 +55,7 @@ pub(super) type Operation = fn(&Stage<'_>) -> Outcome;
 
 pub(super) const OPERATIONS: &[(&str, Operation)] = &[
     ("exec", exec),
-    ("exec over SPDY", exec_spdy),
+    ("exec over WebSocket", exec_websocket),
     ("exec -i", exec_interactive),
     ("logs -f", logs),
     ("cp in", cp_in),
@@ -68,8 +69,8 @@ pub(super) const COUNT: &str = "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\
 const COUNTED: i32 = 7;
 /// The ports of the pod's echo.
 const ECHO: u16 = 9000;
-/// For kubectl to use SPDY where it would use WebSockets.
-pub(super) const SPDY: &[(&str, &str)] = &[("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")];
+/// For kubectl to use WebSockets though the client would have it use SPDY.
+pub(super) const WEBSOCKET: &[(&str, &str)] = &[("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true")];
 /// Between the numbers an operation sends.
 const BEAT: Duration = Duration::from_millis(50);
 /// Between looks at how far a copy is, and how much is progress.
@@ -80,8 +81,8 @@ fn exec(stage: &Stage<'_>) -> Outcome {
     counted(stage, &["exec", stage.pod, "--", "sh", "-c", COUNT], &[])
 }
 
-fn exec_spdy(stage: &Stage<'_>) -> Outcome {
-    counted(stage, &["exec", stage.pod, "--", "sh", "-c", COUNT], SPDY)
+fn exec_websocket(stage: &Stage<'_>) -> Outcome {
+    counted(stage, &["exec", stage.pod, "--", "sh", "-c", COUNT], WEBSOCKET)
 }
 
 fn counted(stage: &Stage<'_>, args: &[&str], environment: &[(&str, &str)]) -> Outcome {

@@ -88,19 +88,19 @@ pub(super) fn write(name: &str, rows: &[Row]) -> String {
             let _ = writeln!(table, "| {} | {} |", row.fault, cells.join(" | "));
         }
     }
-    let target = target();
     let rows: Vec<_> = rows.iter().map(Row::json).collect();
-    std::fs::write(target.join(format!("{name}.json")), format!("{:#}\n", json!(rows))).unwrap();
-    std::fs::write(target.join(format!("{name}.md")), &table).unwrap();
+    keep(&format!("{name}.json"), &format!("{:#}\n", json!(rows)));
+    keep(&format!("{name}.md"), &table);
     table
 }
 
 /// Writes what a process said to `target/e2e-faults-logs`.
 pub(super) fn keep_log(name: &str, text: &str) {
-    let dir = target().join("e2e-faults-logs");
-    std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join(format!("{name}.log")), text)).unwrap();
+    keep(&format!("e2e-faults-logs/{name}.log"), text);
 }
 
-fn target() -> &'static Path {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target")
+/// Writes a file below `target`.
+pub(super) fn keep(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target").join(name);
+    std::fs::create_dir_all(path.parent().expect("a directory")).and_then(|()| std::fs::write(path, text)).unwrap();
 }

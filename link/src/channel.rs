@@ -8,7 +8,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -112,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) end: watch::Sender<Option<End>>,
     welcome: watch::Sender<Option<Arc<Welcome>>>,
     status: watch::Sender<Status>,
+    /// See [`Channel::hold`].
+    held: AtomicBool,
 }
 
 pub(crate) struct State {
@@ -161,6 +166,7 @@ impl Channel {
             end: watch::Sender::new(None),
             welcome: watch::Sender::new(None),
             status: watch::Sender::new(Status::Up),
+            held: AtomicBool::new(false),
         });
         tokio::spawn(carry_on(shared.clone(), socket, rejoin));
         Self { shared }
@@ -223,6 +229,18 @@ impl Channel {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
+    }
+
+    /// From here on streams do not fail with the channel: they wait. For whoever wants to stop those that use them
+    /// before they see the failure, as some take it for an end (kubectl over SPDY exits with 0).
+    pub fn hold(&self) {
+        self.shared.held.store(true, Ordering::Release);
+    }
+
+    /// Whether streams would wait.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.shared.held.load(Ordering::Acquire)
     }
 
     /// How the channel ended, once it has.
@@ -331,7 +349,7 @@ impl Shared {
             state.writer_idle = false;
         }
         self.tell_status(&mut state, now);
-        let over = self.end.borrow().is_some();
+        let over = self.end.borrow().is_some() && !self.held.load(Ordering::Acquire);
         if over {
             wake.extend(state.wakers.drain().flat_map(|(_, w)| [w.read, w.write]).flatten());
         }
@@ -382,6 +400,9 @@ impl Shared {
     }
 
     fn failure(&self) -> Option<String> {
+        if self.held.load(Ordering::Acquire) {
+            return None;
+        }
         self.end.borrow().as_ref().map(|end| format!("the session is over: {end}"))
     }
 

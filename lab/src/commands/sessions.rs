@@ -74,6 +74,9 @@ pub(crate) struct Args {
 /// How long everything may take to go away.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two looks at what is left.
+const LOOK: Duration = Duration::from_millis(300);
+
 pub(crate) fn run(args: &Args) -> Result<(), LabError> {
     raise_descriptors().map_err(failed("raise the limit of open files"))?;
     let relay = RelayAt::new(args.relay, args.ca.as_deref())?;
@@ -235,18 +238,21 @@ impl Drop for Holder {
     }
 }
 
-/// Until the relay has no session, and no descriptor more than before (or its number of descriptors rests).
+/// Until the relay has no session, and no descriptor more than before (or, without a before, their number rests).
 fn wait_until_gone(args: &Args, before: &Use) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    let mut last = u64::MAX;
+    let (mut last, mut same) = (u64::MAX, 0);
     loop {
+        // Asked first, so that the connection that asks is gone when descriptors are counted.
+        let none = sessions(args)? == 0.0;
+        thread::sleep(LOOK);
         let descriptors = used(args).descriptors;
-        let rests = if before.descriptors > 0 { descriptors <= before.descriptors } else { descriptors == last };
-        if (rests && sessions(args)? == 0.0) || Instant::now() > deadline {
+        same = if descriptors == last { same + 1 } else { 0 };
+        last = descriptors;
+        let rests = if before.descriptors > 0 { descriptors <= before.descriptors } else { same >= 4 };
+        if (none && rests) || Instant::now() > deadline {
             return Ok(());
         }
-        last = descriptors;
-        thread::sleep(Duration::from_millis(500));
     }
 }
 
