@@ -1,16 +1,16 @@
-//! Nothing drops: every kind of operation at once, through real processes in networks of their own, while these are hurt.
+//! Nothing drops: every kind of operation at once, through real processes in networks of their own, while these are
+//! hurt.
 
 mod fault;
 mod flow;
 mod operations;
+mod scene;
 mod soak;
 mod table;
 mod wires;
 mod world;
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -22,13 +22,14 @@ use serde_json::Value;
 use self::{
     fault::{Fault, Lengths},
     flow::Flow,
-    operations::{COUNT, OPERATIONS, Operation, Outcome, Stage, WEBSOCKET},
+    operations::{OPERATIONS, Operation, Outcome, Stage, WEBSOCKET},
+    scene::{Counter, Pod},
     soak::Soak,
     table::{Cell, Row},
     wires::Setup,
     world::{Mode, World},
 };
-use crate::support::{Cluster, LIMIT, Namespace, Process, Sandbox};
+use crate::support::{Cluster, LIMIT, Namespace, Sandbox};
 
 /// How all of it is run.
 struct Plan {
@@ -69,7 +70,7 @@ const FULL: Plan = Plan {
     lengths: Lengths {
         short: seconds(10),
         silence: seconds(40),
-        long: seconds(120),
+        long: seconds(600),
         stop: seconds(180),
         throughout: seconds(130),
         cuts: (seconds(30), seconds(60)),
@@ -78,7 +79,7 @@ const FULL: Plan = Plan {
     rate: 100_000_000,
     copied: 1 << 30,
     copied_with_loss: 4 << 20,
-    limit: seconds(15 * 60),
+    limit: seconds(25 * 60),
     at_once: 3,
 };
 
@@ -232,6 +233,7 @@ fn attempt(plan: &Plan, namespace: &Namespace, at: usize, fault: Fault, mode: Mo
                     flow,
                     finish: &finish,
                     deadline,
+                    bytes: bytes as u64,
                     source: &source,
                     sums: [&sum, &sum_there],
                     direct: namespace.direct(),
@@ -259,8 +261,9 @@ fn attempt(plan: &Plan, namespace: &Namespace, at: usize, fault: Fault, mode: Mo
         ended
             .map(|((name, flow, thread), early)| {
                 let outcome = thread.join().expect("a panic became an outcome");
-                // A proxy's limits are shorter than what is copied takes; a stopped client answers none of kubectl's pings.
-                let early = early && fault != Fault::Proxies;
+                // These hurt from the beginning, the proxies in less time than copying takes.
+                let early = early && !matches!(fault, Fault::Proxies | Fault::Loss);
+                // A stopped client answers none of kubectl's pings.
                 let deaf = fault == Fault::ClientStopped && lengths.stop > PONG_WAIT && name == "exec over WebSocket";
                 let mut cell = cell(name, flow, outcome, fault, begun, early);
                 cell.wrong = cell.wrong.filter(|_| !deaf);
@@ -330,118 +333,4 @@ fn outages(stdout: &str) -> Vec<Value> {
 fn words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("failed").to_owned()
-}
-
-/// Over a slow line `kubectl cp` loses the end of what it copies out, without any fault and without mykube: whoever streams
-/// for the API server closes when tar ends, not when all was sent. So tar ends later.
-const PATIENT_TAR: &str = "t=$(which tar); rm -f $t; \
-     printf '#!/bin/sh\\nbusybox tar \"$@\"; code=$?; sleep 8; exit $code\\n' >$t; chmod +x $t";
-
-/// What the operations of one fault work on.
-struct Pod<'a> {
-    namespace: &'a Namespace,
-    name: String,
-    bytes: usize,
-}
-
-impl<'a> Pod<'a> {
-    fn start(namespace: &'a Namespace, number: usize, bytes: usize) -> Self {
-        let name = format!("faults-{number}");
-        let pod = serde_json::json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {
-                "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
-                "containers": [{
-                    "name": "main", "image": namespace.cluster.image,
-                    "command": ["sh", "-c", format!("{PATIENT_TAR}; echod >/dev/null 2>&1 & {}", COUNT.replace("exit 7", "sleep 2"))],
-                }],
-            },
-        });
-        namespace.direct().kubectl_with(&["create", "-f", "-"], pod.to_string()).ok();
-        Self { namespace, name, bytes }
-    }
-
-    /// Makes what is copied out, and returns its sum.
-    fn ready(&self) -> String {
-        let pod = format!("pod/{}", self.name);
-        self.namespace.direct().kubectl(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"]).ok();
-        let make = format!("head -c {} /dev/urandom >/tmp/source && sha256sum /tmp/source", self.bytes);
-        let said = self.namespace.direct().kubectl(&["exec", &self.name, "--", "sh", "-c", &make]).ok();
-        said.split_whitespace().next().expect("a sum").to_owned()
-    }
-
-    /// Ends what counts in it, and then itself.
-    fn stop(&self) {
-        self.namespace.direct().kubectl(&["exec", &self.name, "--", "touch", "/tmp/stop"]).ok();
-    }
-}
-
-/// Between numbers of the counter.
-const TICK: Duration = Duration::from_millis(300);
-
-impl Drop for Pod<'_> {
-    fn drop(&mut self) {
-        let delete = ["delete", "pod", &self.name, "--wait=false", "--grace-period=0", "--force"];
-        self.namespace.direct().start(&delete).follow(Instant::now() + LIMIT, |_| false);
-    }
-}
-
-/// A config map with a number that grows.
-struct Counter {
-    stop: std::sync::Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Counter {
-    fn start(namespace: &Namespace) -> Self {
-        namespace.direct().kubectl(&["create", "configmap", "counter", "--from-literal=number=00000000"]).ok();
-        namespace.direct().kubectl(&["label", "configmap", "counter", "counter=yes"]).ok();
-        let proxy = namespace.direct().start(&["proxy", "--port=0"]);
-        let address = proxy.wait("its address", |state| {
-            let text = String::from_utf8_lossy(&state.stdout).into_owned();
-            let (_, rest) = text.split_once("Starting to serve on ")?;
-            Some(rest.split_once('\n')?.0.trim().to_owned())
-        });
-        let path = format!("/api/v1/namespaces/{}/configmaps/counter", namespace.name);
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            let _proxy: Process = proxy;
-            let mut number = 1_u64;
-            while !stopped.load(Ordering::SeqCst) {
-                let body = format!("{{\"data\":{{\"number\":\"{number:08}\"}}}}");
-                if patch(&address, &path, &body).is_ok() {
-                    number += 1;
-                }
-                thread::sleep(TICK);
-            }
-        });
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Counter {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn patch(address: &str, path: &str, body: &str) -> std::io::Result<()> {
-    let mut connection = TcpStream::connect(address)?;
-    connection.set_read_timeout(Some(LIMIT))?;
-    let len = body.len();
-    write!(
-        connection,
-        "PATCH {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/merge-patch+json\r\n\
-         Content-Length: {len}\r\nConnection: close\r\n\r\n{body}"
-    )?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    match answer.starts_with("HTTP/1.1 200") {
-        true => Ok(()),
-        false => Err(std::io::Error::other(answer)),
-    }
 }

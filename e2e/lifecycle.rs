@@ -195,7 +195,8 @@ fn what_was_cut_with_its_session_does_not_look_complete_to_a_script() {
     let exec = "exec sleeper -- sh -c 'echo running; sleep 1000'; echo looks complete: $?";
     // It does not go when it is asked to, so that it sees whatever there is to see.
     let script = format!("trap '' TERM; kubectl -n {} {exec}", namespace.name);
-    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--resume-window", "1s", "--", "sh", "-c", &script]);
+    let client =
+        Mykube::new("client").args(["--relay-url", &relay.url, "--resume-window", "1s", "--", "sh", "-c", &script]);
     let client = client.start_with(&server.code());
     client.process.prints("running");
     relay.running.process.signal(Signal::KILL);

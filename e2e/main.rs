@@ -37,9 +37,9 @@ mod plain_form;
 #[cfg(test)]
 mod proxies;
 #[cfg(test)]
-mod requests;
-#[cfg(test)]
 mod recording;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

@@ -183,7 +183,10 @@ mod tests {
             let environment = environment.iter().copied().collect();
             line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c", environment, recorded })
         };
-        assert_eq!(connected(&[], false), r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#);
+        assert_eq!(
+            connected(&[], false),
+            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#
+        );
         assert_eq!(
             connected(&[("A", "0")], false),
             r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c","environment":{"A":"0"}}"#

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use mykube_client::link::clock::{self, Time};
 use mykube_protocol::text::printable;
+use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use tokio::time::Instant;
 
 /// Longest reason that is shown beside the clock.

@@ -92,8 +92,8 @@ impl Fault {
         }
     }
 
-    /// All operations are to fail, and to say so. (Over SPDY kubectl takes a reset connection for a good end, so it uses
-    /// WebSockets here.)
+    /// All operations are to fail, and to say so. (Over SPDY kubectl takes a reset connection for a good end, so that
+    /// it uses WebSockets here.)
     pub(super) fn ends_the_session(self) -> bool {
         self == Self::WindowOver
     }
@@ -146,7 +146,12 @@ impl Fault {
             Self::ServerMoved => drop(world.wires.server_line.readdress(End::B).unwrap()),
             Self::ClientSilence | Self::LongSilence | Self::WindowOver => {
                 world.wires.client_line.blackhole(true);
-                sleep(if self == Self::ClientSilence { lengths.silence } else { lengths.long });
+                sleep(match self {
+                    Self::ClientSilence => lengths.silence,
+                    Self::LongSilence => lengths.long,
+                    // Both ends have to notice first.
+                    _ => lengths.window + Duration::from_secs(40),
+                });
                 world.wires.client_line.blackhole(false);
             }
             Self::ServerSilence => {

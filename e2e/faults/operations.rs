@@ -1,5 +1,5 @@
-//! What runs through the tunnel while it is hurt. Each checks every byte, and ends only when it is told to or its work is
-//! done.
+//! What runs through the tunnel while it is hurt. Each checks every byte, and ends only when it is told to or its work
+//! is done.
 
 use std::{
     fs,
@@ -14,6 +14,7 @@ use rustix::process::Signal;
 
 use super::{
     flow::{Flow, Lines},
+    scene::patiently,
     world::World,
 };
 use crate::support::{LIMIT, Process, Way, sha256};
@@ -28,6 +29,8 @@ pub(super) struct Stage<'a> {
     pub(super) finish: &'a AtomicBool,
     /// No operation goes on after this.
     pub(super) deadline: Instant,
+    /// What `cp` copies each way.
+    pub(super) bytes: u64,
     /// What `cp` copies in.
     pub(super) source: &'a std::path::Path,
     /// SHA-256 of what `cp` copies in and out.
@@ -65,7 +68,8 @@ pub(super) const OPERATIONS: &[(&str, Operation)] = &[
 ];
 
 /// What counts in a pod: numbered lines until the file is there, then the end and an exit code of its own.
-pub(super) const COUNT: &str = "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\n' $i; i=$((i+1)); sleep 0.2; done; printf 'end %08d\\n' $i; exit 7";
+pub(super) const COUNT: &str = "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\n' $i; i=$((i+1)); sleep 0.2; done; \
+     printf 'end %08d\\n' $i; exit 7";
 const COUNTED: i32 = 7;
 /// The ports of the pod's echo.
 const ECHO: u16 = 9000;
@@ -150,7 +154,7 @@ fn cp_in(stage: &Stage<'_>) -> Outcome {
     if outcome.code != Some(0) {
         return outcome;
     }
-    let there = stage.direct.kubectl(&["exec", stage.pod, "--", "sha256sum", "/tmp/in"]).ok();
+    let there = patiently(stage.direct, &["exec", stage.pod, "--", "sha256sum", "/tmp/in"]);
     Outcome { complete: there.starts_with(stage.sums[0]), ..outcome }
 }
 
@@ -158,7 +162,15 @@ fn cp_out(stage: &Stage<'_>) -> Outcome {
     let to = stage.world.sandbox().home().join("out");
     let from = format!("{}:/tmp/source", stage.pod);
     let process = stage.world.kubectl(&["cp", &from, to.to_str().unwrap()], stage.environment);
-    let outcome = stage.copy(&process, || fs::metadata(&to).map_or(0, |meta| meta.len()));
+    let mut told = false;
+    let outcome = stage.copy(&process, || {
+        let len = fs::metadata(&to).map_or(0, |meta| meta.len());
+        if len == stage.bytes && !told {
+            told = true;
+            stage.direct.kubectl(&["exec", stage.pod, "--", "touch", "/tmp/copied"]).ok();
+        }
+        len
+    });
     let complete = outcome.code == Some(0) && sum(&to) == stage.sums[1];
     let _ = fs::remove_file(&to);
     Outcome { complete, ..outcome }
@@ -271,7 +283,7 @@ impl Stage<'_> {
     }
 
     /// Looks how far a copy is until it ends.
-    fn copy(&self, process: &Process, bytes: impl Fn() -> u64) -> Outcome {
+    fn copy(&self, process: &Process, mut bytes: impl FnMut() -> u64) -> Outcome {
         let mut before = 0;
         while process.is_running() && !self.is_over() {
             let now = bytes();

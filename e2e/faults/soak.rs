@@ -1,4 +1,5 @@
-//! Many sessions and a fault every few seconds: not a byte is wrong, and at the end nobody holds more than at the start.
+//! Many sessions and a fault every few seconds: not a byte is wrong, and at the end nobody holds more than at the
+//! start.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -20,8 +21,7 @@ use crate::support::{LIMIT, Mykube, Running, Sandbox, certs::Authority, cluster:
 
 /// Between two numbers of a session.
 const BEAT: Duration = Duration::from_millis(500);
-/// Memory may be this much more, of what it was and besides: allocators keep some of what they once needed.
-const MORE: f64 = 1.25;
+/// Memory may be a quarter more, and this: allocators keep some of what they once needed.
 const MORE_BYTES: u64 = 8 << 20;
 
 /// What it is made of. Shared mode: connections are then TCP, and there may be something that echoes in place of an API
@@ -235,7 +235,7 @@ impl Holdings {
     fn more(&self, later: &Self) -> Vec<String> {
         let mut more = Vec::new();
         for (name, (before, after)) in HOLDERS.iter().zip(self.0.iter().zip(&later.0)) {
-            let most = (before.rss_bytes as f64 * MORE) as u64 + MORE_BYTES;
+            let most = before.rss_bytes / 4 * 5 + MORE_BYTES;
             let kinds = [
                 ("descriptors", before.descriptors, after.descriptors),
                 ("threads", before.threads, after.threads),

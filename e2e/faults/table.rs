@@ -40,7 +40,9 @@ impl Row {
 
     fn json(&self) -> Value {
         let cells: Vec<_> = self.cells.iter().map(Cell::json).collect();
-        json!({"mode": self.mode, "fault": self.fault, "operations": cells, "wrong": self.wrong, "outages": self.outages})
+        json!({
+            "mode": self.mode, "fault": self.fault, "operations": cells, "wrong": self.wrong, "outages": self.outages,
+        })
     }
 }
 
@@ -62,7 +64,8 @@ impl Cell {
                 None => "survived".into(),
             },
             (false, Some(code)) => format!("ended ({code})"),
-            (false, None) => "hung".into(),
+            (false, None) if outcome.said.starts_with("hangs") => "hung".into(),
+            (false, None) => "failed".into(),
         };
         match (outcome.lost, outcome.doubled) {
             (0, 0) => word,

@@ -283,7 +283,8 @@ async fn write(shared: &Shared, sink: &mut SplitSink<RelaySocket, Message>, hear
             if relay.is_none() {
                 asked = None;
             }
-            let due = relay.map(|heard| if asked.is_some_and(|at| at > heard) { heard + RELAY_DEAD } else { heard + RELAY_PING });
+            let due = relay
+                .map(|heard| if asked.is_some_and(|at| at > heard) { heard + RELAY_DEAD } else { heard + RELAY_PING });
             tokio::select! {
                 () = shared.transmit.notified() => continue,
                 () = clock::sleep_until(until.into_iter().chain(due).min()) => {}

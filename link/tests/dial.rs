@@ -7,9 +7,9 @@ mod api;
 mod channel;
 #[path = "dial/proxies.rs"]
 mod proxies;
-mod support;
 #[path = "dial/resume.rs"]
 mod resume;
+mod support;
 #[path = "dial/tls.rs"]
 mod tls;
 #[path = "dial/websocket.rs"]

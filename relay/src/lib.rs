@@ -27,3 +27,4 @@ pub use registry::Limits;
 pub use server::{Relay, RelayError};
 pub use ticket::KeyError;
 pub use tls::TlsError;
+pub use ws::seam;

@@ -25,6 +25,7 @@ mod pool;
 #[cfg(test)]
 #[path = "../../fuzz/src/relay.rs"]
 mod replay;
+pub mod seam;
 
 pub(crate) use outlet::{Backpressure, CloseWith, Outlet};
 

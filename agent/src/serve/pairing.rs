@@ -6,7 +6,7 @@ use std::{
 };
 
 use mykube_link::{
-    DialError, Dialer, RelaySocket, Rejoin, clock,
+    DialError, Dialer, Rejoin, RelaySocket, clock,
     pair::{self, AgentEvent, AgentOutcome, AgentPairing, Established, SocketLost, Spent},
 };
 use mykube_protocol::{PairingCode, Role, Secret, close, http::SessionCreated};

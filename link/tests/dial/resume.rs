@@ -106,7 +106,8 @@ impl Relay {
         let (send, mut queue) = unbounded_channel();
         let replaced = self.0.sockets.lock().unwrap().insert(role, (send.clone(), handle));
         if let Some((old, _)) = replaced {
-            let _ = old.send(Message::Close(Some(CloseFrame { code: CloseCode::from(close::REPLACED), reason: "".into() })));
+            let _ = old
+                .send(Message::Close(Some(CloseFrame { code: CloseCode::from(close::REPLACED), reason: "".into() })));
         }
         self.announce();
         loop {
@@ -215,8 +216,7 @@ async fn paired_over((relay, address): (Relay, SocketAddr), window: Duration) ->
         Channel::start(*established, agent, rejoin)
     };
     let at_client = async {
-        let (established, socket, rejoin) =
-            pair::client(&dialer, claim, &mut client_pairing, window).await.unwrap();
+        let (established, socket, rejoin) = pair::client(&dialer, claim, &mut client_pairing, window).await.unwrap();
         Channel::start(*established, socket, rejoin)
     };
     let (agent, client) = tokio::join!(at_agent, at_client);
