@@ -38,7 +38,7 @@ use machine::Keepalive;
 const WRITE_MAX: usize = 256 * 1024;
 
 /// kubectl's side of a connection whose other side is a stream. Both halves are for one task, as in
-/// [`mykube_link::copy`]: reading also writes.
+/// [`mykube_link::copy()`]: reading also writes.
 pub struct Kept<T, S> {
     connection: T,
     /// `None` once there is nothing to watch.

@@ -17,7 +17,7 @@ use super::{
     scene::patiently,
     world::World,
 };
-use crate::support::{LIMIT, Process, Way, sha256};
+use crate::support::{Process, Way, sha256};
 
 /// Where one operation runs.
 pub(super) struct Stage<'a> {
@@ -198,7 +198,8 @@ fn port_forward(stage: &Stage<'_>) -> Outcome {
     });
     let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, local));
     let connection = stage.world.wires.client_net.enter(connect).unwrap().unwrap();
-    connection.set_write_timeout(Some(LIMIT)).unwrap();
+    // Outages are longer than other things may take.
+    connection.set_write_timeout(Some(stage.deadline - Instant::now())).unwrap();
     connection.set_read_timeout(Some(LOOK)).unwrap();
     // Unknown until the writer is done.
     let sent_all = AtomicU64::new(u64::MAX);

@@ -49,7 +49,7 @@ pub struct OpenSession {
 impl RelayAt {
     /// Over TLS if there is a CA that signed for the relay's IP address.
     pub fn new(address: SocketAddr, ca: Option<&Path>) -> Result<Self, LabError> {
-        let tls = ca.map(|ca| connector(ca)).transpose()?;
+        let tls = ca.map(connector).transpose()?;
         Ok(Self { address, tls })
     }
 

@@ -79,7 +79,7 @@ pub(crate) async fn carry_on(shared: Arc<Shared>, socket: RelaySocket, rejoin: R
                         info!(%lost, "the session waits for another connection");
                         shared.lost(lost.to_string());
                         match redial(&shared, &rejoin, role, &routes, asked_delay(&lost)).await {
-                            Ok(next) => socket = Box::new(next),
+                            Ok(next) => *socket = next,
                             Err(end) => break end,
                         }
                         shared.lost("waiting for the other end".into());

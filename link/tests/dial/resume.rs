@@ -199,7 +199,7 @@ async fn paired(window: Duration) -> Ends {
 }
 
 async fn paired_over((relay, address): (Relay, SocketAddr), window: Duration) -> Ends {
-    let dialer: Dialer = dialer(&format!("http://{address}"));
+    let dialer: Dialer = dialer(format!("http://{address}"));
     let session = SessionId::from_bytes(SESSION);
     let attempt = Attempt::from_bytes(ATTEMPT);
     let code: PairingCode = "483 20417".parse().unwrap();
@@ -230,7 +230,7 @@ async fn streams(ends: &Ends) -> (ChannelStream, ChannelStream) {
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
-    (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8) ^ seed).collect()
+    (0..).flat_map(|i: u32| i.wrapping_mul(2_654_435_761).to_le_bytes()).map(|byte| byte ^ seed).take(len).collect()
 }
 
 async fn send_all(stream: &ChannelStream, bytes: Vec<u8>) {
