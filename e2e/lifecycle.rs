@@ -149,7 +149,7 @@ fn a_command_has_its_own_exit_code_and_input() {
     let namespace = Namespace::create(&Cluster::get(), "command");
     let (relay, code, server) = offered(&namespace.cluster.kubeconfig);
     let script = "kubectl get namespace default -o name; test -f \"$KUBECONFIG\" && echo there; cat; exit 42";
-    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--", "sh", "-c", &script]);
+    let client = Mykube::new("client").args(["--relay-url", &relay.url, "--", "sh", "-c", script]);
     let mut client = client.start_with(&code);
     client.process.prints("there\n");
     client.process.write("typed later\n");
