@@ -59,7 +59,7 @@ const CI: Plan = Plan {
     copied: 24 << 20,
     copied_with_loss: 512 << 10,
     limit: seconds(170),
-    at_once: usize::MAX,
+    at_once: 6,
 };
 
 /// How long kubectl waits for a pong over WebSocket.

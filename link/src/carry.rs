@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{
-    SinkExt, StreamExt,
+    FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use mykube_protocol::{FromAgent, FromRelay, Role, control::Peer, frame};
@@ -41,6 +41,8 @@ const RELAY_DEAD: Duration = Duration::from_secs(20);
 /// How often the clock is looked at, and how late that must be to mean a suspend (or a stop).
 const TICK: Duration = Duration::from_secs(2);
 const JUMP: Duration = Duration::from_secs(3);
+/// A dial is not given up for a change of the network before this.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Between looks whether a probed connection has shown life.
 const LOOK: Duration = Duration::from_millis(20);
 /// A broken socket's reader may know what the relay said before it closed.
@@ -114,8 +116,8 @@ async fn redial(
         }
         let dialled = tokio::select! {
             dialled = rejoin.dial(role, shared.ticket()) => dialled?,
-            // What was begun on the old network is begun again.
-            () = settled(routes) => { backoff.hurry(clock::now()); None }
+            // What was begun on the old network is begun again; not at once, as on some machines routes change all the time.
+            () = async { sleep(PATIENCE).await; settled(routes).await } => { backoff.hurry(clock::now()); None }
         };
         match dialled {
             Some(socket) => return Ok(socket),
@@ -156,6 +158,8 @@ async fn carry(shared: &Arc<Shared>, socket: RelaySocket, rejoin: &Rejoin, role:
     let ends = tcp.local_addr().ok().zip(tcp.peer_addr().ok());
     let (mut sink, stream) = socket.split();
     let heard = Arc::new(AtomicU64::new(clock::now().as_micros()));
+    // What is left of an earlier connection's silence says nothing of this one.
+    let _ = shared.silent.notified().now_or_never();
     let reader = Reader { shared: shared.clone(), attempt: rejoin.attempt, role, heard: heard.clone() };
     let mut reader = AbortOnDrop(tokio::spawn(reader.run(stream)));
     let over = tokio::select! {

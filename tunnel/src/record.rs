@@ -3,7 +3,7 @@
 //! `seq` is implicit, from 0 under each key, and private to [`Sealer`] and [`Opener`]: no caller can use a nonce twice.
 //! docs/protocol.md, "Records". This file is the seam behind which another AES-GCM may sit.
 
-use aes_gcm::{Aes256Gcm, KeyInit, aead::AeadInOut};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use mykube_protocol::{
     frame,
     limits::{REKEY_BYTES, REKEY_RECORDS},
@@ -21,7 +21,7 @@ pub struct RecordError;
 
 struct Key {
     secret: TrafficSecret,
-    cipher: Aes256Gcm,
+    cipher: LessSafeKey,
     iv: [u8; 12],
     seq: u64,
     bytes: u64,
@@ -29,17 +29,18 @@ struct Key {
 
 impl Key {
     fn new(secret: TrafficSecret) -> Self {
-        let cipher = Aes256Gcm::new((&*secret.key()).into());
+        let key = UnboundKey::new(&AES_256_GCM, secret.key().as_slice()).expect("a key of the cipher's length");
+        let cipher = LessSafeKey::new(key);
         let iv = secret.iv();
         Self { secret, cipher, iv, seq: 0, bytes: 0 }
     }
 
-    fn nonce(&self) -> [u8; 12] {
+    fn nonce(&self) -> Nonce {
         let mut nonce = self.iv;
         for (byte, seq) in nonce[4..].iter_mut().zip(self.seq.to_be_bytes()) {
             *byte ^= seq;
         }
-        nonce
+        Nonce::assume_unique_for_key(nonce)
     }
 
     fn spend(&mut self, bytes: usize) {
@@ -123,9 +124,9 @@ impl Sealer {
         let tag = self
             .key
             .cipher
-            .encrypt_inout_detached(&nonce.into(), kind, plaintext.into())
+            .seal_in_place_separate_tag(nonce, Aad::from(&*kind), plaintext)
             .expect("a record is far below the cipher's limit of 64 GiB");
-        frame.extend_from_slice(&tag);
+        frame.extend_from_slice(tag.as_ref());
         self.key.spend(frame.len());
     }
 
@@ -166,14 +167,9 @@ impl Opener {
         }
         let nonce = self.key.nonce();
         let (kind, rest) = frame.split_at_mut(1);
-        let (sealed, tag) = rest.split_at_mut(len - 1 - TAG);
-        let tag: [u8; TAG] = (&*tag).try_into().map_err(|_| RecordError)?;
-        self.key
-            .cipher
-            .decrypt_inout_detached(&nonce.into(), kind, (&mut *sealed).into(), &tag.into())
-            .map_err(|_| RecordError)?;
+        let opened = self.key.cipher.open_in_place(nonce, Aad::from(&*kind), rest).map_err(|_| RecordError)?;
         self.key.spend(len);
-        Ok(sealed)
+        Ok(opened)
     }
 
     /// Moves on to the next key, after a record that ended with `rekey`.
