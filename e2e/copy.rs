@@ -9,7 +9,9 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Cluster, Mykube, Namespace, Process, Relay, Running, Way, noise, throttle::Throttle};
+use crate::support::{
+    Cluster, Mykube, Namespace, Process, Relay, Running, Way, cluster::LINGERING_TAR, noise, throttle::Throttle,
+};
 
 const MIB: u64 = 1024 * 1024;
 const BLOCK: usize = 1024 * 1024;
@@ -41,7 +43,8 @@ fn copied(len: u64) {
     let client = Mykube::client(&slow).start_with(&server.code());
     let way = namespace.through("guarded", &client.kubeconfig());
     let image = format!("--image={}", namespace.cluster.image);
-    way.kubectl(&["run", "box", &image, "--", "sleep", "100000"]).ok();
+    let command = format!("{LINGERING_TAR}; sleep 100000");
+    way.kubectl(&["run", "box", &image, "--", "sh", "-c", &command]).ok();
     way.kubectl(&["wait", "--for=condition=Ready", "pod/box", "--timeout=60s"]).ok();
 
     let (source, back) = (way.sandbox().home().join("source"), way.sandbox().home().join("back"));

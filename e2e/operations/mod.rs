@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Cluster, Namespace, Tunnel, Way};
+use crate::support::{Cluster, Namespace, Tunnel, Way, cluster::LINGERING_TAR};
 
 /// What an operation gives, freed of all that differs from run to run.
 type Operation = fn(&Way) -> String;
@@ -62,6 +62,7 @@ spec:
     - sh
     - -c
     - |
+      TAR
       mkdir /www; echo hello >/www/index.html; httpd -p 8080 -h /www
       # Upstream's nc and Debian's spell "for ever" differently.
       serve() { nc -lk -p $1 -e $2 || nc -ll -p $1 -e $2; }
@@ -97,7 +98,12 @@ const WAYS: [&str; 3] = ["direct", "tunnel", "guarded tunnel"];
 fn operations_are_the_same_direct_and_through_the_tunnel() {
     let namespace = Namespace::create(&Cluster::get(), "operations");
     let direct = namespace.direct();
-    direct.kubectl_with(&["apply", "-f", "-"], PODS.replace("IMAGE", &namespace.cluster.image)).ok();
+    direct
+        .kubectl_with(
+            &["apply", "-f", "-"],
+            PODS.replace("IMAGE", &namespace.cluster.image).replace("TAR", LINGERING_TAR),
+        )
+        .ok();
     let tunnels = [Tunnel::open, Tunnel::guarded].map(|open| open(&namespace.cluster.kubeconfig));
     let shared = namespace.through("shared", &tunnels[0].kubeconfig());
     let guarded = namespace.through("guarded", &tunnels[1].kubeconfig());

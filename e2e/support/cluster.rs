@@ -124,6 +124,11 @@ impl Way {
     }
 }
 
+/// For pods that are copied from, as a shell's command: a `tar` that stays for a while after its last byte. Where it ends, the
+/// API server's side closes though not all was sent, without mykube too: `kubectl cp` then loses the end.
+pub(crate) const LINGERING_TAR: &str = "t=$(which tar); rm -f $t; echo '#!/bin/sh' >$t; \
+     echo 'busybox tar $*; code=$?; case $1 in c*) sleep 3;; esac; exit $code' >>$t; chmod +x $t";
+
 /// A namespace of one test's own, deleted on drop.
 pub(crate) struct Namespace {
     pub(crate) cluster: Cluster,
