@@ -3,15 +3,15 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
+    net::TcpListener,
     path::Path,
     time::{Duration, Instant},
 };
 
+use mykube_lab::{ForwardOptions, Forwarder};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{
-    Cluster, Mykube, Namespace, Process, Relay, Running, Way, cluster::LINGERING_TAR, noise, throttle::Throttle,
-};
+use crate::support::{Cluster, Mykube, Namespace, Process, Relay, Running, Way, cluster::LINGERING_TAR, noise};
 
 const MIB: u64 = 1024 * 1024;
 const BLOCK: usize = 1024 * 1024;
@@ -20,7 +20,7 @@ const BLOCK: usize = 1024 * 1024;
 const MEMORY: u64 = 64 * MIB;
 
 /// Bytes a second each way: 200 Mbit/s.
-const RATE: u32 = 25_000_000;
+const RATE: u64 = 25_000_000;
 
 #[test]
 fn others_are_answered_while_128_mib_are_copied_over_a_slow_line() {
@@ -37,9 +37,11 @@ fn others_are_answered_while_1_gib_is_copied_over_a_slow_line() {
 fn copied(len: u64) {
     let namespace = Namespace::create(&Cluster::get(), "copy");
     let relay = Relay::start();
-    let line = Throttle::before(relay.address(), RATE);
+    let mut options = ForwardOptions::to(relay.address());
+    options.rate = Some(RATE);
+    let line = Forwarder::start(TcpListener::bind("127.0.0.1:0").unwrap(), options).unwrap();
     let server = Mykube::guarding(&relay.url, &namespace.cluster.kubeconfig).start();
-    let slow = relay.url.replace(&relay.address().to_string(), &line.address.to_string());
+    let slow = relay.url.replace(&relay.address().to_string(), &line.address().to_string());
     let client = Mykube::client(&slow).start_with(&server.code());
     let way = namespace.through("guarded", &client.kubeconfig());
     let image = format!("--image={}", namespace.cluster.image);
@@ -50,12 +52,13 @@ fn copied(len: u64) {
     let (source, back) = (way.sandbox().home().join("source"), way.sandbox().home().join("back"));
     let expected = write_noise(&source, len).unwrap();
     let there = beside(&way, way.start(&["cp", source.to_str().unwrap(), "box:/tmp/copied"]));
+    let carried_there = line.counts().bytes;
     let sum = way.start(&["exec", "box", "--", "sha256sum", "/tmp/copied"]).done_within(LONG).ok();
     assert!(sum.starts_with(&expected), "{sum}, not {expected}");
     let and_back = beside(&way, way.start(&["cp", "box:/tmp/copied", back.to_str().unwrap()]));
     assert_eq!(hash(File::open(&back).unwrap()).unwrap(), expected);
 
-    let carried = line.carried();
+    let carried = [carried_there, line.counts().bytes - carried_there];
     assert!(carried.iter().all(|carried| *carried > len), "all of it went over the slow line: {carried:?}");
     for (name, end) in [("client", &client), ("server", &server), ("relay", &relay.running)] {
         let most = most_memory(end);

@@ -8,7 +8,6 @@ pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod recorder;
 pub(crate) mod sandbox;
-pub(crate) mod throttle;
 
 use std::{path::Path, time::Duration};
 

@@ -34,6 +34,8 @@ use crate::{
 
 /// Frames given to the socket in one write.
 const BATCH: usize = 64 * 1024;
+/// Texts for the relay that may wait.
+const TEXTS_MAX: usize = 16;
 /// A connection whose peer is away is asked for life this often, by WebSocket pings the relay answers ...
 const RELAY_PING: Duration = Duration::from_secs(15);
 /// ... and is dead after this.
@@ -238,12 +240,12 @@ impl Reader {
             // The relay has not heard, or not kept, that this attempt was paired.
             FromRelay::PeerHere(Peer::Attempt(attempt)) if attempt == self.attempt => {
                 if self.role == Role::Agent {
-                    self.shared.with_state(|state, _| state.texts.push(FromAgent::Paired(attempt)));
+                    self.say(FromAgent::Paired(attempt));
                 }
                 self.here();
             }
             FromRelay::PeerHere(Peer::Attempt(other)) if self.role == Role::Agent => {
-                self.shared.with_state(|state, _| state.texts.push(FromAgent::Refused(other)));
+                self.say(FromAgent::Refused(other));
             }
             FromRelay::PeerGone(Peer::Session) => {
                 self.shared.lost("the other end lost its connection to the relay".into());
@@ -253,11 +255,22 @@ impl Reader {
         }
     }
 
+    fn say(&self, text: FromAgent) {
+        self.shared.with_state(|state, _| add(&mut state.texts, text));
+    }
+
     fn here(&self) {
         self.shared.with_state(|state, now| {
             state.reason = "the other end came back over another connection".into();
             state.session.handle_peer_here(now, &mut rand::rng());
         });
+    }
+}
+
+/// A relay that asks and never reads the answers is not kept for: what waits is said once, and no more than a few.
+fn add(texts: &mut Vec<FromAgent>, text: FromAgent) {
+    if texts.len() < TEXTS_MAX && !texts.contains(&text) {
+        texts.push(text);
     }
 }
 
@@ -394,5 +407,24 @@ async fn jump() {
         if clock::now().since(before) >= TICK + JUMP {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mykube_protocol::Attempt;
+
+    use super::*;
+
+    #[test]
+    fn a_relay_that_asks_without_end_fills_no_memory() {
+        let mut texts = Vec::new();
+        for n in 0..=u8::MAX {
+            let attempt = Attempt::from_bytes([n; 16]);
+            add(&mut texts, FromAgent::Refused(attempt));
+            add(&mut texts, FromAgent::Refused(attempt));
+        }
+        let first: Vec<_> = (0..).take(TEXTS_MAX).map(|n| FromAgent::Refused(Attempt::from_bytes([n; 16]))).collect();
+        assert_eq!(texts, first);
     }
 }

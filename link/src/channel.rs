@@ -129,7 +129,7 @@ pub(crate) struct State {
     pub(crate) ticket: Ticket,
     /// Why the session would not be attached.
     pub(crate) reason: String,
-    /// What the status says.
+    /// What the status says, to be looked at with every record.
     was_up: bool,
     /// The writer sleeps until then.
     pub(crate) writer_until: Option<Time>,
@@ -264,11 +264,7 @@ impl Shared {
 
     /// Runs `work` on the session, then tells whoever is concerned.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Session, Time) -> T) -> T {
-        let now = clock::now();
-        let mut state = self.lock();
-        let result = work(&mut state.session, now);
-        self.settle(state, now);
-        result
+        self.with_state(|state, now| work(&mut state.session, now))
     }
 
     /// The same, with what stands beside the session.
@@ -370,7 +366,7 @@ impl Shared {
 
     fn tell_status(&self, state: &mut State, now: Time) {
         let attached = state.session.is_attached();
-        if attached && std::mem::replace(&mut state.was_up, attached) {
+        if attached && state.was_up {
             return;
         }
         state.was_up = attached;

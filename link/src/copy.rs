@@ -138,7 +138,7 @@ async fn outward<R: AsyncRead + Unpin>(
                 sleep(LINGER).await;
             };
             tokio::select! {
-                () = drop_rest(reader) => {}
+                () = drain(reader) => {}
                 () = late => {}
             }
             return Ok(());
@@ -146,7 +146,8 @@ async fn outward<R: AsyncRead + Unpin>(
     }
 }
 
-async fn drop_rest<R: AsyncRead + Unpin>(reader: &mut R) {
+/// Reads and forgets until the other end is done too.
+pub async fn drain<R: AsyncRead + Unpin>(reader: &mut R) {
     let mut dropped = vec![0; READ_MIN];
     while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
 }

@@ -79,8 +79,6 @@ pub const ATTACH_RETRY: Duration = Duration::from_secs(10);
 pub const ATTACH_UNASKED: Duration = Duration::from_secs(30);
 /// Records in a row that do not open before the session itself ends.
 pub const BAD_RECORDS_MAX: u32 = 5;
-/// How long a session outlives its transport (`--resume-window`): the API server's own idle limit for exec.
-pub const RESUME_WINDOW: Duration = Duration::from_secs(4 * 3600);
 
 /// Body of an API request.
 pub const REQUEST_BODY_MAX: usize = 16 * 1024;

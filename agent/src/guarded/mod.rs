@@ -34,7 +34,8 @@ use std::{
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use mykube_link::drain;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
     audit::{Audit, AuditFull, AuditSettings, ClientEvent},
@@ -171,9 +172,7 @@ impl Gateway {
     }
 }
 
-/// Reads and forgets until the other end is done too.
+/// Waits, a while, until the other end is done too.
 async fn linger(mut stream: impl AsyncRead + Unpin) {
-    let mut buffer = vec![0; 8 * 1024];
-    let drained = async { while let Ok(1..) = stream.read(&mut buffer).await {} };
-    let _ = tokio::time::timeout(LINGER, drained).await;
+    let _ = tokio::time::timeout(LINGER, drain(&mut stream)).await;
 }

@@ -9,6 +9,7 @@ use std::{
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use mykube_link::drain;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split},
     sync::Notify,
@@ -90,7 +91,7 @@ where
                 return Ok(());
             }
             if pass_on(&mut to_upstream, &buffer[..read]).await.is_err() {
-                drop_rest(&mut from_client, &over).await;
+                drain_until(&mut from_client, &over).await;
                 return Ok(());
             }
         }
@@ -104,10 +105,9 @@ pub(super) async fn pass_on(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) ->
 }
 
 /// Reads what nobody takes any more, until its sender ends or the other direction is `over`.
-pub(super) async fn drop_rest(from: &mut (impl AsyncRead + Unpin), over: &Notify) {
-    let mut dropped = vec![0; 4096];
+pub(super) async fn drain_until(from: &mut (impl AsyncRead + Unpin), over: &Notify) {
     tokio::select! {
-        () = async { while from.read(&mut dropped).await.is_ok_and(|read| read > 0) {} } => {}
+        () = drain(from) => {}
         () = over.notified() => {}
     }
 }

@@ -19,7 +19,7 @@ use mykube_lab::{
     LabError,
     census::{Census, Use, Watched},
     parse_duration,
-    sessions::{Opener, RelayAt},
+    sessions::{OpenSession, Opener, RelayAt},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Map, Value, json};
@@ -162,45 +162,43 @@ fn leftover(args: &Args, relay: &RelayAt) -> io::Result<Value> {
     }))
 }
 
-/// Opens and closes so many, a few at a time.
+/// Opens and closes so many.
 fn turns(args: &Args, relay: &RelayAt, count: usize) -> io::Result<()> {
-    runtime()?.block_on(async {
-        let left = Arc::new(AtomicUsize::new(count));
-        let mut workers = Vec::new();
-        for _ in 0..args.at_once {
-            let (left, mut opener) = (Arc::clone(&left), Opener::new(relay.clone()));
-            workers.push(tokio::spawn(async move {
-                while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-                    opener.open().await?.close().await?;
-                }
-                io::Result::Ok(())
-            }));
-        }
-        for worker in workers {
-            worker.await.map_err(io::Error::other)??;
-        }
-        Ok(())
-    })
+    runtime()?.block_on(open_all(args, relay, count, OpenSession::close))
+}
+
+/// Opens so many, a few at a time, and hands each on.
+async fn open_all<W, F>(args: &Args, relay: &RelayAt, count: usize, with: F) -> io::Result<()>
+where
+    F: Fn(OpenSession) -> W + Clone + Send + Sync + 'static,
+    W: Future<Output = io::Result<()>> + Send,
+{
+    let left = Arc::new(AtomicUsize::new(count));
+    let mut workers = Vec::new();
+    for _ in 0..args.at_once {
+        let (left, mut opener, with) = (Arc::clone(&left), Opener::new(relay.clone()), with.clone());
+        workers.push(tokio::spawn(async move {
+            while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                with(opener.open().await?).await?;
+            }
+            io::Result::Ok(())
+        }));
+    }
+    for worker in workers {
+        worker.await.map_err(io::Error::other)??;
+    }
+    Ok(())
 }
 
 /// Opens sessions, says so, and keeps them until standard input ends.
 fn hold(args: &Args, relay: &RelayAt, count: usize) -> io::Result<()> {
     let runtime = runtime()?;
     runtime.block_on(async {
-        let left = Arc::new(AtomicUsize::new(count));
-        let mut workers = Vec::new();
-        for _ in 0..args.at_once {
-            let (left, mut opener) = (Arc::clone(&left), Opener::new(relay.clone()));
-            workers.push(tokio::spawn(async move {
-                while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-                    tokio::spawn(opener.open().await?.hold());
-                }
-                io::Result::Ok(())
-            }));
-        }
-        for worker in workers {
-            worker.await.map_err(io::Error::other)??;
-        }
+        let keep = |session: OpenSession| {
+            tokio::spawn(session.hold());
+            std::future::ready(Ok(()))
+        };
+        open_all(args, relay, count, keep).await?;
         println!("open");
         let mut input = Vec::new();
         tokio::task::spawn_blocking(move || io::stdin().read_to_end(&mut input)).await.map_err(io::Error::other)?

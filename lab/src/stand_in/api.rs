@@ -7,24 +7,20 @@ use std::{
     path::Path,
 };
 
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Empty, StreamBody};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::{Frame, Incoming},
+    body::Incoming,
     header::{CONNECTION, UPGRADE},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::tcp::OwnedReadHalf,
-};
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 
-use super::{BUFFER, certificates, join, serve, target};
+use super::{blocks, certificates, join, serve, target};
 use crate::LabError;
 
 /// An HTTPS server. The last byte of a request's query says what is asked of the target.
@@ -94,16 +90,6 @@ async fn forward(mut request: Request<Incoming>, to: SocketAddr) -> io::Result<R
     }
     write.shutdown().await?;
     Ok(Response::new(Either::Right(StreamBody::new(blocks(read)).boxed_unsync())))
-}
-
-/// What the target sends, as parts of a body.
-fn blocks(read: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> {
-    stream::try_unfold((read, BytesMut::new()), |(mut read, mut buffer)| async move {
-        buffer.reserve(BUFFER);
-        let count = read.read_buf(&mut buffer).await?;
-        let block = buffer.split().freeze();
-        Ok((count > 0).then(|| (Frame::data(block), (read, buffer))))
-    })
 }
 
 fn empty(status: StatusCode) -> Response<Body> {

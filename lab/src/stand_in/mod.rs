@@ -9,10 +9,13 @@ mod user;
 use std::{io, net::TcpListener};
 
 pub use api::Api;
+use bytes::{Bytes, BytesMut};
 pub use certificates::{Authority, Signed};
+use futures_util::stream;
+use hyper::body::Frame;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpStream, tcp::OwnedReadHalf},
 };
 pub use user::{How, User};
 
@@ -20,6 +23,16 @@ use crate::LabError;
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
+
+/// What is read, as parts of a body.
+fn blocks(read: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> {
+    stream::try_unfold((read, BytesMut::new()), |(mut read, mut buffer)| async move {
+        buffer.reserve(BUFFER);
+        let count = read.read_buf(&mut buffer).await?;
+        let block = buffer.split().freeze();
+        Ok((count > 0).then(|| (Frame::data(block), (read, buffer))))
+    })
+}
 
 /// An end of a thread that serves until the process ends.
 fn serve<F, Fut>(listener: TcpListener, threads: usize, handle: F) -> Result<(), LabError>

@@ -8,12 +8,11 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, StatusCode,
-    body::{Frame, Incoming},
+    body::Incoming,
     client::conn::http1::{self, SendRequest},
     header::{CONNECTION, HOST, UPGRADE},
 };
@@ -30,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{BUFFER, join, serve, service};
+use super::{blocks, join, serve, service};
 use crate::LabError;
 
 /// What becomes of a connection.
@@ -130,16 +129,6 @@ async fn refused(response: hyper::Response<Incoming>) -> io::Error {
 
 fn nothing() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// What is read, as parts of a body.
-fn blocks(read: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> {
-    stream::try_unfold((read, BytesMut::new()), |(mut read, mut buffer)| async move {
-        buffer.reserve(BUFFER);
-        let count = read.read_buf(&mut buffer).await?;
-        let block = buffer.split().freeze();
-        Ok((count > 0).then(|| (Frame::data(block), (read, buffer))))
-    })
 }
 
 /// How a kubeconfig's server is reached.

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     super::{
         linger,
-        upgrade::{drop_rest, pass_on},
+        upgrade::{drain_until, pass_on},
     },
     Notice, Recording, UNWRITABLE,
     frames::Frames,
@@ -149,7 +149,7 @@ async fn up(
             }
         }
         if pass_on(&mut to, bytes).await.is_err() {
-            drop_rest(&mut from, over).await;
+            drain_until(&mut from, over).await;
             return Ok(());
         }
     }
