@@ -19,11 +19,11 @@ k9s:
 cp-1g:
     scripts/test --cp-1g
 
-# Every operation under every fault, for long and with 1 GiB copied, and bore and kubectl alone beside: two hours.
+# Every operation under every fault, for long and with 1 GiB copied, and bore and kubectl alone beside: most of an hour.
 faults:
     scripts/test --faults
 
-# 100 sessions and a fault every few seconds, for half an hour.
+# 100 sessions, guarded and shared, and a fault every few seconds, for half an hour.
 soak:
     scripts/test --soak
 

@@ -39,6 +39,8 @@ mod proxies;
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
+mod replace;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod sessions;

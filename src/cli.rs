@@ -218,6 +218,10 @@ pub(crate) struct ServerArgs {
     /// How long a session waits for a lost connection to come back, like 30m or 4h; 0s ends it at once
     #[arg(long, env = "MYKUBE_RESUME_WINDOW", value_name = "TIME", default_value = "4h", value_parser = resume_window)]
     pub(crate) resume_window: Duration,
+    /// With all places taken: how long a client must be away before a code is shown with which another can take its place,
+    /// like 30s or 10m; 0s at once, never not at all
+    #[arg(long, env = "MYKUBE_REPLACE_AFTER", value_name = "TIME", default_value = "1m", value_parser = replace_after)]
+    pub(crate) replace_after: ReplaceAfter,
     /// How long the code waits to be typed, like 90s or 10m
     #[arg(long, env = "MYKUBE_CODE_TTL", value_name = "TIME", default_value = "120s", value_parser = code_ttl)]
     pub(crate) code_ttl: Duration,
@@ -361,6 +365,20 @@ fn resume_window(text: &str) -> Result<Duration, String> {
     time(text, RESUME_WINDOW_RANGE).ok_or("a time from 0s to 24h, like 30m or 4h".to_owned())
 }
 
+/// How long a client may be away before another may take its place; never without a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReplaceAfter(pub(crate) Option<Duration>);
+
+/// Zero, or as long as a session may wait.
+fn replace_after(text: &str) -> Result<ReplaceAfter, String> {
+    match text {
+        "never" => Ok(ReplaceAfter(None)),
+        text => time(text, RESUME_WINDOW_RANGE)
+            .map(|time| ReplaceAfter(Some(time)))
+            .ok_or("a time from 0s to 24h, like 30s or 10m, or never".to_owned()),
+    }
+}
+
 /// `90`, `90s`, `2m`, `1h`.
 fn time(text: &str, range: std::ops::RangeInclusive<u64>) -> Option<Duration> {
     let (digits, unit) = match text.char_indices().next_back() {
@@ -456,6 +474,21 @@ mod tests {
         assert_eq!(resume_window("24h"), Ok(Duration::from_secs(24 * 3600)));
         for bad in ["", "25h", "-1", "2d", "1h30m"] {
             assert!(resume_window(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_kept_for_a_time_or_for_ever() {
+        let server = |line: &str| match parse(line).map(|cli| cli.command) {
+            Ok(Command::Server(args)) => args.replace_after.0,
+            _ => panic!("not the server"),
+        };
+        assert_eq!(server("mykube server"), Some(mykube_agent::serve::REPLACE_AFTER));
+        assert_eq!(server("mykube server --replace-after 90s"), Some(Duration::from_secs(90)));
+        assert_eq!(server("mykube server --replace-after 0s"), Some(Duration::ZERO));
+        assert_eq!(server("mykube server --replace-after never"), None);
+        for bad in ["", "25h", "-1", "Never", "1d"] {
+            assert!(replace_after(bad).is_err(), "{bad}");
         }
     }
 

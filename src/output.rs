@@ -30,11 +30,20 @@ pub(crate) struct Output {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum JsonEvent<'a> {
     /// The server's code, and the seconds it waits.
-    Code { code: &'a str, expires_in: u64, client: &'a str },
+    Code {
+        code: &'a str,
+        expires_in: u64,
+        client: &'a str,
+        /// Who has been away for so long that whoever types it gets its place.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replaces: Option<&'a str>,
+    },
+    /// The code is of no use any more: the client it would have replaced is back.
+    Withdrawn { client: &'a str },
     /// The server has its client.
     Paired { client: &'a str },
-    /// The client said goodbye or was lost.
-    ClientGone { client: &'a str },
+    /// The client said goodbye, was lost, ended or replaced.
+    ClientGone { client: &'a str, reason: &'a str },
     /// The connection is lost, and the session waits for another; of the server, which client's.
     Lost {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,11 +182,19 @@ mod tests {
     fn events_are_what_scripts_rely_on() {
         let line = |event: JsonEvent<'_>| serde_json::to_string(&event).unwrap();
         assert_eq!(
-            line(JsonEvent::Code { code: "04820417", expires_in: 120, client: "client-1" }),
+            line(JsonEvent::Code { code: "04820417", expires_in: 120, client: "client-1", replaces: None }),
             r#"{"event":"code","code":"04820417","expires_in":120,"client":"client-1"}"#
         );
+        assert_eq!(
+            line(JsonEvent::Code { code: "04820417", expires_in: 9, client: "b", replaces: Some("a") }),
+            r#"{"event":"code","code":"04820417","expires_in":9,"client":"b","replaces":"a"}"#
+        );
+        assert_eq!(line(JsonEvent::Withdrawn { client: "b" }), r#"{"event":"withdrawn","client":"b"}"#);
         assert_eq!(line(JsonEvent::Paired { client: "alice" }), r#"{"event":"paired","client":"alice"}"#);
-        assert_eq!(line(JsonEvent::ClientGone { client: "a" }), r#"{"event":"client_gone","client":"a"}"#);
+        assert_eq!(
+            line(JsonEvent::ClientGone { client: "a", reason: "r" }),
+            r#"{"event":"client_gone","client":"a","reason":"r"}"#
+        );
         assert_eq!(line(JsonEvent::Stopped { reason: "a\nb" }), r#"{"event":"stopped","reason":"a\nb"}"#);
         let connected = |environment: &[(&'static str, &'static str)], recorded| {
             let environment = environment.iter().copied().collect();

@@ -10,7 +10,7 @@ use mykube_agent::{
     Environment, KubeconfigSource, Upstream,
     announce::Announcer,
     guarded::{Audit, AuditSettings, Forwarder, Gateway, Recorder},
-    serve::{self, Access, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
+    serve::{self, Absent, Access, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
 use mykube_client::link::{Dialer, Trust, pair::HandshakeError};
 use tokio::{sync::watch, time::sleep};
@@ -104,6 +104,7 @@ async fn share(
         max_clients: args.max_clients,
         stay: args.stay || args.max_clients > 1,
         resume_window: args.resume_window,
+        replace_after: args.replace_after.0,
     };
     let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
     let (access, invitation) = if args.share_credentials {
@@ -174,9 +175,14 @@ impl serve::Ui for Ui {
     fn event(&mut self, client: &str, event: Event) {
         let output = self.output;
         match event {
-            Event::Code { code, expires_in } => {
-                self.show_code(client, &code, expires_in);
+            Event::Code { code, expires_in, instead_of } => {
+                self.show_code(client, &code, expires_in, instead_of);
                 self.announce(code, expires_in);
+            }
+            Event::Withdrawn => {
+                self.waiting = None;
+                output.say(&format!("The code for {client} is withdrawn."));
+                output.event(&JsonEvent::Withdrawn { client });
             }
             Event::Attempt => debug!("a client is trying the code"),
             // At none left the code is spent, which is said next.
@@ -213,7 +219,7 @@ impl serve::Ui for Ui {
             }
             Event::ClientGone(reason) => {
                 output.say(&format!("{client} is gone: {reason}."));
-                output.event(&JsonEvent::ClientGone { client });
+                output.event(&JsonEvent::ClientGone { client, reason: &reason });
             }
             Event::StreamFailed(reason) => output.warn(&reason),
         }
@@ -230,16 +236,21 @@ impl serve::Ui for Ui {
 }
 
 impl Ui {
-    fn show_code(&mut self, client: &str, code: &str, expires_in: Duration) {
+    fn show_code(&mut self, client: &str, code: &str, expires_in: Duration, instead_of: Option<Absent>) {
         self.waiting = None;
         let output = self.output;
+        if let Some(Absent { client, lasting }) = &instead_of {
+            let lasting = status::told(*lasting);
+            output.say(&format!("{client} has been away for {lasting}; with this code another can take its place."));
+        }
         output.say(&format!("On the laptop type: mykube client --relay-url {}", self.relay_url));
         output.show("Code: ", code);
         if let Some(qr) = Some(code).filter(|_| self.qr && output.terminal).and_then(waiting::qr) {
             output.drawing(&qr);
         }
         let digits: String = code.chars().filter(char::is_ascii_digit).collect();
-        output.event(&JsonEvent::Code { code: &digits, expires_in: expires_in.as_secs(), client });
+        let replaces = instead_of.as_ref().map(|absent| absent.client.as_str());
+        output.event(&JsonEvent::Code { code: &digits, expires_in: expires_in.as_secs(), client, replaces });
         if output.spinner {
             self.waiting = Some(Waiting::start(expires_in));
         }

@@ -124,48 +124,63 @@ impl Fault {
         }
     }
 
+    /// How long it hurts.
+    pub(super) fn lasts(self, lengths: &Lengths) -> Duration {
+        match self {
+            Self::RelayDrained | Self::ClientMoved | Self::ServerMoved => Duration::ZERO,
+            Self::RelayKilled | Self::ClientLineDown | Self::ServerLineDown => lengths.short,
+            Self::ClientSilence | Self::ServerSilence => lengths.silence,
+            Self::Loss | Self::Proxies | Self::Nothing => lengths.throughout,
+            Self::ClientStopped | Self::ServerStopped => lengths.stop,
+            Self::LongSilence => lengths.long,
+            // Both ends have to notice first.
+            Self::WindowOver => lengths.window + Duration::from_secs(40),
+        }
+    }
+
+    /// Hardly anything moves while it lasts, and it lasts long.
+    pub(super) fn is_quiet(self) -> bool {
+        matches!(self, Self::Loss | Self::ClientStopped | Self::ServerStopped | Self::LongSilence | Self::WindowOver)
+    }
+
     /// Hurts the world. Returns when it is whole again, or when its lasting trouble has lasted, with that moment.
     pub(super) fn strike(self, world: &World, lengths: &Lengths) -> Instant {
+        let lasts = self.lasts(lengths);
         match self {
             Self::RelayKilled | Self::RelayDrained => {
                 world.wires.end_relay(if self == Self::RelayKilled { Signal::KILL } else { Signal::TERM });
-                sleep(if self == Self::RelayKilled { lengths.short } else { Duration::ZERO });
+                sleep(lasts);
                 return world.wires.restart_relay();
             }
             Self::ClientLineDown => {
                 world.wires.client_line.down(End::A).unwrap();
-                sleep(lengths.short);
+                sleep(lasts);
                 world.wires.client_line.up(End::A).unwrap();
             }
             Self::ServerLineDown => {
                 world.wires.server_line.down(End::B).unwrap();
-                sleep(lengths.short);
+                sleep(lasts);
                 world.wires.server_line.up(End::B).unwrap();
             }
             Self::ClientMoved => drop(world.wires.client_line.readdress(End::A).unwrap()),
             Self::ServerMoved => drop(world.wires.server_line.readdress(End::B).unwrap()),
             Self::ClientSilence | Self::LongSilence | Self::WindowOver => {
                 world.wires.client_line.blackhole(true);
-                sleep(match self {
-                    Self::ClientSilence => lengths.silence,
-                    Self::LongSilence => lengths.long,
-                    // Both ends have to notice first.
-                    _ => lengths.window + Duration::from_secs(40),
-                });
+                sleep(lasts);
                 world.wires.client_line.blackhole(false);
             }
             Self::ServerSilence => {
                 world.wires.server_line.blackhole(true);
-                sleep(lengths.silence);
+                sleep(lasts);
                 world.wires.server_line.blackhole(false);
             }
-            Self::Loss | Self::Nothing => sleep(lengths.throughout),
+            Self::Loss | Self::Nothing => sleep(lasts),
             Self::Proxies => {
-                sleep(lengths.throughout);
+                sleep(lasts);
                 assert!(world.wires.proxies.iter().all(|proxy| proxy.counts().cut > 0), "a proxy has cut nothing");
             }
-            Self::ClientStopped => stop(world.client.as_ref(), lengths.stop),
-            Self::ServerStopped => stop(world.server.as_ref(), lengths.stop),
+            Self::ClientStopped => stop(world.client.as_ref(), lasts),
+            Self::ServerStopped => stop(world.server.as_ref(), lasts),
         }
         Instant::now()
     }

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use super::{
     scene::patiently,
     world::World,
 };
-use crate::support::{Process, Way, sha256};
+use crate::support::{Process, Sandbox, Way, noise};
 
 /// Where one operation runs.
 pub(super) struct Stage<'a> {
@@ -29,12 +30,10 @@ pub(super) struct Stage<'a> {
     pub(super) finish: &'a AtomicBool,
     /// No operation goes on after this.
     pub(super) deadline: Instant,
-    /// What `cp` copies each way.
-    pub(super) bytes: u64,
     /// What `cp` copies in.
-    pub(super) source: &'a std::path::Path,
-    /// SHA-256 of what `cp` copies in and out.
-    pub(super) sums: [&'a str; 2],
+    pub(super) source: &'a Source,
+    /// SHA-256 of what `cp` copies out, which is as long.
+    pub(super) sum_there: &'a str,
     /// The way past everything under test.
     pub(super) direct: &'a Way,
     /// Besides what the client says.
@@ -146,7 +145,7 @@ fn cp_in(stage: &Stage<'_>) -> Outcome {
     // What has arrived there, seen past everything under test: much of what kubectl has sent is still under way.
     let look = "while [ ! -e /tmp/stop ]; do stat -c %s /tmp/in 2>/dev/null; sleep 0.1; done";
     let there = stage.direct.start(&["exec", stage.pod, "--", "sh", "-c", look]);
-    let process = stage.world.kubectl(&["cp", stage.source.to_str().unwrap(), &to], stage.environment);
+    let process = stage.world.kubectl(&["cp", stage.source.path.to_str().unwrap(), &to], stage.environment);
     let outcome = stage.copy(&process, || {
         let said = there.stdout();
         said.lines().last().and_then(|line| line.parse().ok()).unwrap_or(0)
@@ -155,7 +154,7 @@ fn cp_in(stage: &Stage<'_>) -> Outcome {
         return outcome;
     }
     let there = patiently(stage.direct, &["exec", stage.pod, "--", "sha256sum", "/tmp/in"]);
-    Outcome { complete: there.starts_with(stage.sums[0]), ..outcome }
+    Outcome { complete: there.starts_with(&stage.source.sum), ..outcome }
 }
 
 fn cp_out(stage: &Stage<'_>) -> Outcome {
@@ -165,19 +164,19 @@ fn cp_out(stage: &Stage<'_>) -> Outcome {
     let mut told = false;
     let outcome = stage.copy(&process, || {
         let len = fs::metadata(&to).map_or(0, |meta| meta.len());
-        if len == stage.bytes && !told {
+        if len == stage.source.bytes as u64 && !told {
             told = true;
             stage.direct.kubectl(&["exec", stage.pod, "--", "touch", "/tmp/copied"]).ok();
         }
         len
     });
-    let complete = outcome.code == Some(0) && sum(&to) == stage.sums[1];
+    let complete = outcome.code == Some(0) && sum(&to) == stage.sum_there;
     let _ = fs::remove_file(&to);
     Outcome { complete, ..outcome }
 }
 
 /// `sha256sum` of a file of any size.
-pub(super) fn sum(path: &std::path::Path) -> String {
+fn sum(path: &Path) -> String {
     use sha2::{Digest as _, Sha256};
     let Ok(mut file) = fs::File::open(path) else { return "no file".into() };
     let mut hash = Sha256::new();
@@ -310,20 +309,27 @@ impl Stage<'_> {
     }
 }
 
-/// A file to copy in, and its sum.
-pub(super) fn source(sandbox: &crate::support::Sandbox, bytes: usize) -> (std::path::PathBuf, String) {
-    let block = crate::support::noise(bytes.min(16 << 20));
-    if bytes <= block.len() {
-        return (sandbox.file("source", &block), sha256(&block));
+/// A file to copy in. One does for all worlds.
+pub(super) struct Source {
+    path: PathBuf,
+    pub(super) bytes: usize,
+    /// Its SHA-256.
+    sum: String,
+}
+
+impl Source {
+    pub(super) fn make(sandbox: &Sandbox, bytes: usize) -> Self {
+        let block = noise(bytes.min(16 << 20));
+        let path = sandbox.file(&format!("source-{bytes}"), b"");
+        let mut file = fs::File::create(&path).unwrap();
+        // Each repetition differs from the others: a piece that is lost or moved is noticed.
+        for number in 0..bytes / block.len() {
+            let mut block = block.clone();
+            block[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            file.write_all(&block).unwrap();
+        }
+        file.write_all(&block[..bytes % block.len()]).unwrap();
+        let sum = sum(&path);
+        Self { path, bytes, sum }
     }
-    let path = sandbox.file("source", b"");
-    let mut file = fs::File::create(&path).unwrap();
-    // Each repetition differs from the others: a piece that is lost or moved is noticed.
-    for number in 0..bytes / block.len() {
-        let mut block = block.clone();
-        block[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        file.write_all(&block).unwrap();
-    }
-    let sum = sum(&path);
-    (path, sum)
 }

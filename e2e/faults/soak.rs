@@ -2,39 +2,64 @@
 //! start.
 
 use std::{
+    collections::BTreeMap,
     io::{self, ErrorKind, Read as _, Write as _},
-    net::TcpStream,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use mykube_lab::{
-    End, ForwardOptions, Forwarder,
+    End,
     census::{Census, Use, Watched},
+    stand_in::Api,
 };
 use rustix::process::Signal;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::json;
 
-use super::wires::{Setup, Wires};
-use crate::support::{LIMIT, Mykube, Running, Sandbox, certs::Authority, cluster::kubeconfig, net::FakeUpstream};
+use super::{
+    wires::{Setup, Wires},
+    world::Mode,
+};
+use crate::support::{
+    LIMIT, Mykube, Running, Sandbox, Way,
+    certs::Authority,
+    cluster::kubeconfig,
+    net::FakeUpstream,
+    raw::{self, Port},
+};
 
 /// Between two numbers of a session.
 const BEAT: Duration = Duration::from_millis(500);
 /// Memory may be a quarter more, and this: allocators keep some of what they once needed.
 const MORE_BYTES: u64 = 8 << 20;
 
-/// What it is made of. Shared mode: connections are then TCP, and there may be something that echoes in place of an API
-/// server.
+/// Where the API server is, on the loopback of the servers' network.
+const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
+/// The last byte of the query is the first that comes back.
+const EXEC: &str = "POST /api/v1/namespaces/default/pods/soak/exec?command=e HTTP/1.1\r\nHost: soak\r\n\
+     Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n";
+
+/// What it is made of. Sessions are guarded and shared in turn; each has one stream for all of its time, as
+/// `kubectl exec` has, to what echoes in a pod's place.
 pub(super) struct Soak {
     pub(super) sessions: usize,
     pub(super) length: Duration,
 }
 
 struct Session {
+    mode: Mode,
     client: Running,
     server: Running,
 }
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 /// What each session's connection has carried.
 struct Traffic {
@@ -46,42 +71,32 @@ impl Soak {
     /// Runs it. Returns a summary for people.
     pub(super) fn run(&self) -> String {
         let wires = Wires::new(Setup::default());
-        let upstream = FakeUpstream::start();
-        let listener = wires.server_net.listen(upstream.address).unwrap();
-        let _door = Forwarder::start(listener, ForwardOptions::to(upstream.address)).unwrap();
-        let files = Sandbox::new();
-        let ca = data_encoding::BASE64.encode(Authority::new("e2e").pem().as_bytes());
-        let cluster = json!({"server": format!("https://{}", upstream.address), "certificate-authority-data": ca});
-        let config = files.file("kubeconfig", kubeconfig("echo", &cluster, &json!({"token": "e2e"})).to_string());
-        let start = || {
-            let server = wires.server(|url| Mykube::server(url, &config)).start();
-            let client = wires.client().start_with(&server.code());
-            client.event("connected");
-            Session { client, server }
-        };
+        let upstream = Upstream::start(&wires);
         // A few at once: all are on two cores.
-        let sessions: Vec<Session> = (0..self.sessions.div_ceil(4))
+        let (sessions, streams): (Vec<_>, Vec<_>) = (0..self.sessions.div_ceil(4))
             .flat_map(|batch| {
-                let count = (self.sessions - batch * 4).min(4);
+                let batch = batch * 4..self.sessions.min(batch * 4 + 4);
                 thread::scope(|scope| {
-                    let starting: Vec<_> = (0..count).map(|_| scope.spawn(start)).collect();
+                    let start = |at| Session::start([Mode::Guarded, Mode::Shared][at % 2], &wires, &upstream);
+                    let starting: Vec<_> = batch.map(|at| scope.spawn(move || start(at))).collect();
                     starting.into_iter().map(|it| it.join().unwrap()).collect::<Vec<_>>()
                 })
             })
-            .collect();
+            .unzip();
 
         let traffic =
             Traffic { stop: AtomicBool::new(false), echoed: sessions.iter().map(|_| AtomicU64::new(0)).collect() };
         thread::scope(|scope| {
-            let connections: Vec<_> = sessions
-                .iter()
+            let connections: Vec<_> = streams
+                .into_iter()
                 .enumerate()
-                .map(|(at, session)| {
-                    let connection = wires.client_net.enter(|| TcpStream::connect(session.address())).unwrap().unwrap();
+                .map(|(at, stream)| {
                     let traffic = &traffic;
-                    scope.spawn(move || echo(&connection, traffic, at))
+                    scope.spawn(move || echo(stream, traffic, at))
                 })
                 .collect();
+            // Also where something panics: the scope waits for them.
+            let stopping = Stopping(&traffic);
             // The first outage is no leak: what is made for it is made once.
             traffic.moves();
             strike(&wires, &sessions, 0);
@@ -96,11 +111,12 @@ impl Soak {
             }
             traffic.moves();
             let end = Holdings::settled(&wires, &sessions, Some(&start));
-            traffic.stop.store(true, Ordering::SeqCst);
+            drop(stopping);
             for (at, connection) in connections.into_iter().enumerate() {
                 if let Err(error) = connection.join().unwrap() {
                     let said = sessions[at].client.process.stderr();
-                    panic!("session {at}: {error}\n{}", &said[said.len().saturating_sub(3000)..]);
+                    let mode = sessions[at].mode.name();
+                    panic!("session {at}, {mode}: {error}\n{}", &said[said.len().saturating_sub(3000)..]);
                 }
             }
             let echoed: u64 = traffic.echoed.iter().map(|it| it.load(Ordering::SeqCst)).sum();
@@ -113,21 +129,82 @@ impl Soak {
     }
 }
 
-impl Session {
-    fn address(&self) -> std::net::SocketAddr {
-        self.client.event("connected")["listen"].as_str().unwrap().parse().unwrap()
+/// Stands where the API server and a pod do.
+struct Upstream {
+    kubeconfig: PathBuf,
+    ca: String,
+    _echo: FakeUpstream,
+    _files: Sandbox,
+}
+
+impl Upstream {
+    fn start(wires: &Wires) -> Self {
+        let echo = FakeUpstream::start();
+        let authority = Authority::new("e2e");
+        let signed = authority.sign(&[&API.ip().to_string()]);
+        let files = Sandbox::new();
+        let [certificate, key] = [("cert.pem", signed.certificate), ("key.pem", signed.key)]
+            .map(|(name, content)| files.file(name, content));
+        Api::start(wires.server_net.listen(API).unwrap(), echo.address, &certificate, &key).unwrap();
+        let ca = authority.pem();
+        let data = data_encoding::BASE64.encode(ca.as_bytes());
+        let cluster = json!({"server": format!("https://{API}"), "certificate-authority-data": data});
+        let config = kubeconfig("echo", &cluster, &json!({"token": "e2e"}));
+        Self { kubeconfig: files.file("kubeconfig", config.to_string()), ca, _echo: echo, _files: files }
     }
 }
 
+impl Session {
+    fn start(mode: Mode, wires: &Wires, upstream: &Upstream) -> (Self, Stream) {
+        let kubeconfig = &upstream.kubeconfig;
+        let server = wires.server(|url| match mode {
+            Mode::Guarded => Mykube::guarding(url, kubeconfig),
+            _ => Mykube::server(url, kubeconfig),
+        });
+        let server = server.start();
+        let client = wires.client().start_with(&server.code());
+        let address = client.event("connected")["listen"].as_str().unwrap().parse().unwrap();
+        // The TLS is the client's in guarded mode, and else the API server's.
+        let tls = match mode {
+            Mode::Guarded => guarded(&client.kubeconfig()),
+            _ => raw::config(&upstream.ca, None),
+        };
+        let stream = wires.client_net.enter(|| exec(address, tls)).unwrap();
+        (Self { mode, client, server }, stream)
+    }
+}
+
+/// As a client's kubeconfig says.
+fn guarded(kubeconfig: &Path) -> Arc<ClientConfig> {
+    let port = Port::of(&Way::new("guarded", kubeconfig, None));
+    raw::config(&port.ca, Some(&port.client))
+}
+
+/// Opens a stream as `kubectl exec` does.
+fn exec(address: SocketAddr, tls: Arc<ClientConfig>) -> Stream {
+    let mut stream = raw::tls(address, tls);
+    stream.write_all(EXEC.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !answer.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        answer.extend(byte);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    stream.read_exact(&mut byte).unwrap();
+    assert_eq!(byte, *b"e");
+    stream
+}
+
 /// Sends numbers and gets each back, until told to stop.
-fn echo(connection: &TcpStream, traffic: &Traffic, at: usize) -> io::Result<()> {
-    connection.set_read_timeout(Some(LIMIT * 2))?;
+fn echo(mut stream: Stream, traffic: &Traffic, at: usize) -> io::Result<()> {
+    stream.sock.set_read_timeout(Some(LIMIT * 2))?;
     let mut number = 0_u64;
     while !traffic.stop.load(Ordering::SeqCst) {
         let block: Vec<u8> = (number..number + 64).flat_map(u64::to_be_bytes).collect();
-        { connection }.write_all(&block)?;
+        stream.write_all(&block)?;
         let mut back = vec![0; block.len()];
-        { connection }.read_exact(&mut back)?;
+        stream.read_exact(&mut back)?;
         if back != block {
             return Err(io::Error::new(ErrorKind::InvalidData, format!("other bytes came back at {number}")));
         }
@@ -136,6 +213,15 @@ fn echo(connection: &TcpStream, traffic: &Traffic, at: usize) -> io::Result<()> 
         thread::sleep(BEAT);
     }
     Ok(())
+}
+
+/// Ends all traffic when dropped.
+struct Stopping<'a>(&'a Traffic);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Traffic {
@@ -153,7 +239,8 @@ impl Traffic {
 
 /// One fault, another one each time.
 fn strike(wires: &Wires, sessions: &[Session], number: usize) {
-    let one = &sessions[number % sessions.len()];
+    // One in each mode.
+    let some = [number, number + 1].map(|at| &sessions[at % sessions.len()]);
     let while_ = |length: u64| thread::sleep(Duration::from_millis(length));
     match number % 8 {
         0 => {
@@ -176,8 +263,8 @@ fn strike(wires: &Wires, sessions: &[Session], number: usize) {
             wires.end_relay(Signal::TERM);
             wires.restart_relay();
         }
-        5 => stop(&one.client, while_),
-        6 => stop(&one.server, while_),
+        5 => stop(some.map(|it| &it.client), while_),
+        6 => stop(some.map(|it| &it.server), while_),
         _ => {
             wires.client_line.blackhole(true);
             while_(12_000);
@@ -186,27 +273,24 @@ fn strike(wires: &Wires, sessions: &[Session], number: usize) {
     }
 }
 
-fn stop(end: &Running, while_: impl Fn(u64)) {
-    end.process.signal(Signal::STOP);
+fn stop(ends: [&Running; 2], while_: impl Fn(u64)) {
+    ends.iter().for_each(|end| end.process.signal(Signal::STOP));
     while_(3000);
-    end.process.signal(Signal::CONT);
+    ends.iter().for_each(|end| end.process.signal(Signal::CONT));
 }
 
-/// What relay, clients and servers hold.
-struct Holdings([Use; 3]);
-
-const HOLDERS: [&str; 3] = ["relay", "clients", "servers"];
+/// What relay, clients and servers hold, by mode.
+struct Holdings(BTreeMap<String, Use>);
 
 impl Holdings {
     fn take(wires: &Wires, sessions: &[Session]) -> Self {
-        let watched = |name: &str, pid| Watched { name: name.to_owned(), pid };
-        let mut all = vec![watched("relay", wires.relay_id())];
-        for session in sessions {
-            all.push(watched("clients", session.client.process.id()));
-            all.push(watched("servers", session.server.process.id()));
+        let mut all = vec![Watched { name: "relay".into(), pid: wires.relay_id() }];
+        for Session { mode, client, server } in sessions {
+            for (kind, end) in [("clients", client), ("servers", server)] {
+                all.push(Watched { name: format!("{} {kind}", mode.name()), pid: end.process.id() });
+            }
         }
-        let census = Census::take(&all);
-        Self(HOLDERS.map(|name| census.by_name[name]))
+        Self(Census::take(&all).by_name)
     }
 
     /// Looks until nothing is more than it was, or for the first time until two looks are alike.
@@ -227,14 +311,19 @@ impl Holdings {
         }
     }
 
-    fn counts(&self) -> [(u64, u64); 3] {
-        self.0.map(|it| (it.descriptors, it.threads))
+    fn counts(&self) -> Vec<(u64, u64)> {
+        self.0.values().map(|it| (it.descriptors, it.threads)).collect()
+    }
+
+    /// Each holder's, and the same later.
+    fn with<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = (&'a String, &'a Use, &'a Use)> {
+        self.0.iter().map(|(name, before)| (name, before, &later.0[name]))
     }
 
     /// Of what there is more later.
     fn more(&self, later: &Self) -> Vec<String> {
         let mut more = Vec::new();
-        for (name, (before, after)) in HOLDERS.iter().zip(self.0.iter().zip(&later.0)) {
+        for (name, before, after) in self.with(later) {
             let most = before.rss_bytes / 4 * 5 + MORE_BYTES;
             let kinds = [
                 ("descriptors", before.descriptors, after.descriptors),
@@ -257,7 +346,7 @@ impl Holdings {
 
     fn beside(&self, later: &Self) -> String {
         let mut text = "| | memory MiB | descriptors | threads |\n| --- | --- | --- | --- |\n".to_owned();
-        for (name, (before, after)) in HOLDERS.iter().zip(self.0.iter().zip(&later.0)) {
+        for (name, before, after) in self.with(later) {
             let mib = |bytes: u64| bytes >> 20;
             text += &format!(
                 "| {name} | {} -> {} | {} -> {} | {} -> {} |\n",

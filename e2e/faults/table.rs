@@ -1,6 +1,6 @@
 //! What is shown: fault by operation, as JSON and as Markdown.
 
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -29,6 +29,7 @@ pub(super) struct Row {
     pub(super) wrong: Option<String>,
     /// `lost` and `back` of the client.
     pub(super) outages: Vec<Value>,
+    pub(super) took: Duration,
 }
 
 impl Row {
@@ -38,10 +39,17 @@ impl Row {
         cells.chain(self.wrong.iter().map(|why| here("all", why))).collect()
     }
 
+    /// One line, and what went wrong.
+    pub(super) fn summary(&self) -> String {
+        let failures: String = self.failures().iter().map(|failure| format!("\n  {failure}")).collect();
+        format!("{} mode, {}: took {} s{failures}", self.mode, self.fault, self.took.as_secs())
+    }
+
     fn json(&self) -> Value {
         let cells: Vec<_> = self.cells.iter().map(Cell::json).collect();
         json!({
             "mode": self.mode, "fault": self.fault, "operations": cells, "wrong": self.wrong, "outages": self.outages,
+            "took_s": self.took.as_secs_f64(),
         })
     }
 }
@@ -74,11 +82,14 @@ impl Cell {
     }
 }
 
-/// Writes `target/NAME.json` and `target/NAME.md`, and returns the latter.
-pub(super) fn write(name: &str, rows: &[Row]) -> String {
+/// Writes `target/NAME.json` and `target/NAME.md`, and returns the latter. It says when rows are missing.
+pub(super) fn write(name: &str, rows: &BTreeMap<usize, Row>, all: usize) -> String {
     let mut table = String::new();
+    if rows.len() < all {
+        let _ = writeln!(table, "{} of {all} rows: the others were not over when this was written.", rows.len());
+    }
     for mode in ["guarded", "shared", "bore", "kubectl alone"] {
-        let rows: Vec<_> = rows.iter().filter(|row| row.mode == mode).collect();
+        let rows: Vec<_> = rows.values().filter(|row| row.mode == mode).collect();
         let Some(widest) = rows.iter().max_by_key(|row| row.cells.len()) else { continue };
         let operations: Vec<_> = widest.cells.iter().map(|cell| cell.operation).collect();
         let _ = writeln!(table, "\n| {mode} | {} |", operations.join(" | "));
@@ -91,7 +102,7 @@ pub(super) fn write(name: &str, rows: &[Row]) -> String {
             let _ = writeln!(table, "| {} | {} |", row.fault, cells.join(" | "));
         }
     }
-    let rows: Vec<_> = rows.iter().map(Row::json).collect();
+    let rows: Vec<_> = rows.values().map(Row::json).collect();
     keep(&format!("{name}.json"), &format!("{:#}\n", json!(rows)));
     keep(&format!("{name}.md"), &table);
     table

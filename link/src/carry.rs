@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{
     FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -20,7 +20,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, info};
 
 use crate::{
@@ -28,12 +28,15 @@ use crate::{
     channel::{BYE_TIMEOUT, End, Shared, Status},
     clock,
     pair::{Incoming, SocketLost, sort},
-    rejoin::{Backoff, Rejoin, asked_delay, is_final, wait_until},
-    route::{Routes, still_routed},
+    redial::Redial,
+    rejoin::{Rejoin, asked_delay, is_final, wait_until},
+    route::still_routed,
 };
 
 /// Frames given to the socket in one write.
-const BATCH: usize = 64 * 1024;
+const BATCH: usize = 128 * 1024;
+/// Frames opened before anybody is woken.
+const BURST: usize = 16;
 /// Texts for the relay that may wait.
 const TEXTS_MAX: usize = 16;
 /// A connection whose peer is away is asked for life this often, by WebSocket pings the relay answers ...
@@ -43,8 +46,6 @@ const RELAY_DEAD: Duration = Duration::from_secs(20);
 /// How often the clock is looked at, and how late that must be to mean a suspend (or a stop).
 const TICK: Duration = Duration::from_secs(2);
 const JUMP: Duration = Duration::from_secs(3);
-/// A dial is not given up for a change of the network before this.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// Between looks whether a probed connection has shown life.
 const LOOK: Duration = Duration::from_millis(20);
 /// A broken socket's reader may know what the relay said before it closed.
@@ -62,15 +63,14 @@ enum Over {
 
 /// Carries the channel until its session is over.
 pub(crate) async fn carry_on(shared: Arc<Shared>, socket: RelaySocket, rejoin: Rejoin) {
-    let role = shared.lock().session.role();
-    let routes = Routes::watch();
     let window = rejoin.window;
+    let redial = Redial::new(shared.clone(), rejoin);
     let end = {
         let over = shared.clone();
         let carried = async {
             let mut socket = Box::new(socket);
             loop {
-                match carry(&shared, *socket, &rejoin, role, &routes).await {
+                match carry(&shared, *socket, &redial).await {
                     Over::End(end) => break end,
                     Over::Replaced(next) => {
                         shared.lost("the network changed".into());
@@ -78,13 +78,14 @@ pub(crate) async fn carry_on(shared: Arc<Shared>, socket: RelaySocket, rejoin: R
                     }
                     // The other end has heard this one's farewell and left.
                     Over::Lost(_) if shared.lock().session.is_over() => break End::Here,
-                    Over::Lost(lost) if is_final(&lost) || window.is_zero() => break End::Lost(lost),
+                    Over::Lost(lost) if window.is_zero() => break End::Lost(lost),
+                    Over::Lost(lost) if is_final(&lost) && !redial.replaced_it(&lost) => break End::Lost(lost),
                     Over::Lost(lost) => {
                         info!(%lost, "the session waits for another connection");
                         shared.lost(lost.to_string());
-                        match redial(&shared, &rejoin, role, &routes, asked_delay(&lost)).await {
+                        match redial.until_connected(asked_delay(&lost)).await {
                             Ok(next) => *socket = next,
-                            Err(end) => break end,
+                            Err(error) => break error.into(),
                         }
                         shared.lost("waiting for the other end".into());
                     }
@@ -99,40 +100,6 @@ pub(crate) async fn carry_on(shared: Arc<Shared>, socket: RelaySocket, rejoin: R
         }
     };
     shared.finish(end);
-}
-
-/// Dials until it stands.
-async fn redial(
-    shared: &Shared,
-    rejoin: &Rejoin,
-    role: Role,
-    routes: &Routes,
-    first: Option<Duration>,
-) -> Result<RelaySocket, End> {
-    let mut backoff = Backoff::new(clock::now());
-    let mut delay = first.unwrap_or_else(|| backoff.next(clock::now()));
-    loop {
-        tokio::select! {
-            () = sleep(delay) => {}
-            () = routes.changed() => backoff.hurry(clock::now()),
-        }
-        let dialled = tokio::select! {
-            dialled = rejoin.dial(role, shared.ticket()) => dialled?,
-            // What was begun on the old network is begun again; not at once, as on some machines routes change all the time.
-            () = async { sleep(PATIENCE).await; settled(routes).await } => { backoff.hurry(clock::now()); None }
-        };
-        match dialled {
-            Some(socket) => return Ok(socket),
-            None => delay = backoff.next(clock::now()),
-        }
-    }
-}
-
-/// A change of the network, and a moment in which no other follows.
-async fn settled(routes: &Routes) {
-    const QUIET: Duration = Duration::from_millis(300);
-    routes.changed().await;
-    while timeout(QUIET, routes.changed()).await.is_ok() {}
 }
 
 /// The session has waited for as long as it may.
@@ -155,14 +122,15 @@ async fn window_over(shared: &Shared, window: Duration) -> End {
 }
 
 /// Carries the channel over one connection.
-async fn carry(shared: &Arc<Shared>, socket: RelaySocket, rejoin: &Rejoin, role: Role, routes: &Routes) -> Over {
+async fn carry(shared: &Arc<Shared>, socket: RelaySocket, redial: &Redial) -> Over {
     let tcp = socket.get_ref().tcp();
     let ends = tcp.local_addr().ok().zip(tcp.peer_addr().ok());
     let (mut sink, stream) = socket.split();
     let heard = Arc::new(AtomicU64::new(clock::now().as_micros()));
     // What is left of an earlier connection's silence says nothing of this one.
     let _ = shared.silent.notified().now_or_never();
-    let reader = Reader { shared: shared.clone(), attempt: rejoin.attempt, role, heard: heard.clone() };
+    let reader =
+        Reader { shared: shared.clone(), attempt: redial.rejoin.attempt, role: redial.role, heard: heard.clone() };
     let mut reader = AbortOnDrop(tokio::spawn(reader.run(stream)));
     let over = tokio::select! {
         over = &mut reader.0 => over.unwrap_or_else(|_| Over::Lost(SocketLost::Broken("the reader stopped".into()))),
@@ -174,7 +142,7 @@ async fn carry(shared: &Arc<Shared>, socket: RelaySocket, rejoin: &Rejoin, role:
             over => over,
         },
         () = shared.silent.notified() => Over::Lost(SocketLost::Broken("the other end does not answer".into())),
-        over = watch(shared, rejoin, role, routes, ends) => over,
+        over = watch(shared, redial, ends) => over,
     };
     if let Over::End(_) = over {
         let _ = timeout(BYE_TIMEOUT, sink.close()).await;
@@ -200,37 +168,45 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(self, mut stream: SplitStream<RelaySocket>) -> Over {
-        loop {
-            let message = match stream.next().await {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => return Over::Lost(SocketLost::from_error(&error)),
-                None => return Over::Lost(SocketLost::Broken("closed".into())),
-            };
-            if !message.is_binary() {
-                self.heard.store(clock::now().as_micros(), Ordering::Relaxed);
+    /// Opens all frames that are there, then wakes whom they concern: one by one would be most of the work.
+    async fn run(self, stream: SplitStream<RelaySocket>) -> Over {
+        let mut bursts = stream.ready_chunks(BURST);
+        while let Some(burst) = bursts.next().await {
+            let over = burst.into_iter().find_map(|message| self.handle(message).err());
+            self.shared.settle(self.shared.lock(), clock::now());
+            if let Some(over) = over {
+                return over;
             }
-            match sort(message) {
-                Ok(Some(Incoming::Frame(frame))) => {
-                    let handled = match frame.first() {
-                        Some(&(frame::ATTACH_CLIENT | frame::ATTACH_AGENT)) => {
-                            self.shared.with(|session, now| session.handle_attach(now, &frame, &mut rand::rng()));
-                            Ok(())
-                        }
-                        _ => self.shared.with(|session, now| session.handle_frame(now, frame)),
-                    };
-                    match handled {
-                        Ok(()) => {}
-                        Err(error @ SessionError::Record(_)) => {
-                            return Over::Lost(SocketLost::Broken(error.to_string()));
-                        }
-                        Err(error) => return Over::End(End::Session(error)),
-                    }
-                }
-                Ok(Some(Incoming::Text(text))) => self.text(text),
-                Ok(None) => {}
-                Err(lost) => return Over::Lost(lost),
+        }
+        Over::Lost(SocketLost::Broken("closed".into()))
+    }
+
+    fn handle(&self, message: tungstenite::Result<Message>) -> Result<(), Over> {
+        let message = message.map_err(|error| Over::Lost(SocketLost::from_error(&error)))?;
+        if !message.is_binary() {
+            self.heard.store(clock::now().as_micros(), Ordering::Relaxed);
+        }
+        match sort(message).map_err(Over::Lost)? {
+            Some(Incoming::Frame(frame)) => self.frame(frame).map_err(|error| match error {
+                SessionError::Record(_) => Over::Lost(SocketLost::Broken(error.to_string())),
+                error => Over::End(End::Session(error)),
+            }),
+            Some(Incoming::Text(text)) => {
+                self.text(text);
+                Ok(())
             }
+            None => Ok(()),
+        }
+    }
+
+    fn frame(&self, frame: BytesMut) -> Result<(), SessionError> {
+        let (now, session) = (clock::now(), &mut self.shared.lock().session);
+        match frame.first() {
+            Some(&(frame::ATTACH_CLIENT | frame::ATTACH_AGENT)) => {
+                session.handle_attach(now, &frame, &mut rand::rng());
+                Ok(())
+            }
+            _ => session.handle_frame(now, frame),
         }
     }
 
@@ -362,40 +338,38 @@ fn collect(shared: &Shared, batch: &mut Vec<Bytes>, texts: &mut Vec<FromAgent>) 
 
 /// Notices that this machine was suspended or its network changed: then the connection must show life, and another one
 /// is dialled beside it.
-async fn watch(
-    shared: &Shared,
-    rejoin: &Rejoin,
-    role: Role,
-    routes: &Routes,
-    ends: Option<(SocketAddr, SocketAddr)>,
-) -> Over {
+async fn watch(shared: &Shared, redial: &Redial, ends: Option<(SocketAddr, SocketAddr)>) -> Over {
+    let mut jumped = Box::pin(jump());
+    let mut routed = true;
     loop {
         tokio::select! {
-            () = jump() => debug!("the clock jumped"),
-            () = settled(routes) => {
-                if ends.is_none_or(|(local, peer)| still_routed(local, peer)) {
+            () = &mut jumped => debug!("the clock jumped"),
+            () = redial.routes.settled() => {
+                let was = std::mem::replace(&mut routed, ends.is_none_or(|(local, peer)| still_routed(local, peer)));
+                // A route that comes back counts: TCP's next try may be seconds away.
+                if was && routed {
                     continue;
                 }
-                debug!("the route to the relay changed");
+                debug!(routed, "the route to the relay changed");
             }
         }
-        if rejoin.window.is_zero() {
-            continue;
-        }
-        shared.with(|session, now| session.probe(now));
-        let alive = async {
-            while shared.with(|session, _| session.is_probing()) {
-                sleep(LOOK).await;
+        if !redial.rejoin.window.is_zero() {
+            shared.with(|session, now| session.probe(now));
+            let alive = async {
+                while shared.with(|session, _| session.is_probing()) {
+                    sleep(LOOK).await;
+                }
+            };
+            tokio::select! {
+                () = alive, if shared.status().is_up() => {}
+                dialled = redial.dial(|| {}) => match dialled {
+                    Ok(Some(socket)) => return Over::Replaced(Box::new(socket)),
+                    Ok(None) => {}
+                    Err(error) => return Over::End(error.into()),
+                },
             }
-        };
-        tokio::select! {
-            () = alive, if shared.status().is_up() => {}
-            dialled = rejoin.dial(role, shared.ticket()) => match dialled {
-                Ok(Some(socket)) => return Over::Replaced(Box::new(socket)),
-                Ok(None) => {}
-                Err(error) => return Over::End(error.into()),
-            },
         }
+        jumped.set(jump());
     }
 }
 

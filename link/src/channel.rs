@@ -248,9 +248,14 @@ impl Channel {
         self.shared.ended().await
     }
 
+    /// Ends the session in this end's own words. The channel lives on until they are heard, or its resume window is over.
+    pub fn say_bye(&self, reason: &str) {
+        self.shared.with(|session, _| session.bye(reason));
+    }
+
     /// Ends the session in this end's own words and waits, a little, until they are heard.
     pub async fn bye(&self, reason: &str) {
-        self.shared.with(|session, _| session.bye(reason));
+        self.say_bye(reason);
         let _ = tokio::time::timeout(BYE_TIMEOUT, self.ended()).await;
         self.shared.finish(End::Here);
     }
@@ -281,6 +286,15 @@ impl Shared {
         self.with_state(|state, now| {
             state.reason = reason;
             state.session.handle_transport_lost(now);
+        });
+    }
+
+    /// What keeps an end away that is away.
+    pub(crate) fn why_away(&self, reason: String) {
+        self.with_state(|state, _| {
+            if !state.session.is_attached() {
+                state.reason = reason;
+            }
         });
     }
 

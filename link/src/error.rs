@@ -142,6 +142,12 @@ impl DialError {
         matches!(self, Self::Unreachable { .. } | Self::Proxy { .. })
     }
 
+    /// Somebody answers: the relay, or what stands in its place for a while, like a login page or a proxy.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        !matches!(self, Self::Unreachable { .. })
+    }
+
     /// The documented exit code of a command that ends with this.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -13,6 +13,7 @@ mod no_proxy;
 pub mod pair;
 pub mod probe;
 pub mod proxy;
+mod redial;
 mod rejoin;
 mod route;
 pub mod socket;

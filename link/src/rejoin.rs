@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use mykube_protocol::{Attempt, Role, SessionId, Ticket, close};
+use mykube_protocol::{Attempt, SessionId, Ticket, close};
 use mykube_tunnel::Time;
 use rand::RngExt;
-use tracing::info;
 
-use crate::{DialError, Dialer, RelaySocket, clock, pair::SocketLost};
+use crate::{Dialer, clock, pair::SocketLost};
 
 /// First delay, doubled with every failure.
 const FIRST: Duration = Duration::from_millis(100);
@@ -15,7 +14,8 @@ const FIRST: Duration = Duration::from_millis(100);
 const EAGER: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);
-/// An established session is over with these; after any other the end redials.
+/// An established session is over with these; after any other the end redials. `REPLACED` is none by a connection that
+/// this end has opened itself.
 const FINAL: [u16; 4] = [close::REPLACED, close::NO_SESSION, close::EXPIRED, close::UPGRADE];
 
 /// What an end needs to come back to its session over another connection.
@@ -31,23 +31,6 @@ pub struct Rejoin {
     pub ticket: Ticket,
     /// How long the session outlives its transport (`--resume-window`). Zero: it ends with it.
     pub window: Duration,
-}
-
-impl Rejoin {
-    /// One attempt. `Ok(None)` where another one may do better.
-    ///
-    /// # Errors
-    /// The relay does not take the ticket and never will.
-    pub(crate) async fn dial(&self, role: Role, ticket: Ticket) -> Result<Option<RelaySocket>, DialError> {
-        match self.dialer.websocket(role, &self.session, &ticket).await {
-            Ok(socket) => Ok(Some(socket)),
-            Err(error @ DialError::TicketRefused) => Err(error),
-            Err(error) => {
-                info!(%error, "not connected to the relay yet");
-                Ok(None)
-            }
-        }
-    }
 }
 
 /// Whether a session is over when its connection is closed like this.

@@ -25,10 +25,10 @@ use crate::{
 /// The socket between one end and the relay.
 pub type RelaySocket = WebSocketStream<Transport>;
 
-/// Read at once from the network: two full records.
-pub const READ_BUFFER: usize = 32 * 1024;
+/// Read at once from the network: eight full records.
+pub const READ_BUFFER: usize = 128 * 1024;
 /// Frames collect up to this size before they are written without a flush.
-pub const WRITE_BUFFER: usize = 64 * 1024;
+pub const WRITE_BUFFER: usize = 128 * 1024;
 /// Frames wait up to this size while the network does not take them; then sending waits.
 pub const WRITE_BUFFER_MAX: usize = WRITE_BUFFER + 2 * FRAME_MAX;
 
@@ -83,7 +83,7 @@ impl Dialer {
             Err(e) => return e,
         };
         match (answer.status(), message(answer.body())) {
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(_)) => DialError::TicketRefused,
+            (StatusCode::UNAUTHORIZED, Some(_)) => DialError::TicketRefused,
             (StatusCode::NOT_FOUND | StatusCode::GONE, Some(_)) => DialError::SessionUnknown,
             (StatusCode::BAD_REQUEST, Some(message)) => DialError::Refused { status: 400, message },
             (StatusCode::UPGRADE_REQUIRED, Some(_)) => DialError::Refused {

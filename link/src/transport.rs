@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 /// Unsent bytes the kernel takes before it says "full". Small, so that a keystroke does not wait behind megabytes.
-pub const NOTSENT_LOWAT: u32 = 64 * 1024;
+pub const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// How long sent bytes may stay unacknowledged before the connection is given up (Linux).
 pub const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// When TCP begins to probe an idle connection, and how often.

@@ -60,6 +60,8 @@ pub const SESSION_WINDOW: u64 = 128 * 1024 * 1024;
 pub const CONTROL_UNACKED_MAX: usize = 1024 * 1024;
 /// An acknowledgement is sent after so many bytes ...
 pub const ACK_BYTES: u64 = 64 * 1024;
+/// Where so much comes in a millisecond, acknowledgements are rarer: at most this.
+pub const ACK_BYTES_MAX: u64 = 256 * 1024;
 /// ... or after so long.
 pub const ACK_DELAY: Duration = Duration::from_millis(20);
 /// An idle session pings this often: under every load balancer's idle limit.

@@ -81,7 +81,8 @@ pub(crate) enum Action {
     SendTicket(SocketId, Claims),
     /// Send a close frame with this code and reason, and end. The socket has no peer from now on.
     Close(SocketId, u16, &'static str),
-    /// Forward between these two from now on.
+    /// Forward between these two from now on. What the newcomer is told about it comes before, so that no frame does;
+    /// what the one that stays is told comes after, so that its answer finds the newcomer.
     Link(SocketId, SocketId),
     /// This socket has no peer any more.
     Unlink(SocketId),
@@ -361,10 +362,7 @@ impl Registry {
         if paired && role == Role::Agent {
             self.charge(id, owner);
         }
-        self.link(id);
-        if paired {
-            self.send_ticket(now, id, role);
-        }
+        self.link(now, id, role);
         self.schedule(id);
         Ok(())
     }
@@ -436,7 +434,8 @@ impl Registry {
         }
     }
 
-    fn link(&mut self, id: SessionId) {
+    /// The newcomer has its place: both are told, and linked. See [`Action::Link`] for the order.
+    fn link(&mut self, now: Now, id: SessionId, newcomer: Role) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let whole = session.is_whole();
         match &mut session.state {
@@ -452,11 +451,22 @@ impl Registry {
             }
             State::Burned { .. } => return,
         }
-        let (Some(agent), Some(client)) = (session.agent.socket, session.client.socket) else { return };
-        let whom = session.peer_name(None);
-        self.actions.push_back(Action::Link(agent.id, client.id));
-        self.actions.push_back(Action::Send(client.id, FromRelay::PeerHere(whom)));
-        self.actions.push_back(Action::Send(agent.id, FromRelay::PeerHere(whom)));
+        let paired = matches!(session.state, State::Paired { .. });
+        let here = FromRelay::PeerHere(session.peer_name(None));
+        let both = session.agent.socket.zip(session.client.socket).map(|(agent, client)| match newcomer {
+            Role::Agent => (agent.id, client.id, Action::Link(agent.id, client.id)),
+            Role::Client => (client.id, agent.id, Action::Link(agent.id, client.id)),
+        });
+        if let Some((newcomer, ..)) = both {
+            self.actions.push_back(Action::Send(newcomer, here.clone()));
+        }
+        if paired {
+            self.send_ticket(now, id, newcomer);
+        }
+        if let Some((_, stays, link)) = both {
+            self.actions.push_back(link);
+            self.actions.push_back(Action::Send(stays, here));
+        }
     }
 
     fn send_ticket(&mut self, now: Now, id: SessionId, role: Role) {

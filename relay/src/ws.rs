@@ -7,7 +7,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,6 +26,8 @@ mod pool;
 #[path = "../../fuzz/src/relay.rs"]
 mod replay;
 pub mod seam;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use outlet::{Backpressure, CloseWith, Outlet};
 
@@ -95,27 +97,28 @@ pub(crate) fn serve(
     let outlet = Outlet::new(write, hub.metrics.clone());
     let mut reader = Reader::new(&hub, read, early, &admission);
     let arrived = hub.arrive();
-    let (session, role) = (reader.session, reader.role);
     let admission = Box::new(admission);
     async move {
         let mut joined = hub.join(arrived, &admission, owner, &outlet, false);
         if let Joined::Taken(_) = joined {
-            joined = wait_for_place(&hub, arrived, &admission, owner, &outlet, &mut reader).await;
+            // Boxed, as all that is not idling: it would make every idle socket's future as large.
+            joined = Box::pin(wait_for_place(&hub, arrived, &admission, owner, &outlet, &mut reader)).await;
         }
         drop(admission);
         let socket = match joined {
             Joined::In(socket) => socket,
             Joined::Away(close) => {
+                let (session, role) = (reader.session, reader.role);
                 debug!(%session, %role, code = close.code, reason = close.reason, "socket refused");
-                conclude(&hub, &outlet, &mut reader, Some(close)).await;
+                Box::pin(conclude(&hub, &outlet, &mut reader, Some(close))).await;
                 return;
             }
             Joined::Taken(_) => {
-                debug!(%session, %role, "socket lost before it had its place");
+                debug!(session = %reader.session, role = %reader.role, "socket lost before it had its place");
                 return;
             }
         };
-        info!(%session, %role, "socket open");
+        info!(session = %reader.session, role = %reader.role, "socket open");
         let ended = tokio::select! {
             biased;
             () = outlet.closing() => Ended::Asked,
@@ -133,8 +136,9 @@ pub(crate) fn serve(
             Ended::Lost => None,
         };
         let code = close.as_ref().map(|close| close.code);
+        let (session, role) = (reader.session, reader.role);
         info!(%session, %role, code, bytes = reader.forwarded, "socket closed");
-        conclude(&hub, &outlet, &mut reader, close).await;
+        Box::pin(conclude(&hub, &outlet, &mut reader, close)).await;
         drop(connection);
     }
 }
@@ -164,7 +168,7 @@ async fn wait_for_place(
             while !(heard && waited) {
                 tokio::select! {
                     () = &mut over, if !waited => waited = true,
-                    alive = reader.hear() => if alive { heard = true } else { return false },
+                    alive = reader.hear(outlet) => if alive { heard = true } else { return false },
                     _ = outlet.write_posted() => return false,
                 }
             }
@@ -183,13 +187,16 @@ async fn conclude(hub: &Hub, outlet: &Outlet, reader: &mut Reader, close: Option
         let goodbye = async {
             if outlet.finish(&close).await.is_ok() {
                 // Closing with unread bytes would reset the connection, and the close frame might be lost with it.
-                reader.skip_to_end().await;
+                reader.skip_to_end(outlet).await;
             }
         };
         let _ = timeout(hub.config.close_timeout, goodbye).await;
     }
     outlet.drop_half().await;
 }
+
+/// A buffer and how much of it is data; `None` at the end of the stream.
+type Filled = io::Result<Option<(Vec<u8>, usize)>>;
 
 /// The receiving half of a socket.
 struct Reader {
@@ -201,6 +208,10 @@ struct Reader {
     frames: Frames,
     /// The start of a frame whose rest has not come.
     carry: Vec<u8>,
+    /// The link when that was read. A frame that began before a `peer:here` is not for the peer that came with it.
+    carried_at: u64,
+    /// The link when the last data was read.
+    read_at: u64,
     /// Payload sent to the peer so far.
     forwarded: u64,
     metrics: Arc<crate::metrics::Metrics>,
@@ -217,6 +228,8 @@ impl Reader {
             pinged: !plain,
             frames: Frames::new(admission.role(), plain, max, hub.config.buffer),
             carry: Vec::new(),
+            carried_at: 0,
+            read_at: 0,
             forwarded: 0,
             metrics: hub.metrics.clone(),
         };
@@ -226,19 +239,23 @@ impl Reader {
 
     async fn run(&mut self, hub: &Hub, outlet: &Outlet, socket: SocketId) -> Ended {
         if !self.carry.is_empty() {
-            let early = self.carry.clone();
-            self.set_carry(&[]);
-            let len = early.len();
-            if let Err(stop) = self.process(hub, outlet, socket, early, len).await {
+            self.read_at = outlet.link();
+            self.carried_at = self.read_at;
+            let early = {
+                let (early, filled) = (self.carry.clone(), self.carry.len());
+                self.set_carry(&[]);
+                Box::pin(self.process(hub, outlet, socket, early, filled))
+            };
+            if let Err(stop) = early.await {
                 return Ended::Stop(stop);
             }
         }
         loop {
-            let (input, filled) = match self.listen(hub, outlet).await {
-                Ok(input) => input,
+            let processed = match self.listen(hub, outlet).await {
+                Ok((input, filled)) => Box::pin(self.process(hub, outlet, socket, input, filled)),
                 Err(ended) => return ended,
             };
-            if let Err(stop) = self.process(hub, outlet, socket, input, filled).await {
+            if let Err(stop) = processed.await {
                 return Ended::Stop(stop);
             }
         }
@@ -247,63 +264,59 @@ impl Reader {
     /// Waits for data. Who says nothing is pinged, and given up when there is no answer. Only time spent waiting here
     /// counts: an end whose peer is slow is not read, and may have said much.
     async fn listen(&mut self, hub: &Hub, outlet: &Outlet) -> Result<(Vec<u8>, usize), Ended> {
-        let (interval, limit) = (hub.config.ping_interval, hub.config.silence_limit);
+        let next = |silent| hub.config.ping_interval.min(hub.config.silence_limit - silent);
         let mut silent = Duration::ZERO;
-        let mut due = pin!(sleep(interval.min(limit)));
+        let mut due = pin!(sleep(next(silent)));
         loop {
             tokio::select! {
                 biased;
-                filled = self.fill() => return filled.ok().flatten().ok_or(Ended::Lost),
+                filled = self.fill(outlet) => return filled.ok().flatten().ok_or(Ended::Lost),
                 () = &mut due, if self.pinged => {
-                    silent += interval.min(limit - silent);
-                    if silent >= limit {
+                    silent += next(silent);
+                    if silent >= hub.config.silence_limit {
                         return Err(Ended::Silent);
                     }
                     outlet.post_ping();
-                    due.as_mut().reset(Instant::now() + interval.min(limit - silent));
+                    due.as_mut().reset(Instant::now() + next(silent));
                 }
             }
         }
     }
 
     /// Before admission: whether there is somebody. What they say is kept for later.
-    async fn hear(&mut self) -> bool {
+    async fn hear(&mut self, outlet: &Outlet) -> bool {
         if self.carry.len() >= self.frames.buffer() {
             return std::future::pending().await;
         }
-        let Ok(Some((input, filled))) = self.fill().await else { return false };
+        let Ok(Some((input, filled))) = self.fill(outlet).await else { return false };
         self.set_carry(&input[..filled]);
         pool::give(input);
         true
     }
 
     /// Waits for data, and only then holds a buffer: what was carried over, then what came.
-    async fn fill(&mut self) -> io::Result<Option<(Vec<u8>, usize)>> {
-        let carried = self.carry.len();
-        let (read, size) = (&mut self.read, self.frames.buffer());
-        let (mut buf, len) = std::future::poll_fn(|cx| {
-            let mut buf = pool::take(size + HEADER_MAX);
-            let mut window = ReadBuf::new(&mut buf[carried..size]);
-            match Pin::new(&mut *read).poll_read(cx, &mut window) {
-                Poll::Ready(Ok(())) => {
-                    let len = window.filled().len();
-                    Poll::Ready(Ok((buf, len)))
-                }
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    pool::give(buf);
-                    Poll::Pending
-                }
-            }
-        })
-        .await?;
-        if len == 0 {
+    fn fill(&mut self, outlet: &Outlet) -> impl Future<Output = Filled> + Send {
+        std::future::poll_fn(|cx| self.poll_fill(cx, outlet))
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, outlet: &Outlet) -> Poll<Filled> {
+        let (carried, size) = (self.carry.len(), self.frames.buffer());
+        let link = outlet.link();
+        let mut buf = pool::take(size + HEADER_MAX);
+        let mut window = ReadBuf::new(&mut buf[carried..size]);
+        let read = Pin::new(&mut self.read).poll_read(cx, &mut window);
+        let len = window.filled().len();
+        if len == 0 || !matches!(read, Poll::Ready(Ok(()))) {
             pool::give(buf);
-            return Ok(None);
+            return read.map_ok(|()| None);
+        }
+        self.read_at = link;
+        if carried == 0 {
+            self.carried_at = link;
         }
         buf[..carried].copy_from_slice(&self.carry);
         self.set_carry(&[]);
-        Ok(Some((buf, carried + len)))
+        Poll::Ready(Ok(Some((buf, carried + len))))
     }
 
     /// Forwards every whole frame of `input[..filled]` and carries the rest.
@@ -319,7 +332,8 @@ impl Reader {
         let mut batch = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
         let mut at = 0;
         let done = loop {
-            match self.frames.next(outlet.peer().is_some(), &mut batch, &input[at..filled]) {
+            let read_at = if at == 0 { self.carried_at } else { self.read_at };
+            match self.frames.next(outlet.peer_at(read_at).is_some(), &mut batch, &input[at..filled]) {
                 Ok(Step::Partial) => break Ok(()),
                 Ok(Step::Taken(n)) => at += n,
                 Ok(Step::Text(text, n)) => {
@@ -336,6 +350,9 @@ impl Reader {
                 Err(stop) => break Err(stop),
             }
         };
+        if at > 0 {
+            self.carried_at = self.read_at;
+        }
         self.set_carry(&input[at..filled]);
         pool::give_if_large(input);
         let batch = self.send(outlet, batch).await;
@@ -343,13 +360,13 @@ impl Reader {
         done
     }
 
-    /// Sends a batch to whoever is the peer now; gives back an empty one.
+    /// Sends a batch to whoever was the peer when it was read, and still is; gives back an empty one.
     async fn send(&mut self, outlet: &Outlet, batch: Batch) -> Batch {
         if batch.len == 0 {
             return batch;
         }
         let size = batch.buf.len();
-        match outlet.peer() {
+        match outlet.peer_at(self.read_at) {
             Some(peer) => {
                 self.forwarded += batch.payload;
                 self.metrics.forwarded(self.role, batch.payload);
@@ -362,9 +379,9 @@ impl Reader {
     }
 
     /// Reads and drops until the other side has answered the close frame, or closed.
-    async fn skip_to_end(&mut self) {
+    async fn skip_to_end(&mut self, outlet: &Outlet) {
         let mut dropped = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
-        while let Ok(Some((input, filled))) = self.fill().await {
+        while let Ok(Some((input, filled))) = self.fill(outlet).await {
             let mut at = 0;
             loop {
                 match self.frames.next(false, &mut dropped, &input[at..filled]) {

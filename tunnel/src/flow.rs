@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::Time;
 
+/// Round trips shorter than this are more waiting for a processor than for a line: a window that drains in two of them
+/// may still be what its sender waits for.
+const RTT_MIN: Duration = Duration::from_millis(2);
+
 /// Growth that all streams of a session share: the session's credit less the first window of every stream.
 #[derive(Debug)]
 pub(crate) struct GrowthPool {
@@ -75,7 +79,7 @@ impl RecvWindow {
         self.owed += bytes;
         self.drained += bytes;
         if self.drained >= self.size {
-            let quick = rtt.zip(self.epoch).is_some_and(|(rtt, epoch)| now.since(epoch) <= rtt * 2);
+            let quick = rtt.zip(self.epoch).is_some_and(|(rtt, epoch)| now.since(epoch) <= rtt.max(RTT_MIN) * 2);
             if quick && self.size * 2 <= self.max && pool.take(self.size) {
                 self.owed += self.size;
                 self.size *= 2;
@@ -138,6 +142,14 @@ mod tests {
         }
         window.retire(&mut pool);
         assert!(pool.take(3000));
+    }
+
+    #[test]
+    fn a_round_trip_too_short_to_matter_does_not_keep_a_window_small() {
+        let (mut window, mut pool) = (RecvWindow::new(1000, 8000), GrowthPool::new(9000));
+        window.receive(at(0), 1000).unwrap();
+        window.consume(at(4), 1000, Some(Duration::from_micros(100)), &mut pool);
+        assert_eq!(window.size(), 2000);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! How much bulk may be under way: `max(64 KiB, g x minimum RTT x delivery rate)`, so that nothing piles up below the
-//! scheduler and a keystroke never waits behind megabytes (docs/protocol.md, "Fair, and quick").
+//! How much bulk may be under way: `max(64 KiB, g x minimum RTT x delivery rate + slack)`, so that nothing piles up
+//! below the scheduler and a keystroke never waits behind megabytes (docs/protocol.md, "Fair, and quick").
 //!
 //! The delivery rate is sampled as in draft-cheng-iccrg-delivery-rate-estimation: per acknowledgement, what was
 //! delivered since the acknowledged message left, over the longer of the time it took to send and to acknowledge.
@@ -26,6 +26,10 @@ const FLOOR: u64 = 64 * 1024;
 /// Acknowledgements come in steps of this much or this long; the cap leaves room for one step.
 const ACK_STEP: u64 = 64 * 1024;
 const ACK_STEP_TIME: Duration = Duration::from_millis(20);
+/// Where bytes are quick, turns of the processor are the slow part: the cap leaves room for what comes in this time, or
+/// a sender that waits for a slower turn than its best one would measure its own waiting, and go on waiting.
+const SLACK_TIME: Duration = Duration::from_millis(4);
+const SLACK: u64 = 1024 * 1024;
 const RTT_HALF_LIFE: Duration = Duration::from_secs(10);
 /// Bulk keeps a short queue on the line at all times, and a round trip that waits in it is no minimum. So when none
 /// near the minimum was seen for this long, bulk pauses until the queue is gone and a ping has left on the empty line.
@@ -267,7 +271,8 @@ impl Pace {
         let Some((product, rate)) = self.product().zip(self.best_rate()) else { return FLOOR };
         let gained = if self.flat_rounds < 3 { product.saturating_mul(2) } else { product.saturating_add(product / 4) };
         let step = bytes_in(rate, ACK_STEP_TIME).min(ACK_STEP);
-        gained.saturating_add(step).clamp(FLOOR, UNACKED_MAX)
+        let slack = bytes_in(rate, SLACK_TIME).min(SLACK);
+        gained.saturating_add(step).saturating_add(slack).clamp(FLOOR, UNACKED_MAX)
     }
 }
 
@@ -331,6 +336,25 @@ mod tests {
     fn a_fat_line_is_filled() {
         let (got, _) = run(62_500_000, Duration::from_millis(200), 20);
         assert!(got > 62_500_000 * 8 / 10, "{got}");
+    }
+
+    #[test]
+    fn turns_that_take_longer_than_the_best_one_do_not_slow_a_quick_line_down() {
+        // Best round trip 0.1 ms; with the processors busy, an acknowledgement takes 3 ms.
+        let (mut now, mut pace) = (Time::default(), Pace::new(Time::default()));
+        pace.handle_rtt(now, Duration::from_micros(100));
+        for _ in 0..200 {
+            let mut sent = Vec::new();
+            while pace.room() == Room::Bulk {
+                sent.push(pace.handle_sent(now, CHUNK, false));
+            }
+            now = now + Duration::from_millis(3);
+            for stamp in &sent {
+                pace.handle_acked(now, CHUNK, stamp);
+            }
+            pace.sample(now, sent.last().unwrap());
+        }
+        assert!(pace.cap() > SLACK, "{} under way at most", pace.cap());
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use mykube_link::Dialer;
+use mykube_link::{
+    Dialer,
+    clock::{self, Time},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -10,9 +13,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Access, Config, Ended, Event, Offer, ServeError, Ui,
+    Absent, Access, Config, Ended, Event, Offer, ServeError, Ui,
+    dismiss::{Dismiss, Unaware, Why},
     front::{Front, Notice, Post, deliver},
     pairing::{Guesses, Pairing},
+    places::{Full, Places, Wanted},
     visit::Visit,
 };
 use crate::{
@@ -67,11 +72,15 @@ pub enum Command {
 
 struct Entry {
     listed: Listed,
-    dismiss: CancellationToken,
+    dismiss: Dismiss,
+    /// Ends the wait for it to come back and hear that it was replaced.
+    forget: CancellationToken,
     /// Whoever asked for this code.
     invited: Option<oneshot::Sender<Result<(u64, String), String>>>,
     /// The desk's own: kept waiting while there is a place.
     standing: bool,
+    /// Its code was on the screen.
+    shown: bool,
 }
 
 /// See the module.
@@ -83,6 +92,9 @@ pub(super) struct Desk {
     config: Config,
     guesses: Guesses,
     entries: BTreeMap<u64, Entry>,
+    places: Places,
+    /// Clients that were replaced and do not know it yet.
+    unaware: Unaware,
     tasks: JoinSet<(u64, Result<Ended, ServeError>)>,
     post: mpsc::UnboundedSender<Post>,
     posts: mpsc::UnboundedReceiver<Post>,
@@ -96,6 +108,7 @@ impl Desk {
     pub(super) fn new(dialer: Dialer, offer: Offer, config: Config) -> Self {
         let Offer { upstream, access, standing } = offer;
         let (post, posts) = mpsc::unbounded_channel();
+        let places = Places::new(config.max_clients, config.stay, config.replace_after);
         Self {
             dialer,
             upstream,
@@ -104,6 +117,8 @@ impl Desk {
             config,
             guesses: Guesses::default(),
             entries: BTreeMap::new(),
+            places,
+            unaware: Unaware::default(),
             tasks: JoinSet::new(),
             post,
             posts,
@@ -124,8 +139,9 @@ impl Desk {
         let expired = policy.expired();
         tokio::pin!(expired);
         let mut ended = Ended::Stopped;
-        self.admit(self.standing.clone(), None);
+        self.admit(self.standing.clone(), None, Wanted::Free);
         loop {
+            let due = self.places.poll_timeout();
             tokio::select! {
                 Some((client, notice)) = self.posts.recv() => self.handle(client, notice, ui).await,
                 Some(ended) = self.tasks.join_next() => {
@@ -138,10 +154,11 @@ impl Desk {
                     }
                 }
                 Some(command) = commands.recv() => self.obey(command),
+                () = until(due) => self.keep_waiting(),
                 () = &mut expired => {
                     // Whoever is in has expired with it, and is told so by its own task.
                     for entry in self.entries.values().filter(|entry| entry.listed.state == State::Waiting) {
-                        entry.dismiss.cancel();
+                        entry.dismiss.dismiss(Why::Killed);
                     }
                     ended = Ended::Dismissed("the access has expired".into());
                     break;
@@ -152,7 +169,7 @@ impl Desk {
         if ended == Ended::Stopped {
             self.stop.cancel();
         }
-        self.config.stay = false;
+        self.places.close();
         while let Some(ended) = self.tasks.join_next().await {
             while let Ok((client, notice)) = self.posts.try_recv() {
                 // Nobody is asked anything any more, and no code is shown.
@@ -168,66 +185,98 @@ impl Desk {
     }
 
     /// A task for one more client.
-    fn admit(&mut self, invitation: Invitation, invited: Option<oneshot::Sender<Result<(u64, String), String>>>) {
+    fn admit(
+        &mut self,
+        invitation: Invitation,
+        invited: Option<oneshot::Sender<Result<(u64, String), String>>>,
+        wanted: Wanted,
+    ) {
         let id = self.next;
         self.next += 1;
         let name = invitation.name.unwrap_or_else(|| format!("client-{id}"));
         let visitor = Arc::new(Visitor { name: name.clone(), policy: invitation.policy.clone() });
-        let dismiss = CancellationToken::new();
+        let ((dismiss, dismissed), forget) = (Dismiss::new(), CancellationToken::new());
         let front = Front { client: id, post: self.post.clone() };
         let (dialer, config, guesses) = (self.dialer.clone(), self.config, self.guesses.clone());
         let (upstream, access, stop) = (self.upstream.clone(), self.access.clone(), self.stop.clone());
-        let (first, standing, dismissed) = (id == 1, invited.is_none(), dismiss.clone());
+        let (first, standing, forgotten) = (id == 1, invited.is_none(), forget.clone());
         self.tasks.spawn(async move {
-            let pairing = Pairing { dialer: &dialer, config, guesses, front: &front, first };
-            let (established, socket, rejoin) = tokio::select! {
-                paired = pairing.run() => match paired {
-                    Ok(paired) => paired,
-                    Err(error) => return (id, Err(error)),
-                },
+            let mut pairing = Pairing { dialer: &dialer, config, guesses, front: &front, first, open: None };
+            let paired = tokio::select! {
+                paired = pairing.run() => Ok(paired),
                 () = stop.cancelled() => return (id, Ok(Ended::Stopped)),
-                () = dismissed.cancelled() => return (id, Ok(Ended::Dismissed("not wanted any more".into()))),
+                why = dismissed.wait() => Err(why),
+            };
+            let (established, socket, rejoin) = match paired {
+                Ok(Ok(paired)) => paired,
+                Ok(Err(error)) => return (id, Err(error)),
+                Err(why) => {
+                    pairing.withdraw().await;
+                    return (id, Ok(Ended::Dismissed(why.reason().into())));
+                }
             };
             let attended = config.attended;
-            let visit = Visit { upstream, access, visitor, attended, front: &front, stop, dismiss: dismissed };
+            let visit = Visit { upstream, access, visitor, attended, front: &front, stop, dismissed, forgotten };
             (id, visit.run(*established, socket, rejoin).await)
         });
         let listed = Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
-        self.entries.insert(id, Entry { listed, dismiss, invited, standing });
+        self.places.handle_code(id, standing, wanted);
+        self.entries.insert(id, Entry { listed, dismiss, forget, invited, standing, shown: false });
     }
 
-    /// Keeps one code waiting while there is a place for whoever types it.
+    /// Keeps one code waiting while there is a place for whoever types it, or could be one.
     fn keep_waiting(&mut self) {
-        let waits = self.entries.values().any(|entry| entry.standing && entry.listed.state == State::Waiting);
-        if self.config.stay && self.closed.is_none() && !waits && self.entries.len() < self.config.max_clients {
-            self.admit(self.standing.clone(), None);
+        if let Some(wanted) = self.places.poll_code(clock::now()) {
+            self.admit(self.standing.clone(), None, wanted);
         }
     }
 
-    async fn handle(&mut self, client: u64, notice: Notice, ui: &mut impl Ui) {
+    /// Another client has its place from here on. It is told when it comes back; until then its task says nothing more.
+    fn replace(&mut self, client: u64, by: &str, ui: &mut impl Ui) {
+        let Some(entry) = self.entries.remove(&client) else { return };
+        entry.dismiss.dismiss(Why::Replaced);
+        self.unaware.remember(entry.forget, self.config.max_clients);
+        ui.event(&entry.listed.name, Event::ClientGone(format!("replaced by {by}")));
+    }
+
+    /// The client in whose stead this code waits is back.
+    fn withdraw(&mut self, code: u64, ui: &mut impl Ui) {
+        let Some(entry) = self.entries.remove(&code) else { return };
+        entry.dismiss.dismiss(Why::Withdrawn);
+        if entry.shown {
+            ui.event(&entry.listed.name, Event::Withdrawn);
+        }
+    }
+
+    async fn handle(&mut self, client: u64, mut notice: Notice, ui: &mut impl Ui) {
+        let absent = self.places.instead_of(client).and_then(|other| self.absent(other));
         let Some(entry) = self.entries.get_mut(&client) else { return };
         let name = entry.listed.name.clone();
-        let mut paired = false;
-        match &notice {
-            Notice::Event(Event::Code { code, .. }) => {
+        let (mut lost_its_place, mut withdrawn) = (None, None);
+        match &mut notice {
+            Notice::Event(Event::Code { code, instead_of, .. }) => {
                 // Whoever asked for this code gets it, and nobody else.
                 if let Some(invited) = entry.invited.take() {
                     let _ = invited.send(Ok((client, code.to_string())));
                     return;
                 }
+                entry.shown = true;
+                *instead_of = absent;
             }
             Notice::Event(Event::Paired) => {
                 entry.listed.state = State::Connected;
                 entry.listed.since = SystemTime::now();
-                paired = true;
+                lost_its_place = self.places.handle_paired(client);
             }
             Notice::Event(Event::Lost(_)) => {
                 entry.listed.state = State::Lost;
                 entry.listed.since = SystemTime::now();
+                self.places.handle_lost(client, clock::now());
             }
             Notice::Event(Event::Back(_)) => {
                 entry.listed.state = State::Connected;
                 entry.listed.since = SystemTime::now();
+                withdrawn = self.places.handle_back(client);
             }
             Notice::Event(Event::Refused { why, .. }) => {
                 if let Access::Guarded(gateway) = &self.access {
@@ -238,9 +287,18 @@ impl Desk {
             _ => {}
         }
         deliver(ui, &name, notice).await;
-        if paired {
-            self.keep_waiting();
+        if let Some(other) = lost_its_place {
+            self.replace(other, &name, ui);
         }
+        if let Some(code) = withdrawn {
+            self.withdraw(code, ui);
+        }
+        self.keep_waiting();
+    }
+
+    fn absent(&self, client: u64) -> Option<Absent> {
+        let lasting = clock::now().since(self.places.away_since(client)?);
+        Some(Absent { client: self.entries.get(&client)?.listed.name.clone(), lasting })
     }
 
     /// A client's task has ended. Gives the server's own end, if this is it.
@@ -250,14 +308,19 @@ impl Desk {
         ended: Result<Ended, ServeError>,
         ui: &mut impl Ui,
     ) -> Option<Result<Ended, ServeError>> {
+        // While it waits to take another's place, there is another.
+        let spare = self.places.instead_of(client).is_some();
         let entry = self.gone(client, &ended, ui)?;
         let was_in = entry.listed.state != State::Waiting;
-        if !self.config.stay {
+        if !self.config.stay && !spare {
             return Some(ended);
         }
         match ended {
             // Of a client that was in, only its own session is over.
-            Err(error) if !was_in && entry.standing => self.closed = Some(error),
+            Err(error) if !was_in && entry.standing => {
+                self.closed = Some(error);
+                self.places.close();
+            }
             _ => {}
         }
         self.keep_waiting();
@@ -271,6 +334,7 @@ impl Desk {
     /// Takes a client off the list; whoever was in is reported as gone.
     fn gone(&mut self, client: u64, ended: &Result<Ended, ServeError>, ui: &mut impl Ui) -> Option<Entry> {
         let entry = self.entries.remove(&client)?;
+        self.places.handle_gone(client);
         if entry.listed.state != State::Waiting {
             let reason = match ended {
                 Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => reason.clone(),
@@ -290,12 +354,15 @@ impl Desk {
             Command::Kill(id, reply) => {
                 let entry = self.entries.get(&id);
                 if let Some(entry) = entry {
-                    entry.dismiss.cancel();
+                    entry.dismiss.dismiss(Why::Killed);
                 }
                 let _ = reply.send(entry.is_some());
             }
             Command::Invite(invitation, reply) => match self.invite(&invitation.policy) {
-                Ok(policy) => self.admit(Invitation { name: invitation.name, policy: Arc::new(policy) }, Some(reply)),
+                Ok(policy) => {
+                    let invitation = Invitation { name: invitation.name, policy: Arc::new(policy) };
+                    self.admit(invitation, Some(reply), Wanted::Free);
+                }
                 Err(why) => drop(reply.send(Err(why))),
             },
         }
@@ -308,18 +375,23 @@ impl Desk {
         }
         let policy = self.standing.policy.narrowed(asked).map_err(|error| error.to_string())?;
         let most = self.config.max_clients;
-        if self.entries.len() >= most {
-            let waits = |entry: &Entry| entry.standing && entry.listed.state == State::Waiting;
-            let Some(id) = self.entries.iter().find(|(_, entry)| waits(entry)).map(|(id, _)| *id) else {
-                return Err(format!(
-                    "all {most} places are taken: end one with `mykube sessions kill`, or start the server with a larger \
-                     --max-clients"
-                ));
-            };
-            if let Some(entry) = self.entries.remove(&id) {
-                entry.dismiss.cancel();
-            }
+        let gives_way = self.places.make_room().map_err(|Full| {
+            format!(
+                "all {most} places are taken: end one with `mykube sessions kill`, or start the server with a larger \
+                 --max-clients"
+            )
+        })?;
+        if let Some(entry) = gives_way.and_then(|code| self.entries.remove(&code)) {
+            entry.dismiss.dismiss(Why::Killed);
         }
         Ok(policy)
+    }
+}
+
+/// Waits for a moment, or for ever.
+async fn until(deadline: Option<Time>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,12 +1,14 @@
 //! `mykube server`: codes on the screen, clients, and their streams to the API server.
 //!
 //! One task a client: it waits with a code (`pairing`), then serves the channel (`visit`). The desk (`desk`)
-//! knows them all, keeps one code waiting while there is a place, and does what the operator asks for. What the tasks
-//! have to say or to ask reaches the operator through one queue, one thing at a time.
+//! knows them all, keeps one code waiting while there is a place (`places`), and does what the operator asks for. What
+//! the tasks have to say or to ask reaches the operator through one queue, one thing at a time.
 
 mod desk;
+mod dismiss;
 mod front;
 mod pairing;
+mod places;
 mod visit;
 
 use std::{sync::Arc, time::Duration};
@@ -34,6 +36,8 @@ pub const REDIAL: Duration = Duration::from_millis(100);
 pub const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// Clients at once, unless `--max-clients` says otherwise.
 pub const MAX_CLIENTS: usize = 1;
+/// How long a client may be away before another may take its place, unless `--replace-after` says otherwise.
+pub const REPLACE_AFTER: Duration = Duration::from_secs(60);
 
 /// Settings of a server.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,9 @@ pub struct Config {
     pub stay: bool,
     /// How long a session outlives its connection.
     pub resume_window: Duration,
+    /// When all places are taken and a client has been away for so long, a code is shown with which another can take its
+    /// place. Never with `None`.
+    pub replace_after: Option<Duration>,
 }
 
 /// What clients get.
@@ -72,7 +79,11 @@ pub enum Event {
         code: Zeroizing<String>,
         /// How long it waits.
         expires_in: Duration,
+        /// Who loses its place to whoever types it.
+        instead_of: Option<Absent>,
     },
+    /// The code is of no use any more: the client in whose stead it was is back.
+    Withdrawn,
     /// Somebody is trying it.
     Attempt,
     /// And did not know it.
@@ -100,6 +111,15 @@ pub enum Event {
     ClientGone(String),
     /// A stream could not be served; the client has heard it too.
     StreamFailed(String),
+}
+
+/// A client that is away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// Its name.
+    pub client: String,
+    /// For how long.
+    pub lasting: Duration,
 }
 
 /// The operator, as the server sees one. `client` is the client's name.

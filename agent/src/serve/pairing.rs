@@ -43,6 +43,8 @@ pub(super) struct Pairing<'a> {
     pub(super) front: &'a Front,
     /// The server's very first code: a relay that is out of reach then is an error, later it is waited for.
     pub(super) first: bool,
+    /// The waiting code's connection to the relay.
+    pub(super) open: Option<RelaySocket>,
 }
 
 /// What became of one code.
@@ -53,7 +55,7 @@ enum Code {
 }
 
 impl Pairing<'_> {
-    pub(super) async fn run(mut self) -> Result<(Box<Established>, RelaySocket, Rejoin), ServeError> {
+    pub(super) async fn run(&mut self) -> Result<(Box<Established>, RelaySocket, Rejoin), ServeError> {
         loop {
             let created = self.create().await?;
             let code = PairingCode { nameplate: created.nameplate.clone(), secret: Secret::random(&mut rand::rng()) };
@@ -82,6 +84,13 @@ impl Pairing<'_> {
         }
     }
 
+    /// Gives the code that waits up. With an orderly end the relay forgets it at once, and whoever types it hears so.
+    pub(super) async fn withdraw(&mut self) {
+        if let Some(socket) = self.open.take() {
+            hang_up(socket).await;
+        }
+    }
+
     /// A new session. Once one was had, a relay that is out of reach is waited for.
     async fn create(&mut self) -> Result<SessionCreated, DialError> {
         let mut delay = REDIAL_MAX;
@@ -104,7 +113,7 @@ impl Pairing<'_> {
 
     /// Waits with one code, over as many sockets as it takes. It is shown once the relay can say what becomes of it.
     async fn wait(
-        &self,
+        &mut self,
         created: &SessionCreated,
         pairing: &mut AgentPairing,
         shown: Zeroizing<String>,
@@ -115,17 +124,22 @@ impl Pairing<'_> {
         let mut shown = Some(shown);
         loop {
             let lost = match self.dialer.websocket(Role::Agent, &created.session_id, &created.ticket).await {
-                Ok(mut socket) => {
+                Ok(socket) => {
+                    let front = self.front;
+                    let socket = self.open.insert(socket);
                     (connected, delay) = (true, REDIAL);
                     if let Some(code) = shown.take() {
-                        self.front.event(Event::Code { code, expires_in: self.config.code_ttl });
+                        let expires_in = self.config.code_ttl;
+                        front.event(Event::Code { code, expires_in, instead_of: None });
                     }
                     let mut notice = |event| match event {
-                        AgentEvent::Attempt => self.front.event(Event::Attempt),
-                        AgentEvent::Refused { why, left } => self.front.event(Event::Refused { why, left }),
+                        AgentEvent::Attempt => front.event(Event::Attempt),
+                        AgentEvent::Refused { why, left } => front.event(Event::Refused { why, left }),
                         AgentEvent::Spent(_) | AgentEvent::Paired(_) => {}
                     };
-                    match pair::agent(&mut socket, pairing, &mut notice).await {
+                    let outcome = pair::agent(socket, pairing, &mut notice).await;
+                    let socket = self.open.take().expect("it was put there above");
+                    match outcome {
                         Ok(AgentOutcome::Paired(established)) => {
                             let rejoin = Rejoin {
                                 dialer: self.dialer.clone(),

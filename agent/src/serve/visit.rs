@@ -8,7 +8,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Access, Ended, Event, ServeError, front::Front};
+use super::{
+    Access, Ended, Event, ServeError,
+    dismiss::{Dismissed, Why},
+    front::Front,
+};
 use crate::{
     Credentialer, Upstream,
     guarded::{ClientEvent, Gateway, Visitor},
@@ -26,8 +30,10 @@ pub(super) struct Visit<'a> {
     pub(super) front: &'a Front,
     /// The server stops.
     pub(super) stop: CancellationToken,
-    /// The operator ends this client.
-    pub(super) dismiss: CancellationToken,
+    /// The desk ends this client.
+    pub(super) dismissed: Dismissed,
+    /// The desk remembers no more that this client, which was replaced, should be told so.
+    pub(super) forgotten: CancellationToken,
 }
 
 impl Visit<'_> {
@@ -44,7 +50,7 @@ impl Visit<'_> {
             let agreed = tokio::select! {
                 agreed = self.front.confirm_words(established.words.clone()) => agreed,
                 () = self.stop.cancelled() => return Ok(Ended::Stopped),
-                () = self.dismiss.cancelled() => return Ok(Ended::Dismissed("not wanted any more".into())),
+                why = self.dismissed.wait() => return Ok(Ended::Dismissed(why.reason().into())),
             };
             if !agreed {
                 return Err(ServeError::WordsDiffer);
@@ -52,33 +58,53 @@ impl Visit<'_> {
         }
         self.front.event(Event::Paired);
         let channel = Channel::start(established, socket, rejoin);
+        let ended = self.serve(&channel).await;
+        if self.dismissed.is_replaced() {
+            self.see_off(&channel).await;
+        }
+        ended
+    }
+
+    /// From the welcome to the end.
+    async fn serve(&self, channel: &Channel) -> Result<Ended, ServeError> {
         match &self.access {
             Access::Shared => {
                 let mut credentials = Credentialer::new(self.upstream.clone());
-                send(&channel, &credentials.welcome().await?)?;
+                send(channel, &credentials.welcome().await?)?;
                 let renew = async {
                     loop {
-                        if let Err(error) = send(&channel, &credentials.changed().await) {
+                        if let Err(error) = send(channel, &credentials.changed().await) {
                             break error;
                         }
                     }
                 };
                 tokio::select! {
                     error = renew => Err(error),
-                    ended = self.streams(&channel, None) => ended,
+                    ended = self.streams(channel, None) => ended,
                 }
             }
             Access::Guarded(gateway) => {
                 let (audit, name) = (gateway.audit(), &self.visitor.name);
                 // A log that takes no more lines lets nobody in.
                 audit.client(name, ClientEvent::Paired).await.map_err(|_| ServeError::Audit)?;
-                send(&channel, &self.guarded_welcome(gateway.records()))?;
-                let ended = self.streams(&channel, Some(gateway)).await;
+                send(channel, &self.guarded_welcome(gateway.records()))?;
+                let ended = self.streams(channel, Some(gateway)).await;
                 let reason = ended.as_ref().map_or_else(ToString::to_string, ToString::to_string);
                 let _ = audit.client(name, ClientEvent::Left(&reason)).await;
                 ended
             }
         }
+    }
+
+    /// Whoever was replaced is told when it comes back, if that is within the resume window.
+    async fn see_off(&self, channel: &Channel) {
+        tokio::select! {
+            _ = channel.ended() => {}
+            () = self.visitor.policy.expired() => {}
+            () = self.forgotten.cancelled() => {}
+            () = self.stop.cancelled() => {}
+        }
+        channel.bye(Why::Replaced.reason()).await;
     }
 
     /// Names only: credentials, addresses and certificates stay here.
@@ -145,7 +171,14 @@ impl Visit<'_> {
                     end => Err(ServeError::Lost(end)),
                 },
                 () = &mut expired => break dismissed("this access has expired").await,
-                () = self.dismiss.cancelled() => break dismissed("ended by the server's operator").await,
+                why = self.dismissed.wait() => break match why {
+                    // Away, it does not hear it yet: what it left running is not kept for that.
+                    Why::Replaced => {
+                        channel.say_bye(why.reason());
+                        Ok(Ended::Dismissed(why.reason().into()))
+                    }
+                    Why::Killed | Why::Withdrawn => dismissed(why.reason()).await,
+                },
                 () = self.stop.cancelled() => {
                     channel.bye("the server was stopped").await;
                     break Ok(Ended::Stopped);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use mykube_link::{DialError, DialOptions, Dialer, RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX, error::Unreachable};
+use mykube_link::{
+    DialError, DialOptions, Dialer, RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX, error::Unreachable, transport::NOTSENT_LOWAT,
+};
 use mykube_protocol::{Nameplate, http::PairAnswer};
 use socket2::SockRef;
 
@@ -179,7 +181,7 @@ async fn the_socket_is_tuned() {
     assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
     #[cfg(target_os = "linux")]
     {
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 64 * 1024);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(15)));
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(15));
     }

@@ -105,7 +105,8 @@ async fn each_refusal_has_its_meaning() {
         error
     };
     assert_eq!(refused(json("401 No", error)).await, DialError::TicketRefused);
-    assert_eq!(refused(json("403 No", error)).await, DialError::TicketRefused);
+    // The relay's own is for an `Origin`, which no end sends: a proxy's.
+    assert_eq!(refused(json("403 No", error)).await, DialError::Refused { status: 403, message: "no".into() });
     assert_eq!(refused(json("404 No", error)).await, DialError::SessionUnknown);
     assert_eq!(refused(json("400 No", error)).await, DialError::Refused { status: 400, message: "no".into() });
     assert_eq!(refused(json("429 No", error)).await, DialError::RateLimited { retry_after: None });
@@ -113,7 +114,12 @@ async fn each_refusal_has_its_meaning() {
     assert!(stripped.to_string().contains("does not pass WebSockets on"), "{stripped}");
     let gone = refused(answer("503 No", "", "")).await;
     assert!(matches!(gone, DialError::Unreachable { reason: Unreachable::Status { status: 503, .. }, .. }), "{gone}");
-    for other in [answer("200 OK", "", "<html>"), answer("404 No", "", "<html>"), answer("403 No", "", "<html>")] {
+    for other in [
+        answer("200 OK", "", "<html>"),
+        answer("404 No", "", "<html>"),
+        answer("403 No", "", "<html>"),
+        answer("401 No", "", "<html>"),
+    ] {
         let error = refused(other).await;
         assert!(matches!(error, DialError::NotARelay { .. }), "{error}");
     }

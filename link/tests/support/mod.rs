@@ -2,6 +2,7 @@
 
 pub(crate) mod ca;
 pub(crate) mod proxy;
+pub(crate) mod relay;
 
 use std::{
     io,

@@ -56,8 +56,8 @@ impl Registry {
         *slot = Some(socket);
         self.sockets.insert(socket, (id, role));
         if let (Some(agent), Some(client)) = (session.agent, session.client) {
-            self.actions.push_back(Action::Link(agent, client));
-            self.actions.push_back(Action::SendPaired(agent));
+            let (link, paired) = (Action::Link(agent, client), Action::SendPaired(agent));
+            self.actions.extend(if role == Role::Agent { [paired, link] } else { [link, paired] });
         }
         Ok(socket)
     }

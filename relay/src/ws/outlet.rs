@@ -7,7 +7,10 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Instant,
 };
@@ -16,7 +19,6 @@ use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     sync::Notify,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{codec, pool};
 use crate::{metrics::Metrics, stream::WriteHalf};
@@ -33,13 +35,21 @@ pub(crate) struct CloseWith {
 
 /// See the module.
 pub(crate) struct Outlet {
-    peer: Mutex<Option<Arc<Outlet>>>,
+    link: Mutex<Link>,
     mail: Mutex<Mail>,
     posted: Notify,
     writer: tokio::sync::Mutex<Writer>,
     /// This socket ends: frames for it are dropped, and nobody waits for it any more.
-    closing: CancellationToken,
+    closing: AtomicBool,
+    closes: Notify,
     metrics: Arc<Metrics>,
+}
+
+/// Whom this socket's frames go to. Each change has a number, so that what was read before it does not go by it.
+#[derive(Default)]
+struct Link {
+    peer: Option<Arc<Outlet>>,
+    number: u64,
 }
 
 #[derive(Default)]
@@ -67,25 +77,37 @@ impl Outlet {
         let writer =
             Writer { half: Some(half), pending: Vec::new(), pending_end: 0, pending_at: 0, metrics: metrics.clone() };
         Arc::new(Self {
-            peer: Mutex::default(),
+            link: Mutex::default(),
             mail: Mutex::default(),
             posted: Notify::new(),
             writer: tokio::sync::Mutex::new(writer),
-            closing: CancellationToken::new(),
+            closing: AtomicBool::new(false),
+            closes: Notify::new(),
             metrics,
         })
     }
 
-    pub(crate) fn peer(&self) -> Option<Arc<Self>> {
-        lock(&self.peer).clone()
+    /// The number of its link: what is read now may go to [`Outlet::peer_at`] this.
+    pub(crate) fn link(&self) -> u64 {
+        lock(&self.link).number
+    }
+
+    /// The peer, if it is still that of this link.
+    pub(crate) fn peer_at(&self, number: u64) -> Option<Arc<Self>> {
+        let link = lock(&self.link);
+        (link.number == number).then(|| link.peer.clone()).flatten()
     }
 
     fn is_peer(&self, other: &Self) -> bool {
-        lock(&self.peer).as_deref().is_some_and(|peer| std::ptr::eq(peer, other))
+        lock(&self.link).peer.as_deref().is_some_and(|peer| std::ptr::eq(peer, other))
     }
 
     pub(crate) fn set_peer(&self, peer: Option<Arc<Self>>) {
-        *lock(&self.peer) = peer;
+        let mut link = lock(&self.link);
+        link.number += 1;
+        let before = std::mem::replace(&mut link.peer, peer);
+        drop(link);
+        drop(before);
     }
 
     /// Posts a text frame.
@@ -116,18 +138,23 @@ impl Outlet {
     /// Asks for the end of this socket. The first reason counts.
     pub(crate) fn close(&self, code: u16, reason: impl Into<String>) {
         lock(&self.mail).close.get_or_insert(CloseWith { code, reason: reason.into() });
-        self.closing.cancel();
+        self.release();
     }
 
     /// Frames for this socket are dropped from now on, and a peer that waits to write is woken: it may have a newer
     /// socket to write to.
     pub(crate) fn release(&self) {
-        self.closing.cancel();
+        self.closing.store(true, Ordering::SeqCst);
+        self.closes.notify_waiters();
     }
 
     /// Resolves when the relay wants this socket closed.
     pub(crate) async fn closing(&self) {
-        self.closing.cancelled().await;
+        // Made before the look, so that an end between the two is not missed.
+        let closes = self.closes.notified();
+        if !self.closing.load(Ordering::SeqCst) {
+            closes.await;
+        }
     }
 
     pub(crate) fn close_reason(&self) -> Option<CloseWith> {
@@ -140,7 +167,7 @@ impl Outlet {
         let unfinished = Unfinished { posted: &self.posted, armed: true };
         let sent = tokio::select! {
             biased;
-            () = self.closing.cancelled() => Err(Gone),
+            () = self.closing() => Err(Gone),
             sent = self.forward_now(from, batch, len) => sent.map_err(|_| Gone),
         };
         unfinished.disarm();
@@ -169,8 +196,9 @@ impl Outlet {
     pub(crate) async fn write_posted(&self) -> io::Error {
         loop {
             self.posted.notified().await;
-            let mut writer = self.writer.lock().await;
-            if let Err(error) = self.write_mail(&mut writer).await {
+            // Boxed: while nothing is posted, this is not part of what an idle socket's future holds.
+            let write = Box::pin(async { self.write_mail(&mut *self.writer.lock().await).await });
+            if let Err(error) = write.await {
                 return error;
             }
         }
@@ -181,8 +209,10 @@ impl Outlet {
         loop {
             let frames = {
                 let mut mail = lock(&self.mail);
-                let texts = mail.texts.drain(..).flat_map(|text| codec::frame(codec::TEXT, text.as_bytes()));
-                let mut frames: Vec<u8> = texts.collect();
+                // Its memory is given back with it: most of the time nothing is posted.
+                let texts = std::mem::take(&mut mail.texts);
+                let mut frames: Vec<u8> =
+                    texts.iter().flat_map(|text| codec::frame(codec::TEXT, text.as_bytes())).collect();
                 if let Some(pong) = mail.pong.take() {
                     frames.extend(codec::frame(codec::PONG, &pong));
                 }
@@ -334,7 +364,7 @@ mod tests {
         link(&old);
         agent.forward(&old, b"<old>".to_vec(), 5).await.unwrap();
         // The old socket's reader has its peer in its hand already, when a newer socket comes.
-        let in_hand = old.peer().unwrap();
+        let in_hand = old.peer_at(old.link()).unwrap();
         old.set_peer(None);
         link(&new);
         agent.post("peer:here:session".to_owned());

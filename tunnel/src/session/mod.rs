@@ -35,8 +35,10 @@ use crate::{
     stream::{Ending, Item, Stream},
 };
 
-/// Payload a stream takes from the application before it must wait.
+/// Payload a stream takes from the application before it must wait; less where many streams share what all may take.
 const SEND_QUEUE: usize = 256 * 1024;
+const SEND_QUEUE_MIN: usize = 32 * 1024;
+const SEND_QUEUES: usize = 8 * 1024 * 1024;
 /// A target, so that its `new:{id}:` stays below 4 KiB. Nothing that long is on an allow-list.
 const TARGET_MAX: usize = 4000;
 /// While something is under way, the round trip is measured this often.
@@ -108,6 +110,9 @@ pub struct Session {
     received_m: u64,
     told_m: u64,
     untold_bytes: u64,
+    /// So many of them are worth an acknowledgement.
+    ack_step: u64,
+    told_at: Time,
     ack_due: Option<Time>,
     welcome_in: Vec<u8>,
 
@@ -167,6 +172,8 @@ impl Session {
             received_m: 0,
             told_m: 0,
             untold_bytes: 0,
+            ack_step: limits::ACK_BYTES,
+            told_at: now,
             ack_due: None,
             welcome_in: Vec::new(),
             ping: None,
@@ -199,12 +206,13 @@ impl Session {
 
     /// Hands payload to a stream. Everything given is taken; when it answers `full`, wait before giving more.
     pub fn write(&mut self, now: Time, id: StreamId, payload: Bytes) -> Write {
+        let most = self.send_queue();
         let Some(stream) = self.streams.get_mut(&id).filter(|s| s.takes_data()) else { return Write::Over };
         if !payload.is_empty() {
             stream.queued += payload.len();
             stream.outbox.push_back(Item::Data(payload));
         }
-        let full = stream.queued >= SEND_QUEUE;
+        let full = stream.queued >= most;
         stream.write_waits = full;
         self.activate(now, id, false);
         Write::Taken { full }
@@ -390,6 +398,10 @@ impl Session {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    pub(super) fn send_queue(&self) -> usize {
+        (SEND_QUEUES / self.streams.len().max(1)).clamp(SEND_QUEUE_MIN, SEND_QUEUE)
     }
 
     fn activate(&mut self, now: Time, id: StreamId, backlogged: bool) {

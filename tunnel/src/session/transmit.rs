@@ -1,9 +1,11 @@
 //! What goes into the next record: upkeep, control, the welcome, then streams in their turn.
 
+use std::time::Duration;
+
 use bytes::{Buf, BytesMut};
 use mykube_protocol::{
     channel::{Control, StreamId, Upkeep},
-    limits::{ACK_BYTES, CONTROL_UNACKED_MAX},
+    limits::{ACK_BYTES, ACK_BYTES_MAX, CONTROL_UNACKED_MAX},
 };
 
 use super::{Event, Kept, Session, SessionError, control_len};
@@ -21,10 +23,10 @@ const UPKEEP_MAX: usize = HEAD + 25;
 const CREDIT_MAX: usize = HEAD + 39;
 /// Room that a record keeps for `rekey`.
 const REKEY_ROOM: usize = 16;
+/// A step of acknowledgement that comes in this time may be twice as long.
+const ACK_QUICK: Duration = Duration::from_millis(1);
 /// Below this, payload waits for the next record rather than travel in slivers.
 const PAYLOAD_MIN: usize = 256;
-/// A stream wakes its writer when its queue falls below this.
-const QUEUE_LOW: usize = 128 * 1024;
 /// The peer sends bulk: so much of it since this end's line was measured empty.
 const BULK_HEARD: u64 = 256 * 1024;
 /// First allocation of a frame: most are small. Bulk grows it once.
@@ -127,7 +129,8 @@ impl Session {
     }
 
     fn ack_is_due(&self, now: Time) -> bool {
-        self.received_m > self.told_m && (self.untold_bytes >= ACK_BYTES || self.ack_due.is_some_and(|due| due <= now))
+        self.received_m > self.told_m
+            && (self.untold_bytes >= self.ack_step || self.ack_due.is_some_and(|due| due <= now))
     }
 
     /// Says whether a ping or a pong is in it.
@@ -140,15 +143,28 @@ impl Session {
             message::put_upkeep(frame, upkeep);
         }
         // Something is being said anyway: the acknowledgement travels with it.
-        let rides = self.received_m > self.told_m && (self.untold_bytes >= ACK_BYTES / 4 || self.speaks_soon());
+        let rides = self.received_m > self.told_m && (self.untold_bytes >= self.ack_step / 4 || self.speaks_soon());
         if rides || self.ack_is_due(now) {
             message::put_upkeep(frame, Upkeep::Ack(self.received_m));
+            self.choose_ack_step(now);
             self.told_m = self.received_m;
             self.untold_bytes = 0;
             self.ack_due = None;
         }
         debug_assert!(frame.len() <= 1 + 4 * UPKEEP_MAX);
         measures
+    }
+
+    /// Where payload is quick, an acknowledgement for each 64 KiB would be most of what is done; where it is not, they
+    /// are what keeps it flowing.
+    fn choose_ack_step(&mut self, now: Time) {
+        let took = now.since(self.told_at);
+        if self.untold_bytes >= self.ack_step && took <= ACK_QUICK {
+            self.ack_step = (self.ack_step * 2).min(ACK_BYTES_MAX);
+        } else if took > ACK_QUICK * 4 {
+            self.ack_step = ACK_BYTES;
+        }
+        self.told_at = now;
     }
 
     fn put_control(&mut self, frame: &mut BytesMut) {
@@ -199,13 +215,14 @@ impl Session {
         if self.over {
             return;
         }
+        let low = self.send_queue() / 2;
         while let Some((id, _)) = self.scheduler.next(self.pace.room()) {
             let sent = self.put_stream(now, id, frame);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let more = stream.is_ready(self.send_credit);
             let stuck = sent == 0 && more;
             self.scheduler.handle_sent(id, &mut stream.turn, sent, more);
-            if stream.write_waits && stream.queued < QUEUE_LOW {
+            if stream.write_waits && stream.queued < low {
                 stream.write_waits = false;
                 self.events.push_back(Event::Writable(id));
             }

@@ -10,7 +10,7 @@ use mykube_tunnel::{
         Role,
         limits::{SESSION_WINDOW, STREAM_WINDOW},
     },
-    session::ReadState,
+    session::{ReadState, Write},
 };
 
 use crate::{
@@ -315,4 +315,46 @@ fn a_session_grows_no_further_than_it_is_configured() {
     // 512 KiB each round trip of 200 ms.
     assert!(got < 20 * 5 * 512 * 1024 && got > 20 * 3 * 512 * 1024, "{got}");
     pair.ok();
+}
+
+/// How many acknowledgements `bytes` of payload are worth that come in records `apart`.
+fn acknowledgements(bytes: usize, apart: std::time::Duration) -> usize {
+    const PAYLOAD: usize = 16_000;
+    let mut peer = Hostile::against(Role::Client);
+    let id = peer.session.open(peer.now, None).unwrap();
+    let mut count = 0;
+    for _ in 0..bytes / PAYLOAD {
+        peer.now = peer.now + apart;
+        peer.say(&[data(id, &[0; PAYLOAD])]).unwrap();
+        peer.session.read(peer.now, id, u64::MAX, &mut Vec::new());
+        for (_, body) in peer.hear().into_iter().filter(|(kind, _)| *kind == 4) {
+            let said = String::from_utf8(body).unwrap();
+            count += usize::from(said.starts_with("ack:"));
+            if let Some(n) = said.strip_prefix("ping:") {
+                peer.say(&[upkeep(&format!("pong:{n}"))]).unwrap();
+            }
+        }
+    }
+    count
+}
+
+#[test]
+fn what_comes_quickly_is_acknowledged_in_longer_steps() {
+    let (quick, slow) = (acknowledgements(16 << 20, MS / 50), acknowledgements(16 << 20, MS));
+    assert!(slow >= 200, "{slow} at 16 MB/s: one for each 64 KiB");
+    assert!(quick <= 90, "{quick} at 800 MB/s: one for each 256 KiB");
+}
+
+#[test]
+fn many_streams_share_what_one_may_queue() {
+    let now = mykube_tunnel::Time::default();
+    let queued = |streams: usize| {
+        let mut session = Hostile::against(Role::Client).session;
+        let ids: Vec<_> = (0..streams).map(|_| session.open(now, None).unwrap()).collect();
+        for id in ids {
+            while session.write(now, id, Bytes::from(vec![0; 16 << 10])) == (Write::Taken { full: false }) {}
+        }
+        session.audit().queued
+    };
+    assert_eq!([queued(1), queued(32), queued(200)], [256 << 10, 8 << 20, 200 * (48 << 10)]);
 }

@@ -1,0 +1,121 @@
+//! What was read for one peer never goes to the next.
+
+use mykube_protocol::limits::FRAME_MAX;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+use crate::{Config, ticket::TicketKey};
+
+/// One end of a session in the relay, and the other side of its connection.
+struct End {
+    outlet: Arc<Outlet>,
+    reader: Reader,
+    far: TcpStream,
+}
+
+async fn end(hub: &Hub, role: Role) -> End {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (read, write) = Stream::Plain(listener.accept().await.unwrap().0).into_halves();
+    let session = SessionId::from_bytes([7; 16]);
+    let mut reader = Reader::new(hub, read, &[], &Admission::Plain(session, role));
+    reader.frames = Frames::new(role, false, FRAME_MAX, hub.config.buffer);
+    End { outlet: Outlet::new(write, hub.metrics.clone()), reader, far }
+}
+
+fn link(agent: &End, client: &End) {
+    agent.outlet.set_peer(Some(client.outlet.clone()));
+    client.outlet.set_peer(Some(agent.outlet.clone()));
+}
+
+/// A client's frame with the key 0.
+fn sent(payload: &[u8]) -> Vec<u8> {
+    let mut frame = codec::frame(codec::BINARY, payload);
+    frame[1] |= 0x80;
+    frame.splice(2..2, [0; 4]);
+    frame
+}
+
+async fn said(end: &mut End) -> Vec<u8> {
+    end.outlet.finish(&CloseWith { code: 1000, reason: String::new() }).await.unwrap();
+    let mut out = Vec::new();
+    end.far.read_to_end(&mut out).await.unwrap();
+    out
+}
+
+fn hub() -> Hub {
+    Hub::new(Config::new("unused"), TicketKey::from_bytes([1; 32]))
+}
+
+#[tokio::test]
+async fn what_was_read_for_one_peer_is_not_sent_to_the_next() {
+    let hub = hub();
+    let socket = hub.arrive();
+    let (mut agent, mut old, mut new) =
+        (end(&hub, Role::Agent).await, end(&hub, Role::Client).await, end(&hub, Role::Client).await);
+    link(&agent, &old);
+    let End { outlet, reader, far } = &mut agent;
+    far.write_all(&sent(b"for the old one")).await.unwrap();
+    let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
+    // Between the reading and the sending the client's socket is replaced.
+    old.outlet.set_peer(None);
+    outlet.set_peer(Some(new.outlet.clone()));
+    new.outlet.set_peer(Some(outlet.clone()));
+    reader.process(&hub, outlet, socket, input, filled).await.unwrap();
+    far.write_all(&sent(b"for the new one")).await.unwrap();
+    let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
+    reader.process(&hub, outlet, socket, input, filled).await.unwrap();
+    let close = [0x88, 2, 3, 0xe8];
+    assert_eq!(said(&mut new).await, [&codec::frame(codec::BINARY, b"for the new one")[..], &close].concat());
+    assert_eq!(said(&mut old).await, close);
+}
+
+#[tokio::test]
+async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
+    let hub = hub();
+    let socket = hub.arrive();
+    let (mut agent, mut old, mut new) =
+        (end(&hub, Role::Agent).await, end(&hub, Role::Client).await, end(&hub, Role::Client).await);
+    link(&agent, &old);
+    let End { outlet, reader, far } = &mut agent;
+    let stale = sent(b"half of it was read");
+    far.write_all(&stale[..9]).await.unwrap();
+    // Read in pieces or at once: the frame's beginning is in the relay.
+    while reader.carry.len() < 9 {
+        let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
+        reader.process(&hub, outlet, socket, input, filled).await.unwrap();
+    }
+    old.outlet.set_peer(None);
+    outlet.set_peer(Some(new.outlet.clone()));
+    new.outlet.set_peer(Some(outlet.clone()));
+    let fresh = [&stale[9..], &sent(b"for the new one"), &sent(b"and one more")].concat();
+    far.write_all(&fresh).await.unwrap();
+    let mut left = fresh.len();
+    while left > 0 {
+        let carried = reader.carry.len();
+        let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
+        left -= filled - carried;
+        reader.process(&hub, outlet, socket, input, filled).await.unwrap();
+    }
+    let expected = [
+        &codec::frame(codec::BINARY, b"for the new one")[..],
+        &codec::frame(codec::BINARY, b"and one more"),
+        &[0x88, 2, 3, 0xe8],
+    ];
+    assert_eq!(said(&mut new).await, expected.concat());
+    assert_eq!(said(&mut old).await, [0x88, 2, 3, 0xe8]);
+}
+
+/// Half of what an idle session costs are these futures: what forwards is boxed, and there only while it forwards.
+#[tokio::test]
+async fn an_idle_socket_waits_in_little_memory() {
+    let hub = hub();
+    let socket = hub.arrive();
+    let End { outlet, mut reader, .. } = end(&hub, Role::Agent).await;
+    let waits = size_of_val(&outlet.closing()) + size_of_val(&outlet.write_posted());
+    let waits = waits + size_of_val(&reader.run(&hub, &outlet, socket));
+    assert!(waits <= 512, "{waits} bytes");
+}
