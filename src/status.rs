@@ -22,23 +22,31 @@ pub(crate) async fn tell(mut status: watch::Receiver<Status>, output: Output, ha
             continue;
         };
         output.event(&JsonEvent::Lost { client: None, reason: &reason });
-        let mut line = None;
-        let mut told = false;
-        if timeout(NOTICEABLE, back(&mut status)).await.is_err() {
-            told = true;
-            if output.spinner && !has_child {
-                line = Some(Waiting::lost(&reason, since));
-            } else {
+        let noticed = noticed(&mut status).await;
+        if let Some(reason) = &noticed {
+            let line = (output.spinner && !has_child).then(|| Waiting::lost(reason, since));
+            if line.is_none() {
                 output.say(&format!("Lost: {reason}. The session waits, and everything in it; retrying."));
             }
             back(&mut status).await;
         }
-        drop(line);
         let after = clock::now().since(since);
         output.event(&JsonEvent::Back { client: None, after: after.as_secs_f64() });
-        if told {
+        if noticed.is_some() {
             output.say(&format!("Back after {}, nothing lost.", self::told(after)));
         }
+    }
+}
+
+/// Why the session is away, unless it is back before anybody notices: the newest reason, as what answers in the relay's
+/// place says what to do about it.
+async fn noticed(status: &mut watch::Receiver<Status>) -> Option<String> {
+    if timeout(NOTICEABLE, back(status)).await.is_ok() {
+        return None;
+    }
+    match &*status.borrow_and_update() {
+        Status::Away { reason, .. } => Some(reason.clone()),
+        Status::Up => None,
     }
 }
 
@@ -69,6 +77,24 @@ pub(crate) fn told(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn away(reason: &str) -> Status {
+        Status::Away { since: clock::now(), reason: reason.into() }
+    }
+
+    #[tokio::test]
+    async fn the_newest_reason_is_told() {
+        let (tell, mut status) = watch::channel(away("the connection was reset"));
+        let (told, _) = tokio::join!(noticed(&mut status), async { tell.send_replace(away("log in first")) });
+        assert_eq!(told.as_deref(), Some("log in first"));
+    }
+
+    #[tokio::test]
+    async fn a_short_loss_is_not_told() {
+        let (tell, mut status) = watch::channel(away("the connection was reset"));
+        let (told, _) = tokio::join!(noticed(&mut status), async { tell.send_replace(Status::Up) });
+        assert_eq!(told, None);
+    }
 
     #[test]
     fn times_are_told_as_people_say_them() {

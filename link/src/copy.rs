@@ -16,9 +16,9 @@ use tokio::{
 
 use crate::{ChannelStream, Transport, stream::StreamFailed};
 
-/// Read at once from a connection that has little to say, and from one that has much.
+/// Read at once from a connection that has little to say, and from one that has much, where no others share the room.
 const READ_MIN: usize = 8 * 1024;
-const READ_MAX: usize = 64 * 1024;
+const READ_MAX: usize = 256 * 1024;
 /// A connection whose other end is through with it may take so long to end.
 const LINGER: Duration = Duration::from_secs(10);
 /// Taken from a stream at once.
@@ -130,8 +130,9 @@ async fn outward<R: AsyncRead + Unpin>(
             return Ok(());
         }
         if read >= step / 2 {
-            step = (step * 2).min(READ_MAX);
+            step *= 2;
         }
+        step = step.min(stream.share()).min(READ_MAX);
         if stream.write(buffer.split().freeze()).await.is_err() {
             let late = async {
                 received.notified().await;

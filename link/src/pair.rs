@@ -200,8 +200,13 @@ pub async fn client(
             tokio::time::sleep(backoff.next(clock::now())).await;
             match dialer.websocket(Role::Client, &session, &ticket).await {
                 Ok(socket) => break socket,
-                Err(error) if error.is_unreachable() => pairing.handle_timeout(clock::now())?,
-                Err(error) => return Err(error.into()),
+                Err(error @ DialError::TicketRefused) => return Err(error.into()),
+                Err(error) => {
+                    debug!(%error, "not connected to the relay yet");
+                    if let Err(late) = pairing.handle_timeout(clock::now()) {
+                        return Err(if error.is_answer() { error.into() } else { late.into() });
+                    }
+                }
             }
         };
     }

@@ -59,6 +59,11 @@ impl ChannelStream {
         ready(|cx| self.shared.poll_write(cx, self.id, &mut payload)).await.map_err(StreamFailed)
     }
 
+    /// Bytes that this stream may have waiting, beside the others that are open.
+    pub(crate) fn share(&self) -> usize {
+        self.shared.lock().session.share()
+    }
+
     /// No more bytes this way.
     pub fn finish(&self) {
         self.shared.with(|session, now| session.finish(now, self.id));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mykube_protocol::limits::SESSION_WINDOW;
 
-use crate::Time;
+use crate::{Time, schedule::QUANTUM};
 
 /// For whom there is room on the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,9 @@ const ACK_STEP_TIME: Duration = Duration::from_millis(20);
 /// a sender that waits for a slower turn than its best one would measure its own waiting, and go on waiting.
 const SLACK_TIME: Duration = Duration::from_millis(4);
 const SLACK: u64 = 1024 * 1024;
+/// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
+const QUANTUM_TIME: Duration = Duration::from_micros(150);
+const QUANTUM_MAX: usize = 64 * 1024;
 const RTT_HALF_LIFE: Duration = Duration::from_secs(10);
 /// Bulk keeps a short queue on the line at all times, and a round trip that waits in it is no minimum. So when none
 /// near the minimum was seen for this long, bulk pauses until the queue is gone and a ping has left on the empty line.
@@ -244,6 +247,13 @@ impl Pace {
         self.rate.best(|a, b| a > b)
     }
 
+    /// How much a stream may send in its turn: what each end does once for a turn is most of the work where many streams
+    /// share a quick line.
+    pub(crate) fn quantum(&self) -> usize {
+        let quick = bytes_in(self.best_rate().unwrap_or(0), QUANTUM_TIME);
+        usize::try_from(quick).unwrap_or(QUANTUM_MAX).clamp(QUANTUM, QUANTUM_MAX)
+    }
+
     pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight
     }
@@ -355,6 +365,16 @@ mod tests {
             pace.sample(now, sent.last().unwrap());
         }
         assert!(pace.cap() > SLACK, "{} under way at most", pace.cap());
+    }
+
+    #[test]
+    fn turns_are_longer_where_bytes_are_quick() {
+        let quantum = |rate: u64| {
+            let mut pace = Pace::new(Time::default());
+            pace.rate.add(0, RATE_HALF_ROUNDS, rate, |a, b| a > b);
+            pace.quantum()
+        };
+        assert_eq!([0, 100_000_000, 200_000_000, 800_000_000].map(quantum), [QUANTUM, QUANTUM, 30_000, QUANTUM_MAX]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Whose turn it is: streams with little to say first, the others by deficit round robin with a 16 KiB quantum.
+//! Whose turn it is: streams with little to say first, the others by deficit round robin with a quantum of 16 KiB, or
+//! more where that takes no time.
 //!
 //! Deficit round robin is Shreedhar and Varghese 1996; the list of streams with little to say is that of FQ-CoDel
 //! (RFC 8290), with what such a stream may send ahead of the others renewed once a round trip.
@@ -75,12 +76,12 @@ impl Scheduler {
     }
 
     /// How much it may send in this turn.
-    pub(crate) fn allowance(turn: &mut Turn) -> usize {
+    pub(crate) fn allowance(turn: &mut Turn, quantum: usize) -> usize {
         match turn.place {
             Place::Sparse => turn.ahead,
             Place::Bulk => {
                 if turn.deficit == 0 {
-                    turn.deficit = QUANTUM;
+                    turn.deficit = quantum;
                 }
                 turn.deficit
             }

@@ -41,7 +41,8 @@ pub(super) struct Pairing<'a> {
     pub(super) config: Config,
     pub(super) guesses: Guesses,
     pub(super) front: &'a Front,
-    /// The server's very first code: a relay that is out of reach then is an error, later it is waited for.
+    /// The server's very first code, until it waits at the relay: a relay that cannot be had is an error then, and is
+    /// waited for later.
     pub(super) first: bool,
     /// The waiting code's connection to the relay.
     pub(super) open: Option<RelaySocket>,
@@ -91,22 +92,17 @@ impl Pairing<'_> {
         }
     }
 
-    /// A new session. Once one was had, a relay that is out of reach is waited for.
+    /// A new session. Once one was had, a relay that is out of reach is waited for, and what answers in its place.
     async fn create(&mut self) -> Result<SessionCreated, DialError> {
         let mut delay = REDIAL_MAX;
         loop {
             match self.dialer.create_session().await {
-                Err(error)
-                    if !self.first && (error.is_unreachable() || matches!(error, DialError::RateLimited { .. })) =>
-                {
+                Err(error) if !self.first && !matches!(error, DialError::VersionUnsupported { .. }) => {
                     self.front.event(Event::RelayLost(error.to_string()));
                     sleep(delay).await;
                     delay = (delay * 2).min(BURNED_BACKOFF);
                 }
-                other => {
-                    self.first &= other.is_err();
-                    return other;
-                }
+                other => return other,
             }
         }
     }
@@ -122,12 +118,15 @@ impl Pairing<'_> {
         let mut delay = REDIAL;
         let mut connected = false;
         let mut shown = Some(shown);
+        // Whether the operator has heard what answers in the relay's place.
+        let mut named = false;
         loop {
+            let mut answered = false;
             let lost = match self.dialer.websocket(Role::Agent, &created.session_id, &created.ticket).await {
                 Ok(socket) => {
                     let front = self.front;
                     let socket = self.open.insert(socket);
-                    (connected, delay) = (true, REDIAL);
+                    (self.first, connected, named, delay) = (false, true, false, REDIAL);
                     if let Some(code) = shown.take() {
                         let expires_in = self.config.code_ttl;
                         front.event(Event::Code { code, expires_in, instead_of: None });
@@ -157,14 +156,21 @@ impl Pairing<'_> {
                         Err(lost) => lost,
                     }
                 }
-                Err(error) if !connected => return Err(error.into()),
-                Err(error) if error.is_unreachable() => SocketLost::Broken(error.to_string()),
-                Err(error) => return Ok(Code::Lost(SocketLost::Broken(error.to_string()))),
+                Err(error @ DialError::TicketRefused) if connected => {
+                    return Ok(Code::Lost(SocketLost::Broken(error.to_string())));
+                }
+                Err(error @ DialError::TicketRefused) => return Err(error.into()),
+                Err(error) if self.first => return Err(error.into()),
+                Err(error) => {
+                    answered = error.is_answer();
+                    SocketLost::Broken(error.to_string())
+                }
             };
             if lost.code().is_some_and(|code| FINAL.contains(&code)) {
                 return Ok(Code::Lost(lost));
             }
-            if delay == REDIAL {
+            if delay == REDIAL || answered && !named {
+                named = answered;
                 self.front.event(Event::RelayLost(lost.to_string()));
             }
             info!(%lost, "dialling the relay again");
@@ -209,7 +215,136 @@ async fn hang_up(mut socket: RelaySocket) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use mykube_link::DialOptions;
+    use mykube_protocol::{SessionId, Ticket};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+        sync::mpsc,
+    };
+
+    use super::{super::front::Notice, *};
+
+    /// Within that an answer comes, or the test has failed.
+    const BOUND: Duration = Duration::from_secs(60);
+
+    fn config() -> Config {
+        Config {
+            code_ttl: BOUND,
+            verify: false,
+            attended: false,
+            burned_backoff: BURNED_BACKOFF,
+            max_clients: 1,
+            stay: true,
+            resume_window: BOUND,
+            replace_after: None,
+        }
+    }
+
+    fn answer(status: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nlocation: https://login.test/\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+    }
+
+    async fn answers(relay: &TcpListener, answer: &str) {
+        let (mut tcp, _) = relay.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+            assert!(tcp.read_buf(&mut request).await.unwrap() > 0, "the request ends early");
+        }
+        tcp.write_all(answer.as_bytes()).await.unwrap();
+        // Until it hangs up: closed with unread bytes, the answer may be lost.
+        let _ = tcp.read_to_end(&mut request).await;
+    }
+
+    async fn admits(relay: &TcpListener) -> tokio_tungstenite::WebSocketStream<TcpStream> {
+        tokio_tungstenite::accept_async(relay.accept().await.unwrap().0).await.unwrap()
+    }
+
+    /// Where a relay should be.
+    async fn place() -> (TcpListener, Dialer) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        (listener, Dialer::new(url, DialOptions::default()).unwrap())
+    }
+
+    /// What the operator hears of a code that waits at a relay which does this. `None` for the outcome where it waits on.
+    async fn waits(relay: impl AsyncFnOnce(TcpListener)) -> (Option<Code>, Vec<Event>) {
+        let (listener, dialer) = place().await;
+        let (post, mut posted) = mpsc::unbounded_channel();
+        let front = Front { client: 1, post };
+        let (config, guesses) = (config(), Guesses::default());
+        let mut waiting = Pairing { dialer: &dialer, config, guesses, front: &front, first: true, open: None };
+        let code: PairingCode = "483 20417".parse().unwrap();
+        let (session_id, ticket) = (SessionId::from_bytes([2; 16]), Ticket::from_bytes(b"agent"));
+        let created =
+            SessionCreated { session_id, nameplate: code.nameplate.clone(), ticket, expires_at: String::new() };
+        let mut pairing = AgentPairing::new(clock::now(), session_id, code, false, BOUND);
+        let over = async {
+            tokio::select! {
+                code = waiting.wait(&created, &mut pairing, Zeroizing::new("483 20417".into())) => Some(code.unwrap()),
+                () = relay(listener) => None,
+            }
+        };
+        let over = tokio::time::timeout(BOUND, over).await.expect("it hangs");
+        let mut events = Vec::new();
+        while let Ok((_, Notice::Event(event))) = posted.try_recv() {
+            events.push(event);
+        }
+        (over, events)
+    }
+
+    #[tokio::test]
+    async fn a_code_waits_while_something_else_answers_in_the_relays_place() {
+        let (over, events) = waits(async |relay| {
+            drop(admits(&relay).await);
+            answers(&relay, &answer("302 Found", "")).await;
+            answers(&relay, &answer("403 Forbidden", r#"{"error":"log in first"}"#)).await;
+            admits(&relay).await;
+        })
+        .await;
+        assert!(over.is_none(), "{events:?}");
+        let [Event::Code { .. }, Event::RelayLost(_), Event::RelayLost(named)] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert!(named.contains("redirects to https://login.test/"), "{named}");
+    }
+
+    #[tokio::test]
+    async fn a_code_ends_with_the_relays_own_word() {
+        let (over, events) = waits(async |relay| {
+            drop(admits(&relay).await);
+            answers(&relay, &answer("401 Unauthorized", r#"{"error":"ticket refused"}"#)).await;
+            admits(&relay).await;
+        })
+        .await;
+        let Some(Code::Lost(lost)) = over else { panic!("{events:?}") };
+        assert!(lost.to_string().contains("refuses the ticket"), "{lost}");
+    }
+
+    #[tokio::test]
+    async fn what_answers_in_the_relays_place_is_waited_out_once_there_was_a_session() {
+        let (listener, dialer) = place().await;
+        let (post, _posted) = mpsc::unbounded_channel();
+        let front = Front { client: 1, post };
+        for first in [true, false] {
+            let (config, guesses) = (config(), Guesses::default());
+            let mut waiting = Pairing { dialer: &dialer, config, guesses, front: &front, first, open: None };
+            let relay = async {
+                answers(&listener, &answer("403 Forbidden", "<html>log in")).await;
+                if !first {
+                    answers(&listener, &answer("400 Bad Request", r#"{"error":"version 3 only"}"#)).await;
+                }
+            };
+            let (created, ()) =
+                tokio::time::timeout(BOUND, async { tokio::join!(waiting.create(), relay) }).await.unwrap();
+            let error = created.unwrap_err();
+            assert_eq!(matches!(error, DialError::NotARelay { .. }), first, "{error}");
+            assert_eq!(matches!(error, DialError::VersionUnsupported { .. }), !first, "{error}");
+        }
+    }
 
     #[test]
     fn guessers_wait_longer_each_time() {

@@ -13,7 +13,7 @@ use mykube_protocol::close;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::ErrorResponse;
 
-use crate::support::relay::{BOUND, Ends, paired, receive_all, streams, within};
+use crate::support::relay::{BOUND, Ends, Relay, paired, paired_over, receive_all, streams, within};
 
 /// An idle session asks for life after that, and so notices by itself.
 const IDLE_PING: Duration = Duration::from_secs(15);
@@ -126,6 +126,23 @@ async fn what_stands_in_the_relays_place_is_named_and_waited_out() {
             .await
             .unwrap();
         status.wait_for(Status::is_up).await.unwrap();
+        assert!(ends.relay.0.instead.lock().unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_stands_in_the_relays_place_in_the_middle_of_pairing_is_waited_out() {
+    within(async {
+        let (relay, address) = Relay::start().await;
+        relay.0.cuts_at_paired.store(true, Ordering::Relaxed);
+        relay.0.instead.lock().unwrap().extend([
+            instead(StatusCode::FOUND, ""),
+            instead(StatusCode::FORBIDDEN, "<html>log in"),
+            instead(StatusCode::FORBIDDEN, r#"{"error":"log in first"}"#),
+        ]);
+        let ends = paired_over((relay, address), BOUND).await;
+        ends.client.status().wait_for(Status::is_up).await.unwrap();
         assert!(ends.relay.0.instead.lock().unwrap().is_empty());
     })
     .await;

@@ -64,7 +64,8 @@ pub(crate) struct Inner {
     pub(crate) forgets: AtomicBool,
     /// Cuts the client as soon as it is paired, before it hears so.
     pub(crate) cuts_at_paired: AtomicBool,
-    /// What stands in its place: admissions answered like this, one after the other, before it admits again.
+    /// What stands in its place once it has paired: admissions answered like this, one after the other, before it admits
+    /// again.
     pub(crate) instead: Mutex<VecDeque<ErrorResponse>>,
     /// So many connections are taken and never answered.
     pub(crate) mute: AtomicUsize,
@@ -119,7 +120,9 @@ impl Relay {
                 *refused.status_mut() = http::StatusCode::UNAUTHORIZED;
                 return Err(refused);
             }
-            if let Some(instead) = self.0.instead.lock().unwrap().pop_front() {
+            if self.0.paired.load(Ordering::Relaxed)
+                && let Some(instead) = self.0.instead.lock().unwrap().pop_front()
+            {
                 return Err(instead);
             }
             role = if request.uri().path().starts_with("/ws/agent/") { "agent" } else { "client" };

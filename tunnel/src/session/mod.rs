@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Payload a stream takes from the application before it must wait; less where many streams share what all may take.
-const SEND_QUEUE: usize = 256 * 1024;
+const SEND_QUEUE: usize = 512 * 1024;
 const SEND_QUEUE_MIN: usize = 32 * 1024;
 const SEND_QUEUES: usize = 8 * 1024 * 1024;
 /// A target, so that its `new:{id}:` stays below 4 KiB. Nothing that long is on an allow-list.
@@ -206,7 +206,7 @@ impl Session {
 
     /// Hands payload to a stream. Everything given is taken; when it answers `full`, wait before giving more.
     pub fn write(&mut self, now: Time, id: StreamId, payload: Bytes) -> Write {
-        let most = self.send_queue();
+        let most = self.share();
         let Some(stream) = self.streams.get_mut(&id).filter(|s| s.takes_data()) else { return Write::Over };
         if !payload.is_empty() {
             stream.queued += payload.len();
@@ -400,7 +400,9 @@ impl Session {
         self.role
     }
 
-    pub(super) fn send_queue(&self) -> usize {
+    /// Payload that each of the streams may have waiting.
+    #[must_use]
+    pub fn share(&self) -> usize {
         (SEND_QUEUES / self.streams.len().max(1)).clamp(SEND_QUEUE_MIN, SEND_QUEUE)
     }
 

@@ -215,7 +215,7 @@ impl Session {
         if self.over {
             return;
         }
-        let low = self.send_queue() / 2;
+        let low = self.share() / 2;
         while let Some((id, _)) = self.scheduler.next(self.pace.room()) {
             let sent = self.put_stream(now, id, frame);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
@@ -236,8 +236,9 @@ impl Session {
     /// Puts as much of a stream into the record as its turn, its credit and the record allow.
     fn put_stream(&mut self, now: Time, id: StreamId, frame: &mut BytesMut) -> usize {
         let mut sent = 0;
+        let quantum = self.pace.quantum();
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
-        let allowance = Scheduler::allowance(&mut stream.turn);
+        let allowance = Scheduler::allowance(&mut stream.turn, quantum);
         while sent < allowance {
             let Some(stream) = self.streams.get_mut(&id) else { return sent };
             let room = Self::room(frame);

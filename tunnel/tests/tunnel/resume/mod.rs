@@ -496,7 +496,7 @@ fn what_is_kept_through_an_outage_is_bounded() {
         }
         let audit = two.client.audit();
         assert!(audit.kept_bytes <= 4 * limits::STREAM_WINDOW, "{audit:?}");
-        assert!(audit.queued <= 4 * (256 + 16) * 1024 && audit.control <= limits::CONTROL_UNACKED_MAX, "{audit:?}");
+        assert!(audit.queued <= 4 * (512 + 16) * 1024 && audit.control <= limits::CONTROL_UNACKED_MAX, "{audit:?}");
         two.lose();
         two.pass(Duration::from_secs(60 * round));
         two.meet();
