@@ -132,6 +132,28 @@ fn operations_are_the_same_direct_and_through_the_tunnel() {
     }
 }
 
+/// Longer than either end waits for a connection that has died: one that is only full has not.
+const LATE: &str = "sleep 20; wc -c";
+
+#[test]
+fn a_program_that_reads_late_gets_all_of_its_input() {
+    const BYTES: usize = 48 << 20;
+    let namespace = Namespace::create(&Cluster::get(), "late");
+    let direct = namespace.direct();
+    direct.kubectl(&["run", "late", "--image", &namespace.cluster.image, "--command", "--", "sleep", "100000"]).ok();
+    direct.kubectl(&["wait", "--for=condition=Ready", "pod/late", "--timeout=60s"]).ok();
+    let tunnels = [Tunnel::open, Tunnel::guarded].map(|open| open(&namespace.cluster.kubeconfig));
+    std::thread::scope(|scope| {
+        for (tunnel, name) in tunnels.iter().zip(["shared", "guarded"]) {
+            let way = namespace.through(name, &tunnel.kubeconfig());
+            scope.spawn(move || {
+                let done = way.kubectl_with(&["exec", "-i", "late", "--", "sh", "-c", LATE], vec![0; BYTES]);
+                assert_eq!(done.ok().trim(), BYTES.to_string(), "{name}");
+            });
+        }
+    });
+}
+
 fn attempt(operation: Operation, way: &Way) -> (Result<String, String>, Duration) {
     let start = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| operation(way)));

@@ -9,6 +9,7 @@ use crate::{
     ProxyEnv, ProxyTarget, RelayUrl, Transport, Trust,
     connect::{connect_tcp, connect_tcp_via_proxy},
     error::{DialError, Unreachable},
+    transport::tune_for_relay,
 };
 
 /// How long a connection may take: name, TCP, proxy and TLS together.
@@ -96,12 +97,17 @@ impl Dialer {
     pub async fn connect(&self) -> Result<Transport, DialError> {
         let Way { url, tls, proxy, connect_timeout: limit, .. } = &*self.way;
         let address = url.address();
+        let tuned = |stream: Transport| match tune_for_relay(stream.tcp()) {
+            Ok(()) => Ok(stream),
+            Err(error) => Err(DialError::unreachable(address.as_str(), Unreachable::from_io(&error, "at once"))),
+        };
         let work = async {
             let Some(trust) = tls else {
-                return connect_tcp(&url.host(), url.port(), true, &address, *limit).await.map(Transport::Tcp);
+                let tcp = connect_tcp(&url.host(), url.port(), true, &address, *limit).await?;
+                return tuned(Transport::Tcp(tcp));
             };
             let stream = connect_tcp_via_proxy(&url.host(), url.port(), proxy.as_ref(), trust, *limit).await?;
-            trust.handshake(stream, &url.host(), &address).await
+            trust.handshake(tuned(stream)?, &url.host(), &address).await
         };
         let late = || DialError::unreachable(address.as_str(), Unreachable::Timeout(*limit));
         let stream = timeout(*limit, work).await.map_err(|_| late())??;

@@ -16,10 +16,12 @@ use tokio_rustls::client::TlsStream;
 
 /// Unsent bytes the kernel takes before it says "full". Small, so that a keystroke does not wait behind megabytes.
 pub const NOTSENT_LOWAT: u32 = 128 * 1024;
-/// How long sent bytes may stay unacknowledged before the connection is given up (Linux).
+/// How long bytes sent to the relay may stay unacknowledged before the connection is given up (Linux).
 pub const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// When TCP begins to probe an idle connection, and how often.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
+/// The same towards the relay: later than any ping of a session. Under [`USER_TIMEOUT`] a single lost probe is the end.
+pub const KEEPALIVE_RELAY: Duration = Duration::from_secs(30);
 
 /// A connection to the relay, or to what a proxy reaches for us.
 #[derive(Debug)]
@@ -44,7 +46,10 @@ impl Transport {
     }
 }
 
-/// Sets what an interactive connection needs: no Nagle, a short unsent queue, and an early word when the network is gone.
+/// Sets what an interactive connection needs: no Nagle, a short unsent queue, and probes while nothing is said.
+///
+/// Whoever does not read for long is left alone: `kubectl exec -i` waits for what runs in the pod, a watch for a laptop
+/// that sleeps.
 ///
 /// # Errors
 /// The system's, which on a connected TCP socket means that it is gone.
@@ -55,8 +60,20 @@ pub fn tune(tcp: &TcpStream) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     }
+    Ok(())
+}
+
+/// Sets what a connection to the relay needs as well: an early word when the network is gone. The relay always reads, or
+/// the session can go on over another connection.
+///
+/// # Errors
+/// See [`tune`].
+pub fn tune_for_relay(tcp: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_RELAY).with_interval(KEEPALIVE))?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(())
 }
 

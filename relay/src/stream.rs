@@ -17,8 +17,11 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// A peer that has gone without a word is noticed within this time.
-const DEAD_AFTER: Duration = Duration::from_secs(15);
+/// A peer that says nothing is probed after this time, and is gone when it answers none of so many probes. One that reads
+/// nothing is not: it may be busy, or stopped (so no `TCP_USER_TIMEOUT`, which ends those as well).
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
 /// Unsent bytes in the kernel: more would only delay what comes behind them.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NOTSENT_LOWAT: u32 = 128 * 1024;
@@ -45,12 +48,10 @@ pub(crate) enum WriteHalf {
 pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(DEAD_AFTER).with_interval(Duration::from_secs(5)))?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
-        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    }
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mykube_link::{
-    DialError, DialOptions, Dialer, RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX, error::Unreachable, transport::NOTSENT_LOWAT,
+    DialError, DialOptions, Dialer, RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX, Trust, connect_tcp_via_proxy,
+    error::Unreachable, transport::NOTSENT_LOWAT,
 };
 use mykube_protocol::{Nameplate, http::PairAnswer};
 use socket2::SockRef;
@@ -183,6 +184,19 @@ async fn the_socket_is_tuned() {
     {
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(15)));
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(15));
+        // Later than any ping: a single lost probe would be the end.
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
     }
+}
+
+/// `kubectl exec -i` waits for what runs in the pod to read, and a stopped laptop reads nothing for hours.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_connection_elsewhere_outlives_a_peer_that_does_not_read() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (trust, port) = (Trust::new(None).unwrap(), listener.local_addr().unwrap().port());
+    let stream = connect_tcp_via_proxy("127.0.0.1", port, None, &trust, Duration::from_secs(5)).await.unwrap();
+    let socket = SockRef::from(stream.tcp());
+    assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+    assert!(socket.keepalive().unwrap());
 }
