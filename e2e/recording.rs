@@ -142,7 +142,8 @@ fn a_terminal_is_recorded_as_it_was_seen() {
     terminal.resize(50, 120);
     terminal.write("until [ \"$(stty size)\" = '50 120' ]; do sleep 0.1; done; echo re''sized é € 😀\n");
     terminal.prints("resized é € 😀");
-    terminal.write("stty -echo; read word; echo sec''ret: ${#word}; stty echo\n");
+    terminal.write("stty -echo; echo si''lent; read word; echo sec''ret: ${#word}; stty echo\n");
+    terminal.prints("silent");
     terminal.write("pass1234word\n");
     terminal.prints("secret: 12");
     terminal.write("exit 5\n");
