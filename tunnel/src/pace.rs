@@ -29,7 +29,7 @@ const ACK_STEP_TIME: Duration = Duration::from_millis(20);
 /// Where bytes are quick, turns of the processor are the slow part: the cap leaves room for what comes in this time, or
 /// a sender that waits for a slower turn than its best one would measure its own waiting, and go on waiting.
 const SLACK_TIME: Duration = Duration::from_millis(4);
-const SLACK: u64 = 1024 * 1024;
+const SLACK: u64 = 256 * 1024;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
 const QUANTUM_TIME: Duration = Duration::from_micros(150);
 const QUANTUM_MAX: usize = 64 * 1024;
