@@ -76,7 +76,7 @@ fn fail(output: Output, failure: &Failure) -> ExitCode {
 
 /// Buffers of bulk are freed and taken again all the time. glibc returns what is free at the end of a heap to the system
 /// as soon as it is more than twice the largest block that was ever freed, at most 64 MiB (mallopt(3),
-/// `M_MMAP_THRESHOLD`): with one of 4 MiB, which nobody touches, it is not the same pages over and over. A third of a
+/// `M_MMAP_THRESHOLD`): with one of 4 MiB, which nobody touches, it is not the same pages over and over. A quarter of a
 /// sender's processor time otherwise.
 fn keep_freed_memory() {
     const BLOCK: usize = 4 << 20;

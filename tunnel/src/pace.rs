@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mykube_protocol::limits::SESSION_WINDOW;
+use mykube_protocol::limits::{ACK_BYTES, ACK_BYTES_MAX, ACK_DELAY, SESSION_WINDOW};
 
 use crate::{Time, schedule::QUANTUM};
 
@@ -23,13 +23,11 @@ pub(crate) enum Room {
 
 /// The cap never falls below this, so that a line always has a full acknowledgement's worth under way.
 const FLOOR: u64 = 64 * 1024;
-/// Acknowledgements come in steps of this much or this long; the cap leaves room for one step.
-const ACK_STEP: u64 = 64 * 1024;
-const ACK_STEP_TIME: Duration = Duration::from_millis(20);
 /// Where bytes are quick, turns of the processor are the slow part: the cap leaves room for what comes in this time, or
-/// a sender that waits for a slower turn than its best one would measure its own waiting, and go on waiting.
+/// a sender that waits for a slower turn than its best one would measure its own waiting, and go on waiting. It is also
+/// room for the longer steps in which quick bytes are acknowledged.
 const SLACK_TIME: Duration = Duration::from_millis(4);
-const SLACK: u64 = 256 * 1024;
+const SLACK: u64 = ACK_BYTES_MAX;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
 const QUANTUM_TIME: Duration = Duration::from_micros(150);
 const QUANTUM_MAX: usize = 64 * 1024;
@@ -280,7 +278,7 @@ impl Pace {
     pub(crate) fn cap(&self) -> u64 {
         let Some((product, rate)) = self.product().zip(self.best_rate()) else { return FLOOR };
         let gained = if self.flat_rounds < 3 { product.saturating_mul(2) } else { product.saturating_add(product / 4) };
-        let step = bytes_in(rate, ACK_STEP_TIME).min(ACK_STEP);
+        let step = bytes_in(rate, ACK_DELAY).min(ACK_BYTES);
         let slack = bytes_in(rate, SLACK_TIME).min(SLACK);
         gained.saturating_add(step).saturating_add(slack).clamp(FLOOR, UNACKED_MAX)
     }
@@ -318,7 +316,7 @@ mod tests {
             }
             // What arrived is acknowledged after 64 KiB or 20 ms, whichever comes first.
             let Some((first, _)) = under_way.front() else { break };
-            now = under_way.get(3).map_or(*first + ACK_STEP_TIME, |(fourth, _)| (*first + ACK_STEP_TIME).min(*fourth));
+            now = under_way.get(3).map_or(*first + ACK_DELAY, |(fourth, _)| (*first + ACK_DELAY).min(*fourth));
             let mut newest = None;
             while let Some((_, stamp)) = under_way.front().copied().filter(|(at, _)| *at <= now) {
                 under_way.pop_front();

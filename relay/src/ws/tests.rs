@@ -26,9 +26,16 @@ async fn end(hub: &Hub, role: Role) -> End {
     End { outlet: Outlet::new(write, hub.metrics.clone()), reader, far }
 }
 
-fn link(agent: &End, client: &End) {
-    agent.outlet.set_peer(Some(client.outlet.clone()));
-    client.outlet.set_peer(Some(agent.outlet.clone()));
+fn link(agent: &Arc<Outlet>, client: &Arc<Outlet>) {
+    agent.set_peer(Some(client.clone()));
+    client.set_peer(Some(agent.clone()));
+}
+
+/// An agent's end, its client's that is linked to it, and the one that replaces that.
+async fn replacement(hub: &Hub) -> (End, End, End) {
+    let (agent, old) = (end(hub, Role::Agent).await, end(hub, Role::Client).await);
+    link(&agent.outlet, &old.outlet);
+    (agent, old, end(hub, Role::Client).await)
 }
 
 /// A client's frame with the key 0.
@@ -54,16 +61,13 @@ fn hub() -> Hub {
 async fn what_was_read_for_one_peer_is_not_sent_to_the_next() {
     let hub = hub();
     let socket = hub.arrive();
-    let (mut agent, mut old, mut new) =
-        (end(&hub, Role::Agent).await, end(&hub, Role::Client).await, end(&hub, Role::Client).await);
-    link(&agent, &old);
+    let (mut agent, mut old, mut new) = replacement(&hub).await;
     let End { outlet, reader, far } = &mut agent;
     far.write_all(&sent(b"for the old one")).await.unwrap();
     let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
     // Between the reading and the sending the client's socket is replaced.
     old.outlet.set_peer(None);
-    outlet.set_peer(Some(new.outlet.clone()));
-    new.outlet.set_peer(Some(outlet.clone()));
+    link(outlet, &new.outlet);
     reader.process(&hub, outlet, socket, input, filled).await.unwrap();
     far.write_all(&sent(b"for the new one")).await.unwrap();
     let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
@@ -77,9 +81,7 @@ async fn what_was_read_for_one_peer_is_not_sent_to_the_next() {
 async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
     let hub = hub();
     let socket = hub.arrive();
-    let (mut agent, mut old, mut new) =
-        (end(&hub, Role::Agent).await, end(&hub, Role::Client).await, end(&hub, Role::Client).await);
-    link(&agent, &old);
+    let (mut agent, mut old, mut new) = replacement(&hub).await;
     let End { outlet, reader, far } = &mut agent;
     let stale = sent(b"half of it was read");
     far.write_all(&stale[..9]).await.unwrap();
@@ -89,8 +91,7 @@ async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
         reader.process(&hub, outlet, socket, input, filled).await.unwrap();
     }
     old.outlet.set_peer(None);
-    outlet.set_peer(Some(new.outlet.clone()));
-    new.outlet.set_peer(Some(outlet.clone()));
+    link(outlet, &new.outlet);
     let fresh = [&stale[9..], &sent(b"for the new one"), &sent(b"and one more")].concat();
     far.write_all(&fresh).await.unwrap();
     let mut left = fresh.len();
