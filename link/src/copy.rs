@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::Notify,
-    time::sleep,
+    time::timeout,
 };
 
 use crate::{ChannelStream, Transport, stream::StreamFailed};
@@ -21,6 +21,8 @@ const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 256 * 1024;
 /// A connection whose other end is through with it may take so long to end.
 const LINGER: Duration = Duration::from_secs(10);
+/// ... and is read on for so much of it; it may have to be rid of that before it reads.
+const FORGOTTEN_MAX: u64 = 1024 * 1024;
 /// Taken from a stream at once.
 const WRITE_MAX: u64 = 256 * 1024;
 
@@ -134,17 +136,29 @@ async fn outward<R: AsyncRead + Unpin>(
         }
         step = step.min(stream.share()).min(READ_MAX);
         if stream.write(buffer.split().freeze()).await.is_err() {
-            let late = async {
-                received.notified().await;
-                sleep(LINGER).await;
-            };
-            tokio::select! {
-                () = drain(reader) => {}
-                () = late => {}
-            }
+            forget(reader, received).await;
             return Ok(());
         }
     }
+}
+
+/// Reads and forgets what nobody takes, until its sender is done too. When the other direction is through as well, a
+/// sender without end (a log that is followed, a download that was left) is not read for its whole [`LINGER`].
+async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: &Notify) {
+    tokio::select! {
+        biased;
+        () = received.notified() => {}
+        () = drain(reader) => return,
+    }
+    let rest = async {
+        let mut some = reader.take(FORGOTTEN_MAX);
+        drain(&mut some).await;
+        if some.limit() == 0 {
+            std::future::pending::<()>().await;
+        }
+    };
+    // Either way it is over.
+    let _ = timeout(LINGER, rest).await;
 }
 
 /// Reads and forgets until the other end is done too.
@@ -199,4 +213,45 @@ async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut Vec<Bytes
     }
     chunks.clear();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use tokio::{io::ReadBuf, time::Instant};
+
+    use super::*;
+
+    /// Always has more, and counts what was taken.
+    struct Endless(u64);
+
+    impl AsyncRead for Endless {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            self.0 += buf.remaining() as u64;
+            let len = buf.initialize_unfilled().len();
+            buf.advance(len);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_without_end_is_not_read_for_nothing() {
+        let (mut endless, received, start) = (Endless(0), Notify::new(), Instant::now());
+        received.notify_one();
+        forget(&mut endless, &received).await;
+        assert_eq!(endless.0, FORGOTTEN_MAX);
+        assert_eq!(start.elapsed(), LINGER, "what was sent before may still be on its way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_ends_is_not_waited_for() {
+        let (mut ending, received, start) = (AsyncReadExt::take(Endless(0), 100), Notify::new(), Instant::now());
+        received.notify_one();
+        forget(&mut ending, &received).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
 }
