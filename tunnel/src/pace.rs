@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mykube_protocol::limits::{ACK_BYTES, ACK_BYTES_MAX, ACK_DELAY, SESSION_WINDOW};
+use mykube_protocol::limits::{ACK_BYTES_MAX, ACK_DELAY, RECORD_PLAINTEXT_MAX, SESSION_WINDOW};
 
 use crate::{Time, schedule::QUANTUM};
 
@@ -28,6 +28,19 @@ const FLOOR: u64 = 64 * 1024;
 /// room for the longer steps in which quick bytes are acknowledged.
 const SLACK_TIME: Duration = Duration::from_millis(4);
 const SLACK: u64 = ACK_BYTES_MAX;
+/// A record counts when all of it is there.
+const RECORD: u64 = RECORD_PLAINTEXT_MAX as u64;
+/// The part of the bandwidth-delay product that is asked for beyond it: what shows that a line has become quicker.
+const BEYOND: u64 = 32;
+/// Bulk finds out what a line takes by doubling, until acknowledgements take longer than the best round trip, and by this
+/// much of it beside what they may wait for. By then twice of what the line holds may be under way, more than queues
+/// hold: so when one does, which a burst can do, less is added, and when all of a round trip do, no more.
+const QUEUE_SHARE: u32 = 8;
+/// On longer paths than this a cap's worth of bulk is spread over a round trip, less this part of it to catch up (over
+/// a third of it while bulk finds out what the line takes), but for a burst of [`SLACK_TIME`]: all of it at once, when a lost packet's gap is closed and everything acknowledged, is more
+/// than queues hold, and the next packet is lost.
+const PACED_RTT: Duration = Duration::from_millis(4);
+const PACE_BEYOND: u32 = 5;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
 const QUANTUM_TIME: Duration = Duration::from_micros(150);
 const QUANTUM_MAX: usize = 64 * 1024;
@@ -45,6 +58,8 @@ const SPARSE_CAPS: u64 = 2;
 /// Never more than this, whatever credit the peer gives: it bounds what is kept for a peer that acknowledges nothing.
 const UNACKED_MAX: u64 = SESSION_WINDOW;
 const RATE_HALF_ROUNDS: u64 = 5;
+/// A rate that has not grown by a quarter for so many round trips is what the line gives.
+const FLAT_ROUNDS: u32 = 3;
 
 /// What is known of the path when a message leaves.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +116,11 @@ pub(crate) struct Pace {
     flat_rounds: u32,
     min_rtt_seen: Time,
     pause: Option<Pause>,
+    /// The newest acknowledgement took longer than the path does, and all of the round trip's did.
+    queued: bool,
+    queue_stands: bool,
+    /// By then what was sent is on the line at the pace; see [`PACED_RTT`].
+    paced_until: Time,
 }
 
 /// Bulk waits for the line to be empty.
@@ -128,6 +148,9 @@ impl Pace {
             flat_rounds: 0,
             min_rtt_seen: now,
             pause: None,
+            queued: false,
+            queue_stands: true,
+            paced_until: now,
         }
     }
 
@@ -138,11 +161,10 @@ impl Pace {
     /// A round trip was measured.
     pub(crate) fn handle_rtt(&mut self, now: Time, rtt: Duration) {
         self.smoothed_rtt = Some(self.smoothed_rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
-        let half = u64::try_from(RTT_HALF_LIFE.as_micros()).unwrap_or(u64::MAX);
-        if self.best_rtt().is_none_or(|best| rtt <= best + best / 8) {
+                if self.best_rtt().is_none_or(|best| rtt <= best + best / 8) {
             self.min_rtt_seen = now;
         }
-        self.min_rtt.add(now.as_micros(), half, rtt, |a, b| a < b);
+        self.min_rtt.add(now.as_micros(), micros(RTT_HALF_LIFE), rtt, |a, b| a < b);
         if let Some(pause) = &mut self.pause {
             pause.waits = false;
             if pause.pings >= 2 || (pause.pings == 1 && self.min_rtt_seen == now) {
@@ -158,6 +180,12 @@ impl Pace {
             self.first_sent = now;
         }
         self.in_flight += bytes;
+        if let Some(rtt) = self.best_rtt().filter(|rtt| *rtt >= PACED_RTT) {
+            let takes = u128::from(micros(rtt)) * u128::from(bytes) / u128::from(self.cap().max(1));
+            let takes = Duration::from_micros(u64::try_from(takes).unwrap_or(u64::MAX));
+            let burst = Time::from_micros(now.as_micros().saturating_sub(micros(SLACK_TIME)));
+            self.paced_until = self.paced_until.max(burst) + if self.flat_rounds < FLAT_ROUNDS { takes / 3 } else { takes - takes / PACE_BEYOND };
+        }
         Stamp {
             sent: now,
             delivered: self.delivered,
@@ -189,12 +217,18 @@ impl Pace {
             self.rate.add(self.round, RATE_HALF_ROUNDS, rate, |a, b| a > b);
         }
         let best = self.best_rate().unwrap_or(0);
-        if best >= self.plateau.saturating_add(self.plateau / 4) {
+        let waited = now.since(newest.sent);
+        self.queued = self.best_rtt().is_some_and(|rtt| waited > rtt + rtt / QUEUE_SHARE + ACK_DELAY + SLACK_TIME);
+        self.queue_stands &= self.queued;
+        if new_round && std::mem::replace(&mut self.queue_stands, true) {
+            self.plateau = best;
+            self.flat_rounds = self.flat_rounds.max(FLAT_ROUNDS);
+        } else if best >= self.plateau.saturating_add(self.plateau / 4) {
             self.plateau = best;
             self.flat_rounds = 0;
         } else if new_round && !newest.limited_by_application {
             self.flat_rounds = self.flat_rounds.saturating_add(1);
-            self.plateau = if self.flat_rounds > 3 { best } else { self.plateau };
+            self.plateau = if self.flat_rounds > FLAT_ROUNDS { best } else { self.plateau };
         }
         self.pause_if_older(now, MIN_RTT_AGE);
         let most = PAUSE_MAX.max(self.best_rtt().unwrap_or_default() * 4);
@@ -261,13 +295,22 @@ impl Pace {
     }
 
     /// Who may send now.
-    pub(crate) fn room(&self) -> Room {
+    pub(crate) fn room(&self, now: Time) -> Room {
         let cap = self.cap();
         match self.in_flight {
-            under_way if under_way < cap && self.pause.is_none() => Room::Bulk,
+            _ if self.has_room_for_bulk(cap) && self.paced_until <= now => Room::Bulk,
             under_way if under_way < cap.saturating_mul(SPARSE_CAPS).min(UNACKED_MAX) => Room::Sparse,
             _ => Room::None,
         }
+    }
+
+    fn has_room_for_bulk(&self, cap: u64) -> bool {
+        self.in_flight < cap && self.pause.is_none()
+    }
+
+    /// When bulk may go on, where only its pace holds it back.
+    pub(crate) fn paced_until(&self) -> Option<Time> {
+        Some(self.paced_until).filter(|_| self.has_room_for_bulk(self.cap()))
     }
 
     /// What the line itself holds: the bandwidth-delay product.
@@ -277,11 +320,18 @@ impl Pace {
 
     pub(crate) fn cap(&self) -> u64 {
         let Some((product, rate)) = self.product().zip(self.best_rate()) else { return FLOOR };
-        let gained = if self.flat_rounds < 3 { product.saturating_mul(2) } else { product.saturating_add(product / 4) };
-        let step = bytes_in(rate, ACK_DELAY).min(ACK_BYTES);
+        let beyond = match self.queued {
+            _ if self.flat_rounds >= FLAT_ROUNDS => product / BEYOND,
+            true => product / 2,
+            false => product,
+        };
         let slack = bytes_in(rate, SLACK_TIME).min(SLACK);
-        gained.saturating_add(step).saturating_add(slack).clamp(FLOOR, UNACKED_MAX)
+        product.saturating_add(beyond + slack + RECORD).clamp(FLOOR, UNACKED_MAX)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn bytes_in(rate: u64, time: Duration) -> u64 {
@@ -306,7 +356,7 @@ mod tests {
         let end = now + Duration::from_secs(seconds);
         while now < end {
             pace.take_probe(now, false);
-            while pace.room() == Room::Bulk {
+            while pace.room(now) == Room::Bulk {
                 let stamp = pace.handle_sent(now, CHUNK, false);
                 line_free = line_free.max(now) + Duration::from_micros(CHUNK * 1_000_000 / rate);
                 under_way.push_back((line_free + rtt, stamp));
@@ -314,9 +364,14 @@ mod tests {
             if end.since(now) < Duration::from_secs(1) {
                 worst = worst.max(pace.in_flight);
             }
-            // What arrived is acknowledged after 64 KiB or 20 ms, whichever comes first.
-            let Some((first, _)) = under_way.front() else { break };
-            now = under_way.get(3).map_or(*first + ACK_DELAY, |(fourth, _)| (*first + ACK_DELAY).min(*fourth));
+            // What arrived is acknowledged: on a slow line at once, on a fast one after 64 KiB.
+            let step = if rate < 10_000_000 { 1 } else { 4 };
+            let Some((last, _)) = under_way.get(step - 1).or(under_way.back()) else { break };
+            if let Some(due) = pace.paced_until().filter(|due| due < last) {
+                now = due;
+                continue;
+            }
+            now = *last;
             let mut newest = None;
             while let Some((_, stamp)) = under_way.front().copied().filter(|(at, _)| *at <= now) {
                 under_way.pop_front();
@@ -353,7 +408,7 @@ mod tests {
         pace.handle_rtt(now, Duration::from_micros(100));
         for _ in 0..200 {
             let mut sent = Vec::new();
-            while pace.room() == Room::Bulk {
+            while pace.room(now) == Room::Bulk {
                 sent.push(pace.handle_sent(now, CHUNK, false));
             }
             now = now + Duration::from_millis(3);
@@ -377,11 +432,12 @@ mod tests {
 
     #[test]
     fn nothing_known_means_the_floor() {
-        let mut pace = Pace::new(Time::default());
-        assert_eq!(pace.room(), Room::Bulk);
-        pace.handle_sent(Time::default(), FLOOR, false);
-        assert_eq!(pace.room(), Room::Sparse);
-        pace.handle_sent(Time::default(), FLOOR, false);
-        assert_eq!(pace.room(), Room::None);
+        let now = Time::default();
+        let mut pace = Pace::new(now);
+        assert_eq!(pace.room(now), Room::Bulk);
+        pace.handle_sent(now, FLOOR, false);
+        assert_eq!(pace.room(now), Room::Sparse);
+        pace.handle_sent(now, FLOOR, false);
+        assert_eq!(pace.room(now), Room::None);
     }
 }

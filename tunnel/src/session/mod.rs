@@ -43,6 +43,8 @@ const SEND_QUEUES: usize = 8 * 1024 * 1024;
 const TARGET_MAX: usize = 4000;
 /// While something is under way, the round trip is measured this often.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// A transport's first ping is answered beside an attach, a welcome or TCP's own beginning, so others follow it.
+const PINGS_FIRST: u32 = 4;
 
 /// A message that was sent and is kept until it is acknowledged.
 #[derive(Debug)]
@@ -120,6 +122,8 @@ pub struct Session {
     ping_due: Option<Time>,
     pong: Option<u64>,
     pings: u64,
+    /// So many more measure a new transport, one after another, while each finds it quicker than the last.
+    pings_first: u32,
     heard_since_probe: u64,
 }
 
@@ -180,6 +184,7 @@ impl Session {
             ping_due: Some(now),
             pong: None,
             pings: 0,
+            pings_first: PINGS_FIRST,
             heard_since_probe: 0,
         }
     }
@@ -315,7 +320,7 @@ impl Session {
             return self.ask_due;
         }
         let ping = self.ping_due.filter(|_| self.ping.is_none());
-        [self.ack_due, ping, self.silence_due()].into_iter().flatten().min()
+        [self.ack_due, ping, self.silence_due(), self.pace_due()].into_iter().flatten().min()
     }
 
     /// A timer ran out.

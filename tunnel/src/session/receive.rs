@@ -89,8 +89,15 @@ impl Session {
             }
             Upkeep::Pong(n) => {
                 if let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == n) {
-                    self.pace.handle_rtt(now, now.since(sent).max(Duration::from_micros(1)));
-                    self.ping_due.get_or_insert(now + IDLE_PING);
+                    let (before, rtt) = (self.pace.best_rtt(), now.since(sent).max(Duration::from_micros(1)));
+                    self.pace.handle_rtt(now, rtt);
+                    let settles = before.is_none_or(|best| rtt < best - best / 8);
+                    self.pings_first = if settles { self.pings_first.saturating_sub(1) } else { 0 };
+                    if self.pings_first > 0 {
+                        self.ping_due = Some(now);
+                    } else {
+                        self.ping_due.get_or_insert(now + IDLE_PING);
+                    }
                 }
             }
             Upkeep::Rekey => {}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use mykube_protocol::{
     channel::{Control, StreamId, Upkeep},
-    limits::{ACK_BYTES, ACK_BYTES_MAX, CONTROL_UNACKED_MAX},
+    limits::{ACK_BYTES_MAX, ACK_BYTES_MIN, CONTROL_UNACKED_MAX},
 };
 
 use super::{Event, Kept, Session, SessionError, control_len};
@@ -91,19 +91,25 @@ impl Session {
                 || self.ack_is_due(now)
                 || self.ping_is_due(now)
                 || self.pace.wants_probe()
-                || self.speaks_soon())
+                || self.speaks_soon(now))
     }
 
-    fn stream_is_next(&self) -> bool {
-        !self.over && self.scheduler.next(self.pace.room()).is_some()
+    fn stream_is_next(&self, now: Time) -> bool {
+        !self.over && self.scheduler.next(self.pace.room(now)).is_some()
+    }
+
+    /// When bulk that only its pace holds back goes on.
+    pub(super) fn pace_due(&self) -> Option<Time> {
+        let waits = self.unsent > 0 || (!self.over && self.scheduler.next(Room::Bulk).is_some());
+        self.pace.paced_until().filter(|_| waits)
     }
 
     /// Whether a numbered message may be sent now.
-    fn speaks_soon(&self) -> bool {
+    fn speaks_soon(&self, now: Time) -> bool {
         if self.unsent > 0 {
-            return self.may_send_again();
+            return self.may_send_again(now);
         }
-        !self.control.is_empty() || !self.welcome_out.is_empty() || self.stream_is_next()
+        !self.control.is_empty() || !self.welcome_out.is_empty() || self.stream_is_next(now)
     }
 
     /// Control messages that the peer never takes or never acknowledges are not kept for it.
@@ -143,7 +149,7 @@ impl Session {
             message::put_upkeep(frame, upkeep);
         }
         // Something is being said anyway: the acknowledgement travels with it.
-        let rides = self.received_m > self.told_m && (self.untold_bytes >= self.ack_step / 4 || self.speaks_soon());
+        let rides = self.received_m > self.told_m && (self.untold_bytes >= self.ack_step / 4 || self.speaks_soon(now));
         if rides || self.ack_is_due(now) {
             message::put_upkeep(frame, Upkeep::Ack(self.received_m));
             self.choose_ack_step(now);
@@ -162,7 +168,7 @@ impl Session {
         if self.untold_bytes >= self.ack_step && took <= ACK_QUICK {
             self.ack_step = (self.ack_step * 2).min(ACK_BYTES_MAX);
         } else if took > ACK_QUICK * 4 {
-            self.ack_step = ACK_BYTES;
+            self.ack_step = (self.ack_step / 2).max(ACK_BYTES_MIN);
         }
         self.told_at = now;
     }
@@ -216,7 +222,7 @@ impl Session {
             return;
         }
         let low = self.share() / 2;
-        while let Some((id, _)) = self.scheduler.next(self.pace.room()) {
+        while let Some((id, _)) = self.scheduler.next(self.pace.room(now)) {
             let sent = self.put_stream(now, id, frame);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let more = stream.is_ready(self.send_credit);

@@ -13,7 +13,7 @@ use mykube_protocol::{
 };
 use rand_core::CryptoRng;
 
-use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved, control_len};
+use super::{Event, Kept, PINGS_FIRST, Session, SessionError, SessionError::Misbehaved, control_len};
 use crate::{
     Time,
     message::{self, DATA_HEAD, HEAD},
@@ -142,6 +142,7 @@ impl Session {
         self.ack_due = None;
         self.attached = true;
         self.ping_due = Some(now);
+        self.pings_first = PINGS_FIRST;
         self.heard_since_probe = 0;
         self.events.push_back(Event::Back);
         Ok(true)
@@ -194,9 +195,9 @@ impl Session {
     }
 
     /// Whether the next message to be sent again may go now: control always, data as the line takes it.
-    pub(super) fn may_send_again(&self) -> bool {
+    pub(super) fn may_send_again(&self, now: Time) -> bool {
         match self.kept.get(self.kept.len() - self.unsent) {
-            Some(Kept::Data(..)) => self.pace.room() == Room::Bulk,
+            Some(Kept::Data(..)) => self.pace.room(now) == Room::Bulk,
             Some(_) => true,
             None => false,
         }
@@ -204,7 +205,7 @@ impl Session {
 
     /// Puts what the peer has not received into the record, in its order. Says whether a part of a welcome is in it.
     pub(super) fn put_again(&mut self, now: Time, frame: &mut BytesMut) -> bool {
-        while self.unsent > 0 && self.may_send_again() {
+        while self.unsent > 0 && self.may_send_again(now) {
             let next = self.kept.len() - self.unsent;
             let room = Self::room(frame);
             match &mut self.kept[next] {
