@@ -19,12 +19,16 @@ TARGETS = {
     "streams200_self": (0.8, "least", "200 streams together, of our own single stream"),
     "fat200ms_line": (0.9, "least", "200 ms and 500 Mbit/s, of plain TCP there"),
     "keystroke_over_rtt_ms": (60, "most", "keystroke p99 under bulk at 10 Mbit/s and 50 ms, above the RTT, ms"),
+    "fat200ms_line_cubic": (0.9, "least", "the line of fat200ms_line, both with cubic"),
+    "keystroke_over_rtt_ms_cubic": (60, "most", "the keystroke of keystroke_over_rtt_ms, with cubic, ms"),
     "stalled_p99": (2, "most", "another stream's p99 beside a stalled reader, times without"),
     "idle_kib_plain": (5, "most", "relay memory an idle session (both sockets), KiB"),
     "idle_kib_tls": (20, "most", "the same with TLS, KiB"),
     "leftover": (0, "most", "sessions, descriptors, threads and MiB left of 10,000 sessions opened, paired and closed"),
 }
 KEYSTROKE_RTT_MS = 50
+# Of a line's scene: the machine's own congestion control, and cubic.
+TCPS = ("", "-cubic")
 E2E_PEERS = ("ssh", "fowl", "wormhole")
 HOP_PEERS = ("penguin", "rathole-noise", "rathole-wss")
 BULK = [f"bulk_{n}_{way}.mb_s" for n in (1, 16, 200) for way in ("down", "up")]
@@ -93,7 +97,8 @@ def ratios(rows):
         **hop_peers(table),
         "streams200_self": worst_of([part(table, "shared-wss", f"bulk_200_{way}.mb_s", f"bulk_1_{way}.mb_s")
                                      for way in ("down", "up")], min),
-        "fat200ms_line": table.over("shared-wss", "direct", ["fat." + measure for measure in one], min),
+        **{f"fat200ms_line{tcp.replace('-', '_')}": table.over("shared-wss", "direct", [f"fat{tcp}.{measure}" for measure in one], min)
+           for tcp in TCPS},
         "stalled_p99": worst_of([part(table, setup, f"stall.{half}.p99_us", "stall.before.p99_us")
                                  for setup in ("shared-ws", "shared-wss") for half in ("one", "both")], max),
     }
@@ -103,8 +108,9 @@ def ratios(rows):
     out["idle_kib_plain"] = table.get("relay-plain", "relay.idle.kib_each")
     out["idle_kib_tls"] = table.get("relay-tls", "relay.idle.kib_each")
     out["leftover"] = worst_of([table.get(setup, "relay.leftover.left") for setup in ("relay-plain", "relay-tls")], max)
-    keystroke = table.get("shared-wss", "slow.keystrokes.p99_us")
-    out["keystroke_over_rtt_ms"] = None if keystroke is None else keystroke / 1000 - KEYSTROKE_RTT_MS
+    for tcp in TCPS:
+        keystroke = table.get("shared-wss", f"slow{tcp}.keystrokes.p99_us")
+        out["keystroke_over_rtt_ms" + tcp.replace("-", "_")] = None if keystroke is None else keystroke / 1000 - KEYSTROKE_RTT_MS
     return {key: round(out[key], 3) for key in TARGETS if out.get(key) is not None}
 
 

@@ -12,7 +12,7 @@ class Broken(Exception):
 class Net:
     """Namespaces held by `lab net`: one on loopback, two with a line between."""
 
-    def __init__(self, lab, line):
+    def __init__(self, lab, line, tcp=None):
         names = ["near", "far"] if line else ["near"]
         options = [word for name, value in (line or {}).items() for word in (f"--{name}", str(value))]
         self.process = subprocess.Popen([lab, "net", "--names", ",".join(names), *options],
@@ -26,6 +26,11 @@ class Net:
         addresses = ready["links"]["near-far"] if line else {"near": "127.0.0.1", "far": "127.0.0.1"}
         # What a user connects to is on loopback, wherever the other side is.
         self.near, self.far = "127.0.0.1", addresses["far"]
+        for place in self.spaces if tcp else ():
+            # /proc/sys/net is that of the namespace one is in.
+            if subprocess.run([*self.prefix(place), "sh", "-c", f"echo {tcp} > /proc/sys/net/ipv4/tcp_congestion_control"]).returncode:
+                self.close()
+                raise Broken(f"this kernel has no TCP congestion control `{tcp}`")
 
     def prefix(self, place):
         return [*self.spaces[place]["prefix"], "--"]
