@@ -161,7 +161,7 @@ impl Pace {
     /// A round trip was measured.
     pub(crate) fn handle_rtt(&mut self, now: Time, rtt: Duration) {
         self.smoothed_rtt = Some(self.smoothed_rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
-                if self.best_rtt().is_none_or(|best| rtt <= best + best / 8) {
+        if self.best_rtt().is_none_or(|best| rtt <= best + best / 8) {
             self.min_rtt_seen = now;
         }
         self.min_rtt.add(now.as_micros(), micros(RTT_HALF_LIFE), rtt, |a, b| a < b);
@@ -184,7 +184,8 @@ impl Pace {
             let takes = u128::from(micros(rtt)) * u128::from(bytes) / u128::from(self.cap().max(1));
             let takes = Duration::from_micros(u64::try_from(takes).unwrap_or(u64::MAX));
             let burst = Time::from_micros(now.as_micros().saturating_sub(micros(SLACK_TIME)));
-            self.paced_until = self.paced_until.max(burst) + if self.flat_rounds < FLAT_ROUNDS { takes / 3 } else { takes - takes / PACE_BEYOND };
+            self.paced_until = self.paced_until.max(burst)
+                + if self.flat_rounds < FLAT_ROUNDS { takes / 3 } else { takes - takes / PACE_BEYOND };
         }
         Stamp {
             sent: now,
