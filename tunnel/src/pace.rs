@@ -40,7 +40,7 @@ const QUEUE_SHARE: u32 = 8;
 /// a third of it while bulk finds out what the line takes), but for a burst of [`SLACK_TIME`]: all of it at once, when a lost packet's gap is closed and everything acknowledged, is more
 /// than queues hold, and the next packet is lost.
 const PACED_RTT: Duration = Duration::from_millis(4);
-const PACE_BEYOND: u32 = 5;
+const PACE_BEYOND: u64 = 5;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
 const QUANTUM_TIME: Duration = Duration::from_micros(150);
 const QUANTUM_MAX: usize = 64 * 1024;
@@ -182,10 +182,10 @@ impl Pace {
         self.in_flight += bytes;
         if let Some(rtt) = self.best_rtt().filter(|rtt| *rtt >= PACED_RTT) {
             let takes = u128::from(micros(rtt)) * u128::from(bytes) / u128::from(self.cap().max(1));
-            let takes = Duration::from_micros(u64::try_from(takes).unwrap_or(u64::MAX));
+            let takes = u64::try_from(takes).unwrap_or(u64::MAX);
+            let takes = if self.flat_rounds < FLAT_ROUNDS { takes / 3 } else { takes - takes / PACE_BEYOND };
             let burst = Time::from_micros(now.as_micros().saturating_sub(micros(SLACK_TIME)));
-            self.paced_until = self.paced_until.max(burst)
-                + if self.flat_rounds < FLAT_ROUNDS { takes / 3 } else { takes - takes / PACE_BEYOND };
+            self.paced_until = self.paced_until.max(burst) + Duration::from_micros(takes);
         }
         Stamp {
             sent: now,

@@ -91,7 +91,7 @@ impl Session {
                 if let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == n) {
                     let (before, rtt) = (self.pace.best_rtt(), now.since(sent).max(Duration::from_micros(1)));
                     self.pace.handle_rtt(now, rtt);
-                    let settles = before.is_none_or(|best| rtt < best - best / 8);
+                    let settles = before.is_none_or(|best| rtt + best / 8 < best);
                     self.pings_first = if settles { self.pings_first.saturating_sub(1) } else { 0 };
                     if self.pings_first > 0 {
                         self.ping_due = Some(now);
