@@ -35,6 +35,10 @@ ci:
 bench *args:
     scripts/bench {{args}}
 
+# Where the processor time of a bulk stream goes.
+profile *args:
+    scripts/profile {{args}}
+
 # A real Kubernetes on loopback: up, down, status, env, smoke.
 cluster *args:
     scripts/cluster {{args}}

@@ -421,6 +421,46 @@ mod tests {
         assert!(pace.cap() > SLACK, "{} under way at most", pace.cap());
     }
 
+    /// All that may leave at once.
+    fn at_once(pace: &mut Pace, now: Time) -> u64 {
+        let before = pace.in_flight;
+        while pace.room(now) == Room::Bulk {
+            pace.handle_sent(now, CHUNK, false);
+        }
+        pace.in_flight - before
+    }
+
+    #[test]
+    fn what_a_stall_has_held_back_is_spread_over_the_round_trip() {
+        // 60 MB/s and 200 ms, known and settled; a gap has closed, and everything is acknowledged.
+        let (rate, rtt, now) = (60_000_000, Duration::from_millis(200), Time::from_micros(1_000_000));
+        let mut pace = Pace::new(Time::default());
+        pace.handle_rtt(now, rtt);
+        pace.rate.add(0, RATE_HALF_ROUNDS, rate, |a, b| a > b);
+        pace.flat_rounds = FLAT_ROUNDS;
+        let sent = at_once(&mut pace, now);
+        assert!(sent <= bytes_in(rate, SLACK_TIME) * 5 / 4 + 2 * CHUNK, "{sent} of {} in one burst", pace.cap());
+        let mut at = now;
+        while let Some(due) = pace.paced_until() {
+            assert!(due > at, "it is told when to go on");
+            at = due;
+            at_once(&mut pace, at);
+        }
+        let took = at.since(now);
+        assert!(pace.in_flight >= pace.cap() && took <= rtt, "all of it within {took:?}");
+        assert!(took >= rtt / 2, "not within {took:?}");
+    }
+
+    #[test]
+    fn a_short_path_is_not_paced() {
+        let now = Time::from_micros(1_000_000);
+        let mut pace = Pace::new(Time::default());
+        pace.handle_rtt(now, Duration::from_micros(200));
+        pace.rate.add(0, RATE_HALF_ROUNDS, 800_000_000, |a, b| a > b);
+        at_once(&mut pace, now);
+        assert!(pace.in_flight >= pace.cap());
+    }
+
     #[test]
     fn turns_are_longer_where_bytes_are_quick() {
         let quantum = |rate: u64| {

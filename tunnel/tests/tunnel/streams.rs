@@ -399,6 +399,31 @@ fn a_ping_is_answered_and_a_flood_of_pings_is_answered_once() {
 }
 
 #[test]
+fn a_new_transport_is_measured_until_it_gets_no_quicker() {
+    let mut peer = Hostile::against(Role::Agent);
+    assert!(peer.hear().contains(&upkeep("ping:1")));
+    for (ping, rtt) in [(1, 100), (2, 51)] {
+        peer.now = peer.now + rtt * MS;
+        peer.say(&[upkeep(&format!("pong:{ping}"))]).unwrap();
+        assert_eq!(peer.hear(), [upkeep(&format!("ping:{}", ping + 1))], "{rtt} ms was quicker than before");
+    }
+    peer.now = peer.now + 50 * MS;
+    peer.say(&[upkeep("pong:3")]).unwrap();
+    assert!(peer.hear().is_empty(), "no quicker to speak of");
+    // Nor for ever: a peer that answers ever quicker is asked four times.
+    let mut peer = Hostile::against(Role::Agent);
+    peer.hear();
+    for (ping, rtt) in [(1, 800), (2, 400), (3, 200)] {
+        peer.now = peer.now + rtt * MS;
+        peer.say(&[upkeep(&format!("pong:{ping}"))]).unwrap();
+        assert_eq!(peer.hear(), [upkeep(&format!("ping:{}", ping + 1))]);
+    }
+    peer.now = peer.now + 100 * MS;
+    peer.say(&[upkeep("pong:4")]).unwrap();
+    assert!(peer.hear().is_empty());
+}
+
+#[test]
 fn control_that_is_never_acknowledged_ends_the_session_before_it_fills_memory() {
     let mut peer = Hostile::against(Role::Agent);
     let mut ended = None;
