@@ -221,12 +221,14 @@ impl Pace {
         let waited = now.since(newest.sent);
         self.queued = self.best_rtt().is_some_and(|rtt| waited > rtt + rtt / QUEUE_SHARE + ACK_DELAY + SLACK_TIME);
         self.queue_stands &= self.queued;
-        if new_round && std::mem::replace(&mut self.queue_stands, true) {
-            self.plateau = best;
-            self.flat_rounds = self.flat_rounds.max(FLAT_ROUNDS);
-        } else if best >= self.plateau.saturating_add(self.plateau / 4) {
+        let stood = new_round && std::mem::replace(&mut self.queue_stands, true);
+        if best >= self.plateau.saturating_add(self.plateau / 4) {
             self.plateau = best;
             self.flat_rounds = 0;
+        } else if stood {
+            // Where the rate still grows it is TCP that is not yet as quick as the line.
+            self.plateau = best;
+            self.flat_rounds = self.flat_rounds.max(FLAT_ROUNDS);
         } else if new_round && !newest.limited_by_application {
             self.flat_rounds = self.flat_rounds.saturating_add(1);
             self.plateau = if self.flat_rounds > FLAT_ROUNDS { best } else { self.plateau };
