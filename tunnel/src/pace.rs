@@ -36,9 +36,9 @@ const BEYOND: u64 = 32;
 /// much of it beside what they may wait for. By then twice of what the line holds may be under way, more than queues
 /// hold: so when one does, which a burst can do, less is added, and when all of a round trip do, no more.
 const QUEUE_SHARE: u32 = 8;
-/// On longer paths than this a cap's worth of bulk is spread over a round trip, less this part of it to catch up (over
-/// a third of it while bulk finds out what the line takes), but for a burst of [`SLACK_TIME`]: all of it at once, when a lost packet's gap is closed and everything acknowledged, is more
-/// than queues hold, and the next packet is lost.
+/// On longer paths than this a cap's worth of bulk is spread over a round trip, less this part of it to catch up (over a
+/// third of it while bulk finds out what the line takes), but for a burst of [`SLACK_TIME`]. All of it at once, when a
+/// lost packet's gap is closed and everything acknowledged, is more than queues hold, and the next packet is lost.
 const PACED_RTT: Duration = Duration::from_millis(4);
 const PACE_BEYOND: u64 = 5;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
@@ -329,7 +329,7 @@ impl Pace {
             false => product,
         };
         let slack = bytes_in(rate, SLACK_TIME).min(SLACK);
-        product.saturating_add(beyond + slack + RECORD).clamp(FLOOR, UNACKED_MAX)
+        product.saturating_add(beyond).saturating_add(slack + RECORD).clamp(FLOOR, UNACKED_MAX)
     }
 }
 
