@@ -145,10 +145,8 @@ async fn outward<R: AsyncRead + Unpin>(
 /// Reads and forgets what nobody takes, until its sender is done too. When the other direction is through as well, a
 /// sender without end (a log that is followed, a download that was left) is not read for its whole [`LINGER`].
 async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: &Notify) {
-    tokio::select! {
-        biased;
-        () = received.notified() => {}
-        () = drain(reader) => return,
+    if drain_until(reader, received).await {
+        return;
     }
     let rest = async {
         let mut some = reader.take(FORGOTTEN_MAX);
@@ -159,6 +157,15 @@ async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: &Notify) {
     };
     // Either way it is over.
     let _ = timeout(LINGER, rest).await;
+}
+
+/// Reads and forgets until the sender is done (`true`), or the other direction is `over` (`false`).
+pub async fn drain_until<R: AsyncRead + Unpin>(reader: &mut R, over: &Notify) -> bool {
+    tokio::select! {
+        biased;
+        () = over.notified() => false,
+        () = drain(reader) => true,
+    }
 }
 
 /// Reads and forgets until the other end is done too.

@@ -23,7 +23,7 @@ pub mod transport;
 pub mod url;
 
 pub use channel::{Channel, End, Status};
-pub use copy::{Abort, CopyError, copy, drain};
+pub use copy::{Abort, CopyError, copy, drain, drain_until};
 pub use dial::{DialOptions, Dialer};
 pub use error::{DialError, ErrorClass};
 pub use exchange::{RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX};

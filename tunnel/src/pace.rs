@@ -1,5 +1,6 @@
-//! How much bulk may be under way: `max(64 KiB, g x minimum RTT x delivery rate + slack)`, so that nothing piles up
-//! below the scheduler and a keystroke never waits behind megabytes (docs/protocol.md, "Fair, and quick").
+//! How much bulk may be under way: `max(64 KiB, g x minimum RTT x delivery rate + record + slack)`, and how soon after
+//! one another it leaves, so that nothing piles up below the scheduler and a keystroke never waits behind megabytes
+//! (docs/protocol.md, "Fair, and quick").
 //!
 //! The delivery rate is sampled as in draft-cheng-iccrg-delivery-rate-estimation: per acknowledgement, what was
 //! delivered since the acknowledged message left, over the longer of the time it took to send and to acknowledge.

@@ -9,7 +9,7 @@ use std::{
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use mykube_link::drain;
+use mykube_link::drain_until;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split},
     sync::Notify,
@@ -102,14 +102,6 @@ where
 pub(super) async fn pass_on(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes).await?;
     to.flush().await
-}
-
-/// Reads what nobody takes any more, until its sender ends or the other direction is `over`.
-pub(super) async fn drain_until(from: &mut (impl AsyncRead + Unpin), over: &Notify) {
-    tokio::select! {
-        () = drain(from) => {}
-        () = over.notified() => {}
-    }
 }
 
 /// Counts what is read, and sees the end.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use mykube_link::drain_until;
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
@@ -9,10 +10,7 @@ use tokio::{
 };
 
 use super::{
-    super::{
-        linger,
-        upgrade::{drain_until, pass_on},
-    },
+    super::{linger, upgrade::pass_on},
     Notice, Recording, UNWRITABLE,
     frames::Frames,
 };
