@@ -44,7 +44,13 @@ fn main() -> ExitCode {
     if let Err(error) = mykube_client::harden::forbid_dumps() {
         output.warn(&format!("this process may be dumped by a debugger: {error}"));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Who brings the next bytes may be waiting for this processor: then they are there before this thread sleeps, and
+        // nobody has to wake it. A tenth of the processor time of bulk where processors are short.
+        .on_thread_park(std::thread::yield_now)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(output, &Failure::failed(format!("cannot start: {error}"))),
     };

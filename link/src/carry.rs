@@ -35,8 +35,8 @@ use crate::{
 
 /// Frames given to the socket in one write.
 const BATCH: usize = 128 * 1024;
-/// Frames opened before anybody is woken.
-const BURST: usize = 16;
+/// Frames opened before anybody is woken: of many streams, many in one go.
+const BURST: usize = 64;
 /// Texts for the relay that may wait.
 const TEXTS_MAX: usize = 16;
 /// A connection whose peer is away is asked for life this often, by WebSocket pings the relay answers ...

@@ -16,9 +16,11 @@ use tokio::{
 
 use crate::{ChannelStream, Transport, stream::StreamFailed};
 
-/// Read at once from a connection that has little to say, and from one that has much, where no others share the room.
+/// Read at once from a connection that has little to say, and from one that has much. Where many share the room it is so
+/// many of a stream's shares, and the stream waits for its turn with nothing more in hand: larger steps cost fewer turns.
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 256 * 1024;
+const READ_SHARES: usize = 4;
 /// A connection whose other end is through with it may take so long to end.
 const LINGER: Duration = Duration::from_secs(10);
 /// ... and is read on for so much of it; it may have to be rid of that before it reads.
@@ -123,6 +125,10 @@ async fn outward<R: AsyncRead + Unpin>(
     let mut buffer = BytesMut::new();
     let mut step = READ_MIN;
     loop {
+        if stream.room().await.is_err() {
+            forget(reader, received).await;
+            return Ok(());
+        }
         if buffer.capacity() < step / 2 {
             buffer.reserve(step);
         }
@@ -134,7 +140,7 @@ async fn outward<R: AsyncRead + Unpin>(
         if read >= step / 2 {
             step *= 2;
         }
-        step = step.min(stream.share()).min(READ_MAX);
+        step = step.min(stream.share() * READ_SHARES).min(READ_MAX);
         if stream.write(buffer.split().freeze()).await.is_err() {
             forget(reader, received).await;
             return Ok(());

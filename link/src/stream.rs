@@ -59,6 +59,14 @@ impl ChannelStream {
         ready(|cx| self.shared.poll_write(cx, self.id, &mut payload)).await.map_err(StreamFailed)
     }
 
+    /// Waits until the stream takes more to send.
+    ///
+    /// # Errors
+    /// The stream failed.
+    pub async fn room(&self) -> Result<(), StreamFailed> {
+        self.write(Bytes::new()).await
+    }
+
     /// Bytes that this stream may have waiting, beside the others that are open.
     pub(crate) fn share(&self) -> usize {
         self.shared.lock().session.share()

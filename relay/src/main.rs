@@ -34,12 +34,20 @@ enum Output {
     Json,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::init(cli.log_format, i16::from(cli.verbose) - i16::from(cli.quiet));
-    let ran = mykube_relay::run(cli.relay, |event| announce(&event, cli.output)).await;
-    match ran {
+    // As `mykube` does.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_park(std::thread::yield_now).build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mykube-relay: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(mykube_relay::run(cli.relay, |event| announce(&event, cli.output))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mykube-relay: {error}");

@@ -29,6 +29,11 @@ const FLOOR: u64 = 64 * 1024;
 /// room for the longer steps in which quick bytes are acknowledged.
 const SLACK_TIME: Duration = Duration::from_millis(4);
 const SLACK: u64 = ACK_BYTES_MAX;
+/// So much of it where bulk is alone: with less one end, or the relay, has nothing to do while the other works. What it
+/// costs is a wait of as much as [`SLACK_TIME`] for the first word of a stream with little to say.
+const SLACK_ALONE: u64 = 2 * 1024 * 1024;
+/// ... which it is when no such stream has spoken for so long.
+pub(crate) const ALONE: Duration = Duration::from_millis(250);
 /// A record counts when all of it is there.
 const RECORD: u64 = RECORD_PLAINTEXT_MAX as u64;
 /// The part of the bandwidth-delay product that is asked for beyond it: what shows that a line has become quicker.
@@ -43,8 +48,8 @@ const QUEUE_SHARE: u32 = 8;
 const PACED_RTT: Duration = Duration::from_millis(4);
 const PACE_BEYOND: u64 = 5;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
-const QUANTUM_TIME: Duration = Duration::from_micros(150);
-const QUANTUM_MAX: usize = 64 * 1024;
+const QUANTUM_TIME: Duration = Duration::from_micros(500);
+const QUANTUM_MAX: usize = 256 * 1024;
 const RTT_HALF_LIFE: Duration = Duration::from_secs(10);
 /// Bulk keeps a short queue on the line at all times, and a round trip that waits in it is no minimum. So when none
 /// near the minimum was seen for this long, bulk pauses until the queue is gone and a ping has left on the empty line.
@@ -117,6 +122,9 @@ pub(crate) struct Pace {
     flat_rounds: u32,
     min_rtt_seen: Time,
     pause: Option<Pause>,
+    /// When a stream with little to say last spoke, and whether that is long enough ago.
+    little_said: Time,
+    alone: bool,
     /// The newest acknowledgement took longer than the path does, and all of the round trip's did.
     queued: bool,
     queue_stands: bool,
@@ -149,6 +157,8 @@ impl Pace {
             flat_rounds: 0,
             min_rtt_seen: now,
             pause: None,
+            little_said: now,
+            alone: false,
             queued: false,
             queue_stands: true,
             paced_until: now,
@@ -172,6 +182,12 @@ impl Pace {
                 self.resume(now);
             }
         }
+    }
+
+    /// A stream has said all it had to say, and that was little.
+    pub(crate) fn handle_little_said(&mut self, now: Time) {
+        self.little_said = now;
+        self.alone = false;
     }
 
     /// Payload leaves. `more` says that the application had no more to send.
@@ -218,6 +234,7 @@ impl Pace {
         if !newest.limited_by_application || self.best_rate().is_none_or(|best| rate > best) {
             self.rate.add(self.round, RATE_HALF_ROUNDS, rate, |a, b| a > b);
         }
+        self.alone = now.since(self.little_said) >= ALONE;
         let best = self.best_rate().unwrap_or(0);
         let waited = now.since(newest.sent);
         self.queued = self.best_rtt().is_some_and(|rtt| waited > rtt + rtt / QUEUE_SHARE + ACK_DELAY + SLACK_TIME);
@@ -329,7 +346,8 @@ impl Pace {
             true => product / 2,
             false => product,
         };
-        let slack = bytes_in(rate, SLACK_TIME).min(SLACK);
+        let most = if self.alone { SLACK_ALONE } else { SLACK };
+        let slack = bytes_in(rate, SLACK_TIME).min(most);
         product.saturating_add(beyond).saturating_add(slack + RECORD).clamp(FLOOR, UNACKED_MAX)
     }
 }
@@ -464,6 +482,32 @@ mod tests {
         assert!(pace.in_flight >= pace.cap());
     }
 
+    /// The cap on a quick path on which the newest word of a stream with little to say is so old.
+    fn cap_after(silence: Duration) -> u64 {
+        let now = Time::from_micros(10_000_000);
+        let mut pace = Pace::new(Time::default());
+        pace.handle_rtt(now, Duration::from_micros(100));
+        pace.rate.add(0, RATE_HALF_ROUNDS, 800_000_000, |a, b| a > b);
+        pace.handle_little_said(now);
+        let stamp = pace.handle_sent(now, CHUNK, false);
+        pace.handle_acked(now + silence, CHUNK, &stamp);
+        pace.sample(now + silence, &stamp);
+        pace.cap()
+    }
+
+    #[test]
+    fn bulk_has_more_under_way_where_nobody_waits_behind_it() {
+        let (beside, alone) = (cap_after(ALONE / 2), cap_after(ALONE));
+        assert!(beside < 2 * SLACK, "{beside}");
+        assert!(alone > beside + SLACK, "{alone}, {beside} beside one");
+        // The first word of a stream that has little to say waits for no more than this, and ends it.
+        assert!(alone - beside <= bytes_in(800_000_000, SLACK_TIME), "{alone}");
+        let mut pace = Pace::new(Time::default());
+        pace.alone = true;
+        pace.handle_little_said(Time::default());
+        assert!(!pace.alone);
+    }
+
     #[test]
     fn turns_are_longer_where_bytes_are_quick() {
         let quantum = |rate: u64| {
@@ -471,7 +515,7 @@ mod tests {
             pace.rate.add(0, RATE_HALF_ROUNDS, rate, |a, b| a > b);
             pace.quantum()
         };
-        assert_eq!([0, 100_000_000, 200_000_000, 800_000_000].map(quantum), [QUANTUM, QUANTUM, 30_000, QUANTUM_MAX]);
+        assert_eq!([0, 30_000_000, 60_000_000, 800_000_000].map(quantum), [QUANTUM, QUANTUM, 30_000, QUANTUM_MAX]);
     }
 
     #[test]

@@ -8,7 +8,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use mykube_protocol::channel::StreamId;
 
-use crate::{Time, pace::Room};
+use crate::{
+    Time,
+    pace::{ALONE, Room},
+};
 
 /// Bytes a stream may send in its turn, and ahead of the others in a round trip.
 pub(crate) const QUANTUM: usize = 16 * 1024;
@@ -31,6 +34,8 @@ pub(crate) struct Turn {
     deficit: usize,
     renewed: Option<Time>,
     ahead: usize,
+    /// When it last sent among the others.
+    bulk_at: Option<Time>,
 }
 
 /// The two lists.
@@ -89,17 +94,23 @@ impl Scheduler {
         }
     }
 
-    /// The stream at the head sent so much; `more` says that it has more that may be sent.
-    pub(crate) fn handle_sent(&mut self, id: StreamId, turn: &mut Turn, bytes: usize, more: bool) {
+    /// The stream at the head sent so much; `more` says that it has more that may be sent. Gives whether it is a stream
+    /// with little to say that has said all of it: not one with much, whose source is slow for a moment.
+    pub(crate) fn handle_sent(&mut self, now: Time, id: StreamId, turn: &mut Turn, bytes: usize, more: bool) -> bool {
+        let little = turn.place == Place::Sparse && !more && turn.bulk_at.is_none_or(|at| now.since(at) >= ALONE);
+        if turn.place == Place::Bulk {
+            // More than a little within this round trip: it does not go ahead of the others when its source is slower.
+            (turn.bulk_at, turn.renewed, turn.ahead) = (Some(now), Some(now), 0);
+        }
         let (list, left) = match turn.place {
             Place::Sparse => (&mut self.sparse, &mut turn.ahead),
             Place::Bulk => (&mut self.bulk, &mut turn.deficit),
-            Place::Idle => return,
+            Place::Idle => return false,
         };
         debug_assert_eq!(list.front(), Some(&id));
         *left = left.saturating_sub(bytes);
         if more && *left > 0 {
-            return;
+            return little;
         }
         list.pop_front();
         turn.place = if more { Place::Bulk } else { Place::Idle };
@@ -107,6 +118,7 @@ impl Scheduler {
             turn.deficit = 0;
             self.bulk.push_back(id);
         }
+        little
     }
 
     /// A stream is no more.
@@ -122,5 +134,38 @@ impl Scheduler {
     /// Whether only bulk waits.
     pub(crate) fn has_bulk(&self) -> bool {
         !self.bulk.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: StreamId = 1;
+
+    /// One message of so much; gives the place it had, and whether it counted as little.
+    fn say(scheduler: &mut Scheduler, turn: &mut Turn, now: Time, bytes: usize) -> (Place, bool) {
+        scheduler.activate(now, ID, turn, None, false);
+        let (place, mut left) = (turn.place, bytes);
+        loop {
+            let sent = Scheduler::allowance(turn, QUANTUM).min(left);
+            left -= sent;
+            let little = scheduler.handle_sent(now, ID, turn, sent, left > 0);
+            if left == 0 {
+                return (place, little);
+            }
+        }
+    }
+
+    #[test]
+    fn who_says_little_is_told_from_who_says_much_slowly() {
+        let (mut scheduler, mut turn, mut now) = (Scheduler::default(), Turn::default(), Time::from_micros(1_000_000));
+        assert_eq!(say(&mut scheduler, &mut turn, now, 100), (Place::Sparse, true), "a keystroke");
+        assert_eq!(say(&mut scheduler, &mut turn, now, 3 * QUANTUM), (Place::Sparse, false), "a download");
+        assert_eq!(say(&mut scheduler, &mut turn, now, 100).0, Place::Bulk, "its next block, though nothing waits");
+        now = now + RENEWAL_MIN;
+        assert_eq!(say(&mut scheduler, &mut turn, now, 100), (Place::Sparse, false), "a round trip later");
+        now = now + ALONE;
+        assert_eq!(say(&mut scheduler, &mut turn, now, 100), (Place::Sparse, true), "a prompt after it");
     }
 }

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 
-use super::{blocks, certificates, join, serve, target};
+use super::{blocks, certificates, join, serve, target, tune};
 use crate::LabError;
 
 /// An HTTPS server. The last byte of a request's query says what is asked of the target.
@@ -37,7 +37,7 @@ impl Api {
         serve(listener, 2, move |stream| {
             let tls = tls.clone();
             async move {
-                stream.set_nodelay(true)?;
+                tune(&stream)?;
                 let stream = TokioIo::new(tls.accept(stream).await?);
                 let connection = http1::Builder::new().serve_connection(stream, service_fn(move |it| answer(it, to)));
                 // The end of a connection that is used no more is no error.

@@ -23,6 +23,8 @@ use crate::LabError;
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
+#[cfg(target_os = "linux")]
+const NOTSENT_LOWAT: u32 = 256 * 1024;
 
 /// What is read, as parts of a body.
 fn blocks(read: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> {
@@ -66,6 +68,15 @@ where
     std::thread::Builder::new().name("lab-stand-in".into()).spawn(run).map(drop).map_err(LabError::io("start a thread"))
 }
 
+/// No delay, and little unsent in the kernel: two hundred streams with as much as it takes are more than all TCP of one
+/// machine may hold (`net.ipv4.tcp_mem`), and from there on it drops what it has acknowledged nothing of.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    Ok(())
+}
+
 /// Until both have ended.
 async fn join(
     mut a: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -76,14 +87,14 @@ async fn join(
 
 /// What this connection asks of the target.
 async fn service(stream: &mut TcpStream) -> io::Result<u8> {
-    stream.set_nodelay(true)?;
+    tune(stream)?;
     stream.read_u8().await
 }
 
 /// A connection to the target that asks for this.
 async fn target(address: std::net::SocketAddr, service: u8) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+    tune(&stream)?;
     stream.write_u8(service).await?;
     Ok(stream)
 }

@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{blocks, join, serve, service};
+use super::{blocks, join, serve, service, tune};
 use crate::LabError;
 
 /// What becomes of a connection.
@@ -178,7 +178,7 @@ impl Access {
 
     async fn connect(&self) -> io::Result<SendRequest<Body>> {
         let stream = TcpStream::connect(&self.authority).await?;
-        stream.set_nodelay(true)?;
+        tune(&stream)?;
         let stream = self.tls.connect(self.name.clone(), stream).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection.with_upgrades());

@@ -227,7 +227,9 @@ impl Session {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let more = stream.is_ready(self.send_credit);
             let stuck = sent == 0 && more;
-            self.scheduler.handle_sent(id, &mut stream.turn, sent, more);
+            if self.scheduler.handle_sent(now, id, &mut stream.turn, sent, more) {
+                self.pace.handle_little_said(now);
+            }
             if stream.write_waits && stream.queued < low {
                 stream.write_waits = false;
                 self.events.push_back(Event::Writable(id));
