@@ -126,8 +126,7 @@ async fn outward<R: AsyncRead + Unpin>(
     let mut step = READ_MIN;
     loop {
         if stream.room().await.is_err() {
-            forget(reader, received).await;
-            return Ok(());
+            break;
         }
         if buffer.capacity() < step / 2 {
             buffer.reserve(step);
@@ -142,10 +141,11 @@ async fn outward<R: AsyncRead + Unpin>(
         }
         step = step.min(stream.share() * READ_SHARES).min(READ_MAX);
         if stream.write(buffer.split().freeze()).await.is_err() {
-            forget(reader, received).await;
-            return Ok(());
+            break;
         }
     }
+    forget(reader, received).await;
+    Ok(())
 }
 
 /// Reads and forgets what nobody takes, until its sender is done too. When the other direction is through as well, a

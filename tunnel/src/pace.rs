@@ -190,7 +190,7 @@ impl Pace {
         self.alone = false;
     }
 
-    /// Payload leaves. `more` says that the application had no more to send.
+    /// Payload leaves. `limited_by_application`: there was no more to send.
     pub(crate) fn handle_sent(&mut self, now: Time, bytes: u64, limited_by_application: bool) -> Stamp {
         if self.in_flight == 0 {
             self.delivered_at = now;
@@ -480,6 +480,7 @@ mod tests {
         pace.rate.add(0, RATE_HALF_ROUNDS, 800_000_000, |a, b| a > b);
         at_once(&mut pace, now);
         assert!(pace.in_flight >= pace.cap());
+        assert_eq!(pace.paced_until, Time::default(), "nor does it count against what follows");
     }
 
     /// The cap on a quick path on which the newest word of a stream with little to say is so old.

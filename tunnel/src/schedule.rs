@@ -110,7 +110,7 @@ impl Scheduler {
         debug_assert_eq!(list.front(), Some(&id));
         *left = left.saturating_sub(bytes);
         if more && *left > 0 {
-            return little;
+            return false;
         }
         list.pop_front();
         turn.place = if more { Place::Bulk } else { Place::Idle };

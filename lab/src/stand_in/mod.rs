@@ -69,7 +69,7 @@ where
 }
 
 /// No delay, and little unsent in the kernel: two hundred streams with as much as it takes are more than all TCP of one
-/// machine may hold (`net.ipv4.tcp_mem`), and from there on it drops what it has acknowledged nothing of.
+/// machine may hold (`net.ipv4.tcp_mem`), and from there on it drops what arrives.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
