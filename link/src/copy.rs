@@ -3,7 +3,7 @@
 //! An end is passed on only when its source said so: the peer's `eof` becomes a FIN, a FIN becomes `eof`. Anything
 //! else becomes a failure on the other side, a reset on TCP, so that what was cut never looks complete.
 
-use std::{io, time::Duration};
+use std::{io, sync::OnceLock, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::Notify,
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{ChannelStream, Transport, stream::StreamFailed};
@@ -21,9 +21,10 @@ use crate::{ChannelStream, Transport, stream::StreamFailed};
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 256 * 1024;
 const READ_SHARES: usize = 4;
-/// A connection whose other end is through with it may take so long to end.
-const LINGER: Duration = Duration::from_secs(10);
-/// ... and is read on for so much of it; it may have to be rid of that before it reads.
+/// What was written to a connection is not there yet for so long, if the network loses it three times in a row (200, 400
+/// and 800 ms, RFC 6298 with Linux's least timeout).
+const LINGER: Duration = Duration::from_secs(2);
+/// ... and its other end is read on for so much; it may have to be rid of that before it reads.
 const FORGOTTEN_MAX: u64 = 1024 * 1024;
 /// Taken from a stream at once.
 const WRITE_MAX: u64 = 256 * 1024;
@@ -92,10 +93,10 @@ where
     // Until both directions have ended a close is a reset, also when this future is dropped with the session's end.
     connection.abort();
     let (mut reader, mut writer) = tokio::io::split(connection);
-    let received = Notify::new();
+    let received = Received::default();
     let inward = async {
-        inward(&mut writer, &stream).await?;
-        received.notify_one();
+        let written = inward(&mut writer, &stream).await?;
+        received.set(written);
         Ok(())
     };
     let result = tokio::try_join!(outward(&mut reader, &stream, &received), inward);
@@ -120,7 +121,7 @@ where
 async fn outward<R: AsyncRead + Unpin>(
     reader: &mut R,
     stream: &ChannelStream,
-    received: &Notify,
+    received: &Received,
 ) -> Result<(), CopyError> {
     let mut buffer = BytesMut::new();
     let mut step = READ_MIN;
@@ -148,21 +149,32 @@ async fn outward<R: AsyncRead + Unpin>(
     Ok(())
 }
 
+/// Whether the other direction is through, and when its last byte was written.
+#[derive(Default)]
+struct Received {
+    over: Notify,
+    written: OnceLock<Instant>,
+}
+
+impl Received {
+    fn set(&self, written: Instant) {
+        let _ = self.written.set(written);
+        self.over.notify_one();
+    }
+}
+
 /// Reads and forgets what nobody takes, until its sender is done too. When the other direction is through as well, a
-/// sender without end (a log that is followed, a download that was left) is not read for its whole [`LINGER`].
-async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: &Notify) {
-    if drain_until(reader, received).await {
+/// sender without end (a download that was left) is given up [`LINGER`] after the last byte it was sent, which may be
+/// long ago: what it sends on stands in the kernel's buffers.
+async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: &Received) {
+    if drain_until(reader, &received.over).await {
         return;
     }
-    let rest = async {
-        let mut some = reader.take(FORGOTTEN_MAX);
-        drain(&mut some).await;
-        if some.limit() == 0 {
-            std::future::pending::<()>().await;
-        }
-    };
-    // Either way it is over.
-    let _ = timeout(LINGER, rest).await;
+    let mut some = reader.take(FORGOTTEN_MAX);
+    if timeout(LINGER, drain(&mut some)).await.is_ok() && some.limit() == 0 {
+        let written = received.written.get().copied().unwrap_or_else(Instant::now);
+        sleep_until(written + LINGER).await;
+    }
 }
 
 /// Reads and forgets until the sender is done (`true`), or the other direction is `over` (`false`).
@@ -180,10 +192,11 @@ pub async fn drain<R: AsyncRead + Unpin>(reader: &mut R) {
     while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
 }
 
-/// From the stream into the connection.
-async fn inward<W: AsyncWrite + Unpin>(writer: &mut W, stream: &ChannelStream) -> Result<(), CopyError> {
+/// From the stream into the connection; when its last byte was written.
+async fn inward<W: AsyncWrite + Unpin>(writer: &mut W, stream: &ChannelStream) -> Result<Instant, CopyError> {
     let mut chunks: Vec<Bytes> = Vec::new();
     let mut first = true;
+    let mut written = Instant::now();
     loop {
         let read = stream.read(WRITE_MAX, &mut chunks).await;
         if !read.map_err(|reason| if first { CopyError::Refused(reason) } else { CopyError::Stream(reason) })? {
@@ -192,12 +205,14 @@ async fn inward<W: AsyncWrite + Unpin>(writer: &mut W, stream: &ChannelStream) -
         first = false;
         write_all(writer, &mut chunks).await?;
         writer.flush().await?;
+        written = Instant::now();
     }
     match writer.shutdown().await {
         // The other direction may have ended the connection already.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        other => Ok(other?),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+        other => other?,
     }
+    Ok(written)
 }
 
 async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut Vec<Bytes>) -> io::Result<()> {
@@ -235,7 +250,7 @@ mod tests {
         task::{Context, Poll},
     };
 
-    use tokio::{io::ReadBuf, time::Instant};
+    use tokio::io::ReadBuf;
 
     use super::*;
 
@@ -251,20 +266,34 @@ mod tests {
         }
     }
 
+    fn received(written: Instant) -> Received {
+        let received = Received::default();
+        received.set(written);
+        received
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_sender_without_end_is_not_read_for_nothing() {
-        let (mut endless, received, start) = (Endless(0), Notify::new(), Instant::now());
-        received.notify_one();
-        forget(&mut endless, &received).await;
+    async fn a_sender_without_end_is_given_up_some_time_after_its_last_byte() {
+        let (mut endless, start) = (Endless(0), Instant::now());
+        forget(&mut endless, &received(start)).await;
         assert_eq!(endless.0, FORGOTTEN_MAX);
         assert_eq!(start.elapsed(), LINGER, "what was sent before may still be on its way");
+        // By now it is there.
+        forget(&mut endless, &received(start)).await;
+        assert_eq!((endless.0, start.elapsed()), (2 * FORGOTTEN_MAX, LINGER));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_pauses_is_not_waited_for_without_end() {
+        let ((_held, mut pauses), start) = (tokio::io::duplex(1), Instant::now());
+        forget(&mut pauses, &received(start - LINGER)).await;
+        assert_eq!(start.elapsed(), LINGER);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_ends_is_not_waited_for() {
-        let (mut ending, received, start) = (AsyncReadExt::take(Endless(0), 100), Notify::new(), Instant::now());
-        received.notify_one();
-        forget(&mut ending, &received).await;
+        let (mut ending, start) = (AsyncReadExt::take(Endless(0), 100), Instant::now());
+        forget(&mut ending, &received(start)).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

@@ -102,7 +102,7 @@ fn accept(listener: &TcpListener, counters: &Arc<Counters>) {
 
 fn serve(mut stream: TcpStream, counters: &Counters) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
+    super::tune(&stream)?;
     stream.set_read_timeout(Some(Duration::from_secs(600)))?;
     stream.set_write_timeout(Some(Duration::from_secs(600)))?;
     let mut service = [0];

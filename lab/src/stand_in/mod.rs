@@ -19,12 +19,10 @@ use tokio::{
 };
 pub use user::{How, User};
 
-use crate::LabError;
+use crate::{LabError, load::tune};
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
-#[cfg(target_os = "linux")]
-const NOTSENT_LOWAT: u32 = 256 * 1024;
 
 /// What is read, as parts of a body.
 fn blocks(read: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> {
@@ -68,15 +66,6 @@ where
     std::thread::Builder::new().name("lab-stand-in".into()).spawn(run).map(drop).map_err(LabError::io("start a thread"))
 }
 
-/// No delay, and little unsent in the kernel: two hundred streams with as much as it takes are more than all TCP of one
-/// machine may hold (`net.ipv4.tcp_mem`), and from there on it drops what arrives.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    Ok(())
-}
-
 /// Until both have ended.
 async fn join(
     mut a: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -87,7 +76,7 @@ async fn join(
 
 /// What this connection asks of the target.
 async fn service(stream: &mut TcpStream) -> io::Result<u8> {
-    tune(stream)?;
+    tune(&*stream)?;
     stream.read_u8().await
 }
 
