@@ -38,7 +38,7 @@ use crate::{
 /// Payload a stream takes from the application before it must wait; less where many streams share what all may take.
 const SEND_QUEUE: usize = 512 * 1024;
 const SEND_QUEUE_MIN: usize = 32 * 1024;
-const SEND_QUEUES: usize = 8 * 1024 * 1024;
+const SEND_QUEUES: usize = 2 * 1024 * 1024;
 /// A target, so that its `new:{id}:` stays below 4 KiB. Nothing that long is on an allow-list.
 const TARGET_MAX: usize = 4000;
 /// While something is under way, the round trip is measured this often.

@@ -356,5 +356,5 @@ fn many_streams_share_what_one_may_queue() {
         }
         session.audit().queued
     };
-    assert_eq!([queued(1), queued(32), queued(200)], [512 << 10, 8 << 20, 200 * (48 << 10)]);
+    assert_eq!([queued(1), queued(32), queued(200)], [512 << 10, 2 << 20, 200 * (32 << 10)]);
 }
