@@ -1,7 +1,7 @@
 //! One stream of a channel, for tasks.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     sync::{
         Arc,
@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use mykube_protocol::channel::StreamId;
 use mykube_tunnel::session::ReadState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -124,11 +124,28 @@ impl AsyncRead for ChannelStream {
 
 impl AsyncWrite for ChannelStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    /// Several records of TLS at once: each turn of a stream costs the same.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         const MOST: usize = 64 * 1024;
-        let part = &buf[..buf.len().min(MOST)];
-        let mut payload = Bytes::copy_from_slice(part);
+        let most = bufs.iter().map(|buf| buf.len()).sum::<usize>().min(MOST);
+        let mut payload = BytesMut::with_capacity(most);
+        for buf in bufs {
+            payload.extend_from_slice(&buf[..buf.len().min(most - payload.len())]);
+        }
         let broken = |reason| io::Error::new(io::ErrorKind::BrokenPipe, StreamFailed(reason));
-        self.shared.poll_write(cx, self.id, &mut payload).map(|done| done.map(|()| part.len()).map_err(broken))
+        let polled = self.shared.poll_write(cx, self.id, &mut payload.freeze());
+        polled.map(|done| done.map(|()| most).map_err(broken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

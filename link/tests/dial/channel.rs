@@ -1,6 +1,6 @@
 //! The channel's driver over real sockets: two ends, the relay's texts played by the test.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -288,6 +288,29 @@ async fn the_welcome_and_the_farewell_arrive() {
         client.bye("done here").await;
         assert_eq!(client.ended().await, End::Here);
         assert_eq!(agent.ended().await, End::Bye("done here".into()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn slices_are_sent_together_and_in_order() {
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let (mut accepted, mut opened) = stream_pair(&agent, &client).await;
+        let parts: [Vec<u8>; 4] = [vec![1; 40_000], Vec::new(), vec![2; 40_000], vec![3; 40_000]];
+        let mut slices: Vec<_> = parts.iter().map(|part| io::IoSlice::new(part)).collect();
+        let mut left = &mut slices[..];
+        let first = opened.write_vectored(left).await.unwrap();
+        assert_eq!(first, 64 << 10, "more than the first slice");
+        io::IoSlice::advance_slices(&mut left, first);
+        while !left.is_empty() {
+            let more = opened.write_vectored(left).await.unwrap();
+            io::IoSlice::advance_slices(&mut left, more);
+        }
+        opened.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        accepted.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, parts.concat());
     })
     .await;
 }
