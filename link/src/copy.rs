@@ -3,14 +3,14 @@
 //! An end is passed on only when its source said so: the peer's `eof` becomes a FIN, a FIN becomes `eof`. Anything
 //! else becomes a failure on the other side, a reset on TCP, so that what was cut never looks complete.
 
-use std::{io, sync::OnceLock, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    sync::Notify,
+    sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -93,13 +93,13 @@ where
     // Until both directions have ended a close is a reset, also when this future is dropped with the session's end.
     connection.abort();
     let (mut reader, mut writer) = tokio::io::split(connection);
-    let received = Received::default();
+    let (tell, received) = oneshot::channel();
     let inward = async {
-        let written = inward(&mut writer, &stream).await?;
-        received.set(written);
+        // Where the other direction has ended by itself nobody asks.
+        let _ = tell.send(inward(&mut writer, &stream).await?);
         Ok(())
     };
-    let result = tokio::try_join!(outward(&mut reader, &stream, &received), inward);
+    let result = tokio::try_join!(outward(&mut reader, &stream, received), inward);
     let connection = reader.unsplit(writer);
     match result {
         Ok(_) => {
@@ -117,11 +117,12 @@ where
 
 /// From the connection into the stream. Where the other end takes no more, the rest is dropped, and what it has sent
 /// before still reaches the connection: whether it is whole, the other direction knows. A connection that was closed
-/// with something unread would be reset, and what is on its way lost.
+/// with something unread would be reset, and what is on its way lost. `received`: the other direction is through, and
+/// when its last byte was written.
 async fn outward<R: AsyncRead + Unpin>(
     reader: &mut R,
     stream: &ChannelStream,
-    received: &Received,
+    received: oneshot::Receiver<Instant>,
 ) -> Result<(), CopyError> {
     let mut buffer = BytesMut::new();
     let mut step = READ_MIN;
@@ -149,40 +150,24 @@ async fn outward<R: AsyncRead + Unpin>(
     Ok(())
 }
 
-/// Whether the other direction is through, and when its last byte was written.
-#[derive(Default)]
-struct Received {
-    over: Notify,
-    written: OnceLock<Instant>,
-}
-
-impl Received {
-    fn set(&self, written: Instant) {
-        let _ = self.written.set(written);
-        self.over.notify_one();
-    }
-}
-
 /// Reads and forgets what nobody takes, until its sender is done too. When the other direction is through as well, a
 /// sender without end (a download that was left) is given up [`LINGER`] after the last byte it was sent, which may be
 /// long ago: what it sends on stands in the kernel's buffers.
-async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: &Received) {
-    if drain_until(reader, &received.over).await {
-        return;
-    }
+async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: oneshot::Receiver<Instant>) {
+    // Where the other direction failed the whole copy ends.
+    let Some(Ok(written)) = drain_until(reader, received).await else { return };
     let mut some = reader.take(FORGOTTEN_MAX);
     if timeout(LINGER, drain(&mut some)).await.is_ok() && some.limit() == 0 {
-        let written = received.written.get().copied().unwrap_or_else(Instant::now);
         sleep_until(written + LINGER).await;
     }
 }
 
-/// Reads and forgets until the sender is done (`true`), or the other direction is `over` (`false`).
-pub async fn drain_until<R: AsyncRead + Unpin>(reader: &mut R, over: &Notify) -> bool {
+/// Reads and forgets until the sender is done (`None`), or the other direction is `over`.
+pub async fn drain_until<R: AsyncRead + Unpin, T>(reader: &mut R, over: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
-        () = over.notified() => false,
-        () = drain(reader) => true,
+        over = over => Some(over),
+        () = drain(reader) => None,
     }
 }
 
@@ -266,34 +251,34 @@ mod tests {
         }
     }
 
-    fn received(written: Instant) -> Received {
-        let received = Received::default();
-        received.set(written);
+    fn received(written: Instant) -> oneshot::Receiver<Instant> {
+        let (tell, received) = oneshot::channel();
+        tell.send(written).unwrap();
         received
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_without_end_is_given_up_some_time_after_its_last_byte() {
         let (mut endless, start) = (Endless(0), Instant::now());
-        forget(&mut endless, &received(start)).await;
+        forget(&mut endless, received(start)).await;
         assert_eq!(endless.0, FORGOTTEN_MAX);
         assert_eq!(start.elapsed(), LINGER, "what was sent before may still be on its way");
         // By now it is there.
-        forget(&mut endless, &received(start)).await;
+        forget(&mut endless, received(start)).await;
         assert_eq!((endless.0, start.elapsed()), (2 * FORGOTTEN_MAX, LINGER));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_pauses_is_not_waited_for_without_end() {
         let ((_held, mut pauses), start) = (tokio::io::duplex(1), Instant::now());
-        forget(&mut pauses, &received(start - LINGER)).await;
+        forget(&mut pauses, received(start - LINGER)).await;
         assert_eq!(start.elapsed(), LINGER);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_ends_is_not_waited_for() {
         let (mut ending, start) = (AsyncReadExt::take(Endless(0), 100), Instant::now());
-        forget(&mut ending, &received(start)).await;
+        forget(&mut ending, received(start)).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

@@ -196,13 +196,16 @@ impl Unreachable {
     pub(crate) fn from_io(error: &io::Error, when: &'static str) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::UnexpectedEof => Self::Closed(when),
+            kind if is_reset(kind) => Self::Closed(when),
             _ => Self::Io(error.to_string()),
         }
     }
+}
+
+/// Whether a connection ended without a word, by when that is noticed: at a read, at a write, or with TLS.
+pub(crate) fn is_reset(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// What a proxy said instead of letting us through. Reads on from "the proxy http://host:port".

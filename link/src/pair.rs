@@ -1,6 +1,6 @@
 //! Drives the pairing machines of `tunnel` over the relay's socket.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::{
     DialError, Dialer, RelaySocket, clock,
+    error::is_reset,
     rejoin::{Backoff, Rejoin},
 };
 
@@ -52,17 +53,10 @@ impl SocketLost {
                 Self::Broken("the connection was reset".into())
             }
             tungstenite::Error::Protocol(what) => Self::Broken(printable(&format!("not WebSocket: {what}"), 120)),
-            // As the line above, by when it was noticed: at a read, at a write, or with TLS.
             tungstenite::Error::Io(error) if is_reset(error.kind()) => Self::Broken("the connection was reset".into()),
             other => Self::Broken(printable(&other.to_string(), 120)),
         }
     }
-}
-
-/// Whether the connection ended without a word: the relay was killed, or something between cut it.
-fn is_reset(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 fn describe(code: u16, reason: &str) -> String {
@@ -269,7 +263,10 @@ mod tests {
 
     #[test]
     fn a_reset_reads_the_same_however_it_is_noticed() {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+        use std::io::{
+            self,
+            ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof},
+        };
         let lost = |kind: io::ErrorKind| SocketLost::from_error(&tungstenite::Error::Io(kind.into())).to_string();
         for kind in [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof] {
             assert!(lost(kind).ends_with(": the connection was reset"), "{kind}");

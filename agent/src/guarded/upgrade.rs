@@ -86,7 +86,7 @@ where
         loop {
             let (read, more) = fill(&mut from_client, &mut buffer).await;
             if pass_on(&mut to_upstream, &buffer[..read]).await.is_err() {
-                drain_until(&mut from_client, &over).await;
+                drain_until(&mut from_client, over.notified()).await;
                 return Ok(());
             }
             if !more? {

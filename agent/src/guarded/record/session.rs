@@ -147,7 +147,7 @@ async fn up(
             }
         }
         if pass_on(&mut to, bytes).await.is_err() {
-            drain_until(&mut from, over).await;
+            drain_until(&mut from, over.notified()).await;
             return Ok(());
         }
     }
