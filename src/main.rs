@@ -18,13 +18,21 @@ mod signals;
 mod status;
 mod waiting;
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, thread, time::Duration};
+
+use tokio::runtime::Builder;
 
 use crate::{
     cli::{Cli, Command},
     exit::Failure,
     output::Output,
 };
+
+/// Half of the processors: the other half is for those whose bytes these are. A session is work for one or two threads, and
+/// where processors are few one that passes bytes to the next only makes all of them wait (docs/decisions/0013).
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
 
 /// What is still running when a command has ended (a name being resolved, a question nobody answers) is not waited for.
 const LEFTOVERS: Duration = Duration::from_millis(200);
@@ -44,12 +52,11 @@ fn main() -> ExitCode {
     if let Err(error) = mykube_client::harden::forbid_dumps() {
         output.warn(&format!("this process may be dumped by a debugger: {error}"));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        // Who brings the next bytes may be waiting for this processor: then they are there before this thread sleeps, and
-        // nobody has to wake it. A tenth of the processor time of bulk where processors are short.
-        .on_thread_park(std::thread::yield_now)
-        .build();
+    let runtime = match &command {
+        // It only takes connections in; others carry them.
+        Command::Relay(_) => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().worker_threads(threads()).enable_all().build(),
+    };
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(output, &Failure::failed(format!("cannot start: {error}"))),

@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use mykube_link::{
     Abort, Channel, CopyError, DialError, Dialer, End, Status, clock, copy,
     pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError, SocketLost},
+    transport::tune_local,
 };
 use mykube_protocol::{
     PairingCode,
@@ -185,7 +186,7 @@ impl Session {
                 accepted = listener.accept(), if tasks.len() < STREAMS_MAX + WAITING_MAX => match accepted {
                     Ok((connection, _)) => {
                         // Fails only on a connection that is gone already.
-                        let _ = connection.set_nodelay(true);
+                        let _ = tune_local(&connection);
                         tasks.spawn(carry(self.channel.clone(), self.guard.clone(), connection, failures.clone()));
                     }
                     Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -46,7 +47,8 @@ impl Transport {
     }
 }
 
-/// Sets what an interactive connection needs: no Nagle, a short unsent queue, and probes while nothing is said.
+/// Sets what an interactive connection needs: no Nagle, a short unsent queue, and probes while nothing is said. One that
+/// stays on this machine is not paced.
 ///
 /// Whoever does not read for long is left alone: `kubectl exec -i` waits for what runs in the pod, a watch for a laptop
 /// that sleeps.
@@ -60,8 +62,36 @@ pub fn tune(tcp: &TcpStream) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+        unpaced(tcp);
     }
     Ok(())
+}
+
+/// Sets what a connection from a program on this machine needs: no Nagle, and no pacing.
+///
+/// # Errors
+/// See [`tune`].
+pub fn tune_local(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unpaced(tcp);
+    Ok(())
+}
+
+/// Within one machine there is no line whose rate is to be found out: a congestion control that paces (BBR) only sets
+/// timers there, a tenth of what carrying takes (docs/decisions/0012). The plainest does not, and every Linux has it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn unpaced(tcp: &TcpStream) {
+    if is_within_machine(tcp.local_addr().ok(), tcp.peer_addr().ok()) {
+        // Refused only where an administrator allows nothing but others: then it stays as it is.
+        let _ = SockRef::from(tcp).set_tcp_congestion(b"reno");
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_within_machine(local: Option<SocketAddr>, peer: Option<SocketAddr>) -> bool {
+    let (local, peer) = (local.map(|it| it.ip().to_canonical()), peer.map(|it| it.ip().to_canonical()));
+    peer.is_some_and(|peer| peer.is_loopback() || local == Some(peer))
 }
 
 /// Sets what a connection to the relay needs as well: an early word when the network is gone. The relay always reads, or
@@ -129,5 +159,20 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn within_this_machine_is_loopback_and_an_address_of_its_own() {
+        let within = |local: &str, peer: &str| is_within_machine(local.parse().ok(), peer.parse().ok());
+        assert!(within("127.0.0.1:1", "127.0.0.1:2") && within("[::1]:1", "[::1]:2"));
+        assert!(within("[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:2"), "a listener of both families");
+        assert!(within("192.0.2.1:1", "192.0.2.1:2"));
+        assert!(!within("192.0.2.1:1", "192.0.2.2:2") && !within("[2001:db8::1]:1", "[2001:db8::2]:2"));
+        assert!(!is_within_machine(None, None), "one that is gone");
     }
 }

@@ -61,7 +61,7 @@ pub const CONTROL_UNACKED_MAX: usize = 1024 * 1024;
 /// An acknowledgement is sent after so many bytes ...
 pub const ACK_BYTES: u64 = 64 * 1024;
 /// Where so much comes in a millisecond, acknowledgements are rarer: at most this.
-pub const ACK_BYTES_MAX: u64 = 256 * 1024;
+pub const ACK_BYTES_MAX: u64 = 128 * 1024;
 /// Where it takes longer than 4 ms, they are more frequent: at least this, which is less than a full record.
 pub const ACK_BYTES_MIN: u64 = 8 * 1024;
 /// ... or after so long.

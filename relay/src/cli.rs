@@ -1,13 +1,13 @@
 //! The relay's settings as flags and environment variables, for `mykube-relay` and `mykube relay` alike.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mykube_protocol::limits::RETRY_AFTER_MAX;
 use serde::Serialize;
 use tracing::info;
 
-use crate::{Config, Limits, Relay, RelayError, TlsFiles};
+use crate::{Config, Limits, Relay, RelayError, TlsFiles, carriers};
 
 /// Tickets carry whole seconds.
 const TICKET_TTL_MIN: Duration = Duration::from_secs(8);
@@ -18,6 +18,9 @@ pub struct RelayArgs {
     /// Where to listen. Port 0 lets the system choose one
     #[arg(long, env = "MYKUBE_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
+    /// Threads that carry sessions [default: as many as there are processors]
+    #[arg(long, env = "MYKUBE_THREADS", value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
     /// Directory of the ticket key [default: $XDG_STATE_HOME/mykube/relay]
     #[arg(long, env = "MYKUBE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -157,6 +160,7 @@ impl RelayArgs {
         Ok(Config {
             listen: self.listen,
             metrics_listen: self.metrics_listen,
+            threads: self.threads.unwrap_or_else(carriers::default_count),
             data_dir,
             tls: tls.map(|(cert, key)| TlsFiles { cert, key, reload_interval: self.tls_reload_interval }),
             plain_form: self.plain_form,
@@ -323,7 +327,9 @@ mod tests {
 
     #[test]
     fn flags_that_need_each_other_say_so() {
-        for args in [["relay", "--tls-cert", "x"].as_slice(), &["relay", "--proxy-protocol"]] {
+        for args in
+            [["relay", "--tls-cert", "x"].as_slice(), &["relay", "--proxy-protocol"], &["relay", "--threads", "0"]]
+        {
             assert!(Cli::try_parse_from(args).is_err(), "{args:?}");
         }
     }

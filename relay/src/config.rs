@@ -1,11 +1,11 @@
 //! What a relay is told at its start.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mykube_protocol::limits;
 
-use crate::registry::Limits;
+use crate::{carriers, registry::Limits};
 
 /// Everything a [`crate::Relay`] needs; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where metrics are served, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Threads that carry.
+    pub threads: NonZeroUsize,
     /// Holds the ticket key.
     pub data_dir: PathBuf,
     /// Certificate chain and key, PEM files.
@@ -77,6 +79,7 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             metrics_listen: None,
+            threads: carriers::default_count(),
             data_dir: data_dir.into(),
             tls: None,
             plain_form: false,

@@ -181,11 +181,15 @@ fn upgrade(
     hub.tasks.spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return };
+        let (tasks, carrier) = (shared.tasks.clone(), shared.carriers.of(&session).clone());
+        let mut stream = parts.io.into_inner();
+        if let Err(error) = stream.move_to(&carrier).await {
+            return debug!(%session, %role, %error, "connection lost");
+        }
         // A task of its own, because an idle socket costs what its task holds. `read_buf`, even when it is empty, keeps
         // hyper's whole read buffer alive.
-        let tasks = shared.tasks.clone();
-        let served = ws::serve(shared, parts.io.into_inner(), &parts.read_buf, admission, address.into(), connection);
-        tasks.spawn(served);
+        let served = ws::serve(shared, stream, &parts.read_buf, admission, address.into(), connection);
+        tasks.spawn_on(served, &carrier);
     });
     let mut reply = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config,
     address::{AddressKey, TrustedProxies},
+    carriers::Carriers,
     metrics::Metrics,
     quota::RequestQuota,
     registry::{Action, Denied, Now, Registry, SocketId},
@@ -29,13 +31,14 @@ const TICK: Duration = Duration::from_millis(500);
 /// What all connections of a relay share.
 pub(crate) struct Hub {
     pub(crate) config: Config,
+    pub(crate) carriers: Carriers,
     pub(crate) proxies: TrustedProxies,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) key: TicketKey,
     pub(crate) quota: Mutex<RequestQuota>,
     /// WebSockets and connections that are still served.
     pub(crate) tasks: TaskTracker,
-    /// Connections end.
+    /// Connections end, and the threads that carry them.
     pub(crate) stop: CancellationToken,
     draining: AtomicBool,
     state: Mutex<State>,
@@ -58,18 +61,22 @@ struct State {
 }
 
 impl Hub {
-    pub(crate) fn new(config: Config, key: TicketKey) -> Self {
-        Self {
+    /// # Errors
+    /// See [`Carriers::start`].
+    pub(crate) fn new(config: Config, key: TicketKey) -> io::Result<Self> {
+        let stop = CancellationToken::new();
+        Ok(Self {
+            carriers: Carriers::start(config.threads, &stop)?,
             proxies: TrustedProxies::new(config.trusted_proxies.clone()),
             metrics: Arc::default(),
             key,
             quota: Mutex::new(RequestQuota::new(config.api_requests_per_minute)),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            stop,
             draining: AtomicBool::new(false),
             state: Mutex::new(State { registry: Registry::new(config.sessions.clone()), sockets: HashMap::new() }),
             config,
-        }
+        })
     }
 
     /// Asks the registry, and does what it says.

@@ -37,10 +37,8 @@ enum Output {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::init(cli.log_format, i16::from(cli.verbose) - i16::from(cli.quiet));
-    // As `mykube` does.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_park(std::thread::yield_now).build();
-    let runtime = match runtime {
+    // It only takes connections in; others carry them.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("mykube-relay: cannot start: {error}");

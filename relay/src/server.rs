@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::DropGuard;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -53,6 +54,9 @@ pub enum RelayError {
     /// A setting makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// The threads that carry.
+    #[error("cannot start threads: {0}; ask for fewer with --threads")]
+    Threads(io::Error),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
@@ -61,6 +65,8 @@ pub enum RelayError {
 /// A relay that listens; [`Relay::serve`] runs it.
 pub struct Relay {
     hub: Arc<Hub>,
+    /// Ends the threads, however the relay ends.
+    stop: DropGuard,
     listener: TcpListener,
     metrics: Option<TcpListener>,
     tls: Option<Tls>,
@@ -94,7 +100,9 @@ impl Relay {
             Some(address) => bind(address, "--metrics-listen").await.map(|(l, a)| (Some(l), Some(a)))?,
             None => (None, None),
         };
-        Ok(Self { hub: Arc::new(Hub::new(config, key)), listener, metrics, tls, local_addr, metrics_addr })
+        let hub = Arc::new(Hub::new(config, key).map_err(RelayError::Threads)?);
+        let stop = hub.stop.clone().drop_guard();
+        Ok(Self { hub, stop, listener, metrics, tls, local_addr, metrics_addr })
     }
 
     /// Where it listens, with the real port.
@@ -118,7 +126,7 @@ impl Relay {
 
     /// Serves until `shutdown` resolves, then drains: at most 5 seconds more.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { hub, listener, metrics, tls, .. } = self;
+        let Self { hub, stop: _stop, listener, metrics, tls, .. } = self;
         let tls = tls.map(Arc::new);
         let served = async {
             tokio::join!(
@@ -144,7 +152,6 @@ impl Relay {
             () = served => {}
             () = drained => {}
         }
-        hub.stop.cancel();
         info!("stopped");
     }
 }
@@ -161,8 +168,13 @@ async fn accept_all(hub: &Arc<Hub>, listener: &TcpListener, tls: Option<&Arc<Tls
             }
         };
         let (hub, tls) = (hub.clone(), tls.cloned());
-        tokio::spawn(async move {
+        let carrier = hub.carriers.next().clone();
+        carrier.spawn(async move {
             let stop = hub.stop.clone();
+            let stream = match stream.into_std().and_then(TcpStream::from_std) {
+                Ok(stream) => stream,
+                Err(error) => return debug!(%peer, %error, "connection lost"),
+            };
             tokio::select! {
                 () = connection(hub, stream, peer, place, tls) => {}
                 () = stop.cancelled() => {}

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -14,6 +15,7 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    runtime::Handle,
 };
 use tokio_rustls::server::TlsStream;
 
@@ -51,11 +53,41 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    {
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+        unpaced(stream);
+    }
     Ok(())
 }
 
+/// From a proxy on the same machine no pace is needed: see docs/decisions/0012.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn unpaced(stream: &TcpStream) {
+    let address = |it: io::Result<SocketAddr>| it.ok().map(|it| it.ip().to_canonical());
+    let (local, peer) = (address(stream.local_addr()), address(stream.peer_addr()));
+    if peer.is_some_and(|peer| peer.is_loopback() || local == Some(peer)) {
+        let _ = SockRef::from(stream).set_tcp_congestion(b"reno");
+    }
+}
+
 impl Stream {
+    /// Has the socket watched by this runtime, whichever it was before, and waits until it is: a first write would wait for
+    /// that, and look as if the other side did not read.
+    ///
+    /// # Errors
+    /// There is no descriptor left, or the connection is gone.
+    pub(crate) async fn move_to(&mut self, runtime: &Handle) -> io::Result<()> {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_mut().0,
+        };
+        *tcp = {
+            let _in = runtime.enter();
+            TcpStream::from_std(SockRef::from(&*tcp).try_clone()?.into())?
+        };
+        tcp.writable().await
+    }
+
     pub(crate) fn into_halves(self) -> (ReadHalf, WriteHalf) {
         match self {
             Self::Plain(stream) => {
@@ -125,13 +157,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_peer_that_reads_nothing_is_not_given_up() {
+    async fn a_peer_that_reads_nothing_is_not_given_up_and_one_on_this_machine_is_not_paced() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         tune(&stream).unwrap();
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap(), "one that is gone is noticed");
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+        {
+            assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+            assert!(socket.tcp_congestion().unwrap().starts_with(b"reno"));
+        }
     }
 }

@@ -99,9 +99,20 @@ async fn reach(near: &mut TcpStream, target: &ForwardTarget) -> io::Result<TcpSt
             }
         }
     };
-    near.set_nodelay(true)?;
-    far.set_nodelay(true)?;
+    for stream in [&near, &far] {
+        tune(stream)?;
+    }
     Ok(far)
+}
+
+/// No delay; and no pacing on loopback, as what is measured against it (docs/decisions/0012).
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    if stream.peer_addr()?.ip().is_loopback() {
+        let _ = SockRef::from(stream).set_tcp_congestion(b"reno");
+    }
+    Ok(())
 }
 
 /// Everything up to the empty line.

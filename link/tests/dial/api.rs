@@ -183,6 +183,7 @@ async fn the_socket_is_tuned() {
     #[cfg(target_os = "linux")]
     {
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
+        assert!(socket.tcp_congestion().unwrap().starts_with(b"reno"), "within this machine");
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(15)));
         // Later than any ping: a single lost probe would be the end.
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));

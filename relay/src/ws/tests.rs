@@ -54,7 +54,7 @@ async fn said(end: &mut End) -> Vec<u8> {
 }
 
 fn hub() -> Hub {
-    Hub::new(Config::new("unused"), TicketKey::from_bytes([1; 32]))
+    Hub::new(Config::new("unused"), TicketKey::from_bytes([1; 32])).unwrap()
 }
 
 #[tokio::test]

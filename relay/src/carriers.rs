@@ -1,0 +1,113 @@
+//! The threads that carry. Both sockets of a session are one thread's, so that a byte goes from one to the other without
+//! waking a second; sessions are spread over all (docs/decisions/0013).
+
+use std::{
+    io,
+    num::NonZeroUsize,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use mykube_protocol::SessionId;
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+/// As many as there are processors for this process.
+#[must_use]
+pub(crate) fn default_count() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The threads, until their token is cancelled.
+pub(crate) struct Carriers {
+    handles: Vec<Handle>,
+    next: AtomicUsize,
+}
+
+impl Carriers {
+    /// Starts so many; what they carry ends with `stop`.
+    ///
+    /// # Errors
+    /// The system has no threads or descriptors left.
+    pub(crate) fn start(count: NonZeroUsize, stop: &CancellationToken) -> io::Result<Self> {
+        let start = |number| {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let (handle, stop) = (runtime.handle().clone(), stop.clone());
+            let run = move || runtime.block_on(stop.cancelled());
+            thread::Builder::new().name(format!("carrier-{number}")).spawn(run)?;
+            Ok(handle)
+        };
+        Ok(Self { handles: (0..count.get()).map(start).collect::<io::Result<_>>()?, next: AtomicUsize::new(0) })
+    }
+
+    /// Whose turn it is to take a new connection.
+    pub(crate) fn next(&self) -> &Handle {
+        &self.handles[self.next.fetch_add(1, Ordering::Relaxed) % self.handles.len()]
+    }
+
+    /// Who carries this session.
+    pub(crate) fn of(&self, session: &SessionId) -> &Handle {
+        let number = session.as_bytes().iter().fold(0_usize, |sum, byte| sum + usize::from(*byte));
+        &self.handles[number % self.handles.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::stream::Stream;
+
+    async fn name(handle: &Handle) -> String {
+        handle.spawn(async { thread::current().name().unwrap_or_default().to_owned() }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_session_is_one_threads_and_all_have_some_until_the_end() {
+        let stop = CancellationToken::new();
+        let carriers = Carriers::start(NonZeroUsize::new(3).unwrap(), &stop).unwrap();
+        let (mut by_session, mut in_turn) = (HashSet::new(), HashSet::new());
+        for number in 0..=u8::MAX {
+            let session = SessionId::from_bytes([number; 16].map(|it| it.wrapping_mul(number)));
+            let carrier = name(carriers.of(&session)).await;
+            assert_eq!(name(carriers.of(&session)).await, carrier);
+            by_session.insert(carrier);
+            in_turn.insert(name(carriers.next()).await);
+        }
+        assert_eq!([by_session.len(), in_turn.len()], [3, 3]);
+        let carried = carriers.next().spawn(std::future::pending::<()>());
+        stop.cancel();
+        assert!(carried.await.unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_connection_goes_on_at_the_thread_that_takes_it() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let stop = CancellationToken::new();
+        let carriers = Carriers::start(NonZeroUsize::new(2).unwrap(), &stop).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (far, near) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let (mut far, mut near) = (far.unwrap(), Stream::Plain(near.unwrap().0));
+        far.write_all(b"before").await.unwrap();
+        near.read_exact(&mut [0; 6]).await.unwrap();
+
+        let carrier = carriers.next();
+        near.move_to(carrier).await.unwrap();
+        let answered = carrier.spawn(async move {
+            let mut word = [0; 4];
+            near.read_exact(&mut word).await?;
+            near.write_all(&word).await
+        });
+        far.write_all(b"then").await.unwrap();
+        let mut word = [0; 4];
+        far.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"then");
+        answered.await.unwrap().unwrap();
+        assert_eq!(far.read(&mut word).await.unwrap(), 0, "and nobody else holds it open");
+    }
+}
