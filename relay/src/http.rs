@@ -16,6 +16,7 @@ use mykube_protocol::{
 use serde::{Serialize, de::DeserializeOwned};
 use sha1::{Digest as _, Sha1};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::{
@@ -183,7 +184,9 @@ fn upgrade(
         let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return };
         let (tasks, carrier) = (shared.tasks.clone(), shared.carriers.of(&session).clone());
         let mut stream = parts.io.into_inner();
-        if let Err(error) = stream.move_to(&carrier).await {
+        // Whoever has not even read the answer is not waited for longer than for a request.
+        let moved = timeout(shared.config.header_timeout, stream.move_to(&carrier)).await;
+        if let Err(error) = moved.unwrap_or_else(|late| Err(late.into())) {
             return debug!(%session, %role, %error, "connection lost");
         }
         // A task of its own, because an idle socket costs what its task holds. `read_buf`, even when it is empty, keeps

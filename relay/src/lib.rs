@@ -2,7 +2,8 @@
 //!
 //! A connection passes `server` (accept, PROXY header, TLS) to `http` (the API, tickets, the upgrade) to `ws` (whole
 //! frames from one socket to the other). Who may do what is decided in `registry`, a state machine without I/O;
-//! `hub` is the one place where it meets sockets. Which thread carries what is said in `carriers`. Nothing here depends on the end-to-end channel.
+//! `hub` is the one place where it meets sockets. Which thread carries what is said in `carriers`. Nothing here depends on
+//! the end-to-end channel.
 
 mod address;
 mod carriers;
