@@ -99,7 +99,7 @@ async fn reach(near: &mut TcpStream, target: &ForwardTarget) -> io::Result<TcpSt
             }
         }
     };
-    for stream in [&near, &far] {
+    for stream in [&*near, &far] {
         tune(stream)?;
     }
     Ok(far)
