@@ -86,7 +86,8 @@ pub(super) fn watch(way: &Way) -> String {
     watch.prints("watched-1");
     way.kubectl(&["delete", "configmap", "watched-0", "watched-1"]).ok();
     watch.wait("two deletions", |state| {
-        (String::from_utf8_lossy(&state.stdout).matches("DELETED").count() == 2).then_some(())
+        let said = String::from_utf8_lossy(&state.stdout);
+        (said.ends_with('\n') && said.matches("DELETED").count() == 2).then_some(())
     });
     watch.signal(Signal::INT);
     // Event and name; the columns after them are ages.

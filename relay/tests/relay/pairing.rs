@@ -126,6 +126,8 @@ async fn a_restarted_relay_admits_both_ends_by_their_tickets() {
     assert_eq!(relay.metric("mykube_relay_reconnects_total{reason=\"readmitted\"}").await, 1.0);
 
     let _agent = relay.agent(&waiting).await;
+    // The relay knows of the session when its agent has its place, which the upgrade's answer does not say.
+    while relay.metric("mykube_relay_sessions{state=\"waiting\"}").await != 1.0 {}
     assert_eq!(relay.claim(waiting.nameplate.as_str()).await.session_id, waiting.session_id);
 
     let other_key = TestRelay::start().await;
