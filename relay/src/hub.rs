@@ -63,8 +63,7 @@ struct State {
 impl Hub {
     /// # Errors
     /// See [`Carriers::start`].
-    pub(crate) fn new(config: Config, key: TicketKey) -> io::Result<Self> {
-        let stop = CancellationToken::new();
+    pub(crate) fn new(config: Config, key: TicketKey, stop: CancellationToken) -> io::Result<Self> {
         Ok(Self {
             carriers: Carriers::start(config.threads, &stop)?,
             proxies: TrustedProxies::new(config.trusted_proxies.clone()),

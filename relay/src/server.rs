@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -100,9 +100,10 @@ impl Relay {
             Some(address) => bind(address, "--metrics-listen").await.map(|(l, a)| (Some(l), Some(a)))?,
             None => (None, None),
         };
-        let hub = Arc::new(Hub::new(config, key).map_err(RelayError::Threads)?);
-        let stop = hub.stop.clone().drop_guard();
-        Ok(Self { hub, stop, listener, metrics, tls, local_addr, metrics_addr })
+        let token = CancellationToken::new();
+        let stop = token.clone().drop_guard();
+        let hub = Hub::new(config, key, token).map_err(RelayError::Threads)?;
+        Ok(Self { hub: Arc::new(hub), stop, listener, metrics, tls, local_addr, metrics_addr })
     }
 
     /// Where it listens, with the real port.

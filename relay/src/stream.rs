@@ -60,7 +60,8 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// From a proxy on the same machine no pace is needed: see docs/decisions/0012.
+/// From a proxy on the same machine no pace is needed: see docs/decisions/0012. `link` has the same for the ends; the two
+/// crates share no code that does I/O.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn unpaced(stream: &TcpStream) {
     let address = |it: io::Result<SocketAddr>| it.ok().map(|it| it.ip().to_canonical());
@@ -71,7 +72,7 @@ fn unpaced(stream: &TcpStream) {
 }
 
 impl Stream {
-    /// Has the socket watched by this runtime, whichever it was before, and waits until it is: a first write would wait for
+    /// Has the socket watched by `runtime`, whichever it was before, and waits until it is: a first write would wait for
     /// that, and look as if the other side did not read.
     ///
     /// # Errors

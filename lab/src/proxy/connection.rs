@@ -99,9 +99,8 @@ async fn reach(near: &mut TcpStream, target: &ForwardTarget) -> io::Result<TcpSt
             }
         }
     };
-    for stream in [&*near, &far] {
-        tune(stream)?;
-    }
+    tune(near)?;
+    tune(&far)?;
     Ok(far)
 }
 

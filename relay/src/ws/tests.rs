@@ -6,6 +6,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::{Config, ticket::TicketKey};
 
@@ -54,7 +56,7 @@ async fn said(end: &mut End) -> Vec<u8> {
 }
 
 fn hub() -> Hub {
-    Hub::new(Config::new("unused"), TicketKey::from_bytes([1; 32])).unwrap()
+    Hub::new(Config::new("unused"), TicketKey::from_bytes([1; 32]), CancellationToken::new()).unwrap()
 }
 
 #[tokio::test]

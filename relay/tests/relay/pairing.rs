@@ -3,7 +3,7 @@
 use mykube_protocol::FromAgent;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{TestRelay, bearer, masked, raw};
+use crate::support::{TestRelay, bearer, masked, raw, until};
 
 #[tokio::test]
 async fn two_ends_meet_pair_and_talk() {
@@ -127,7 +127,7 @@ async fn a_restarted_relay_admits_both_ends_by_their_tickets() {
 
     let _agent = relay.agent(&waiting).await;
     // The relay knows of the session when its agent has its place, which the upgrade's answer does not say.
-    while relay.metric("mykube_relay_sessions{state=\"waiting\"}").await != 1.0 {}
+    until(|| async { relay.metric("mykube_relay_sessions{state=\"waiting\"}").await == 1.0 }).await;
     assert_eq!(relay.claim(waiting.nameplate.as_str()).await.session_id, waiting.session_id);
 
     let other_key = TestRelay::start().await;
