@@ -38,9 +38,10 @@ async fn frames_of_every_size_go_both_ways_at_once() {
     let payload: usize = frames.iter().map(Bytes::len).sum();
     for direction in ["agent_to_client", "client_to_agent"] {
         let name = format!("mykube_relay_forwarded_bytes_total{{direction=\"{direction}\"}}");
-        assert_eq!(relay.metric(&name).await, payload as f64);
+        // What was written counts when the thread that wrote it has said so, a moment after it is here.
+        until(|| async { relay.metric(&name).await == payload as f64 }).await;
     }
-    assert_eq!(relay.metric("mykube_relay_buffered_bytes").await, 0.0);
+    until(|| async { relay.metric("mykube_relay_buffered_bytes").await == 0.0 }).await;
 }
 
 /// Sends until the relay takes no more; returns how many frames it took, and the bytes it holds.
