@@ -18,6 +18,7 @@ mod namespace;
 mod network;
 mod proxy;
 pub mod sessions;
+mod socket;
 pub mod stand_in;
 mod words;
 

@@ -23,7 +23,10 @@ pub use integrity::IntegrityFigures;
 pub use stall::{StallFigures, StallPart};
 pub use target::{Service, Target};
 
-use crate::census::{Census, Watched};
+use crate::{
+    census::{Census, Watched},
+    socket::tune_load,
+};
 
 /// How long a connection may take to open.
 const OPEN: Duration = Duration::from_secs(10);
@@ -81,7 +84,7 @@ impl Load {
 
     fn open(&self, service: Service) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.via, OPEN)?;
-        tune(&stream)?;
+        tune_load(&stream)?;
         stream.set_read_timeout(Some(self.patience))?;
         stream.set_write_timeout(Some(self.patience))?;
         stream.write_all(&[service.byte()])?;
@@ -94,19 +97,6 @@ impl Load {
             Census::forget_peak(one);
         }
     }
-}
-
-#[cfg(target_os = "linux")]
-const NOTSENT_LOWAT: u32 = 256 * 1024;
-
-/// No delay, and little unsent in the kernel: two hundred streams with as much as it takes are more than all TCP of one
-/// machine may hold (`net.ipv4.tcp_mem`), and from there on it drops what arrives. Who is measured has that memory too.
-pub(crate) fn tune<'a>(stream: impl Into<socket2::SockRef<'a>>) -> io::Result<()> {
-    let socket = stream.into();
-    socket.set_tcp_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    Ok(())
 }
 
 /// A figure for each name of a process.

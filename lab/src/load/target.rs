@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::LabError;
+use crate::{LabError, socket::tune_load};
 
 const STACK: usize = 128 << 10;
 
@@ -102,7 +102,7 @@ fn accept(listener: &TcpListener, counters: &Arc<Counters>) {
 
 fn serve(mut stream: TcpStream, counters: &Counters) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    super::tune(&stream)?;
+    tune_load(&stream)?;
     stream.set_read_timeout(Some(Duration::from_secs(600)))?;
     stream.set_write_timeout(Some(Duration::from_secs(600)))?;
     let mut service = [0];

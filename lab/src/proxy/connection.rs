@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::{Counters, Cut, ForwardOptions, ForwardTarget, Orders};
+use crate::socket::tune;
 
 /// What a request's head may have.
 const HEAD: usize = 8 * 1024;
@@ -99,19 +100,9 @@ async fn reach(near: &mut TcpStream, target: &ForwardTarget) -> io::Result<TcpSt
             }
         }
     };
-    tune(near)?;
+    tune(&*near)?;
     tune(&far)?;
     Ok(far)
-}
-
-/// No delay; and no pacing on loopback, as what is measured against it (docs/decisions/0012).
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    if stream.peer_addr()?.ip().is_loopback() {
-        let _ = SockRef::from(stream).set_tcp_congestion(b"reno");
-    }
-    Ok(())
 }
 
 /// Everything up to the empty line.

@@ -20,8 +20,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 
-use super::{blocks, certificates, join, serve, target, tune};
-use crate::LabError;
+use super::{blocks, certificates, join, serve, target};
+use crate::{LabError, socket::tune_load};
 
 /// An HTTPS server. The last byte of a request's query says what is asked of the target.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +34,10 @@ impl Api {
     pub fn start(listener: TcpListener, to: SocketAddr, certificate: &Path, key: &Path) -> Result<Self, LabError> {
         let address = listener.local_addr().map_err(LabError::io("read the address of a socket"))?;
         let tls = TlsAcceptor::from(certificates::server(certificate, key)?);
-        serve(listener, 2, move |stream| {
+        serve(listener, move |stream| {
             let tls = tls.clone();
             async move {
-                tune(&stream)?;
+                tune_load(&stream)?;
                 let stream = TokioIo::new(tls.accept(stream).await?);
                 let connection = http1::Builder::new().serve_connection(stream, service_fn(move |it| answer(it, to)));
                 // The end of a connection that is used no more is no error.

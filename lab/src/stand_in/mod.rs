@@ -19,7 +19,7 @@ use tokio::{
 };
 pub use user::{How, User};
 
-use crate::{LabError, load::tune};
+use crate::{LabError, socket::tune_load};
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
@@ -35,14 +35,14 @@ fn blocks(read: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Result<Fr
 }
 
 /// An end of a thread that serves until the process ends.
-fn serve<F, Fut>(listener: TcpListener, threads: usize, handle: F) -> Result<(), LabError>
+fn serve<F, Fut>(listener: TcpListener, handle: F) -> Result<(), LabError>
 where
     F: Fn(TcpStream) -> Fut + Send + 'static,
     Fut: Future<Output = io::Result<()>> + Send + 'static,
 {
     listener.set_nonblocking(true).map_err(LabError::io("use a socket without blocking"))?;
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(threads).enable_all().build().map_err(LabError::io("start a runtime"))?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build().map_err(LabError::io("start a runtime"))?;
     let run = move || {
         runtime.block_on(async {
             let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -76,14 +76,14 @@ async fn join(
 
 /// What this connection asks of the target.
 async fn service(stream: &mut TcpStream) -> io::Result<u8> {
-    tune(&*stream)?;
+    tune_load(&*stream)?;
     stream.read_u8().await
 }
 
 /// A connection to the target that asks for this.
 async fn target(address: std::net::SocketAddr, service: u8) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
-    tune(&stream)?;
+    tune_load(&stream)?;
     stream.write_u8(service).await?;
     Ok(stream)
 }

@@ -29,8 +29,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{blocks, join, serve, service, tune};
-use crate::LabError;
+use super::{blocks, join, serve, service};
+use crate::{LabError, socket::tune_load};
 
 /// What becomes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl User {
     pub fn start(listener: TcpListener, kubeconfig: &Path, how: How) -> Result<Self, LabError> {
         let address = listener.local_addr().map_err(LabError::io("read the address of a socket"))?;
         let access = Arc::new(Access::read(kubeconfig)?);
-        serve(listener, 2, move |stream| {
+        serve(listener, move |stream| {
             let access = Arc::clone(&access);
             async move { request(stream, &access, how).await }
         })?;
@@ -178,7 +178,7 @@ impl Access {
 
     async fn connect(&self) -> io::Result<SendRequest<Body>> {
         let stream = TcpStream::connect(&self.authority).await?;
-        tune(&stream)?;
+        tune_load(&stream)?;
         let stream = self.tls.connect(self.name.clone(), stream).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection.with_upgrades());

@@ -100,7 +100,7 @@ def document(result, setups):
               "- MB are 10^6 bytes at the receiver. CPU is of the tunnel's processes, without load, target and what stands for kubectl "
               "and the API server; it is the steadiest figure, for throughput is what is left of the cores.",
               "- `taken in`: bytes a sender could push towards a reader that reads nothing, kernel buffers included (some MiB for each "
-              "TCP connection on the way). The load's own sockets keep 256 KiB unsent.",
+              "TCP connection on the way). The load's own sockets keep 256 KiB unsent and, on loopback, are not paced.",
               "- Memory is resident, all processes of the tunnel together, shared pages counted once for each.",
               "- Lines: the tunnel's TCP connections are as old as the session and carry all its streams, those of `direct` are new and one "
               "for each stream. BBR sends four packets a round trip for 200 ms every 10 s (PROBE_RTT), which nothing that shares its "
