@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use mykube_link::{
-    Abort, Channel, CopyError, DialError, Dialer, End, Status, clock, copy,
+    Abort, Channel, CopyError, DialError, Dialer, End, Filling, Status, clock, copy,
     pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError, SocketLost},
     transport::tune_local,
 };
@@ -260,7 +260,7 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
                 Ok(connection) => connection,
                 Err(error) => return debug!(%error, "a connection without this session's certificate was refused"),
             };
-            let connection = Kept::new(connection, channel.status(), |status| !status.is_up());
+            let connection = Kept::new(Filling::new(connection), channel.status(), |status| !status.is_up());
             match channel.open().await {
                 Ok(stream) => copy(connection, stream).await,
                 Err(_) => return connection.abort(),

@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use mykube_link::Transport;
+use mykube_link::{Filling, Transport};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -66,7 +66,7 @@ impl Connector {
         let address = self.upstream.address();
         let failed = |why: &str| ConnectError::new(&format!("the API server {address} {why}"));
         match tokio::time::timeout(self.handshake, self.tls.connect(self.name, transport)).await {
-            Ok(Ok(stream)) => Ok(Io(TokioIo::new(stream))),
+            Ok(Ok(stream)) => Ok(Io(TokioIo::new(Filling::new(stream)))),
             Ok(Err(error)) => {
                 let problem = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 Err(match problem {
@@ -183,7 +183,7 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// A connection, for hyper.
-pub(super) struct Io(TokioIo<TlsStream<Transport>>);
+pub(super) struct Io(TokioIo<Filling<TlsStream<Transport>>>);
 
 impl Connection for Io {
     fn connected(&self) -> Connected {

@@ -1,7 +1,6 @@
 //! A connection that became something else: exec, attach and port-forward over WebSocket or SPDY.
 
 use std::{
-    future::poll_fn,
     io,
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
@@ -12,7 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mykube_link::drain_until;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split},
     sync::Notify,
 };
 
@@ -72,52 +71,31 @@ where
     let down = async {
         let mut buffer = vec![0; BUFFER];
         loop {
-            let (read, more) = fill(&mut from_upstream, &mut buffer).await;
-            pass_on(&mut to_client, &buffer[..read]).await?;
-            if !more? {
+            let read = from_upstream.read(&mut buffer).await?;
+            if read == 0 {
                 to_client.shutdown().await?;
                 over.notify_one();
                 return Ok(());
             }
+            pass_on(&mut to_client, &buffer[..read]).await?;
         }
     };
     let up = async {
         let mut buffer = vec![0; BUFFER];
         loop {
-            let (read, more) = fill(&mut from_client, &mut buffer).await;
-            if pass_on(&mut to_upstream, &buffer[..read]).await.is_err() {
-                drain_until(&mut from_client, over.notified()).await;
-                return Ok(());
-            }
-            if !more? {
+            let read = from_client.read(&mut buffer).await?;
+            if read == 0 {
                 // It may be closed already.
                 let _ = to_upstream.shutdown().await;
+                return Ok(());
+            }
+            if pass_on(&mut to_upstream, &buffer[..read]).await.is_err() {
+                drain_until(&mut from_client, over.notified()).await;
                 return Ok(());
             }
         }
     };
     tokio::try_join!(up, down).map(|((), ())| ())
-}
-
-/// Waits for bytes and takes all that are there, as far as they fit: TLS gives a record at a time, which is little to
-/// pass on. Says how many, and whether there may be more after them; an error is what came after them too.
-async fn fill(from: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> (usize, io::Result<bool>) {
-    let mut buffer = ReadBuf::new(buffer);
-    poll_fn(|cx| {
-        loop {
-            let before = buffer.filled().len();
-            let more = match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
-                Poll::Pending if before == 0 => return Poll::Pending,
-                Poll::Pending => Ok(true),
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Ready(Ok(())) if buffer.filled().len() == before => Ok(false),
-                Poll::Ready(Ok(())) if buffer.remaining() == 0 => Ok(true),
-                Poll::Ready(Ok(())) => continue,
-            };
-            return Poll::Ready((buffer.filled().len(), more));
-        }
-    })
-    .await
 }
 
 pub(super) async fn pass_on(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
@@ -154,53 +132,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use super::*;
-
-    /// What each read gives; then it is waited for.
-    struct Script(VecDeque<io::Result<&'static [u8]>>);
-
-    impl AsyncRead for Script {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            match self.0.pop_front() {
-                None => Poll::Pending,
-                Some(Err(error)) => Poll::Ready(Err(error)),
-                Some(Ok(bytes)) => {
-                    let (now, rest) = bytes.split_at(bytes.len().min(buf.remaining()));
-                    buf.put_slice(now);
-                    if !rest.is_empty() {
-                        self.0.push_front(Ok(rest));
-                    }
-                    Poll::Ready(Ok(()))
-                }
-            }
-        }
-    }
-
-    async fn filled(from: &mut Script) -> (Vec<u8>, Result<bool, io::ErrorKind>) {
-        let mut buffer = [0; 8];
-        let (read, more) = fill(from, &mut buffer).await;
-        (buffer[..read].to_vec(), more.map_err(|error| error.kind()))
-    }
-
-    #[tokio::test]
-    async fn all_that_is_there_is_passed_on_at_once() {
-        let mut from = Script([Ok(&b"one"[..]), Ok(b"two"), Ok(b"three"), Ok(b"")].into());
-        assert_eq!(filled(&mut from).await, (b"onetwoth".to_vec(), Ok(true)));
-        assert_eq!(filled(&mut from).await, (b"ree".to_vec(), Ok(false)));
-        let mut from = Script([Ok(&b"some"[..])].into());
-        assert_eq!(filled(&mut from).await, (b"some".to_vec(), Ok(true)), "nobody waits for more");
-    }
-
-    #[tokio::test]
-    async fn what_came_before_an_error_is_passed_on_and_the_error_is_no_end() {
-        let mut from = Script([Ok(&b"half"[..]), Err(io::ErrorKind::ConnectionReset.into()), Ok(b"")].into());
-        assert_eq!(filled(&mut from).await, (b"half".to_vec(), Err(io::ErrorKind::ConnectionReset)));
     }
 }

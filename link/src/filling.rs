@@ -1,0 +1,139 @@
+//! Reads that take all that is there: TLS gives a record of 16 KiB at a time, and each turn costs the same whatever it
+//! carries.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::Abort;
+
+/// A connection of which a read takes all records that are there, as far as they fit. An error that came after some of
+/// them is the next read's.
+#[derive(Debug)]
+pub struct Filling<S> {
+    inner: S,
+    failed: Option<io::Error>,
+}
+
+impl<S> Filling<S> {
+    /// Wraps a connection.
+    #[must_use]
+    pub fn new(inner: S) -> Self {
+        Self { inner, failed: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Filling<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        let start = buf.filled().len();
+        loop {
+            let before = buf.filled().len();
+            match Pin::new(&mut self.inner).poll_read(cx, buf) {
+                Poll::Ready(Ok(())) if buf.filled().len() > before && buf.remaining() > 0 => continue,
+                Poll::Ready(Err(error)) if before > start => self.failed = Some(error),
+                Poll::Pending if before > start => {}
+                polled => return polled,
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Filling<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+}
+
+impl<S: Abort> Abort for Filling<S> {
+    fn abort(&self) {
+        self.inner.abort();
+    }
+
+    fn settle(&self) {
+        self.inner.settle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// What each read gives; then it is waited for.
+    struct Script(VecDeque<io::Result<&'static [u8]>>);
+
+    impl AsyncRead for Script {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            match self.0.pop_front() {
+                None => Poll::Pending,
+                Some(Err(error)) => Poll::Ready(Err(error)),
+                Some(Ok(bytes)) => {
+                    let (now, rest) = bytes.split_at(bytes.len().min(buf.remaining()));
+                    buf.put_slice(now);
+                    if !rest.is_empty() {
+                        self.0.push_front(Ok(rest));
+                    }
+                    Poll::Ready(Ok(()))
+                }
+            }
+        }
+    }
+
+    fn filling<const N: usize>(script: [io::Result<&'static [u8]>; N]) -> Filling<Script> {
+        Filling::new(Script(script.into()))
+    }
+
+    async fn read(from: &mut Filling<Script>) -> Result<Vec<u8>, io::ErrorKind> {
+        let mut buffer = [0; 8];
+        let read = from.read(&mut buffer).await.map_err(|error| error.kind())?;
+        Ok(buffer[..read].to_vec())
+    }
+
+    #[tokio::test]
+    async fn all_that_is_there_is_one_read() {
+        let mut from = filling([Ok(&b"one"[..]), Ok(b"two"), Ok(b"three"), Ok(b""), Ok(b"")]);
+        assert_eq!(read(&mut from).await.unwrap(), b"onetwoth");
+        assert_eq!(read(&mut from).await.unwrap(), b"ree");
+        assert_eq!(read(&mut from).await.unwrap(), b"", "the end");
+        let mut from = filling([Ok(&b"some"[..])]);
+        assert_eq!(read(&mut from).await.unwrap(), b"some", "nobody waits for more");
+    }
+
+    #[tokio::test]
+    async fn what_came_before_an_error_is_read_and_the_error_is_no_end() {
+        let mut from = filling([Ok(&b"half"[..]), Err(io::ErrorKind::ConnectionReset.into()), Ok(b"")]);
+        assert_eq!(read(&mut from).await.unwrap(), b"half");
+        assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::ConnectionReset);
+    }
+}
