@@ -5,6 +5,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+use mykube_link::tls::large_writes;
 use mykube_protocol::channel::{Credentials, Mode, Welcome};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -104,7 +105,7 @@ impl Guard {
     /// # Errors
     /// No certificate, another one, or no handshake in time.
     pub async fn accept(&self, connection: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(connection)).await?
+        timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept_with(connection, large_writes)).await?
     }
 }
 

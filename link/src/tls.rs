@@ -1,8 +1,8 @@
 //! Whom to trust: the system's certificate authorities, and those of `--ca-file` (a TLS-intercepting proxy's, say).
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{fmt, io, ops::DerefMut, path::Path, sync::Arc};
 
-use rustls::{CertificateError, ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::{CertificateError, ClientConfig, ConnectionCommon, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio_rustls::TlsConnector;
 
@@ -51,11 +51,24 @@ impl Trust {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let failed = |error: io::Error| tls_error(address, &error);
         Ok(match stream {
-            Transport::Tcp(tcp) => Transport::Tls(Box::new(connector.connect(name, tcp).await.map_err(failed)?)),
-            Transport::Tls(tls) => Transport::TlsInTls(Box::new(connector.connect(name, tls).await.map_err(failed)?)),
+            Transport::Tcp(tcp) => {
+                Transport::Tls(Box::new(connector.connect_with(name, tcp, large_writes).await.map_err(failed)?))
+            }
+            Transport::Tls(tls) => {
+                Transport::TlsInTls(Box::new(connector.connect_with(name, tls, large_writes).await.map_err(failed)?))
+            }
             Transport::TlsInTls(_) => unreachable!("a proxy tunnel has at most one TLS layer"),
         })
     }
+}
+
+/// Encrypted and given to the kernel at once; rustls by itself takes 64 KiB, which with what TLS adds is a segment of loopback
+/// and a sliver, and a system call for half of what one write has.
+const WRITE_MAX: usize = 256 * 1024;
+
+/// Has a connection of TLS take what is written in large steps.
+pub fn large_writes<Side>(tls: &mut impl DerefMut<Target = ConnectionCommon<Side>>) {
+    tls.set_buffer_limit(Some(WRITE_MAX));
 }
 
 impl fmt::Debug for Trust {
@@ -108,6 +121,15 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
         (Trust::new(Some(file.path())), file)
+    }
+
+    #[test]
+    fn what_is_written_is_taken_in_large_steps() {
+        let pem = rcgen::generate_simple_self_signed(["relay".into()]).unwrap().cert.pem();
+        let trust = ca_file(&pem).0.unwrap();
+        let mut tls = rustls::ClientConnection::new(trust.config, ServerName::try_from("relay").unwrap()).unwrap();
+        large_writes(&mut tls);
+        assert_eq!(io::Write::write(&mut tls.writer(), &[0; 2 * WRITE_MAX]).unwrap(), WRITE_MAX);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use mykube_link::{Filling, Transport};
+use mykube_link::{Filling, Transport, tls::large_writes};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -65,7 +65,7 @@ impl Connector {
         let transport = self.upstream.connect().await.map_err(ConnectFailed::Unreachable)?;
         let address = self.upstream.address();
         let failed = |why: &str| ConnectError::new(&format!("the API server {address} {why}"));
-        match tokio::time::timeout(self.handshake, self.tls.connect(self.name, transport)).await {
+        match tokio::time::timeout(self.handshake, self.tls.connect_with(self.name, transport, large_writes)).await {
             Ok(Ok(stream)) => Ok(Io(TokioIo::new(Filling::new(stream)))),
             Ok(Err(error)) => {
                 let problem = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());

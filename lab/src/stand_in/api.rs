@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 
-use super::{blocks, certificates, join, serve, target};
+use super::{TLS_WRITE_MAX, blocks, certificates, join, serve, target};
 use crate::{LabError, socket::tune_load};
 
 /// An HTTPS server. The last byte of a request's query says what is asked of the target.
@@ -38,7 +38,8 @@ impl Api {
             let tls = tls.clone();
             async move {
                 tune_load(&stream)?;
-                let stream = TokioIo::new(tls.accept(stream).await?);
+                let stream =
+                    TokioIo::new(tls.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_WRITE_MAX))).await?);
                 let connection = http1::Builder::new().serve_connection(stream, service_fn(move |it| answer(it, to)));
                 // The end of a connection that is used no more is no error.
                 let _ = connection.with_upgrades().await;

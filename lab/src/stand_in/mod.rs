@@ -23,6 +23,8 @@ use crate::{LabError, socket::tune_load};
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
+/// Encrypted and written at once.
+const TLS_WRITE_MAX: usize = 2 * BUFFER;
 
 /// What is read, as parts of a body.
 fn blocks(read: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> {

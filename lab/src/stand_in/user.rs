@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{blocks, join, serve, service};
+use super::{TLS_WRITE_MAX, blocks, join, serve, service};
 use crate::{LabError, socket::tune_load};
 
 /// What becomes of a connection.
@@ -179,7 +179,8 @@ impl Access {
     async fn connect(&self) -> io::Result<SendRequest<Body>> {
         let stream = TcpStream::connect(&self.authority).await?;
         tune_load(&stream)?;
-        let stream = self.tls.connect(self.name.clone(), stream).await?;
+        let stream =
+            self.tls.connect_with(self.name.clone(), stream, |tls| tls.set_buffer_limit(Some(TLS_WRITE_MAX))).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
