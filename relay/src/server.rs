@@ -31,9 +31,6 @@ use crate::{
 
 /// A request's line and headers together, and what a connection may hold of them.
 const HEADERS_MAX: usize = 16 * 1024;
-/// Encrypted and given to the kernel at once: a batch of frames as large as `--buffer` has by itself. rustls' own 64 KiB are, with
-/// what TLS adds, a segment of loopback and a sliver.
-const TLS_WRITE_MAX: usize = 160 * 1024;
 
 /// Why a relay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -215,9 +212,7 @@ async fn open(hub: &Hub, mut stream: TcpStream, peer: IpAddr, tls: Option<Arc<Tl
         client = proxy::read(&mut stream).await?.unwrap_or(client);
     }
     let stream = match tls {
-        Some(tls) => Stream::Tls(Box::new(
-            tls.acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_WRITE_MAX))).await?,
-        )),
+        Some(tls) => Stream::Tls(Box::new(tls.accept(stream, hub.config.batch_max()).await?)),
         None => Stream::Plain(stream),
     };
     Ok((stream, client))

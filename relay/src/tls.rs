@@ -13,7 +13,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use tokio_rustls::TlsAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
@@ -54,7 +55,7 @@ pub enum TlsError {
 pub(crate) struct Tls {
     files: TlsFiles,
     current: Arc<Current>,
-    pub(crate) acceptor: TlsAcceptor,
+    acceptor: TlsAcceptor,
 }
 
 #[derive(Debug)]
@@ -78,6 +79,15 @@ impl Tls {
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { files, current, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+
+    /// A connection that takes a batch of `batch` bytes at once, encrypts it and gives it to the kernel, and holds a quarter more
+    /// than that while its reader is slow. rustls' own 64 KiB are, with what TLS adds, a segment of loopback and a sliver.
+    pub(crate) async fn accept<S>(&self, stream: S, batch: usize) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(batch + batch / 4))).await
     }
 
     /// Looks at the files again and again; what cannot be used leaves the old certificate in place.
@@ -128,4 +138,60 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<(CertifiedKey, Co
         source,
     })?;
     Ok((certified, (cert, key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, future::join};
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+
+    const PIPE: usize = 32 * 1024;
+
+    fn certificate(dir: &Path) -> (TlsFiles, TlsConnector) {
+        let made = rcgen::generate_simple_self_signed(vec!["relay.test".to_owned()]).unwrap();
+        let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+        fs::write(&cert, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (
+            TlsFiles { cert, key, reload_interval: std::time::Duration::from_secs(10) },
+            TlsConnector::from(Arc::new(client)),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_taken_at_once_and_a_slow_reader_holds_a_quarter_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, connector) = certificate(dir.path());
+        let tls = Tls::load(files).unwrap();
+        for batch in [16 * 1024, 128 * 1024, 1024 * 1024] {
+            let (near, far) = tokio::io::duplex(PIPE);
+            let name = "relay.test".try_into().unwrap();
+            let (near, far) = join(tls.accept(near, batch), connector.connect(name, far)).await;
+            let (mut near, mut far) = (near.unwrap(), far.unwrap());
+
+            let data = vec![7; batch];
+            let mut taken = near.write(&data).now_or_never().expect("nothing waits yet").unwrap();
+            assert_eq!(taken, batch, "of a batch at once");
+            while let Some(more) = near.write(&data).now_or_never() {
+                taken += more.unwrap();
+            }
+            let most = batch + batch / 4;
+            assert!((most - batch / 8..=most + PIPE).contains(&taken), "{taken} bytes are held, the batch is {batch}");
+
+            let mut got = vec![0; taken];
+            let (flushed, read) = join(near.flush(), far.read_exact(&mut got)).await;
+            assert!(flushed.is_ok() && read.is_ok() && got.iter().all(|b| *b == 7));
+        }
+    }
 }
