@@ -20,7 +20,7 @@ use crate::{ChannelStream, Transport, stream::StreamFailed};
 /// many of a stream's shares, and the stream waits for its turn with nothing more in hand: larger steps cost fewer turns.
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 256 * 1024;
-const READ_SHARES: usize = 4;
+const READ_SHARES: usize = 8;
 /// What was written to a connection is not there yet for so long, if the network loses it three times in a row (200, 400
 /// and 800 ms, RFC 6298 with Linux's least timeout).
 const LINGER: Duration = Duration::from_secs(2);

@@ -30,7 +30,8 @@ class Net:
             # /proc/sys/net is that of the namespace one is in.
             if subprocess.run([*self.prefix(place), "sh", "-c", f"echo {tcp} > /proc/sys/net/ipv4/tcp_congestion_control"]).returncode:
                 self.close()
-                raise Broken(f"this kernel has no TCP congestion control `{tcp}`")
+                raise Broken(f"TCP congestion control `{tcp}` is not in this kernel, or not allowed "
+                             "(sysctl net.ipv4.tcp_available_congestion_control, net.ipv4.tcp_allowed_congestion_control)")
 
     def prefix(self, place):
         return [*self.spaces[place]["prefix"], "--"]
