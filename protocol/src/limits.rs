@@ -64,7 +64,7 @@ pub const ACK_BYTES: u64 = 64 * 1024;
 pub const ACK_BYTES_MAX: u64 = 128 * 1024;
 /// Where it takes longer than 4 ms, they are more frequent: at least this, which is less than a full record.
 pub const ACK_BYTES_MIN: u64 = 8 * 1024;
-/// ... or after so long.
+/// ... or after so long; after a fifth of a round trip where that is longer.
 pub const ACK_DELAY: Duration = Duration::from_millis(20);
 /// An idle session pings this often: under every load balancer's idle limit.
 pub const IDLE_PING: Duration = Duration::from_secs(15);

@@ -47,6 +47,11 @@ const QUEUE_SHARE: u32 = 8;
 /// lost packet's gap is closed and everything acknowledged, is more than queues hold, and the next packet is lost.
 const PACED_RTT: Duration = Duration::from_millis(4);
 const PACE_BEYOND: u64 = 5;
+/// On such paths an acknowledgement comes at most so often in a round trip, and the cap has room for what comes meanwhile. More
+/// small packets under way make the window of a TCP that sends nothing else grow, and from sixteen on cubic leaves slow start when
+/// round trips become longer (HyStart), as they do by the queue of what comes the other way: what it sends later then begins at a
+/// hundred packets and grows by the second.
+const ACKS_A_ROUND_TRIP: u32 = 5;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
 const QUANTUM_TIME: Duration = Duration::from_micros(500);
 const QUANTUM_MAX: usize = 256 * 1024;
@@ -198,7 +203,7 @@ impl Pace {
         }
         self.in_flight += bytes;
         if let Some(rtt) = self.best_rtt().filter(|rtt| *rtt >= PACED_RTT) {
-            let takes = u128::from(micros(rtt)) * u128::from(bytes) / u128::from(self.cap().max(1));
+            let takes = u128::from(micros(rtt)) * u128::from(bytes) / u128::from(self.on_the_line().max(1));
             let takes = u64::try_from(takes).unwrap_or(u64::MAX);
             let takes = if self.flat_rounds < FLAT_ROUNDS { takes / 3 } else { takes - takes / PACE_BEYOND };
             let burst = Time::from_micros(now.as_micros().saturating_sub(micros(SLACK_TIME)));
@@ -237,7 +242,9 @@ impl Pace {
         self.alone = now.since(self.little_said) >= ALONE;
         let best = self.best_rate().unwrap_or(0);
         let waited = now.since(newest.sent);
-        self.queued = self.best_rtt().is_some_and(|rtt| waited > rtt + rtt / QUEUE_SHARE + ACK_DELAY + SLACK_TIME);
+        self.queued = self
+            .best_rtt()
+            .is_some_and(|rtt| waited > rtt + rtt / QUEUE_SHARE + ACK_DELAY.max(self.ack_interval()) + SLACK_TIME);
         self.queue_stands &= self.queued;
         let stood = new_round && std::mem::replace(&mut self.queue_stands, true);
         if best >= self.plateau.saturating_add(self.plateau / 4) {
@@ -315,6 +322,11 @@ impl Pace {
         self.min_rtt.best(|a, b| a < b)
     }
 
+    /// Between two acknowledgements of what comes in at least this much time passes, on this end as on the other.
+    pub(crate) fn ack_interval(&self) -> Duration {
+        self.best_rtt().filter(|rtt| *rtt >= PACED_RTT).map_or(Duration::ZERO, |rtt| rtt / ACKS_A_ROUND_TRIP)
+    }
+
     /// Who may send now.
     pub(crate) fn room(&self, now: Time) -> Room {
         let cap = self.cap();
@@ -340,6 +352,12 @@ impl Pace {
     }
 
     pub(crate) fn cap(&self) -> u64 {
+        let unheard = bytes_in(self.best_rate().unwrap_or(0), self.ack_interval());
+        self.on_the_line().saturating_add(unheard.saturating_sub(RECORD)).min(UNACKED_MAX)
+    }
+
+    /// The cap, but for what has come and is not yet acknowledged.
+    fn on_the_line(&self) -> u64 {
         let Some((product, rate)) = self.product().zip(self.best_rate()) else { return FLOOR };
         let beyond = match self.queued {
             _ if self.flat_rounds >= FLAT_ROUNDS => product / BEYOND,

@@ -76,7 +76,11 @@ impl Session {
     fn numbered(&mut self, now: Time, bytes: u64) {
         self.received_m += 1;
         self.untold_bytes += bytes;
-        self.ack_due.get_or_insert(now + ACK_DELAY);
+        let apart = self.pace.ack_interval();
+        let due = self.ack_due.get_or_insert(now + ACK_DELAY.max(apart));
+        if self.untold_bytes >= self.ack_step {
+            *due = (*due).min(self.told_at + apart);
+        }
     }
 
     fn handle_upkeep(&mut self, now: Time, upkeep: Upkeep) -> Result<(), SessionError> {

@@ -135,8 +135,7 @@ impl Session {
     }
 
     fn ack_is_due(&self, now: Time) -> bool {
-        self.received_m > self.told_m
-            && (self.untold_bytes >= self.ack_step || self.ack_due.is_some_and(|due| due <= now))
+        self.received_m > self.told_m && self.ack_due.is_some_and(|due| due <= now)
     }
 
     /// Says whether a ping or a pong is in it.

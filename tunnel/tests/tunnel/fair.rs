@@ -177,6 +177,22 @@ fn a_fat_long_line_is_full_after_ten_round_trips() {
 }
 
 #[test]
+fn a_long_line_is_full_with_few_acknowledgements() {
+    // Credit comes beside them. TCP's first window is ten packets, of sixteen cubic looks at round trips.
+    for (delay, rate) in [(100, 62_500_000), (25, 62_500_000), (5, 125_000_000), (40, 6_250_000)] {
+        let mut pair = Pair::new(Line::new(delay * MS, rate));
+        pair.settle();
+        let mut bulk = Bulk::new(&mut pair, Role::Agent, 1);
+        bulk.run(&mut pair, 3 * SECOND);
+        let before = pair.client.sent_frames;
+        let got = bulk.run(&mut pair, 3 * SECOND);
+        let (acks, round_trips) = (pair.client.sent_frames - before, 3000 / (2 * u64::from(delay)));
+        assert!(acks <= 7 * round_trips && acks > 2 * round_trips, "{delay} ms, {rate} B/s: {acks} in {round_trips}");
+        assert!(got >= 3 * rate * 9 / 10, "{delay} ms, {rate} B/s: {got} bytes");
+    }
+}
+
+#[test]
 fn a_tiny_round_trip_does_not_starve_a_fast_line() {
     // 50 µs and 1 GB/s, with acknowledgements that come by the 64 KiB.
     let mut pair = Pair::new(Line::new(Duration::from_micros(25), 1_000_000_000));
