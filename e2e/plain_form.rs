@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Error, Message},
+    tungstenite::{Bytes, Error, Message},
 };
 
 use crate::support::{LIMIT, Mykube, Relay, net::runtime};
@@ -108,7 +108,10 @@ fn its_refusals_are_the_published_ones() {
         assert_eq!(closed(&mut early).await, 4403);
         assert_eq!(pair(&code).await.0, 200);
         assert_eq!(pair(&code).await, (409, error("session already paired")));
-        let _agent = socket(address, "agent", &session).await.unwrap();
+        let mut agent = socket(address, "agent", &session).await.unwrap();
+        // The first is who was admitted first, a moment after its upgrade was answered; then it is answered itself.
+        agent.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();
+        assert_eq!(next(&mut agent).await, Message::Pong(Bytes::from_static(b"?")));
         let mut second = socket(address, "agent", &session).await.unwrap();
         assert_eq!(closed(&mut second).await, 4409);
     });
