@@ -49,7 +49,7 @@ const PACED_RTT: Duration = Duration::from_millis(4);
 const PACE_BEYOND: u64 = 5;
 /// On such paths an acknowledgement comes at most so often in a round trip, and the cap has room for what comes meanwhile. More
 /// small packets under way make the window of a TCP that sends nothing else grow, and from sixteen on cubic leaves slow start when
-/// round trips become longer (HyStart), as they do by the queue of what comes the other way: what it sends later then begins at a
+/// round trips become longer (`HyStart`), as they do by the queue of what comes the other way: what it sends later then begins at a
 /// hundred packets and grows by the second.
 const ACKS_A_ROUND_TRIP: u32 = 5;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
