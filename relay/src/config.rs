@@ -102,11 +102,6 @@ impl Config {
             drain_spread: Duration::from_secs(2),
         }
     }
-
-    /// The most of a session's frames that are handed on at once, in bytes.
-    pub(crate) fn batch_max(&self) -> usize {
-        self.buffer.max(self.frame_max)
-    }
 }
 
 impl Default for Limits {

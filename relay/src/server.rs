@@ -27,6 +27,7 @@ use crate::{
     stream::{Stream, tune},
     ticket::{KeyError, TicketKey},
     tls::{Tls, TlsError},
+    ws::batch_max,
 };
 
 /// A request's line and headers together, and what a connection may hold of them.
@@ -212,7 +213,10 @@ async fn open(hub: &Hub, mut stream: TcpStream, peer: IpAddr, tls: Option<Arc<Tl
         client = proxy::read(&mut stream).await?.unwrap_or(client);
     }
     let stream = match tls {
-        Some(tls) => Stream::Tls(Box::new(tls.accept(stream, hub.config.batch_max()).await?)),
+        Some(tls) => {
+            let batch = batch_max(hub.config.frame_max, hub.config.buffer);
+            Stream::Tls(Box::new(tls.accept(stream, batch).await?))
+        }
         None => Stream::Plain(stream),
     };
     Ok((stream, client))

@@ -29,6 +29,7 @@ pub mod seam;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use frames::batch_max;
 pub(crate) use outlet::{Backpressure, CloseWith, Outlet};
 
 use crate::{

@@ -202,7 +202,7 @@ impl Pace {
             self.first_sent = now;
         }
         self.in_flight += bytes;
-        if let Some(rtt) = self.best_rtt().filter(|rtt| *rtt >= PACED_RTT) {
+        if let Some(rtt) = self.paced_rtt() {
             let takes = u128::from(micros(rtt)) * u128::from(bytes) / u128::from(self.on_the_line().max(1));
             let takes = u64::try_from(takes).unwrap_or(u64::MAX);
             let takes = if self.flat_rounds < FLAT_ROUNDS { takes / 3 } else { takes - takes / PACE_BEYOND };
@@ -242,9 +242,8 @@ impl Pace {
         self.alone = now.since(self.little_said) >= ALONE;
         let best = self.best_rate().unwrap_or(0);
         let waited = now.since(newest.sent);
-        self.queued = self
-            .best_rtt()
-            .is_some_and(|rtt| waited > rtt + rtt / QUEUE_SHARE + ACK_DELAY.max(self.ack_interval()) + SLACK_TIME);
+        self.queued =
+            self.best_rtt().is_some_and(|rtt| waited > rtt + rtt / QUEUE_SHARE + self.ack_delay() + SLACK_TIME);
         self.queue_stands &= self.queued;
         let stood = new_round && std::mem::replace(&mut self.queue_stands, true);
         if best >= self.plateau.saturating_add(self.plateau / 4) {
@@ -324,7 +323,16 @@ impl Pace {
 
     /// Between two acknowledgements of what comes in at least this much time passes, on this end as on the other.
     pub(crate) fn ack_interval(&self) -> Duration {
-        self.best_rtt().filter(|rtt| *rtt >= PACED_RTT).map_or(Duration::ZERO, |rtt| rtt / ACKS_A_ROUND_TRIP)
+        self.paced_rtt().map_or(Duration::ZERO, |rtt| rtt / ACKS_A_ROUND_TRIP)
+    }
+
+    /// What comes in is acknowledged after this much time at the latest.
+    pub(crate) fn ack_delay(&self) -> Duration {
+        ACK_DELAY.max(self.ack_interval())
+    }
+
+    fn paced_rtt(&self) -> Option<Duration> {
+        self.best_rtt().filter(|rtt| *rtt >= PACED_RTT)
     }
 
     /// Who may send now.

@@ -70,11 +70,15 @@ pub(crate) struct Batch {
     pub(crate) payload: u64,
 }
 
+/// The most that is handed on at once, in bytes: in version 2 a frame is forwarded whole.
+pub(crate) fn batch_max(frame_max: usize, buffer: usize) -> usize {
+    buffer.max(frame_max + HEADER_MAX + 4)
+}
+
 impl Frames {
     /// `buffer` is what a caller can offer at once, at the least: what it can hold in all is [`Frames::buffer`].
     pub(crate) fn new(role: Role, plain: bool, max: usize, buffer: usize) -> Self {
-        // In version 2 a frame is forwarded whole.
-        let buffer = if plain { buffer } else { buffer.max(max + HEADER_MAX + 4) };
+        let buffer = if plain { buffer } else { batch_max(max, buffer) };
         Self { role, plain, max: max as u64, buffer, message: None, oversize: None }
     }
 

@@ -106,7 +106,7 @@ def document(result, setups):
               "for each stream. BBR sends four packets a round trip for 200 ms every 10 s unless it saw the line empty "
               "(PROBE_RTT), which nothing that shares its connection escapes: where that falls into what is measured it is the p99 of a "
               "keystroke, so that one run says little. With cubic a connection that has seen the other direction's "
-              "queue leaves slow start at a few packets (HyStart): it is what `up` after `down` is there. Linux sets it for a host "
+              "queue may leave slow start at a few packets (HyStart): then `up` after `down` is slow there. Linux sets it for a host "
               "(`net.ipv4.tcp_congestion_control`) or a route (`ip route ... congctl`).",
               f"- Cores used by everything else meanwhile, at the worst: {result['foreign_cores_max']:.1f}. Above 0.2, distrust latencies.", ""]
     return "\n".join(parts)

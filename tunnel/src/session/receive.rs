@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use mykube_protocol::{
     Role,
     channel::{Control, StreamId, Upkeep},
-    limits::{ACK_DELAY, AGENT_OPENS_PER_SECOND, IDLE_PING, STREAMS_MAX, WELCOME_MAX},
+    limits::{AGENT_OPENS_PER_SECOND, IDLE_PING, STREAMS_MAX, WELCOME_MAX},
 };
 
 use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved, control_len};
@@ -76,10 +76,9 @@ impl Session {
     fn numbered(&mut self, now: Time, bytes: u64) {
         self.received_m += 1;
         self.untold_bytes += bytes;
-        let apart = self.pace.ack_interval();
-        let due = self.ack_due.get_or_insert(now + ACK_DELAY.max(apart));
+        let due = self.ack_due.get_or_insert_with(|| now + self.pace.ack_delay());
         if self.untold_bytes >= self.ack_step {
-            *due = (*due).min(self.told_at + apart);
+            *due = (*due).min(self.told_at + self.pace.ack_interval());
         }
     }
 
