@@ -67,31 +67,38 @@ impl RecvWindow {
         Ok(())
     }
 
-    /// The application took bytes. Gives the credit to send, once it is worth a message. A window that drained within
-    /// two round trips doubles, as far as the pool has room.
+    /// The application took bytes. Gives the credit to send, once it is worth a message, and whether the window has grown. One that
+    /// drains in two round trips doubles, as far as the pool has room; each quarter of it shows that.
     pub(crate) fn consume(
         &mut self,
         now: Time,
         bytes: u64,
         rtt: Option<Duration>,
         pool: &mut GrowthPool,
-    ) -> Option<u64> {
+    ) -> Option<(u64, bool)> {
         self.owed += bytes;
         self.drained += bytes;
-        if self.drained >= self.size {
-            let quick = rtt.zip(self.epoch).is_some_and(|(rtt, epoch)| now.since(epoch) <= rtt.max(RTT_MIN) * 2);
-            if quick && self.size * 2 <= self.max && pool.take(self.size) {
-                self.owed += self.size;
-                self.size *= 2;
-            }
-            self.drained = 0;
-            self.epoch = Some(now);
-        }
         if self.owed * 4 < self.size {
             return None;
         }
+        let grows = self.drains_quickly(now, rtt) && self.size * 2 <= self.max && pool.take(self.size);
+        if grows || self.drained >= self.size {
+            self.drained = 0;
+            self.epoch = Some(now);
+        }
+        if grows {
+            self.owed += self.size;
+            self.size *= 2;
+        }
         self.allowance += self.owed;
-        Some(std::mem::take(&mut self.owed))
+        Some((std::mem::take(&mut self.owed), grows))
+    }
+
+    fn drains_quickly(&self, now: Time, rtt: Option<Duration>) -> bool {
+        rtt.zip(self.epoch).is_some_and(|(rtt, epoch)| {
+            let two = rtt.max(RTT_MIN).as_micros() * 2;
+            now.since(epoch).as_micros() * u128::from(self.size) <= two * u128::from(self.drained)
+        })
     }
 
     /// What the peer may send, told to it or not: the whole window when nothing is unread.
@@ -126,7 +133,7 @@ mod tests {
         let (mut window, mut pool) = (RecvWindow::new(1000, 1000), GrowthPool::new(0));
         window.receive(at(0), 500).unwrap();
         assert_eq!(window.consume(at(0), 200, RTT, &mut pool), None);
-        assert_eq!(window.consume(at(0), 100, RTT, &mut pool), Some(300));
+        assert_eq!(window.consume(at(0), 100, RTT, &mut pool), Some((300, false)));
         assert_eq!(window.receive(at(0), 801), Err(Overflow));
         assert_eq!(window.receive(at(0), 800), Ok(()));
     }
@@ -142,6 +149,16 @@ mod tests {
         }
         window.retire(&mut pool);
         assert!(pool.take(3000));
+    }
+
+    #[test]
+    fn a_quarter_that_drains_quickly_is_enough_and_a_slow_one_is_made_up_for() {
+        let (mut window, mut pool) = (RecvWindow::new(1000, 8000), GrowthPool::new(9000));
+        window.receive(at(0), 1000).unwrap();
+        assert_eq!(window.consume(at(5), 250, RTT, &mut pool), Some((1250, true)));
+        assert_eq!(window.consume(at(11), 500, RTT, &mut pool), Some((500, false)));
+        assert_eq!(window.consume(at(14), 500, RTT, &mut pool), Some((2500, true)));
+        assert_eq!(window.size(), 4000);
     }
 
     #[test]

@@ -95,7 +95,10 @@ pub struct Session {
     pace: Pace,
 
     control: VecDeque<Control>,
-    /// Bytes of `control`.
+    /// Credit that the peer is told of with the next record, and after `credit_due` in one of its own.
+    credit: Vec<(StreamId, u64)>,
+    credit_due: Option<Time>,
+    /// Bytes of `control` and `credit`.
     waiting_control: usize,
     welcome_out: VecDeque<(bool, Bytes)>,
     upkeep: VecDeque<Upkeep>,
@@ -162,6 +165,8 @@ impl Session {
             scheduler: Scheduler::default(),
             pace: Pace::new(now),
             control: VecDeque::new(),
+            credit: Vec::new(),
+            credit_due: None,
             waiting_control: 0,
             welcome_out: VecDeque::new(),
             upkeep: VecDeque::new(),
@@ -320,7 +325,9 @@ impl Session {
             return self.ask_due;
         }
         let ping = self.ping_due.filter(|_| self.ping.is_none());
-        [self.ack_due, ping, self.silence_due(), self.pace_due()].into_iter().flatten().min()
+        // What is sent again goes first.
+        let credit = self.credit_due.filter(|_| self.unsent == 0);
+        [self.ack_due, credit, ping, self.silence_due(), self.pace_due()].into_iter().flatten().min()
     }
 
     /// A timer ran out.
@@ -427,25 +434,35 @@ impl Session {
         let rtt = self.pace.rtt();
         if let Some(stream) = self.streams.get_mut(&id) {
             let credit = stream.window.consume(now, bytes, rtt, &mut self.growth);
-            if let Some(n) =
+            if let Some((n, grown)) =
                 credit.filter(|_| !stream.released && !stream.eof_received && stream.done_received.is_none())
             {
-                self.credit(id, n);
+                self.credit(now, id, n, grown);
             }
         }
         self.consumed_session(now, bytes);
     }
 
     fn consumed_session(&mut self, now: Time, bytes: u64) {
-        if let Some(n) = self.window.consume(now, bytes, None, &mut self.growth) {
-            self.credit(0, n);
+        if let Some((n, grown)) = self.window.consume(now, bytes, None, &mut self.growth) {
+            self.credit(now, 0, n, grown);
         }
     }
 
-    fn credit(&mut self, id: StreamId, n: u64) {
-        if !self.over {
-            self.say(Control::Credit { id, n });
+    /// Credit is told as rarely as acknowledgements are, and with them (see [`Pace::ack_interval`]), but a larger window at once: a
+    /// sender that finds out what the line takes waits for it.
+    fn credit(&mut self, now: Time, id: StreamId, n: u64, grown: bool) {
+        if self.over {
+            return;
         }
+        if let Some((_, waits)) = self.credit.iter_mut().find(|(other, _)| *other == id) {
+            *waits += n;
+        } else {
+            self.waiting_control += control_len(&Control::Credit { id, n });
+            self.credit.push((id, n));
+        }
+        let due = if grown { now } else { now.max(self.told_at + self.pace.ack_interval()) };
+        self.credit_due = Some(self.credit_due.map_or(due, |before| before.min(due)));
     }
 
     /// Queues a control message that keeps no order with a stream's.

@@ -57,7 +57,7 @@ impl Session {
         let carries_welcome = if self.unsent > 0 {
             self.put_again(now, &mut frame)
         } else {
-            self.put_control(&mut frame);
+            self.put_control(now, &mut frame);
             let carries_welcome = self.put_welcome(&mut frame);
             // What measures the line is not delayed by the payload of its own record.
             if !carries_welcome && !measures {
@@ -109,7 +109,10 @@ impl Session {
         if self.unsent > 0 {
             return self.may_send_again(now);
         }
-        !self.control.is_empty() || !self.welcome_out.is_empty() || self.stream_is_next(now)
+        !self.control.is_empty()
+            || self.credit_due.is_some_and(|due| due <= now)
+            || !self.welcome_out.is_empty()
+            || self.stream_is_next(now)
     }
 
     /// Control messages that the peer never takes or never acknowledges are not kept for it.
@@ -172,7 +175,11 @@ impl Session {
         self.told_at = now;
     }
 
-    fn put_control(&mut self, frame: &mut BytesMut) {
+    fn put_control(&mut self, now: Time, frame: &mut BytesMut) {
+        if self.credit_due.take().is_some() {
+            self.told_at = now;
+            self.control.extend(self.credit.drain(..).map(|(id, n)| Control::Credit { id, n }));
+        }
         while Self::room(frame) >= CREDIT_MAX {
             match self.control.front() {
                 // A farewell goes after everything else.

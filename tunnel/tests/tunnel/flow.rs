@@ -118,6 +118,41 @@ fn an_honest_sender_never_has_more_than_its_window_under_way_and_a_stalled_reade
 }
 
 #[test]
+fn on_a_long_path_credit_that_no_acknowledgement_carries_waits_for_its_turn_and_is_one_message() {
+    let mut peer = Hostile::against(Role::Agent);
+    assert!(peer.hear().contains(&upkeep("ping:1")));
+    peer.now = peer.now + 100 * MS;
+    peer.say(&[upkeep("pong:1")]).unwrap();
+    peer.say_text("new:1").unwrap();
+    for _ in 0..16 {
+        peer.say(&[data(1, &[0; 16_000])]).unwrap();
+    }
+    peer.hear();
+    // All of it is acknowledged, and the reader was too slow for a larger window.
+    peer.now = peer.now + SECOND;
+    peer.hear();
+    let quarter = WINDOW as u64 / 4;
+    let read = |peer: &mut Hostile| {
+        let mut chunks = Vec::new();
+        peer.session.read(peer.now, 1, quarter, &mut chunks);
+        chunks.iter().map(Bytes::len).sum::<usize>()
+    };
+    let first = read(&mut peer);
+    assert_eq!(peer.texts(), [format!("credit:1:{first}")], "the first at once");
+    let told = peer.now;
+    let mut later = 0;
+    for _ in 0..2 {
+        peer.now = peer.now + MS;
+        later += read(&mut peer);
+        assert_eq!(peer.texts(), Vec::<String>::new());
+    }
+    assert_eq!(peer.session.poll_timeout(), Some(told + 20 * MS), "a fifth of the round trip");
+    peer.now = told + 20 * MS;
+    assert_eq!(peer.texts(), [format!("credit:1:{later}")]);
+    assert!(peer.session.poll_timeout().is_none_or(|at| at > peer.now));
+}
+
+#[test]
 fn a_byte_over_the_streams_window_ends_the_session() {
     let mut peer = Hostile::against(Role::Agent);
     peer.say_text("new:1").unwrap();
