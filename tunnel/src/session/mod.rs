@@ -117,6 +117,7 @@ pub struct Session {
     untold_bytes: u64,
     /// So many of them are worth an acknowledgement.
     ack_step: u64,
+    /// When an acknowledgement, or credit, last left.
     told_at: Time,
     ack_due: Option<Time>,
     welcome_in: Vec<u8>,
@@ -449,8 +450,13 @@ impl Session {
         }
     }
 
-    /// Credit is told as rarely as acknowledgements are, and with them (see [`Pace::ack_interval`]), but a larger window at once: a
-    /// sender that finds out what the line takes waits for it.
+    /// The next acknowledgement, or credit, leaves by itself then at the earliest.
+    fn tells_next(&self) -> Time {
+        self.told_at + self.pace.ack_interval()
+    }
+
+    /// Credit is told as rarely as acknowledgements are, and with them, but a larger window at once: a sender that finds out what
+    /// the line takes waits for it.
     fn credit(&mut self, now: Time, id: StreamId, n: u64, grown: bool) {
         if self.over {
             return;
@@ -461,7 +467,7 @@ impl Session {
             self.waiting_control += control_len(&Control::Credit { id, n });
             self.credit.push((id, n));
         }
-        let due = if grown { now } else { now.max(self.told_at + self.pace.ack_interval()) };
+        let due = if grown { now } else { now.max(self.tells_next()) };
         self.credit_due = Some(self.credit_due.map_or(due, |before| before.min(due)));
     }
 

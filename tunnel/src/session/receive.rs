@@ -76,10 +76,9 @@ impl Session {
     fn numbered(&mut self, now: Time, bytes: u64) {
         self.received_m += 1;
         self.untold_bytes += bytes;
-        let due = self.ack_due.get_or_insert_with(|| now + self.pace.ack_delay());
-        if self.untold_bytes >= self.ack_step {
-            *due = (*due).min(self.told_at + self.pace.ack_interval());
-        }
+        let due = self.ack_due.unwrap_or_else(|| now + self.pace.ack_delay());
+        let enough = self.untold_bytes >= self.ack_step;
+        self.ack_due = Some(if enough { due.min(self.tells_next()) } else { due });
     }
 
     fn handle_upkeep(&mut self, now: Time, upkeep: Upkeep) -> Result<(), SessionError> {
