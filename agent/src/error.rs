@@ -293,13 +293,24 @@ pub enum KubeconfigError {
     WelcomeTooLarge(Place, usize),
 }
 
-/// Why the API server cannot be reached, in at most 200 bytes and fit for the other end's terminal.
+/// Why the API server cannot be reached: for the operator, whom it names addresses and proxies, and for the other end,
+/// whom it must not. Each in at most 200 bytes and fit for a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConnectError(String);
+#[error("{full}")]
+pub struct ConnectError {
+    full: String,
+    told: String,
+}
 
 impl ConnectError {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(printable(text, CAUSE_MAX))
+    /// `told` has nothing of this side: no address, no name.
+    pub(crate) fn new(full: &str, told: &str) -> Self {
+        Self { full: printable(full, CAUSE_MAX), told: printable(told, CAUSE_MAX) }
+    }
+
+    /// For the client's user.
+    #[must_use]
+    pub fn told(&self) -> &str {
+        &self.told
     }
 }

@@ -239,7 +239,12 @@ impl Upstream {
             },
             other => other.to_string(),
         };
-        ConnectError::new(&format!("cannot reach the API server {}: {why}", self.address()))
+        let told = match error {
+            DialError::Unreachable { .. } if self.proxy.is_none() => &why,
+            _ => "the proxy before it did not let mykube server through, whose log says more",
+        };
+        let full = format!("cannot reach the API server {}: {why}", self.address());
+        ConnectError::new(&full, &format!("cannot reach the API server: {told}"))
     }
 }
 

@@ -71,11 +71,12 @@ pub(super) async fn check(
         return report.skip_rest("depends on the API server");
     }
     let policy = Arc::new(Policy::default().or_as(upstream.impersonation.as_ref()));
-    let api = Api { gateway: Gateway::new(forwarder, Audit::off()), policy };
+    let api = Api { gateway: Gateway::new(forwarder.clone(), Audit::off()), policy };
     match api.version().await {
         Ok(version) => report.ok(Name::ApiServer, version),
         Err(problem) => {
-            report.fail(Name::ApiServer, problem);
+            // A client is not told what names things of this side.
+            report.fail(Name::ApiServer, forwarder.unconnected().unwrap_or(problem));
             return report.skip_rest("depends on the API server");
         }
     }
@@ -164,7 +165,7 @@ impl Api {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
 
         let (here, there) = tokio::io::duplex(PIPE);
-        let visitor = Visitor { name: "mykube doctor".into(), policy: self.policy.clone() };
+        let visitor = Visitor { name: "mykube doctor".into(), id: None, policy: self.policy.clone() };
         let exchange = async {
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;

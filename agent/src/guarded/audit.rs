@@ -1,7 +1,7 @@
 //! The audit log: one JSON line for every request, and one when a client pairs, leaves or is refused.
 //!
 //! ```json
-//! {"time":"2026-01-31T12:00:00.123Z","event":"request","client":"laptop","audit_id":"2f1c...","method":"GET",
+//! {"time":"2026-01-31T12:00:00.123Z","event":"request","client":"laptop","client_id":1,"audit_id":"2f1c...","method":"GET",
 //!  "verb":"list","api_group":"","api_version":"v1","resource":"pods","namespace":"default","status":200,
 //!  "decision":"allowed","bytes_in":0,"bytes_out":1834,"duration_ms":12,"end":"complete","user_agent":"kubectl/v1.36.0"}
 //! ```
@@ -9,7 +9,8 @@
 //! - A line is written when its request is over, an `exec` or a watch when it ends. `end` is `complete`, or `aborted`
 //!   where the client left or the API server broke off in the middle; an `exec` is complete when either side said that
 //!   it is done. `status` is missing where there was no answer. `audit_id` is also in the cluster's own audit log.
-//!   `removed` names headers that were taken out because they say who somebody is. What is no HTTP request at all is a
+//!   Of a value that a client chose, control characters are left out and only so much is written; `shortened` names the
+//!   fields that are not as they came, and one that was cut ends with `…`. `removed` names headers that were taken out because they say who somebody is. What is no HTTP request at all is a
 //!   `refused` line of its client.
 //! - One thread writes, whole lines, in append mode; a file that was renamed or removed is opened anew, so any rotation
 //!   works, and `copytruncate` too.
@@ -21,13 +22,15 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use mykube_protocol::text::printable;
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::{mpsc, oneshot};
+
+use super::Visitor;
+use crate::moment::moment_ms;
 
 /// A log that cannot be written is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
@@ -119,22 +122,29 @@ impl Audit {
     ///
     /// # Errors
     /// The log has had no room for [`AuditSettings::patience`].
-    pub async fn client(&self, client: &str, event: ClientEvent<'_>) -> Result<(), AuditFull> {
+    pub async fn client(&self, client: &Visitor, event: ClientEvent<'_>) -> Result<(), AuditFull> {
         #[derive(Serialize)]
         struct Line<'a> {
             time: String,
             event: &'a str,
             client: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            client_id: Option<u64>,
             #[serde(skip_serializing_if = "str::is_empty")]
             reason: String,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            shortened: Vec<&'static str>,
         }
         let (event, reason) = match event {
             ClientEvent::Paired => ("paired", ""),
             ClientEvent::Left(reason) => ("left", reason),
             ClientEvent::Refused(reason) => ("refused", reason),
         };
-        let reason = printable(reason, FIELD_MAX);
-        self.reserve().await?.write(&Line { time: now(), event, client: printable(client, FIELD_MAX), reason });
+        let mut shortened = Vec::new();
+        let reason = shown(reason, FIELD_MAX, "reason", &mut shortened);
+        let name = shown(&client.name, FIELD_MAX, "client", &mut shortened);
+        let line = Line { time: now(), event, client: name, client_id: client.id, reason, shortened };
+        self.reserve().await?.write(&line);
         Ok(())
     }
 
@@ -172,8 +182,23 @@ impl Slot {
 
 /// This moment, to the millisecond.
 pub(super) fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    now.replace_millisecond(now.millisecond()).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
+    moment_ms(SystemTime::now())
+}
+
+/// A value that somebody else chose, fit for a terminal, at most `max` bytes long and `…`. Where it is not as it came, its
+/// field is among the shortened ones.
+pub(super) fn shown(text: &str, max: usize, field: &'static str, shortened: &mut Vec<&'static str>) -> String {
+    let mut shown = printable(text, max);
+    if shown == text {
+        return shown;
+    }
+    if !shortened.contains(&field) {
+        shortened.push(field);
+    }
+    if printable(text, usize::MAX).len() > shown.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// The thread that writes; it ends with the last [`Audit`].

@@ -21,6 +21,7 @@ use super::{
     forwarder::{ForwardError, Outgoing},
     headers,
     intake::Progress,
+    policy::Asked,
     record::{self, Plan, Recording},
     request_info::{PathError, RequestInfo},
     status,
@@ -83,7 +84,7 @@ impl<'a> Connection<'a> {
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
         let alone = self.progress.take();
         let (method, path) = (request.method(), request.uri().path());
-        let mut exchange = Exchange::new(&self.visitor.name, method, path, request.headers(), self.progress.clone());
+        let mut exchange = Exchange::new(self.visitor, method, path, request.headers(), self.progress.clone());
         let info = RequestInfo::new(method, path, request.uri().query());
         exchange.discovery = info.as_ref().is_ok_and(RequestInfo::is_discovery);
         let audit_id = HeaderValue::from_str(&exchange.record.audit_id).expect("a UUID is a header value");
@@ -142,9 +143,8 @@ impl<'a> Connection<'a> {
             Ok(response) if ask => self.answer_asked(response, exchange).await,
             Ok(response) => self.pass(response, client, recording, exchange),
             Err(error) => {
-                let message = format!("mykube: {error}");
-                exchange.failed(&message);
-                local(error.status(), &message, exchange)
+                exchange.failed(&format!("mykube: {}", error.full()));
+                local(error.status(), &format!("mykube: {error}"), exchange)
             }
         }
     }
@@ -163,20 +163,24 @@ impl<'a> Connection<'a> {
         }
         let info = info.map_err(|error| Refused::bad(format!("path {error}")))?;
         exchange.describe(&info, parts.uri.query());
-        let headers = headers::request(&parts.headers, parts.version).map_err(Refused::bad)?;
-        exchange.record.upgrade =
-            headers.upgrade.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into());
-        exchange.record.impersonated = headers.impersonates.as_deref().map(|user| user.chars().take(128).collect());
+        let headers = headers::request(&parts.headers, parts.version, exchange.cookies).map_err(Refused::bad)?;
+        headers.upgrade.iter().for_each(|protocol| exchange.upgrades(protocol));
+        headers.impersonates.iter().for_each(|wanted| exchange.impersonates(wanted));
         self.report(&headers.removed);
         exchange.record.removed = headers.removed;
-        let (upgrade, impersonates) = (headers.upgrade.is_some(), headers.impersonates.is_some());
+        let upgrade = headers.upgrade.is_some();
         if upgrade && !body.is_end_stream() {
             return Err(Refused::bad("has a body and asks for an upgrade"));
         }
         let policy = &self.visitor.policy;
-        policy
-            .decide(&info, &parts.method, upgrade, impersonates, SystemTime::now())
-            .map_err(|refusal| Refused::forbidden(refusal.message))?;
+        let asked = Asked {
+            info: &info,
+            method: &parts.method,
+            upgrade,
+            applies: headers.applies,
+            impersonates: headers.impersonates.as_ref(),
+        };
+        policy.decide(asked, SystemTime::now()).map_err(|refusal| Refused::forbidden(refusal.message))?;
 
         let mut forwarded = headers.forwarded;
         policy.impersonate(&mut forwarded);
@@ -225,7 +229,7 @@ impl<'a> Connection<'a> {
             return self.refuse(Refused::forbidden(record::WEBSOCKET_ONLY), exchange);
         }
         let mut response = Response::from_parts(parts, body);
-        headers::clean_response(response.headers_mut());
+        headers::clean_response(response.headers_mut(), exchange.cookies);
         passed(response, exchange)
     }
 
@@ -251,7 +255,7 @@ impl<'a> Connection<'a> {
     ) -> Response<Answer> {
         let status = response.status();
         let protocol = response.headers().get(header::UPGRADE).cloned();
-        headers::clean_response(response.headers_mut());
+        headers::clean_response(response.headers_mut(), exchange.cookies);
         if status != StatusCode::SWITCHING_PROTOCOLS {
             exchange.answered(status);
             return response.map(|body| Answer::upstream(body, exchange));

@@ -24,7 +24,7 @@ use tower_service::Service;
 
 use crate::{ConnectError, Upstream};
 
-/// Why there is no connection.
+/// Why there is no connection. Shown, it is what the operator may know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConnectFailed {
     /// Nobody there, or no way.
@@ -64,20 +64,34 @@ impl Connector {
     async fn connect(self) -> Result<Io, ConnectFailed> {
         let transport = self.upstream.connect().await.map_err(ConnectFailed::Unreachable)?;
         let address = self.upstream.address();
-        let failed = |why: &str| ConnectError::new(&format!("the API server {address} {why}"));
+        let failed = |why: &str, told: &str| {
+            ConnectError::new(&format!("the API server {address} {why}"), &format!("the API server {told}"))
+        };
         match tokio::time::timeout(self.handshake, self.tls.connect_with(self.name, transport, large_writes)).await {
             Ok(Ok(stream)) => Ok(Io(TokioIo::new(Filling::new(stream)))),
             Ok(Err(error)) => {
                 let problem = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 Err(match problem {
-                    Some(rustls::Error::InvalidCertificate(problem)) => ConnectFailed::Tls(failed(&format!(
-                        "has a certificate that cannot be verified ({problem:?}); check its CA and tls-server-name"
-                    ))),
-                    Some(problem) => ConnectFailed::Tls(failed(&format!("refused TLS: {problem}"))),
-                    None => ConnectFailed::Unreachable(failed("closed the connection during the TLS handshake")),
+                    Some(rustls::Error::InvalidCertificate(problem)) => ConnectFailed::Tls(failed(
+                        &format!(
+                            "has a certificate that cannot be verified ({problem:?}); check its CA and tls-server-name"
+                        ),
+                        "has a certificate that cannot be verified, the log of mykube server says why",
+                    )),
+                    Some(problem) => ConnectFailed::Tls(failed(
+                        &format!("refused TLS: {problem}"),
+                        "refused TLS, the log of mykube server says why",
+                    )),
+                    None => {
+                        let why = "closed the connection during the TLS handshake";
+                        ConnectFailed::Unreachable(failed(why, why))
+                    }
                 })
             }
-            Err(_) => Err(ConnectFailed::Unreachable(failed("took the connection but did not answer in time"))),
+            Err(_) => {
+                let why = "took the connection but did not answer in time";
+                Err(ConnectFailed::Unreachable(failed(why, why)))
+            }
         }
     }
 }

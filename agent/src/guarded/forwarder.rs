@@ -4,7 +4,11 @@
 //! credentials and others were to be had (a 401 is answered before anything is done), and when a plain read (get, list,
 //! watch) found a connection that had just ended.
 
-use std::{error::Error as _, sync::Arc};
+use std::{
+    error::Error as _,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
@@ -18,15 +22,18 @@ use super::{
 };
 use crate::Upstream;
 
-/// Why there is no answer. Fit for the client's user.
+/// The same failure is told to the operator again after this long: requests fail by the hundred.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
+/// Why there is no answer. Fit for the client's user: the operator's log has what names things of this side.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ForwardError {
-    /// The operator's log has the reason, which names things of the cluster side.
+    /// None, or none that can be used.
     #[error("the cluster side has no usable credentials at the moment; the log of mykube server says why")]
     Credentials,
     /// No connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectFailed),
+    #[error("{}", match .0 { ConnectFailed::Unreachable(why) | ConnectFailed::Tls(why) => why.told() })]
+    Connect(ConnectFailed),
     /// A connection, and then none.
     #[error("the API server closed the connection before it answered; whether it did what was asked is not known")]
     Broken,
@@ -39,6 +46,14 @@ pub(super) enum ForwardError {
 }
 
 impl ForwardError {
+    /// What the operator may know.
+    pub(super) fn full(&self) -> String {
+        match self {
+            Self::Connect(failed) => failed.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Credentials | Self::Connect(ConnectFailed::Unreachable(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -72,6 +87,7 @@ pub struct Forwarder {
     host: HeaderValue,
     prefix: String,
     pub(super) settings: Settings,
+    told: Mutex<Option<(Instant, ConnectFailed)>>,
 }
 
 impl Forwarder {
@@ -90,6 +106,7 @@ impl Forwarder {
             identities: Identities::new(upstream, settings),
             authority,
             settings,
+            told: Mutex::default(),
         }
     }
 
@@ -99,6 +116,13 @@ impl Forwarder {
     /// They cannot be had or used.
     pub async fn check(&self) -> Result<(), IdentityError> {
         self.identities.current().await.map(drop)
+    }
+
+    /// Why the last request that had no connection had none, for the operator.
+    #[must_use]
+    pub fn unconnected(&self) -> Option<String> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.as_ref().map(|(_, failed)| failed.to_string())
     }
 
     /// Waits for one of the connections that there may be.
@@ -146,7 +170,22 @@ impl Forwarder {
         match answer {
             Attempt::Answer(answer) => Ok(answer),
             Attempt::Broken => Err(ForwardError::Broken),
-            Attempt::Failed(error) => Err(error),
+            Attempt::Unconnected(failed) => {
+                self.tell(&failed);
+                Err(ForwardError::Connect(failed))
+            }
+        }
+    }
+
+    /// Says to the operator what the client is not told.
+    fn tell(&self, failed: &ConnectFailed) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*told {
+            Some((at, last)) if last == failed && at.elapsed() < TOLD_AGAIN => {}
+            _ => {
+                tracing::warn!("{failed}");
+                *told = Some((Instant::now(), failed.clone()));
+            }
         }
     }
 
@@ -160,7 +199,7 @@ impl Forwarder {
 enum Attempt {
     Answer(Response<Incoming>),
     Broken,
-    Failed(ForwardError),
+    Unconnected(ConnectFailed),
 }
 
 impl Attempt {
@@ -182,7 +221,7 @@ async fn once(identity: &Identity, template: &Request<()>, body: Upload) -> Atte
         Err(error) => {
             let connect = error.source().and_then(|source| source.downcast_ref::<ConnectFailed>());
             match connect {
-                Some(failed) => Attempt::Failed(failed.clone().into()),
+                Some(failed) => Attempt::Unconnected(failed.clone()),
                 None => {
                     tracing::debug!(error = ?error, "the API server's connection ended");
                     Attempt::Broken

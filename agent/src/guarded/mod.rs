@@ -18,7 +18,9 @@ mod connector;
 mod exchange;
 mod forwarder;
 mod headers;
+mod hints;
 mod identity;
+mod inner;
 mod intake;
 mod policy;
 mod record;
@@ -41,7 +43,8 @@ pub use self::{
     audit::{Audit, AuditFull, AuditSettings, ClientEvent},
     forwarder::Forwarder,
     identity::IdentityError,
-    policy::{Policy, PolicyError, Refusal},
+    inner::Wanted,
+    policy::{Asked, Policy, PolicyError, Refusal},
     record::{Recorder, RecorderError},
     request_info::{PathError, RequestInfo},
     rules::{RULES_FILE_MAX, Rule, RulesError, read_rules},
@@ -89,6 +92,8 @@ impl Default for Settings {
 pub struct Visitor {
     /// The client's name, for the audit log.
     pub name: String,
+    /// Its number in `mykube sessions`, where it is there: several may have one name.
+    pub id: Option<u64>,
     /// What it may do. [`Policy::check`] has passed.
     pub policy: Arc<Policy>,
 }
@@ -158,7 +163,7 @@ impl Gateway {
             tracing::debug!(client = %visitor.name, ?error, "a client's connection ended early");
             if error.is_parse() {
                 let what = if error.is_parse_too_large() { "headers too long" } else { "not HTTP/1.1" };
-                let _ = self.audit.client(&visitor.name, ClientEvent::Refused(&format!("a request: {what}"))).await;
+                let _ = self.audit.client(visitor, ClientEvent::Refused(&format!("a request: {what}"))).await;
             }
         }
         if let Some(upgrading) = connection.upgrading() {

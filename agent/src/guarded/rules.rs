@@ -27,8 +27,14 @@
 //! - `resourceNames` are matched with the name in the path, or with `metadata.name=` in the field selector of a list or
 //!   watch. A `create` or `deletecollection` names nothing and is never allowed by name. A rule of `--deny` with names
 //!   denies a list, watch or deletecollection that is not for one name too, as these reach the named object.
+//! - On a `proxy`, a rule of `--deny` means the object whatever scheme and port its name has. A rule of `--allow` means the
+//!   name as it is written, as RBAC does.
+//! - A method for which resources have no verb (OPTIONS) is denied by any verb, and allowed by `"*"` only.
+//! - `impersonate` is a verb of `users`, `groups`, `serviceaccounts`, `uids` and `userextras/KEY`, for the `Impersonate-*`
+//!   headers; so are the constrained forms of KEP 5284.
 //! - With `--allow`, what no rule names is refused; discovery, health and the self-subject reviews are not. A rule of
 //!   `--deny` wins over everything.
+//! - A rule that could never match is refused, with what was probably meant: `hints`.
 //! - As in RBAC, `list` and `watch` show the content of objects: who may not `get` secrets should not list them.
 
 use std::path::Path;
@@ -36,7 +42,7 @@ use std::path::Path;
 use mykube_protocol::text::printable;
 use serde::Deserialize;
 
-use super::request_info::RequestInfo;
+use super::{hints, request_info::RequestInfo};
 
 /// Longest file of rules.
 pub const RULES_FILE_MAX: u64 = 1024 * 1024;
@@ -119,31 +125,39 @@ fn parse_rules(text: &str) -> Result<Vec<Rule>, String> {
         format!("{}{at}", printable(error.to_string().lines().next().unwrap_or_default(), 200))
     })?;
     for (at, rule) in file.rules.iter().enumerate() {
-        let problem = |what: &str| Err(format!("rule {} {what}", at + 1));
-        if rule.verbs.is_empty() {
-            return problem("has no verbs");
-        }
-        match (rule.resources.is_empty(), rule.non_resource_urls.is_empty()) {
-            (true, true) => return problem("has neither resources nor nonResourceURLs"),
-            (false, false) => return problem("has both resources and nonResourceURLs: make two of it"),
-            (false, true) if rule.api_groups.is_empty() => {
-                return problem("has resources without apiGroups (\"\" is the core group)");
-            }
-            (true, false)
-                if [&rule.api_groups, &rule.namespaces, &rule.resource_names].iter().any(|l| !l.is_empty()) =>
-            {
-                return problem("has apiGroups, namespaces or resourceNames beside nonResourceURLs");
-            }
-            _ => {}
-        }
-        if rule.resource_names.iter().any(|name| matches!(name.as_str(), "" | "*")) {
-            return problem("has \"*\" or nothing among its resourceNames: leave them out to mean every object");
-        }
+        rule.check().map_err(|problem| format!("rule {} {problem}", at + 1))?;
     }
     Ok(file.rules)
 }
 
 impl Rule {
+    /// Whether it can match anything.
+    ///
+    /// # Errors
+    /// What is wrong, as the end of a sentence about the rule.
+    pub fn check(&self) -> Result<(), String> {
+        if self.verbs.is_empty() {
+            return Err("has no verbs".into());
+        }
+        match (self.resources.is_empty(), self.non_resource_urls.is_empty()) {
+            (true, true) => return Err("has neither resources nor nonResourceURLs".into()),
+            (false, false) => return Err("has both resources and nonResourceURLs: make two of it".into()),
+            (false, true) if self.api_groups.is_empty() => {
+                return Err("has resources without apiGroups (\"\" is the core group)".into());
+            }
+            (true, false)
+                if [&self.api_groups, &self.namespaces, &self.resource_names].iter().any(|l| !l.is_empty()) =>
+            {
+                return Err("has apiGroups, namespaces or resourceNames beside nonResourceURLs".into());
+            }
+            _ => {}
+        }
+        if self.resource_names.iter().any(|name| matches!(name.as_str(), "" | "*")) {
+            return Err("has \"*\" or nothing among its resourceNames: leave them out to mean every object".into());
+        }
+        hints::check(self)
+    }
+
     /// Whether a rule of `--allow` names it.
     #[must_use]
     pub fn allows(&self, info: &RequestInfo) -> bool {
@@ -155,13 +169,19 @@ impl Rule {
     /// Whether a rule of `--deny` names it.
     #[must_use]
     pub fn denies(&self, info: &RequestInfo) -> bool {
-        let verb = has(&self.verbs, &info.verb)
-            || (info.is_connect() && (has(&self.verbs, "create") || has(&self.verbs, "get")));
-        // A request across all namespaces is one in each of them.
-        let everywhere = info.is_resource && info.namespace.is_empty();
+        let verb = match info.verb.as_str() {
+            "" => true,
+            "head" => has(&self.verbs, "head") || has(&self.verbs, "get"),
+            verb => {
+                has(&self.verbs, verb) || (info.is_connect() && (has(&self.verbs, "create") || has(&self.verbs, "get")))
+            }
+        };
+        // A request across all namespaces is one in each of them; users have none.
+        let everywhere = info.is_resource && info.namespace.is_empty() && !info.verb.starts_with("impersonate");
         // A request for all objects is one for each of them.
-        let all = info.name.is_empty() && matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
-        let named = self.resource_names.is_empty() || all || self.resource_names.contains(&info.name);
+        let all = info.name.is_empty() && matches!(info.verb.as_str(), "" | "list" | "watch" | "deletecollection");
+        let names = &self.resource_names;
+        let named = names.is_empty() || all || [info.name.as_str(), info.object()].iter().any(|name| has(names, name));
         verb && self.names(info) && named && (self.namespaces.is_empty() || everywhere || self.is_in_one(info))
     }
 

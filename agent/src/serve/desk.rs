@@ -72,6 +72,7 @@ pub enum Command {
 
 struct Entry {
     listed: Listed,
+    visitor: Arc<Visitor>,
     dismiss: Dismiss,
     /// Ends the wait for it to come back and hear that it was replaced.
     forget: CancellationToken,
@@ -194,11 +195,12 @@ impl Desk {
         let id = self.next;
         self.next += 1;
         let name = invitation.name.unwrap_or_else(|| format!("client-{id}"));
-        let visitor = Arc::new(Visitor { name: name.clone(), policy: invitation.policy.clone() });
+        let visitor = Arc::new(Visitor { name: name.clone(), id: Some(id), policy: invitation.policy.clone() });
         let ((dismiss, dismissed), forget) = (Dismiss::new(), CancellationToken::new());
         let front = Front { client: id, post: self.post.clone() };
         let (dialer, config, guesses) = (self.dialer.clone(), self.config, self.guesses.clone());
         let (upstream, access, stop) = (self.upstream.clone(), self.access.clone(), self.stop.clone());
+        let visiting = visitor.clone();
         let (first, standing, forgotten) = (id == 1, invited.is_none(), forget.clone());
         self.tasks.spawn(async move {
             let mut pairing = Pairing { dialer: &dialer, config, guesses, front: &front, first, open: None };
@@ -216,12 +218,13 @@ impl Desk {
                 }
             };
             let attended = config.attended;
-            let visit = Visit { upstream, access, visitor, attended, front: &front, stop, dismissed, forgotten };
+            let visit =
+                Visit { upstream, access, visitor: visiting, attended, front: &front, stop, dismissed, forgotten };
             (id, visit.run(*established, socket, rejoin).await)
         });
         let listed = Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
         self.places.handle_code(id, standing, wanted);
-        self.entries.insert(id, Entry { listed, dismiss, forget, invited, standing, shown: false });
+        self.entries.insert(id, Entry { listed, visitor, dismiss, forget, invited, standing, shown: false });
     }
 
     /// Keeps one code waiting while there is a place for whoever types it, or could be one.
@@ -281,7 +284,7 @@ impl Desk {
             Notice::Event(Event::Refused { why, .. }) => {
                 if let Access::Guarded(gateway) = &self.access {
                     // A full log is reported when a client is let in, or makes a request.
-                    let _ = gateway.audit().client(&name, ClientEvent::Refused(&why.to_string())).await;
+                    let _ = gateway.audit().client(&entry.visitor, ClientEvent::Refused(&why.to_string())).await;
                 }
             }
             _ => {}

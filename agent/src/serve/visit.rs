@@ -84,13 +84,13 @@ impl Visit<'_> {
                 }
             }
             Access::Guarded(gateway) => {
-                let (audit, name) = (gateway.audit(), &self.visitor.name);
+                let (audit, visitor) = (gateway.audit(), &self.visitor);
                 // A log that takes no more lines lets nobody in.
-                audit.client(name, ClientEvent::Paired).await.map_err(|_| ServeError::Audit)?;
+                audit.client(visitor, ClientEvent::Paired).await.map_err(|_| ServeError::Audit)?;
                 send(channel, &self.guarded_welcome(gateway.records()))?;
                 let ended = self.streams(channel, Some(gateway)).await;
                 let reason = ended.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-                let _ = audit.client(name, ClientEvent::Left(&reason)).await;
+                let _ = audit.client(visitor, ClientEvent::Left(&reason)).await;
                 ended
             }
         }
@@ -204,10 +204,9 @@ async fn share(upstream: Arc<Upstream>, stream: ChannelStream, failed: mpsc::Sen
             }
         }
         Err(error) => {
-            let reason = error.to_string();
-            stream.fail(&reason);
+            stream.fail(error.told());
             // A full queue means that the operator is being told already.
-            let _ = failed.try_send(reason);
+            let _ = failed.try_send(error.to_string());
         }
     }
 }

@@ -254,6 +254,8 @@ async fn answer(
     }
     let mut response = text(StatusCode::OK, &format!("{target} {length}"));
     response.headers_mut().insert("keep-alive", HeaderValue::from_static("timeout=5"));
+    response.headers_mut().append("set-cookie", HeaderValue::from_static("front=agent; Path=/"));
+    response.headers_mut().append("set-cookie", HeaderValue::from_static("session=1"));
     response
         .headers_mut()
         .insert("audit-id", headers.get("audit-id").cloned().unwrap_or(HeaderValue::from_static("none")));

@@ -102,7 +102,11 @@ impl Setup {
 
     /// Reads the kubeconfig again.
     pub(crate) async fn rebuild(&mut self) {
-        (self.gateway, self.forwarder) = build(&self.fixture, &self.log, Settings::default()).await;
+        self.rebuild_with(Settings::default()).await;
+    }
+
+    pub(crate) async fn rebuild_with(&mut self, settings: Settings) {
+        (self.gateway, self.forwarder) = build(&self.fixture, &self.log, settings).await;
     }
 
     /// A connection of a client.
@@ -118,7 +122,7 @@ impl Setup {
 
     pub(crate) fn serve(&mut self, far: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, policy: Policy) {
         policy.check().unwrap();
-        let visitor = Arc::new(Visitor { name: "laptop".into(), policy: Arc::new(policy) });
+        let visitor = Arc::new(Visitor { name: "laptop".into(), id: Some(7), policy: Arc::new(policy) });
         let gateway = self.gateway.clone();
         self.served.spawn(async move { gateway.serve(far, visitor).await });
     }

@@ -47,6 +47,9 @@ pub(super) const WEBSOCKET_ONLY: &str = "mykube: exec and attach are recorded he
 const KUBELET: &str = "mykube: exec and attach are recorded here, and what a node's proxy runs could not be: only GET without \
      an upgrade is let through to nodes/proxy";
 
+/// Answered to an upgrade that is none of the API server's.
+const FOREIGN: &str = "mykube: exec and attach are recorded here, and what this path opens could not be";
+
 /// The directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("recordings cannot be written to {}: {source}; name a directory that exists and that mykube may write to, or one to make", dir.display())]
@@ -148,6 +151,10 @@ impl Recorder {
         if info.is_proxy() && info.resource == "nodes" {
             let plain = upgrade.is_none() && matches!(*method, Method::GET | Method::HEAD);
             return if plain { Plan::Pass } else { Plan::Refuse(KUBELET) };
+        }
+        // Under a path of somebody else's there may be another API server, and its exec.
+        if info.is_foreign() && upgrade.is_some() {
+            return Plan::Refuse(FOREIGN);
         }
         let Some(upgrade) = upgrade.filter(|_| matches!(info.subresource.as_str(), "exec" | "attach")) else {
             return Plan::Pass;
