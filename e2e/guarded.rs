@@ -448,6 +448,7 @@ fn every_request_has_its_line() {
     let text = fs::read_to_string(server.sandbox.home().join("audit.jsonl")).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(!text.contains("confidential") && !text.contains("nobody"), "{text}");
+    assert!(lines.iter().all(|line| line["client_id"] == 1), "{text}");
     let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     let (first, last) = (lines.iter().take(2), lines.last().unwrap());
     assert_eq!(first.map(|line| &line["event"]).collect::<Vec<_>>(), ["refused", "paired"]);

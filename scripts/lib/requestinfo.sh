@@ -8,7 +8,7 @@ REQUEST_INFO_DIR=$TOOLS_ROOT/request-info-$(cat "$REQUEST_INFO_SOURCE"/go.{mod,s
 ensure_request_info() {
   if [ ! -x "$REQUEST_INFO_DIR/request-info" ]; then
     local go scratch
-    go=$(command -v go || ls "$CACHE_ROOT"/cluster/go-*/go/bin/go 2>/dev/null | tail -1)
+    go=$(command -v go || compgen -G "$CACHE_ROOT/cluster/go-*/go/bin/go" | tail -1)
     [ -n "$go" ] || return 1
     note "compiling kube-apiserver's reading of requests (once, about a minute)"
     mkdir -p "$TOOLS_ROOT"

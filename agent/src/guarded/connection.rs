@@ -20,6 +20,7 @@ use super::{
     exchange::Exchange,
     forwarder::{ForwardError, Outgoing},
     headers,
+    inner::Wanted,
     intake::Progress,
     policy::Asked,
     record::{self, Plan, Recording},
@@ -173,12 +174,13 @@ impl<'a> Connection<'a> {
             return Err(Refused::bad("has a body and asks for an upgrade"));
         }
         let policy = &self.visitor.policy;
+        let nobody = Wanted::default();
         let asked = Asked {
             info: &info,
             method: &parts.method,
             upgrade,
             applies: headers.applies,
-            impersonates: headers.impersonates.as_ref(),
+            impersonates: headers.impersonates.as_ref().or(headers.disguised.then_some(&nobody)),
         };
         policy.decide(asked, SystemTime::now()).map_err(|refusal| Refused::forbidden(refusal.message))?;
 

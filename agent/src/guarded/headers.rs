@@ -47,6 +47,8 @@ pub(super) struct RequestHeaders {
     pub(super) removed: Vec<&'static str>,
     /// Whom it wants to be, where there are `Impersonate-*` headers.
     pub(super) impersonates: Option<Wanted>,
+    /// There were such headers with `_` for `-`: nobody wants to be somebody by them, or should not.
+    pub(super) disguised: bool,
     /// As a PATCH it may make its object.
     pub(super) applies: bool,
 }
@@ -81,9 +83,7 @@ pub(super) fn request(headers: &HeaderMap, version: Version, cookies: bool) -> R
         let plain = name.as_str().replace('_', "-");
         // With `_` the API server does not know them, and something before it may.
         let disguised = plain.starts_with("impersonate-") && !name.as_str().starts_with("impersonate-");
-        if disguised {
-            out.impersonates.get_or_insert_default();
-        }
+        out.disguised |= disguised;
         let removed = match () {
             () if disguised => Some("impersonate_*"),
             () if plain == "cookie" && !cookies => Some("cookie"),
@@ -346,7 +346,7 @@ mod tests {
         // Nobody is to be taken for the one that the API server does not read.
         let both = headers(&[("impersonate-user", "ann"), ("impersonate_user", "admin"), ("impersonate_group", "g")]);
         let out = request(&both, Version::HTTP_11, false).unwrap();
-        assert_eq!(out.impersonates, Some(wanted("ann", "", "", &[])));
+        assert_eq!((out.impersonates, out.disguised), (Some(wanted("ann", "", "", &[])), true));
         assert_eq!((names(&out.forwarded), out.removed), (vec!["impersonate-user"], vec!["impersonate_*"]));
         for name in ["impersonate-user", "Impersonate-Uid"] {
             assert!(request(&headers(&[(name, "a"), (name, "b")]), Version::HTTP_11, false).is_err(), "{name}");
