@@ -33,7 +33,7 @@ pub(super) enum ForwardError {
     Credentials,
     /// No connection.
     #[error("{}", match .0 { ConnectFailed::Unreachable(why) | ConnectFailed::Tls(why) => why.told() })]
-    Connect(ConnectFailed),
+    Connect(#[from] ConnectFailed),
     /// A connection, and then none.
     #[error("the API server closed the connection before it answered; whether it did what was asked is not known")]
     Broken,
@@ -170,9 +170,11 @@ impl Forwarder {
         match answer {
             Attempt::Answer(answer) => Ok(answer),
             Attempt::Broken => Err(ForwardError::Broken),
-            Attempt::Unconnected(failed) => {
-                self.tell(&failed);
-                Err(ForwardError::Connect(failed))
+            Attempt::Failed(error) => {
+                if let ForwardError::Connect(failed) = &error {
+                    self.tell(failed);
+                }
+                Err(error)
             }
         }
     }
@@ -199,7 +201,7 @@ impl Forwarder {
 enum Attempt {
     Answer(Response<Incoming>),
     Broken,
-    Unconnected(ConnectFailed),
+    Failed(ForwardError),
 }
 
 impl Attempt {
@@ -221,7 +223,7 @@ async fn once(identity: &Identity, template: &Request<()>, body: Upload) -> Atte
         Err(error) => {
             let connect = error.source().and_then(|source| source.downcast_ref::<ConnectFailed>());
             match connect {
-                Some(failed) => Attempt::Unconnected(failed.clone()),
+                Some(failed) => Attempt::Failed(failed.clone().into()),
                 None => {
                     tracing::debug!(error = ?error, "the API server's connection ended");
                     Attempt::Broken
