@@ -21,12 +21,14 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, header};
-use mykube_protocol::text::printable;
 use time::OffsetDateTime;
 
 use self::cast::{About, Cast};
 pub(super) use self::session::{Ended, copy};
-use super::request_info::{RequestInfo, query_flag, query_pairs};
+use super::{
+    audit::shown,
+    request_info::{RequestInfo, query_flag, query_pairs},
+};
 
 /// Subprotocols that are read.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -246,12 +248,14 @@ impl Session {
             _ => None,
         };
         let command: Vec<_> = query_pairs(query).filter(|(key, _)| key == "command").map(|(_, word)| word).collect();
-        let command = printable(&command.join(" "), TITLE_MAX);
+        // What is cut ends with a mark, as in the audit log.
+        let short = |text: &str| shown(text, TITLE_MAX, "", &mut Vec::new());
+        let command = short(&command.join(" "));
         let mut title = format!("{} {}/{}", info.subresource, info.namespace, info.name);
         if let Some(container) = value("container") {
             let _ = write!(title, " -c {container}");
         }
-        let about = About { title: printable(&title, TITLE_MAX), command, timestamp: 0, terminal };
+        let about = About { title: short(&title), command, timestamp: 0, terminal };
         Self { namespace: info.namespace.clone(), pod: info.name.clone(), about, notice }
     }
 }

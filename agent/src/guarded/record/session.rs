@@ -206,6 +206,14 @@ mod tests {
         recording
     }
 
+    #[test]
+    fn a_command_that_is_cut_says_so() {
+        let info = RequestInfo::new(&Method::GET, "/api/v1/namespaces/n/pods/p/exec", None).unwrap();
+        let about = |script: &str| Session::new(&info, Some(&format!("command=sh&command=-c&command={script}"))).about;
+        assert_eq!(about("id%E2%80%AE").command, "sh -c id");
+        assert!(about(&"x".repeat(2000)).command.ends_with("x…"));
+    }
+
     fn frame(payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap();
         [&[0x82, 127, 0, 0, 0, 0], &length.to_be_bytes()[..], payload].concat()
