@@ -79,7 +79,7 @@ fn describe(code: u16, reason: &str) -> String {
 /// What arrived.
 pub(crate) enum Incoming {
     Text(FromRelay),
-    Frame(BytesMut),
+    Frame(Bytes),
 }
 
 /// The next text or binary frame. Unknown texts are dropped: the relay is not believed, and newer ones may say more.
@@ -98,7 +98,7 @@ pub(crate) async fn next(socket: &mut RelaySocket) -> Result<Incoming, SocketLos
 
 pub(crate) fn sort(message: Message) -> Result<Option<Incoming>, SocketLost> {
     match message {
-        Message::Binary(bytes) => Ok(Some(Incoming::Frame(owned(bytes)))),
+        Message::Binary(bytes) => Ok(Some(Incoming::Frame(bytes))),
         Message::Text(text) => Ok(text.as_str().parse().ok().map(Incoming::Text)),
         Message::Close(frame) => {
             let (code, reason) = frame.map_or((1005, String::new()), |f| (f.code.into(), printable(&f.reason, 120)));
@@ -106,11 +106,6 @@ pub(crate) fn sort(message: Message) -> Result<Option<Incoming>, SocketLost> {
         }
         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
     }
-}
-
-/// Records are opened in place.
-fn owned(bytes: Bytes) -> BytesMut {
-    bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }
 
 pub(crate) async fn send(socket: &mut RelaySocket, message: Message) -> Result<(), SocketLost> {
@@ -153,7 +148,7 @@ pub async fn agent(
         tokio::select! {
             incoming = next(socket) => match incoming? {
                 Incoming::Text(text) => pairing.handle_relay(clock::now(), &text, &mut rand::rng()),
-                Incoming::Frame(frame) => pairing.handle_frame(clock::now(), frame),
+                Incoming::Frame(frame) => pairing.handle_frame(clock::now(), BytesMut::from(frame)),
             },
             () = clock::sleep_until(pairing.poll_timeout()) => pairing.handle_timeout(clock::now()),
         }
@@ -237,7 +232,7 @@ pub async fn client_over(
         tokio::select! {
             incoming = next(socket) => match incoming? {
                 Incoming::Frame(frame) => {
-                    if let Some(established) = pairing.handle_frame(clock::now(), frame, &mut rand::rng())? {
+                    if let Some(established) = pairing.handle_frame(clock::now(), frame.into(), &mut rand::rng())? {
                         return Ok(established);
                     }
                 }

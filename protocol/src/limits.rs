@@ -54,9 +54,14 @@ pub const AGENT_OPENS_PER_SECOND: u32 = 50;
 pub const STREAM_WINDOW: u64 = 256 * 1024;
 /// What a stream's window may grow to.
 pub const STREAM_WINDOW_MAX: u64 = 32 * 1024 * 1024;
-/// All streams of a session together: 256 first windows are reserved, growth shares the other 64 MiB.
+/// All streams of a session together: 256 first windows and a step of credit are reserved, growth shares the rest.
 pub const SESSION_WINDOW: u64 = 128 * 1024 * 1024;
-/// Unacknowledged control text: a peer that never acknowledges is not kept for.
+/// The session's credit is told whenever so much of it is owed. The windows of all streams together leave it free: so a
+/// stream that has room in its own window has room in the session's, whatever the others leave unread.
+pub const SESSION_CREDIT_STEP: u64 = 512 * 1024;
+/// What all windows of a session may grow by together: two streams' to the largest.
+pub const GROWTH_MAX: u64 = SESSION_WINDOW - STREAM_WINDOW * STREAMS_MAX as u64 - SESSION_CREDIT_STEP;
+/// Unacknowledged control text and parts of welcomes: a peer that never acknowledges is not kept for.
 pub const CONTROL_UNACKED_MAX: usize = 1024 * 1024;
 /// An acknowledgement is sent after so many bytes ...
 pub const ACK_BYTES: u64 = 64 * 1024;

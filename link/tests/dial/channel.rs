@@ -118,6 +118,30 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
+async fn a_read_without_room_waits_for_nothing_and_hides_nothing() {
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let (mut accepted, mut opened) = stream_pair(&agent, &client).await;
+        // Nothing is there yet; then something; then the end.
+        assert_eq!(AsyncReadExt::read(&mut accepted, &mut []).await.unwrap(), 0);
+        opened.write_all(b"unread").await.unwrap();
+        assert_eq!(AsyncReadExt::read(&mut accepted, &mut []).await.unwrap(), 0);
+        let mut all = [0; 6];
+        accepted.read_exact(&mut all).await.unwrap();
+        assert_eq!(all, *b"unread");
+        // The same by chunks: no room still means one chunk, or whoever asks would wait for what is there already.
+        opened.write_all(b"more").await.unwrap();
+        let mut chunks = Vec::new();
+        assert!(ChannelStream::read(&accepted, 0, &mut chunks).await.unwrap());
+        assert_eq!(chunks.concat(), b"more");
+        opened.shutdown().await.unwrap();
+        assert!(!ChannelStream::read(&accepted, 0, &mut chunks).await.unwrap());
+        assert_eq!(AsyncReadExt::read(&mut accepted, &mut []).await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn bytes_go_through_both_ways_and_each_direction_ends_by_itself() {
     within(async {
         let (agent, client, _relay) = channels().await;

@@ -23,12 +23,13 @@ use mykube_protocol::{
     channel::{self, Control, StreamId, Upkeep, Welcome},
     limits::{self, SESSION_WINDOW},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     Established, Time,
-    flow::{GrowthPool, RecvWindow},
+    flow::{GrowthPool, SessionWindow},
     message::HEAD,
-    pace::{Pace, Stamp},
+    pace::{self, Pace, Stamp},
     record::{Opener, Sealer},
     resume::Resume,
     schedule::Scheduler,
@@ -46,13 +47,18 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A transport's first ping is answered beside an attach, a welcome or TCP's own beginning, so others follow it.
 const PINGS_FIRST: u32 = 4;
 
+/// Part of a welcome, which may hold credentials: wiped when it is dropped.
+type WelcomePart = Zeroizing<Vec<u8>>;
+
 /// A message that was sent and is kept until it is acknowledged.
-#[derive(Debug)]
 enum Kept {
     Control(Control),
     Data(Stamp, StreamId, Bytes),
-    Welcome(bool, Bytes),
+    Welcome(bool, WelcomePart),
 }
+
+/// It counts for what it takes, with the smallest allocation beside it.
+const _: () = assert!(size_of::<Kept>() as u64 + 32 <= pace::MESSAGE);
 
 impl Kept {
     /// Bytes of stream data.
@@ -90,6 +96,8 @@ pub struct Session {
     streams: HashMap<StreamId, Stream>,
     next_id: StreamId,
     peer_last_id: StreamId,
+    /// How many of `streams` the peer has opened.
+    peer_streams: usize,
     agent_opens: (Time, u32),
     scheduler: Scheduler,
     pace: Pace,
@@ -100,17 +108,18 @@ pub struct Session {
     credit_due: Option<Time>,
     /// Bytes of `control` and `credit`.
     waiting_control: usize,
-    welcome_out: VecDeque<(bool, Bytes)>,
+    welcome_out: VecDeque<(bool, WelcomePart)>,
     upkeep: VecDeque<Upkeep>,
     send_credit: u64,
     kept: VecDeque<Kept>,
     /// How many at the end of `kept` are yet to be sent again, under the present keys.
     unsent: usize,
+    /// Bytes of `kept` that are control or of a welcome.
     kept_control: usize,
     next_m: u64,
     acked_m: u64,
 
-    window: RecvWindow,
+    window: SessionWindow,
     growth: GrowthPool,
     received_m: u64,
     told_m: u64,
@@ -120,7 +129,7 @@ pub struct Session {
     /// When an acknowledgement, or credit, last left.
     told_at: Time,
     ack_due: Option<Time>,
-    welcome_in: Vec<u8>,
+    welcome_in: WelcomePart,
 
     ping: Option<(u64, Time)>,
     ping_due: Option<Time>,
@@ -162,6 +171,7 @@ impl Session {
             streams: HashMap::new(),
             next_id: if role == Role::Client { 1 } else { 2 },
             peer_last_id: 0,
+            peer_streams: 0,
             agent_opens: (now, 0),
             scheduler: Scheduler::default(),
             pace: Pace::new(now),
@@ -177,7 +187,7 @@ impl Session {
             kept_control: 0,
             next_m: 0,
             acked_m: 0,
-            window: RecvWindow::new(SESSION_WINDOW, SESSION_WINDOW),
+            window: SessionWindow::new(),
             growth: GrowthPool::new(growth),
             received_m: 0,
             told_m: 0,
@@ -185,7 +195,7 @@ impl Session {
             ack_step: limits::ACK_BYTES,
             told_at: now,
             ack_due: None,
-            welcome_in: Vec::new(),
+            welcome_in: WelcomePart::default(),
             ping: None,
             ping_due: Some(now),
             pong: None,
@@ -220,8 +230,7 @@ impl Session {
         let most = self.share();
         let Some(stream) = self.streams.get_mut(&id).filter(|s| s.takes_data()) else { return Write::Over };
         if !payload.is_empty() {
-            stream.queued += payload.len();
-            stream.outbox.push_back(Item::Data(payload));
+            stream.push_outbox(payload);
         }
         let full = stream.queued >= most;
         stream.write_waits = full;
@@ -238,15 +247,17 @@ impl Session {
         }
     }
 
-    /// Takes received chunks, up to about `max` bytes, and tells how the stream stands after them.
+    /// Takes received chunks, up to about `max` bytes (one chunk at least, if there is any), and tells how the stream
+    /// stands after them. What the read before gave counts as consumed from here on.
     pub fn read(&mut self, now: Time, id: StreamId, max: u64, chunks: &mut Vec<Bytes>) -> ReadState {
         let Some(stream) = self.streams.get_mut(&id) else { return ReadState::Failed("the stream is closed".into()) };
         let mut taken = 0;
-        while taken < max {
+        while taken < max.max(1) {
             let Some(chunk) = stream.pop_inbox() else { break };
             taken += chunk.len() as u64;
             chunks.push(chunk);
         }
+        let consumed = std::mem::replace(&mut stream.in_hand, taken);
         let failed = match &stream.done_received {
             Some(Ending::Failed(reason)) => Some(reason.clone()),
             _ => None,
@@ -261,7 +272,7 @@ impl Session {
                 ReadState::Open
             }
         };
-        self.consumed(now, id, taken);
+        self.consumed(now, id, consumed);
         state
     }
 
@@ -292,7 +303,10 @@ impl Session {
     /// # Errors
     /// It is longer than 256 KiB.
     pub fn welcome(&mut self, welcome: &Welcome) -> Result<(), SessionError> {
-        let json = serde_json::to_vec(welcome).map_err(|_| SessionError::Misbehaved("a welcome that is no JSON"))?;
+        // With room for the longest, so that it is nowhere else when it is wiped.
+        let mut json = Zeroizing::new(Vec::with_capacity(limits::WELCOME_MAX));
+        serde_json::to_writer(&mut *json, welcome)
+            .map_err(|_| SessionError::Misbehaved("a welcome that is no JSON"))?;
         if json.len() > limits::WELCOME_MAX {
             return Err(SessionError::Misbehaved(
                 "this end's welcome is longer than 256 KiB: is the CA bundle that large?",
@@ -301,7 +315,7 @@ impl Session {
         let part = limits::RECORD_PLAINTEXT_MAX - 256;
         let parts = json.chunks(part).len();
         for (i, part) in json.chunks(part).enumerate() {
-            self.welcome_out.push_back((i + 1 == parts, Bytes::copy_from_slice(part)));
+            self.welcome_out.push_back((i + 1 == parts, Zeroizing::new(part.to_vec())));
         }
         Ok(())
     }
@@ -445,8 +459,8 @@ impl Session {
     }
 
     fn consumed_session(&mut self, now: Time, bytes: u64) {
-        if let Some((n, grown)) = self.window.consume(now, bytes, None, &mut self.growth) {
-            self.credit(now, 0, n, grown);
+        if let Some(n) = self.window.consume(bytes) {
+            self.credit(now, 0, n, false);
         }
     }
 
@@ -477,10 +491,16 @@ impl Session {
         self.control.push_back(control);
     }
 
+    /// Whether this end opened it, or would.
+    fn is_ours(&self, id: StreamId) -> bool {
+        (id % 2 == 1) == (self.role == Role::Client)
+    }
+
     fn forget_if_over(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(Stream::is_over)
             && let Some(mut stream) = self.streams.remove(&id)
         {
+            self.peer_streams -= usize::from(!self.is_ours(id));
             self.scheduler.remove(id, &mut stream.turn);
             stream.window.retire(&mut self.growth);
             self.events.push_back(Event::Closed(id));
@@ -510,5 +530,27 @@ fn control_len(control: &Control) -> usize {
 impl Stream {
     fn takes_data(&self) -> bool {
         !self.eof_sent && !self.done_queued && !self.released && self.done_received.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    #[test]
+    fn credentials_that_wait_or_are_kept_are_wiped() {
+        fn wiped<T: ZeroizeOnDrop>(_: &T) {}
+        let established = crate::seam::established(Role::Client, [1; 32], [2; 32]);
+        let session = Session::new(Time::default(), established, Config::default());
+        wiped(&session.welcome_in);
+        session.welcome_out.iter().for_each(|(_, part)| wiped(part));
+        let kept = |kept: &Kept| {
+            if let Kept::Welcome(_, part) = kept {
+                wiped(part);
+            }
+        };
+        kept(&Kept::Welcome(true, WelcomePart::default()));
     }
 }

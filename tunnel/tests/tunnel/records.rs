@@ -249,6 +249,27 @@ fn a_welcome_arrives_whole_in_records_that_tell_nothing_of_its_length() {
 }
 
 #[test]
+fn welcomes_that_are_never_acknowledged_end_the_session_before_they_fill_memory() {
+    let mut peer = Hostile::against(Role::Agent);
+    let ended = (0..100).find_map(|n| {
+        peer.session.welcome(&welcome(200_000)).unwrap();
+        peer.now = peer.now + MS;
+        peer.say(&[upkeep("ping:1")]).unwrap();
+        peer.try_hear().err().map(|error| (n, error))
+    });
+    assert_eq!(ended, Some((5, SessionError::Unacknowledged)));
+    // Acknowledged they count nothing.
+    let mut peer = Hostile::against(Role::Agent);
+    let mut heard = 0;
+    for _ in 0..20 {
+        peer.session.welcome(&welcome(200_000)).unwrap();
+        heard += peer.hear().iter().filter(|(kind, _)| *kind == 5).count();
+        peer.say(&[upkeep(&format!("ack:{heard}"))]).unwrap();
+    }
+    assert_eq!(peer.session.audit().control, 0);
+}
+
+#[test]
 fn a_welcome_is_bounded_and_the_agents_alone() {
     let mut pair = Pair::new(Line::new(MS, 0));
     assert!(pair.agent.session.welcome(&welcome(256 * 1024)).is_err());

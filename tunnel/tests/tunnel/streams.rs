@@ -215,6 +215,16 @@ fn numbers_have_parity_grow_and_are_never_reused() {
 }
 
 #[test]
+fn a_number_that_was_passed_over_is_a_stream_that_is_closed() {
+    let mut peer = Hostile::against(Role::Agent);
+    peer.say(&[text("new:1"), text("new:7")]).unwrap();
+    peer.events();
+    peer.say(&[data(3, b"x"), text("credit:3:1"), text("eof:5"), text("done:5")]).unwrap();
+    assert_eq!((peer.events(), peer.session.streams()), (vec![], 2));
+    assert_ends(peer.say_text("new:5"), "a stream number that is not the peer's next");
+}
+
+#[test]
 fn a_stream_that_was_never_opened_ends_the_session_and_a_closed_one_is_ignored() {
     for never in ["credit:1:1", "eof:1", "done:1", "done:2", "credit:2:5"] {
         assert_ends(Hostile::against(Role::Agent).say_text(never), never);
