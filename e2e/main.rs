@@ -21,6 +21,8 @@ mod floods;
 #[cfg(test)]
 mod guarded;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod in_cluster;
 #[cfg(test)]
 mod join;

@@ -23,6 +23,10 @@ pub mod tls;
 pub mod transport;
 pub mod url;
 
+/// The channel itself, for tests that are a hostile end of it.
+#[doc(hidden)]
+pub use mykube_tunnel as tunnel;
+
 pub use channel::{Channel, End, Status};
 pub use copy::{Abort, CopyError, copy, drain, drain_until};
 pub use dial::{DialOptions, Dialer};
