@@ -37,6 +37,28 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Somebody else put it there.
+    #[error("{path} belongs to another user (uid {owner}), who could read or replace the ticket key: run the relay as that user, `chown` it, or choose another directory with --data-dir", path = path.display())]
+    Foreign {
+        /// The key file, the data directory, or a link to it.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// A link may lead to somebody else's file.
+    #[error("the ticket key {path} is not a regular file (a symbolic link, say): put the key itself there, or delete it to have a new one (running sessions then need new codes)", path = path.display())]
+    NoFile {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// Others could put a key there.
+    #[error("other users may write to the relay's data directory {path} (mode {mode:o}): run `chmod o-w {path}`, or choose another with --data-dir", path = path.display())]
+    Open {
+        /// The data directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Not 32 bytes.
     #[error("the ticket key {path} is damaged (not 32 bytes): delete it to have a new one (running sessions then need new codes)", path = path.display())]
     Damaged {
@@ -63,12 +85,14 @@ impl TicketKey {
     /// Reads the key of this data directory, or makes directory (0700) and key (0600) where there are none.
     ///
     /// # Errors
-    /// The directory or file cannot be used, others may read the key, or it is damaged.
+    /// The directory or file cannot be used, others may read the key or put another in its place, or it is damaged.
     pub(crate) fn load_or_create(data_dir: &Path) -> Result<Self, KeyError> {
         create_private_dir(data_dir).map_err(|source| KeyError::Io { path: data_dir.to_owned(), source })?;
+        #[cfg(unix)]
+        check_dir(data_dir)?;
         let path = data_dir.join(KEY_FILE);
         let at = |source| KeyError::Io { path: path.clone(), source };
-        match fs::File::open(&path) {
+        match open_file(&path) {
             Ok(file) => Self::read(&path, file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut key = Zeroizing::new([0; KEY_LEN]);
@@ -81,11 +105,12 @@ impl TicketKey {
                 match linked {
                     Ok(()) => Ok(Self(key)),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        Self::read(&path, fs::File::open(&path).map_err(at)?)
+                        Self::read(&path, open_file(&path).map_err(at)?)
                     }
                     Err(error) => Err(at(error)),
                 }
             }
+            Err(_) if path.is_symlink() => Err(KeyError::NoFile { path }),
             Err(error) => Err(at(error)),
         }
     }
@@ -127,10 +152,16 @@ impl TicketKey {
     fn read(path: &Path, mut file: fs::File) -> Result<Self, KeyError> {
         let at = |source| KeyError::Io { path: path.to_owned(), source };
         let metadata = file.metadata().map_err(at)?;
+        if !metadata.is_file() {
+            return Err(KeyError::NoFile { path: path.to_owned() });
+        }
         #[cfg(unix)]
         {
-            use std::os::unix::fs::PermissionsExt as _;
-            let mode = metadata.permissions().mode() & 0o7777;
+            use std::os::unix::fs::MetadataExt as _;
+            if metadata.uid() != own_uid() {
+                return Err(KeyError::Foreign { path: path.to_owned(), owner: metadata.uid() });
+            }
+            let mode = metadata.mode() & 0o7777;
             if mode & 0o077 != 0 {
                 return Err(KeyError::Exposed { path: path.to_owned(), mode });
             }
@@ -157,6 +188,41 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir)
+}
+
+/// The directory, and a link that leads to it, are this user's or root's. Its group may write, as the groups of volumes do:
+/// a key of another owner is refused in any case.
+#[cfg(unix)]
+fn check_dir(dir: &Path) -> Result<(), KeyError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let at = |source| KeyError::Io { path: dir.to_owned(), source };
+    let (itself, it) = (fs::symlink_metadata(dir).map_err(at)?, fs::metadata(dir).map_err(at)?);
+    if let Some(owner) = [itself.uid(), it.uid()].into_iter().find(|owner| ![0, own_uid()].contains(owner)) {
+        return Err(KeyError::Foreign { path: dir.to_owned(), owner });
+    }
+    let (mode, sticky) = (it.mode() & 0o7777, 0o1000);
+    if mode & 0o002 != 0 && mode & sticky == 0 {
+        return Err(KeyError::Open { path: dir.to_owned(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Opens what is there itself: no link is followed, and no pipe waited for.
+fn open_file(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    options.open(path)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -229,6 +295,46 @@ mod tests {
             fs::set_permissions(data.join(KEY_FILE), fs::Permissions::from_mode(0o640)).unwrap();
             let error = TicketKey::load_or_create(&data).unwrap_err();
             assert!(matches!(error, KeyError::Exposed { mode: 0o640, .. }), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_somebody_else_may_have_put_there_is_refused() {
+        use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let load = |name: &str| TicketKey::load_or_create(&dir.path().join(name));
+        load("own").unwrap();
+        let (own, linked) = (dir.path().join("own"), dir.path().join("linked"));
+        fs::create_dir(&linked).unwrap();
+        symlink(own.join(KEY_FILE), linked.join(KEY_FILE)).unwrap();
+        let error = load("linked").unwrap_err();
+        assert!(matches!(error, KeyError::NoFile { .. }), "{error}");
+        fs::remove_file(linked.join(KEY_FILE)).unwrap();
+        // Nor is anything made where a link leads.
+        symlink(dir.path().join("elsewhere"), linked.join(KEY_FILE)).unwrap();
+        assert!(matches!(load("linked"), Err(KeyError::NoFile { .. })));
+        assert!(!dir.path().join("elsewhere").exists());
+        let pipe = dir.path().join("pipe");
+        fs::create_dir(&pipe).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, pipe.join(KEY_FILE), rustix::fs::Mode::RUSR).unwrap();
+        assert!(matches!(load("pipe"), Err(KeyError::NoFile { .. })), "and not waited for");
+
+        // A service manager's link to the directory is root's, or one's own.
+        symlink(&own, dir.path().join("own-link")).unwrap();
+        load("own-link").unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(load("own"), Err(KeyError::Open { mode: 0o777, .. })));
+        for fits in [0o1777, 0o2770] {
+            fs::set_permissions(&own, fs::Permissions::from_mode(fits)).unwrap();
+            load("own").unwrap();
+        }
+        if own_uid() == 0 {
+            chown(own.join(KEY_FILE), Some(65_534), None).unwrap();
+            assert!(matches!(load("own"), Err(KeyError::Foreign { owner: 65_534, .. })));
+            chown(own.join(KEY_FILE), Some(0), None).unwrap();
+            chown(&own, Some(65_534), None).unwrap();
+            assert!(matches!(load("own"), Err(KeyError::Foreign { owner: 65_534, .. })));
         }
     }
 
