@@ -93,6 +93,42 @@ async fn who_says_nothing_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn who_asks_and_never_reads_the_answers_is_not_waited_for() {
+    let relay = TestRelay::with(|config| {
+        config.header_timeout = std::time::Duration::from_millis(100);
+        config.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
+    })
+    .await;
+    for address in [relay.addr, relay.metrics] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let requests = b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n".repeat(1000);
+        // Until the answers fill every buffer between the two, and then some.
+        let ended = async { while stream.write_all(&requests).await.is_ok() {} };
+        bounded(ended).await;
+    }
+}
+
+/// A browser sends these without asking; the answer it would not show, but a session was made.
+#[tokio::test]
+async fn pages_of_other_sites_make_no_requests() {
+    let relay = TestRelay::with(|config| {
+        config.api_requests_per_minute = 1;
+        config.allow_origins = vec!["https://console.example".to_owned()];
+    })
+    .await;
+    let status = async |path: &str, headers: &str| relay.call("POST", path, headers, CREATE).await.status;
+    for path in ["/api/sessions", "/api/pair"] {
+        assert_eq!(status(path, "Origin: https://evil.example\r\n").await, 403);
+        assert_eq!(status(path, "Origin: null\r\n").await, 403);
+        assert_eq!(status(path, "Content-Type: text/plain\r\n").await, 415);
+        assert_eq!(status(path, "Content-Type: text/plain; application/json\r\n").await, 415);
+        assert_eq!(status(path, "Content-Type: application/x-www-form-urlencoded\r\n").await, 415);
+    }
+    let allowed = "Origin: https://console.example\r\nContent-Type: application/json\r\n";
+    assert_eq!(status("/api/sessions", allowed).await, 201, "and none of those was charged to the visitor");
+}
+
+#[tokio::test]
 async fn websockets_of_other_origins_are_refused() {
     let relay = TestRelay::with(|config| config.allow_origins = vec!["https://console.example".to_owned()]).await;
     let created = relay.create().await;
@@ -148,6 +184,52 @@ async fn the_proxy_protocol_names_the_client() {
     let mut nothing = Vec::new();
     let _ = bounded(bare.read_to_end(&mut nothing)).await;
     assert!(nothing.is_empty(), "no header, no service");
+}
+
+#[tokio::test]
+async fn a_client_behind_a_proxy_has_its_own_limit_of_connections() {
+    let relay = TestRelay::with(|config| {
+        config.connections_per_address = 1;
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.proxy_protocol = true;
+    })
+    .await;
+    let open = async |last: u8| {
+        let mut stream = TcpStream::connect(relay.addr).await.unwrap();
+        let header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[203, 0, 113, last, 127, 0, 0, 1, 0, 1, 0, 2]];
+        let _ =
+            stream.write_all(&[&header.concat()[..], b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n"].concat()).await;
+        let answered = bounded(stream.read_u8()).await.is_ok();
+        (answered, stream)
+    };
+    let (answered, first) = open(1).await;
+    assert!(answered && !open(1).await.0 && open(2).await.0);
+    drop(first);
+    crate::support::until(|| async { open(1).await.0 }).await;
+}
+
+#[tokio::test]
+async fn a_client_whom_a_proxys_request_names_has_its_own_limit_too() {
+    let relay = TestRelay::with(|config| {
+        config.connections_per_address = 1;
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let created = relay.create().await;
+    let named = |last: u8| ("x-forwarded-for", format!("203.0.113.{last}"));
+    let mut headers = bearer(created.ticket.expose()).to_vec();
+    headers.push(named(1));
+    let mut socket = relay.open(&format!("/ws/agent/{}", created.session_id), &headers).await;
+    let health = async |last: u8| {
+        let headers = format!("X-Forwarded-For: {}\r\n", named(last).1);
+        relay.call("GET", "/api/health", &headers, "").await
+    };
+    let over = health(1).await;
+    assert_eq!((over.status, over.error().as_str()), (429, "too many connections from this address"));
+    assert!(over.header("retry-after").is_some());
+    assert_eq!(health(2).await.status, 200);
+    socket.close().await;
+    crate::support::until(|| async { health(1).await.status == 200 }).await;
 }
 
 #[tokio::test]
