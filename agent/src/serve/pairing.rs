@@ -248,6 +248,11 @@ mod tests {
         )
     }
 
+    /// The relay's own last word.
+    fn refusal(status: &str, what: &str, body: &str) -> String {
+        answer(&format!("{status}\r\nmykube-refusal: {what}"), body)
+    }
+
     async fn answers(relay: &TcpListener, answer: &str) {
         let (mut tcp, _) = relay.accept().await.unwrap();
         let mut request = Vec::new();
@@ -301,7 +306,7 @@ mod tests {
         let (over, events) = waits(async |relay| {
             drop(admits(&relay).await);
             answers(&relay, &answer("302 Found", "")).await;
-            answers(&relay, &answer("403 Forbidden", r#"{"error":"log in first"}"#)).await;
+            answers(&relay, &answer("401 Unauthorized", r#"{"error":"log in first"}"#)).await;
             admits(&relay).await;
         })
         .await;
@@ -316,7 +321,7 @@ mod tests {
     async fn a_code_ends_with_the_relays_own_word() {
         let (over, events) = waits(async |relay| {
             drop(admits(&relay).await);
-            answers(&relay, &answer("401 Unauthorized", r#"{"error":"ticket refused"}"#)).await;
+            answers(&relay, &refusal("401 Unauthorized", "ticket", r#"{"error":"ticket refused"}"#)).await;
             admits(&relay).await;
         })
         .await;
@@ -335,7 +340,8 @@ mod tests {
             let relay = async {
                 answers(&listener, &answer("403 Forbidden", "<html>log in")).await;
                 if !first {
-                    answers(&listener, &answer("400 Bad Request", r#"{"error":"version 3 only"}"#)).await;
+                    answers(&listener, &answer("400 Bad Request", r#"{"error":"a proxy's"}"#)).await;
+                    answers(&listener, &refusal("400 Bad Request", "version", r#"{"error":"version 3 only"}"#)).await;
                 }
             };
             let (created, ()) =
