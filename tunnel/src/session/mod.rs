@@ -266,19 +266,15 @@ impl Session {
     }
 
     /// The application is through with a stream. If both ends had ended their directions it closes cleanly, else it
-    /// fails with `reason` at the peer. A direction that was finished still arrives whole, unless there is a reason.
+    /// fails with `reason` at the peer, after all that was written: what came before a failure is owed to the peer, and
+    /// a direction that was finished is whole.
     pub fn release(&mut self, now: Time, id: StreamId, reason: Option<&str>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let unread = stream.clear_inbox();
         stream.released = true;
         if !stream.done_queued {
             stream.done_queued = true;
-            // What was written and ended is still owed to the peer.
-            let whole = reason.is_none() && stream.eof_sent;
-            if !whole {
-                stream.clear_outbox();
-            }
-            let clean = whole && stream.eof_received;
+            let clean = reason.is_none() && stream.eof_sent && stream.eof_received;
             let reason = (!clean).then(|| channel::reason(reason.unwrap_or("closed")));
             stream.outbox.push_back(Item::Done(reason));
         }
