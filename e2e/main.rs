@@ -15,6 +15,8 @@ mod credentials;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod floods;

@@ -70,10 +70,7 @@ pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Outp
         );
     }
     let mut ui = Ui { output };
-    let session = tokio::select! {
-        session = connect(&dialer, typed, args.verify, args.resume_window, &mut ui) => session,
-        name = signals.any() => Err(Failure::failed(format!("stopped by {name} before the session began"))),
-    };
+    let session = connect(&dialer, typed, args.verify, args.resume_window, &mut ui, &mut signals).await;
     let result = match session {
         Ok(session) => attend(&session, &mut files, listener, work, &mut signals, output).await,
         Err(failure) => Err(failure),
@@ -172,6 +169,7 @@ async fn connect(
     verify: bool,
     resume_window: Duration,
     ui: &mut Ui,
+    signals: &mut Signals,
 ) -> Result<Session, Failure> {
     let output = ui.output;
     if verify && !prompt::can_ask() {
@@ -183,10 +181,13 @@ async fn connect(
         let code = match next.take() {
             Some(code) => code,
             // Nothing more is typed: what went wrong before is why it ends.
-            None => prompt::code(output).await.map_err(|why| before.take().unwrap_or_else(|| Failure::usage(why)))?,
+            None => tokio::select! {
+                code = prompt::code(output) => code.map_err(|why| before.take().unwrap_or_else(|| Failure::usage(why)))?,
+                name = signals.any() => return Err(failure(&ConnectError::Stopped(name))),
+            },
         };
         output.say(&format!("Connecting by way of {} ...", dialer.url()));
-        match Session::connect(dialer, code, verify, resume_window, ui).await {
+        match Session::connect(dialer, code, verify, resume_window, ui, signals.any()).await {
             Ok(session) => return Ok(session),
             Err(error) if error.is_code() && prompt::can_ask() => {
                 output.error(&error.to_string());
@@ -227,9 +228,6 @@ async fn attend(
     let has_child = child.is_some();
     let is_command = matches!(work, Work::Child(Launch::Command(_)));
     let ending = work_on(session, files, listener, child, signals, output).await;
-    if !matches!(ending, Ok(Ending::Session(_))) {
-        let _ = timeout(BYE_LIMIT, session.bye("the client has left")).await;
-    }
     let (reason, code) = match ending? {
         // A shell ends with its last command's code, which says nothing of the session.
         Ending::Child(code) => ("the client has left".to_owned(), if is_command { code } else { 0 }),
@@ -328,15 +326,19 @@ async fn work_on(
 
     let mut news = session.news();
     let mut said = String::new();
-    let mut ending = None;
-    loop {
+    let (mut ending, mut forwards) = (None, true);
+    let ended = loop {
         tokio::select! {
-            exit = &mut child => return match (exit.map_err(Failure::failed)?, ending) {
-                (Exit::Stopped, Some(ending)) => Ok(ending),
-                (Exit::Code(code), _) => Ok(Ending::Child(code)),
-                (Exit::Stopped, None) => unreachable!("only an ending stops the child"),
+            exit = &mut child => break match (exit, ending) {
+                (Ok(Exit::Stopped), Some(ending)) => Ok(ending),
+                (Ok(Exit::Code(code)), _) => Ok(Ending::Child(code)),
+                (Ok(Exit::Stopped), None) => unreachable!("only an ending stops the child"),
+                (Err(error), _) => Err(Failure::failed(error)),
             },
-            end = &mut forward, if ending.is_none() => ending = Some(Ending::Session(end)),
+            end = &mut forward, if forwards => {
+                forwards = false;
+                ending.get_or_insert(Ending::Session(end));
+            }
             end = session.ended(), if ending.is_none() => ending = Some(Ending::Session(end)),
             name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
             never = &mut told => match never {},
@@ -355,14 +357,23 @@ async fn work_on(
         }
         if let Some(reached) = ending.take() {
             if !has_child {
-                return Ok(reached);
+                break Ok(reached);
             }
             if let Some(cut) = cut.take() {
                 let _ = cut.send(());
             }
             ending = Some(reached);
         }
-    }
+    };
+    // What other programs' connections were sent before is theirs, and they see that they are cut.
+    session.let_go();
+    let carried = async {
+        if forwards {
+            forward.await;
+        }
+    };
+    let _ = timeout(BYE_LIMIT, async { tokio::join!(session.bye("the client has left"), carried) }).await;
+    ended
 }
 
 async fn next_signal(signals: &mut Signals, has_child: bool) -> &'static str {

@@ -10,10 +10,13 @@ use mykube_agent::{
     Environment, KubeconfigSource, Upstream,
     announce::Announcer,
     guarded::{Audit, AuditSettings, Forwarder, Gateway, Recorder},
-    serve::{self, Absent, Access, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
+    serve::{self, Absent, Access, Answer, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
 use mykube_client::link::{Dialer, Trust, pair::HandshakeError};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::debug;
 use zeroize::Zeroizing;
 
@@ -31,10 +34,23 @@ use crate::{
 
 /// How long an orderly end may take after a signal: a second less than everybody has five.
 const STOP_LIMIT: Duration = Duration::from_secs(4);
+/// And that second, for what the audit log still has to write.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves one client; returns once it has left, or a signal came.
 pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
     let dialer = dial::dialer(args.relay_url.clone(), ca_file.clone())?;
+    let attended = prompt::can_ask();
+    if args.verify && !attended {
+        return Err(failure(&ServeError::NobodyToAsk));
+    }
+    if output.is_json() && args.audit_log.as_deref() == Some(Path::new("-")) {
+        return Err(Failure::usage(
+            "--audit-log - and --output json would both write to standard output, and their lines would mix: give \
+             --audit-log a FILE, or leave out --output json",
+        ));
+    }
+    let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
     let (signal, mut stop) = watch::channel(None);
     tokio::spawn(async move {
@@ -51,9 +67,10 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         sleep(STOP_LIMIT).await;
     };
     let ended = tokio::select! {
-        ended = share(args, ca_file, &dialer, output, stopped) => ended,
+        ended = share(args, ca_file, &dialer, &audit, output, stopped) => ended,
         () = overdue => Ok(Ended::Stopped),
     };
+    let _ = timeout(FLUSH_LIMIT, audit.flush()).await;
     let (reason, result) = match ended {
         Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => (reason, Ok(())),
         Ok(Ended::Stopped) => ("stopped by a signal".to_owned(), Ok(())),
@@ -70,19 +87,11 @@ async fn share(
     args: ServerArgs,
     ca_file: Option<PathBuf>,
     dialer: &Dialer,
+    audit: &Audit,
     output: Output,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, Failure> {
     let attended = prompt::can_ask();
-    if args.verify && !attended {
-        return Err(failure(&ServeError::NobodyToAsk));
-    }
-    if output.is_json() && args.audit_log.as_deref() == Some(Path::new("-")) {
-        return Err(Failure::usage(
-            "--audit-log - and --output json would both write to standard output, and their lines would mix: give \
-             --audit-log a FILE, or leave out --output json",
-        ));
-    }
     let source = KubeconfigSource { kubeconfig: args.kubeconfig, context: args.context, ..Default::default() };
     let source = args.limits.bound(source);
     let trust = Trust::new(ca_file.as_deref()).map_err(|error| dial::failure(&error))?;
@@ -106,7 +115,6 @@ async fn share(
         resume_window: args.resume_window,
         replace_after: args.replace_after.0,
     };
-    let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
     let (access, invitation) = if args.share_credentials {
         if args.policy.is_given() || args.audit_log.is_some() || args.record.is_some() {
             return Err(Failure::usage(
@@ -138,9 +146,7 @@ async fn share(
     let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None, announcer };
     let desk = control::open(output);
     let offer = Offer { upstream, access, standing: invitation };
-    let ended = serve(dialer, offer, config, desk, &mut ui, stop).await;
-    audit.flush().await;
-    ended.map_err(|error| failure(&error))
+    serve(dialer, offer, config, desk, &mut ui, stop).await.map_err(|error| failure(&error))
 }
 
 fn audit(path: Option<&Path>, settings: AuditSettings) -> Result<Audit, Failure> {
@@ -203,7 +209,9 @@ impl serve::Ui for Ui {
                 output.warn(&format!("the code cannot be used any more: {lost}"));
             }
             Event::RelayLost(why) => self.around(|| output.warn(&format!("{why}; trying again"))),
-            Event::BackingOff(delay) => output.warn(&format!("the next code comes in {} s", delay.as_secs())),
+            Event::BackingOff(delay) => {
+                output.warn(&format!("the next code comes in {:.0} s", delay.as_secs_f64().ceil()))
+            }
             Event::Paired => {
                 self.waiting = None;
                 output.say(&format!("{client} is in. Ctrl-C ends the server."));
@@ -225,13 +233,15 @@ impl serve::Ui for Ui {
         }
     }
 
-    async fn confirm_words(&mut self, client: &str, words: &str) -> bool {
+    fn confirm_words(&mut self, client: &str, words: &str) -> Answer {
         self.waiting = None;
-        prompt::same_words(self.output, words, client).await
+        let (output, words, client) = (self.output, Zeroizing::new(words.to_owned()), client.to_owned());
+        Box::pin(async move { prompt::same_words(output, &words, &client).await })
     }
 
-    async fn another_code(&mut self) -> bool {
-        prompt::yes(self.output, "Make a new code?").await.unwrap_or(false)
+    fn another_code(&mut self) -> Answer {
+        let output = self.output;
+        Box::pin(async move { prompt::yes(output, "Make a new code?").await.unwrap_or(false) })
     }
 }
 

@@ -28,6 +28,9 @@ use crate::{
 
 /// How long the agent may take to tell of its cluster once the channel stands.
 pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long connections have, once the session is over, to be given what has come for them. Programs that read are through at
+/// once.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 /// How long to wait after the system refused to accept a connection (out of descriptors, mostly).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -58,6 +61,9 @@ pub enum ConnectError {
     /// The loopback port's certificates.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// By a signal, here.
+    #[error("stopped by {0} before the session began")]
+    Stopped(&'static str),
     /// Nothing came.
     #[error("the other end paired but told nothing of its cluster within {} s", WELCOME_TIMEOUT.as_secs())]
     NoWelcome,
@@ -106,7 +112,8 @@ pub struct Session {
 const WAITING_MAX: usize = 64;
 
 impl Session {
-    /// Claims the code's nameplate, shows that the secret is known, and waits for the agent's welcome.
+    /// Claims the code's nameplate, shows that the secret is known, and waits for the agent's welcome, or until `stop` gives a
+    /// signal's name. Once paired the other end is told of every failure: it would wait for this one otherwise.
     ///
     /// # Errors
     /// See [`ConnectError`]. A code is used up by one call.
@@ -116,36 +123,68 @@ impl Session {
         verify: bool,
         resume_window: Duration,
         ui: &mut impl Ui,
+        stop: impl Future<Output = &'static str>,
     ) -> Result<Self, ConnectError> {
-        let claim = dialer.pair(&code.nameplate).await?;
-        let mut pairing = ClientPairing::new(clock::now(), claim.session_id, code, verify);
-        let (established, socket, rejoin) =
-            pair::client(dialer, claim, &mut pairing, resume_window).await.map_err(pairing_failed)?;
-        if established.verify {
-            match ui.confirm_words(&established.words).await {
-                Some(true) => {}
-                Some(false) => return Err(ConnectError::WordsDiffer),
-                None => return Err(ConnectError::NobodyToAsk),
+        tokio::pin!(stop);
+        let paired = async {
+            let claim = dialer.pair(&code.nameplate).await?;
+            let mut pairing = ClientPairing::new(clock::now(), claim.session_id, code, verify);
+            pair::client(dialer, claim, &mut pairing, resume_window).await.map_err(pairing_failed)
+        };
+        let (established, socket, rejoin) = tokio::select! {
+            paired = paired => paired?,
+            name = &mut stop => return Err(ConnectError::Stopped(name)),
+        };
+        let (compares, mut agreed) = (established.verify, Ok(()));
+        if compares {
+            agreed = tokio::select! {
+                said = ui.confirm_words(&established.words) => match said {
+                    Some(true) => Ok(()),
+                    Some(false) => Err(ConnectError::WordsDiffer),
+                    None => Err(ConnectError::NobodyToAsk),
+                },
+                name = &mut stop => Err(ConnectError::Stopped(name)),
+            };
+        }
+        let channel = Channel::start(*established, socket, rejoin);
+        let begun = match agreed {
+            Ok(()) => {
+                ui.paired();
+                let wait = if compares { Duration::from_secs(3600) } else { WELCOME_TIMEOUT };
+                Self::begin(&channel, wait, stop).await
+            }
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok((guard, first)) => Ok(Self { channel, guard, first }),
+            Err(error) => {
+                channel.bye(&error.to_string()).await;
+                Err(error)
             }
         }
-        ui.paired();
-        let wait = if established.verify { Duration::from_secs(3600) } else { WELCOME_TIMEOUT };
-        let channel = Channel::start(*established, socket, rejoin);
+    }
+
+    /// From the agent's first word: the loopback port's side, if it needs one.
+    async fn begin(
+        channel: &Channel,
+        wait: Duration,
+        stop: impl Future<Output = &'static str>,
+    ) -> Result<(Option<Arc<Guard>>, Arc<Welcome>), ConnectError> {
         let mut welcomes = channel.welcome();
         let first = tokio::select! {
             first = timeout(wait, welcomes.wait_for(Option::is_some)) => match first {
                 Ok(Ok(welcome)) => welcome.clone(),
-                Ok(Err(_)) => None,
-                Err(_) => return Err(ConnectError::NoWelcome),
+                Ok(Err(_)) | Err(_) => None,
             },
             end = channel.ended() => return Err(ConnectError::Ended(end)),
+            name = stop => return Err(ConnectError::Stopped(name)),
         };
         let first = first.ok_or(ConnectError::NoWelcome)?;
         let guard = match first.mode {
             Mode::Guarded => Some(Arc::new(Guard::new()?)),
             Mode::Shared => None,
         };
-        Ok(Self { channel, guard, first })
+        Ok((guard, first))
     }
 
     /// What goes into the kubeconfig, as the agent said it first.
@@ -177,6 +216,11 @@ impl Session {
         self.channel.hold();
     }
 
+    /// Whoever was to be stopped first is: the connections of others end now.
+    pub fn let_go(&self) {
+        self.channel.let_go();
+    }
+
     /// Carries the connections of `listener` to the API server until the session ends. A stream's failure is told to
     /// `failures` in the other end's words.
     pub async fn forward(&self, listener: TcpListener, failures: mpsc::Sender<String>) -> End {
@@ -196,10 +240,9 @@ impl Session {
                 },
                 Some(_) = tasks.join_next() => {}
                 Some((stream, _)) = self.channel.accept() => stream.fail("this client serves no streams"),
-                end = self.channel.ended() => {
-                    if self.channel.is_held() {
-                        return std::future::pending().await;
-                    }
+                end = self.channel.failed() => {
+                    // What came for a connection before is still its own.
+                    let _ = timeout(LAST_BYTES, async { while tasks.join_next().await.is_some() {} }).await;
                     tasks.shutdown().await;
                     return end;
                 }
@@ -256,7 +299,11 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
         },
         Some(guard) => {
             // A stream is opened only for whoever has the certificate.
-            let connection = match guard.accept(connection).await {
+            let accepted = tokio::select! {
+                accepted = guard.accept(connection) => accepted,
+                _ = channel.failed() => return,
+            };
+            let connection = match accepted {
                 Ok(connection) => connection,
                 Err(error) => return debug!(%error, "a connection without this session's certificate was refused"),
             };

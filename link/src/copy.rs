@@ -1,20 +1,23 @@
 //! Copies between a TCP connection and a stream, each direction with its own end (half-close).
 //!
 //! An end is passed on only when its source said so: the peer's `eof` becomes a FIN, a FIN becomes `eof`. Anything
-//! else becomes a failure on the other side, a reset on TCP, so that what was cut never looks complete.
+//! else becomes a failure on the other side, so that what was cut never looks complete. What came before a failure is
+//! passed on before it.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{ChannelStream, Transport, stream::StreamFailed};
+use crate::{Abort, ChannelStream, cut, stream::StreamFailed};
 
 /// Read at once from a connection that has little to say, and from one that has much. Where many share the room it is so
 /// many of a stream's shares, and the stream waits for its turn with nothing more in hand: larger steps cost fewer turns.
@@ -28,45 +31,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const FORGOTTEN_MAX: u64 = 1024 * 1024;
 /// Taken from a stream at once.
 const WRITE_MAX: u64 = 256 * 1024;
-
-/// A connection that can be ended without looking complete.
-pub trait Abort {
-    /// Makes the coming close a reset instead of an orderly end.
-    fn abort(&self);
-    /// Makes it orderly again.
-    fn settle(&self);
-}
-
-impl Abort for TcpStream {
-    fn abort(&self) {
-        // Fails only on a connection that is gone already.
-        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
-    }
-
-    fn settle(&self) {
-        let _ = SockRef::from(self).set_linger(None);
-    }
-}
-
-impl Abort for Transport {
-    fn abort(&self) {
-        self.tcp().abort();
-    }
-
-    fn settle(&self) {
-        self.tcp().settle();
-    }
-}
-
-impl<T: Abort> Abort for tokio_rustls::server::TlsStream<T> {
-    fn abort(&self) {
-        self.get_ref().0.abort();
-    }
-
-    fn settle(&self) {
-        self.get_ref().0.settle();
-    }
-}
 
 /// Why a copy ended early.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +46,8 @@ pub enum CopyError {
     Stream(#[from] StreamFailed),
 }
 
-/// Copies both ways until both ended. On failure the connection is reset and the stream fails at the peer.
+/// Copies both ways until both ended. On failure the stream fails at the peer and the connection is cut, both after what came
+/// before.
 ///
 /// # Errors
 /// Whichever side failed first.
@@ -90,39 +55,57 @@ pub async fn copy<T>(connection: T, stream: ChannelStream) -> Result<(), CopyErr
 where
     T: AsyncRead + AsyncWrite + Abort + Unpin,
 {
-    // Until both directions have ended a close is a reset, also when this future is dropped with the session's end.
+    // Until both directions have ended a close is a reset, also when this future is dropped.
     connection.abort();
     let (mut reader, mut writer) = tokio::io::split(connection);
     let (tell, received) = oneshot::channel();
+    let deaf = AtomicBool::new(false);
     let inward = async {
-        // Where the other direction has ended by itself nobody asks.
-        let _ = tell.send(inward(&mut writer, &stream).await?);
-        Ok(())
-    };
-    let result = tokio::try_join!(outward(&mut reader, &stream, received), inward);
-    let connection = reader.unsplit(writer);
-    match result {
-        Ok(_) => {
-            connection.settle();
-            Ok(())
-        }
-        Err(error) => {
-            if let CopyError::Local(error) = &error {
-                stream.fail(&format!("connection lost: {}", error.kind()));
+        match inward(&mut writer, &stream).await {
+            Ok(written) => {
+                // Where the other direction has ended by itself nobody asks.
+                let _ = tell.send(written);
+                Ok(None)
             }
-            Err(error)
+            // It takes no more; what it said before that is still read, to its end.
+            Err(CopyError::Local(error)) => {
+                deaf.store(true, Ordering::Relaxed);
+                drop(tell);
+                Ok(Some(error))
+            }
+            Err(error) => Err(error),
         }
+    };
+    let believed = || T::TELLS || !deaf.load(Ordering::Relaxed);
+    let result = tokio::try_join!(outward(&mut reader, &stream, received, believed), inward);
+    let connection = reader.unsplit(writer);
+    let error = match result {
+        Ok(((), None)) => {
+            connection.settle();
+            return Ok(());
+        }
+        Ok(((), Some(error))) => CopyError::Local(error),
+        Err(error) => error,
+    };
+    if let CopyError::Local(error) = &error {
+        stream.fail(&format!("connection lost: {}", error.kind()));
     }
+    // Its place is free before the connection's last bytes have arrived.
+    drop(stream);
+    cut(connection).await;
+    Err(error)
 }
 
 /// From the connection into the stream. Where the other end takes no more, the rest is dropped, and what it has sent
 /// before still reaches the connection: whether it is whole, the other direction knows. A connection that was closed
 /// with something unread would be reset, and what is on its way lost. `received`: the other direction is through, and
-/// when its last byte was written.
+/// when its last byte was written. `believed`: whether an end of the connection is one. The system tells of a reset once, to
+/// whoever asks first, and of an end from then on.
 async fn outward<R: AsyncRead + Unpin>(
     reader: &mut R,
     stream: &ChannelStream,
     received: oneshot::Receiver<Instant>,
+    believed: impl Fn() -> bool,
 ) -> Result<(), CopyError> {
     let mut buffer = BytesMut::new();
     let mut step = READ_MIN;
@@ -134,6 +117,9 @@ async fn outward<R: AsyncRead + Unpin>(
             buffer.reserve(step);
         }
         let read = reader.read_buf(&mut buffer).await?;
+        if read == 0 && !believed() {
+            return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
+        }
         if read == 0 {
             stream.finish();
             return Ok(());

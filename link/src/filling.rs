@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use crate::Abort;
 
@@ -73,12 +76,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Filling<S> {
 }
 
 impl<S: Abort> Abort for Filling<S> {
-    fn abort(&self) {
-        self.inner.abort();
+    const TELLS: bool = S::TELLS;
+
+    fn tcp(&self) -> &TcpStream {
+        self.inner.tcp()
     }
 
-    fn settle(&self) {
-        self.inner.settle();
+    async fn say_cut(&mut self) -> io::Result<()> {
+        self.inner.say_cut().await
     }
 }
 

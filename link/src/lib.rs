@@ -6,6 +6,7 @@ pub mod channel;
 pub mod clock;
 mod connect;
 pub mod copy;
+mod cut;
 pub mod dial;
 pub mod error;
 mod exchange;
@@ -24,7 +25,8 @@ pub mod transport;
 pub mod url;
 
 pub use channel::{Channel, End, Status};
-pub use copy::{Abort, CopyError, copy, drain, drain_until};
+pub use copy::{CopyError, copy, drain, drain_until};
+pub use cut::{Abort, cut};
 pub use dial::{DialOptions, Dialer};
 pub use error::{DialError, ErrorClass};
 pub use exchange::{RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX};

@@ -126,7 +126,8 @@ pub enum AgentOutcome {
     Spent(Spent),
 }
 
-/// Waits for a client that knows the secret. `notice` hears of attempts and refusals as they happen.
+/// Waits for a client that knows the secret. `notice` hears of attempts, refusals and the code's end at the moment they happen,
+/// before anything else is waited for: whoever counts them loses none when this is dropped.
 ///
 /// # Errors
 /// The socket is lost; the machine may go on over another one.
@@ -136,20 +137,23 @@ pub async fn agent(
     notice: &mut impl FnMut(AgentEvent),
 ) -> Result<AgentOutcome, SocketLost> {
     loop {
-        while let Some(out) = pairing.poll_transmit() {
-            let message = match out {
-                Transmit::Relay(text) => Message::text(text.to_string()),
-                Transmit::Peer(frame) => Message::Binary(frame),
-            };
-            send(socket, message).await?;
-        }
+        let mut outcome = None;
         while let Some(event) = pairing.poll_event() {
             match event {
-                AgentEvent::Paired(established) => return Ok(AgentOutcome::Paired(established)),
-                AgentEvent::Spent(spent) => return Ok(AgentOutcome::Spent(spent)),
+                AgentEvent::Paired(established) => outcome = Some(AgentOutcome::Paired(established)),
+                AgentEvent::Spent(spent) => {
+                    outcome = Some(AgentOutcome::Spent(spent));
+                    notice(event);
+                }
                 event => notice(event),
             }
         }
+        let said = say(socket, pairing).await;
+        // A connection that is lost at that moment undoes nothing: a channel finds another one.
+        if let Some(outcome) = outcome {
+            return Ok(outcome);
+        }
+        said?;
         tokio::select! {
             incoming = next(socket) => match incoming? {
                 Incoming::Text(text) => pairing.handle_relay(clock::now(), &text, &mut rand::rng()),
@@ -158,6 +162,17 @@ pub async fn agent(
             () = clock::sleep_until(pairing.poll_timeout()) => pairing.handle_timeout(clock::now()),
         }
     }
+}
+
+async fn say(socket: &mut RelaySocket, pairing: &mut AgentPairing) -> Result<(), SocketLost> {
+    while let Some(out) = pairing.poll_transmit() {
+        let message = match out {
+            Transmit::Relay(text) => Message::text(text.to_string()),
+            Transmit::Peer(frame) => Message::Binary(frame),
+        };
+        send(socket, message).await?;
+    }
+    Ok(())
 }
 
 /// Why a client's pairing failed.

@@ -120,22 +120,15 @@ impl Audit {
     /// # Errors
     /// The log has had no room for [`AuditSettings::patience`].
     pub async fn client(&self, client: &str, event: ClientEvent<'_>) -> Result<(), AuditFull> {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            time: String,
-            event: &'a str,
-            client: String,
-            #[serde(skip_serializing_if = "str::is_empty")]
-            reason: String,
-        }
-        let (event, reason) = match event {
-            ClientEvent::Paired => ("paired", ""),
-            ClientEvent::Left(reason) => ("left", reason),
-            ClientEvent::Refused(reason) => ("refused", reason),
-        };
-        let reason = printable(reason, FIELD_MAX);
-        self.reserve().await?.write(&Line { time: now(), event, client: printable(client, FIELD_MAX), reason });
+        write_client(self.reserve().await?, client, event);
         Ok(())
+    }
+
+    /// The same where nothing can be waited for; without room it is not written.
+    pub(crate) fn client_at_once(&self, client: &str, event: ClientEvent<'_>) {
+        if let Some(Ok(permit)) = self.lines.clone().map(mpsc::Sender::try_reserve_owned) {
+            write_client(Slot(Some(permit)), client, event);
+        }
     }
 
     /// Waits until everything said so far is written.
@@ -153,6 +146,24 @@ impl Audit {
         let reserved = tokio::time::timeout(self.patience, lines.clone().reserve_owned()).await;
         reserved.map_err(|_| AuditFull)?.map(|permit| Slot(Some(permit))).map_err(|_| AuditFull)
     }
+}
+
+fn write_client(slot: Slot, client: &str, event: ClientEvent<'_>) {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        time: String,
+        event: &'a str,
+        client: String,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        reason: String,
+    }
+    let (event, reason) = match event {
+        ClientEvent::Paired => ("paired", ""),
+        ClientEvent::Left(reason) => ("left", reason),
+        ClientEvent::Refused(reason) => ("refused", reason),
+    };
+    let reason = printable(reason, FIELD_MAX);
+    slot.write(&Line { time: now(), event, client: printable(client, FIELD_MAX), reason });
 }
 
 impl std::fmt::Debug for Audit {

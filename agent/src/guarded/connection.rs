@@ -18,6 +18,7 @@ use super::{
     Gateway, Visitor,
     body::{Answer, Upload},
     exchange::Exchange,
+    flushes::Flushes,
     forwarder::{ForwardError, Outgoing},
     headers,
     intake::Progress,
@@ -41,6 +42,7 @@ pub(super) struct Connection<'a> {
     gateway: &'a Gateway,
     visitor: &'a Visitor,
     pub(super) progress: Arc<Progress>,
+    pub(super) flushes: Flushes,
     upgrading: Mutex<Option<Upgrading>>,
 }
 
@@ -71,7 +73,7 @@ struct Judged {
 
 impl<'a> Connection<'a> {
     pub(super) fn new(gateway: &'a Gateway, visitor: &'a Visitor) -> Self {
-        Self { gateway, visitor, progress: Arc::default(), upgrading: Mutex::default() }
+        Self { gateway, visitor, progress: Arc::default(), flushes: Flushes::default(), upgrading: Mutex::default() }
     }
 
     /// What the connection becomes, if it becomes something else.
@@ -254,7 +256,7 @@ impl<'a> Connection<'a> {
         headers::clean_response(response.headers_mut());
         if status != StatusCode::SWITCHING_PROTOCOLS {
             exchange.answered(status);
-            return response.map(|body| Answer::upstream(body, exchange));
+            return response.map(|body| Answer::upstream(body, self.flushes.clone(), exchange));
         }
         let (Some(client), Some(protocol)) = (client, protocol) else {
             let message = "mykube: the API server changed the protocol unasked";

@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use mykube_link::{Filling, Transport, tls::large_writes};
+use mykube_link::{Filling, Transport, cut, tls::large_writes};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -22,6 +22,7 @@ use rustls::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
+use super::flushes::{Flushes, Telling};
 use crate::{ConnectError, Upstream};
 
 /// Why there is no connection.
@@ -66,7 +67,7 @@ impl Connector {
         let address = self.upstream.address();
         let failed = |why: &str| ConnectError::new(&format!("the API server {address} {why}"));
         match tokio::time::timeout(self.handshake, self.tls.connect_with(self.name, transport, large_writes)).await {
-            Ok(Ok(stream)) => Ok(Io(TokioIo::new(Filling::new(stream)))),
+            Ok(Ok(stream)) => Ok(Io(TokioIo::new(Telling::new(Filling::new(stream), Flushes::default())))),
             Ok(Err(error)) => {
                 let problem = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 Err(match problem {
@@ -183,11 +184,19 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// A connection, for hyper.
-pub(super) struct Io(TokioIo<Filling<TlsStream<Transport>>>);
+pub(super) struct Io(TokioIo<Telling<Filling<TlsStream<Transport>>>>);
+
+impl Io {
+    /// Ends it without looking complete, once its other end has everything.
+    pub(super) async fn cut(self) {
+        cut(self.0.into_inner().into_inner()).await;
+    }
+}
 
 impl Connection for Io {
+    /// Whoever sends on it can wait for its flushes.
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(self.0.inner().flushes().clone())
     }
 }
 

@@ -8,6 +8,7 @@ use std::{error::Error as _, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::capture_connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -177,7 +178,10 @@ async fn once(identity: &Identity, template: &Request<()>, body: Upload) -> Atte
     if let Some(authorization) = &identity.authorization {
         parts.headers.insert(header::AUTHORIZATION, authorization.clone());
     }
-    match identity.client.request(Request::from_parts(parts, body)).await {
+    let mut request = Request::from_parts(parts, body);
+    let way = capture_connection(&mut request);
+    request.body_mut().by(way);
+    match identity.client.request(request).await {
         Ok(answer) => Attempt::Answer(answer),
         Err(error) => {
             let connect = error.source().and_then(|source| source.downcast_ref::<ConnectFailed>());

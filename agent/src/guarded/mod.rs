@@ -16,6 +16,7 @@ mod body;
 mod connection;
 mod connector;
 mod exchange;
+mod flushes;
 mod forwarder;
 mod headers;
 mod identity;
@@ -46,7 +47,7 @@ pub use self::{
     request_info::{PathError, RequestInfo},
     rules::{RULES_FILE_MAX, Rule, RulesError, read_rules},
 };
-use self::{connection::Connection, intake::Intake};
+use self::{connection::Connection, flushes::Telling, intake::Intake};
 
 /// How long an answered connection that we end waits for the other end's word, so that the answer is read.
 const LINGER: Duration = Duration::from_secs(5);
@@ -146,6 +147,7 @@ impl Gateway {
         let settings = &self.forwarder.settings;
         let connection = Connection::new(self, visitor);
         let intake = Intake::new(stream, connection.progress.clone(), settings.header_timeout);
+        let intake = Telling::new(intake, connection.flushes.clone());
         let served = &connection;
         let mut http = http1::Builder::new()
             .header_read_timeout(None)

@@ -1,10 +1,10 @@
 //! One client's visit: words to compare, the welcome, and streams until it leaves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mykube_link::{Channel, ChannelStream, End, Rejoin, RelaySocket, Status, clock, copy, pair::Established};
 use mykube_protocol::channel::{Mode, Welcome};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -15,11 +15,18 @@ use super::{
 };
 use crate::{
     Credentialer, Upstream,
-    guarded::{ClientEvent, Gateway, Visitor},
+    guarded::{Audit, ClientEvent, Gateway, Visitor},
 };
 
 /// Said to a client that asks for anything but the API server.
 const NOT_ALLOWED: &str = "target not allowed";
+/// How long streams have, once their session is over, to hand on what had come for the API server.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+/// Said to a client when its time is over, and when the server ends.
+const EXPIRED: &str = "this access has expired";
+const STOPPED: &str = "the server was stopped";
+/// Said to a client that nothing can be done for; the operator hears why.
+const CANNOT: &str = "the server cannot serve this client; its log says why";
 
 /// See the module.
 pub(super) struct Visit<'a> {
@@ -43,26 +50,49 @@ impl Visit<'_> {
         socket: RelaySocket,
         rejoin: Rejoin,
     ) -> Result<Ended, ServeError> {
-        if established.verify {
-            if !self.attended {
-                return Err(ServeError::NobodyToAsk);
-            }
-            let agreed = tokio::select! {
-                agreed = self.front.confirm_words(established.words.clone()) => agreed,
-                () = self.stop.cancelled() => return Ok(Ended::Stopped),
-                why = self.dismissed.wait() => return Ok(Ended::Dismissed(why.reason().into())),
-            };
-            if !agreed {
-                return Err(ServeError::WordsDiffer);
-            }
+        if established.verify
+            && let Err((end, reason)) = self.compare(&established.words).await
+        {
+            // The other end waits for its own person, or for the welcome: it is told, and nothing else passes.
+            Channel::start(established, socket, rejoin).bye(&reason).await;
+            return end;
         }
         self.front.event(Event::Paired);
         let channel = Channel::start(established, socket, rejoin);
         let ended = self.serve(&channel).await;
+        if let Err(error) = &ended {
+            debug!(%error, "a client cannot be served");
+            channel.bye(CANNOT).await;
+        }
         if self.dismissed.is_replaced() {
             self.see_off(&channel).await;
         }
         ended
+    }
+
+    /// Has the operator compare the four words. Otherwise: how this ends, and what the other end is told.
+    async fn compare(&self, words: &str) -> Result<(), (Result<Ended, ServeError>, String)> {
+        const DIFFER: &str = "the four words were not confirmed as equal";
+        if !self.attended {
+            return Err((Err(ServeError::NobodyToAsk), DIFFER.into()));
+        }
+        tokio::select! {
+            agreed = self.front.confirm_words(words.to_owned()) => match agreed {
+                true => Ok(()),
+                false => Err((Err(ServeError::WordsDiffer), DIFFER.into())),
+            },
+            (ended, reason) = self.over() => Err((Ok(ended), reason.into())),
+        }
+    }
+
+    /// The server's word that this is over before anything was served, and what the other end is told.
+    async fn over(&self) -> (Ended, &'static str) {
+        let reason = tokio::select! {
+            () = self.stop.cancelled() => return (Ended::Stopped, STOPPED),
+            () = self.visitor.policy.expired() => EXPIRED,
+            why = self.dismissed.wait() => why.reason(),
+        };
+        (Ended::Dismissed(reason.into()), reason)
     }
 
     /// From the welcome to the end.
@@ -70,27 +100,33 @@ impl Visit<'_> {
         match &self.access {
             Access::Shared => {
                 let mut credentials = Credentialer::new(self.upstream.clone());
-                send(channel, &credentials.welcome().await?)?;
-                let renew = async {
+                // A plugin may ask a person, who may take their time.
+                let tell = async {
+                    send(channel, &credentials.welcome().await?)?;
                     loop {
-                        if let Err(error) = send(channel, &credentials.changed().await) {
-                            break error;
-                        }
+                        send(channel, &credentials.changed().await)?;
                     }
                 };
                 tokio::select! {
-                    error = renew => Err(error),
+                    failed = tell => failed,
                     ended = self.streams(channel, None) => ended,
                 }
             }
             Access::Guarded(gateway) => {
                 let (audit, name) = (gateway.audit(), &self.visitor.name);
                 // A log that takes no more lines lets nobody in.
-                audit.client(name, ClientEvent::Paired).await.map_err(|_| ServeError::Audit)?;
+                tokio::select! {
+                    written = audit.client(name, ClientEvent::Paired) => written.map_err(|_| ServeError::Audit)?,
+                    (ended, reason) = self.over() => {
+                        channel.bye(reason).await;
+                        return Ok(ended);
+                    }
+                }
+                let mut left = Left { audit, name, said: false };
                 send(channel, &self.guarded_welcome(gateway.records()))?;
                 let ended = self.streams(channel, Some(gateway)).await;
                 let reason = ended.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-                let _ = audit.client(name, ClientEvent::Left(&reason)).await;
+                left.said = audit.client(name, ClientEvent::Left(&reason)).await.is_ok();
                 ended
             }
         }
@@ -170,7 +206,7 @@ impl Visit<'_> {
                     End::Bye(reason) => Ok(Ended::Client(reason)),
                     end => Err(ServeError::Lost(end)),
                 },
-                () = &mut expired => break dismissed("this access has expired").await,
+                () = &mut expired => break dismissed(EXPIRED).await,
                 why = self.dismissed.wait() => break match why {
                     // Away, it does not hear it yet: what it left running is not kept for that.
                     Why::Replaced => {
@@ -180,14 +216,33 @@ impl Visit<'_> {
                     Why::Killed | Why::Withdrawn => dismissed(why.reason()).await,
                 },
                 () = self.stop.cancelled() => {
-                    channel.bye("the server was stopped").await;
+                    channel.bye(STOPPED).await;
                     break Ok(Ended::Stopped);
                 }
             }
         };
+        // Whoever left, or was lost, has said before that what the API server is still to have.
+        if matches!(ended, Ok(Ended::Client(_)) | Err(_)) {
+            let _ = timeout(LAST_BYTES, async { while tasks.join_next().await.is_some() {} }).await;
+        }
         // What ends with them is in the audit log before it says that the client left.
         tasks.shutdown().await;
         ended
+    }
+}
+
+/// That a client left is written, also where its task is dropped in the middle of its end.
+struct Left<'a> {
+    audit: &'a Audit,
+    name: &'a str,
+    said: bool,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if !self.said {
+            self.audit.client_at_once(self.name, ClientEvent::Left("the server ended"));
+        }
     }
 }
 

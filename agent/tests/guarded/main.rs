@@ -8,6 +8,7 @@ mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;
+mod cut;
 mod endless;
 mod forwarding;
 mod limits;

@@ -27,7 +27,7 @@ use tokio_tungstenite::{
 /// Nothing here takes that long: a test that waits for it has failed.
 const BOUND: Duration = Duration::from_secs(30);
 
-async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (one, two) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (one, two) = (one.unwrap(), two.unwrap().0);
@@ -69,7 +69,7 @@ async fn relayed() -> (RelaySocket, RelaySocket, tokio::task::JoinHandle<()>) {
     (socket(agent_end, Role::Client).await, socket(client_end, Role::Client).await, relay)
 }
 
-async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
+pub(crate) async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
     let (mut agent, mut client, relay) = relayed().await;
     let session = SessionId::from_bytes([2; 16]);
     let code: PairingCode = "483 20417".parse().unwrap();
@@ -95,7 +95,7 @@ async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
     (Channel::start(*at_agent, agent, rejoin.clone()), Channel::start(*at_client, client, rejoin), relay)
 }
 
-async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, ChannelStream) {
+pub(crate) async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, ChannelStream) {
     let opened = client.open().await.unwrap();
     let (accepted, target) = agent.accept().await.unwrap();
     assert_eq!(target, None);
@@ -103,7 +103,7 @@ async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, Chann
 }
 
 /// A TCP connection whose other end is copied over the channel to another one.
-async fn joined(
+pub(crate) async fn joined(
     agent: &Channel,
     client: &Channel,
 ) -> (TcpStream, TcpStream, [tokio::task::JoinHandle<Result<(), CopyError>>; 2]) {
@@ -113,7 +113,7 @@ async fn joined(
     (laptop, server, [tokio::spawn(copy(laptop_inner, opened)), tokio::spawn(copy(server_inner, accepted))])
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(BOUND, work).await.expect("it hangs")
 }
 
