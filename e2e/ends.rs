@@ -224,3 +224,38 @@ fn an_unanswered_question_holds_nobody_up() {
     let of = |name: &str| events.iter().filter(|line| line["event"] == name).count();
     assert_eq!((of("paired"), of("refused"), of("left")), (1, 3, 1), "{lines}");
 }
+
+/// Whoever is stopped while the words are compared says so: the other end would wait for it.
+#[test]
+fn a_goodbye_is_said_while_words_are_compared() {
+    let sandbox = Sandbox::new();
+    let cluster = json!({
+        "server": format!("https://{}", net::closed_port()),
+        "certificate-authority-data": data_encoding::BASE64.encode(Authority::new("e2e").pem().as_bytes()),
+    });
+    let path = sandbox.file("kubeconfig", kubeconfig("nowhere", &cluster, &json!({"token": "e2e"})).to_string());
+    for stopped in ["client", "server"] {
+        let relay = crate::support::Relay::start();
+        let server = Mykube::guarding(&relay.url, &path).arg("--verify").start_on_terminal();
+        let mut server = server;
+        let code = server.event("code")["code"].as_str().unwrap().to_owned();
+        let mut client = Mykube::client(&relay.url).arg(code).start_on_terminal();
+        for end in [&server, &client] {
+            end.process.prints("the same four words? [yes/no] ");
+        }
+        let (one, other) = match stopped {
+            "client" => (&client, &mut server),
+            _ => (&server, &mut client),
+        };
+        other.process.write("yes\n");
+        if stopped == "client" {
+            // It is in, as far as the server is concerned.
+            other.event("paired");
+        }
+        one.process.signal(rustix::process::Signal::TERM);
+        let done = one.process.done_within(std::time::Duration::from_secs(5));
+        assert_eq!(done.code, if stopped == "client" { 1 } else { 0 }, "{}", done.stdout);
+        let done = other.process.done();
+        assert_eq!(done.code, if stopped == "client" { 0 } else { 5 }, "{}", done.stdout);
+    }
+}
