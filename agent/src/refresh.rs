@@ -61,11 +61,16 @@ impl Credentialer {
     /// # Errors
     /// The credentials cannot be had, and there are no earlier ones that still hold.
     pub async fn welcome(&self) -> Result<Welcome, KubeconfigError> {
-        // Whoever goes away meanwhile must not stop a plugin halfway.
-        let welcome = match tokio::spawn(Arc::clone(&self.shared).load()).await {
-            Ok(loaded) => loaded?,
-            // The runtime ends no task before those that wait for it.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        let mut loaded = self.shared.loaded.lock().await;
+        let welcome = match self.shared.upstream.shared_welcome().await {
+            Ok((welcome, expiry)) => self.shared.keep(&mut loaded, welcome, expiry),
+            Err(error) => match loaded.as_ref() {
+                Some(last) if !last.expiry.is_some_and(|expiry| expiry.is_over()) => {
+                    tracing::warn!(%error, "the credentials cannot be refreshed; the last ones are used");
+                    Arc::clone(&last.welcome)
+                }
+                _ => return Err(error),
+            },
         };
         *self.given() = Some(Arc::clone(&welcome));
         Ok((*welcome).clone())
@@ -95,20 +100,6 @@ impl Credentialer {
 }
 
 impl Shared {
-    async fn load(self: Arc<Self>) -> Result<Arc<Welcome>, KubeconfigError> {
-        let mut loaded = self.loaded.lock().await;
-        match self.upstream.shared_welcome().await {
-            Ok((welcome, expiry)) => Ok(self.keep(&mut loaded, welcome, expiry)),
-            Err(error) => match loaded.as_ref() {
-                Some(last) if !last.expiry.is_some_and(|expiry| expiry.is_over()) => {
-                    tracing::warn!(%error, "the credentials cannot be refreshed; the last ones are used");
-                    Ok(Arc::clone(&last.welcome))
-                }
-                _ => Err(error),
-            },
-        }
-    }
-
     /// Remembers a welcome and tells of it if it is new.
     fn keep(&self, loaded: &mut Option<Loaded>, welcome: Welcome, expiry: Option<Expiry>) -> Arc<Welcome> {
         let welcome = match loaded.take() {

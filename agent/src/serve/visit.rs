@@ -99,16 +99,16 @@ impl Visit<'_> {
     async fn serve(&self, channel: &Channel) -> Result<Ended, ServeError> {
         match &self.access {
             Access::Shared => {
-                let mut credentials = Credentialer::new(self.upstream.clone());
-                // A plugin may ask a person, who may take their time.
-                let tell = async {
-                    send(channel, &credentials.welcome().await?)?;
-                    loop {
-                        send(channel, &credentials.changed().await)?;
+                // A task of its own: a plugin may ask a person, who may take their time, and is not stopped halfway.
+                let told = tokio::spawn(tell(Credentialer::new(self.upstream.clone()), channel.clone()));
+                let failed = async {
+                    match told.await {
+                        Ok(Err(error)) => error,
+                        _ => std::future::pending().await,
                     }
                 };
                 tokio::select! {
-                    failed = tell => failed,
+                    error = failed => Err(error),
                     ended = self.streams(channel, None) => ended,
                 }
             }
@@ -228,6 +228,17 @@ impl Visit<'_> {
         // What ends with them is in the audit log before it says that the client left.
         tasks.shutdown().await;
         ended
+    }
+}
+
+/// Tells a client of the cluster, and of new credentials, until its channel ends.
+async fn tell(mut credentials: Credentialer, channel: Channel) -> Result<(), ServeError> {
+    send(&channel, &credentials.welcome().await?)?;
+    loop {
+        tokio::select! {
+            newer = credentials.changed() => send(&channel, &newer)?,
+            _ = channel.ended() => return Ok(()),
+        }
     }
 }
 
