@@ -40,15 +40,16 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
     let Cli { command, global } = cli::parse();
     let output = Output::new(&global);
-    match &command {
+    let logs = match &command {
         Command::Relay(args) => {
             mykube_relay::logs::init(args.log_format, i16::from(global.verbose) - i16::from(global.quiet));
+            None
         }
         _ => {
-            logs::start(global.verbose, output.color);
             keep_freed_memory();
+            Some(logs::start(global.verbose, output.color))
         }
-    }
+    };
     if let Err(error) = mykube_client::harden::forbid_dumps() {
         output.warn(&format!("this process may be dumped by a debugger: {error}"));
     }
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         }
     });
     runtime.shutdown_timeout(LEFTOVERS);
+    drop(logs);
     match result {
         Ok(code) => code.into(),
         Err(failure) => fail(output, &failure),
