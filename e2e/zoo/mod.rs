@@ -7,6 +7,7 @@
 mod api;
 mod credentials;
 mod files;
+mod merges;
 mod nulls;
 mod servers;
 mod yaml;
