@@ -51,13 +51,11 @@ pub(super) struct Document<'t> {
 impl<'t> Document<'t> {
     pub(super) fn parse(text: &'t str) -> Result<Self, DocumentError> {
         let Read { root, start } = yaml::read(text)?;
-        match &root {
-            None => {}
-            Some(Node { kind: Kind::Map { entries, .. }, .. }) => {
-                if entries.iter().any(|(key, _)| key.scalar().is_none()) {
-                    return Err(DocumentError::Shape("a key of it is not a word"));
-                }
+        match root.as_ref().map(|root| &root.kind) {
+            Some(Kind::Map { entries, .. }) if entries.iter().any(|(key, _)| key.scalar().is_none()) => {
+                return Err(DocumentError::Shape("a key of it is not a word"));
             }
+            None | Some(Kind::Map { .. }) => {}
             Some(_) => return Err(DocumentError::Shape("it has no keys")),
         }
         let document = Self { text, root, start: start.unwrap_or_default() };
