@@ -419,6 +419,20 @@ mod tests {
     }
 
     #[test]
+    fn no_text_is_too_strange() {
+        let text = "---\n# \u{fc}\na: &a !!str [1, \u{fc}, {b: *c}]\n<<: &c {d: |-\n  x\n}\n? [e]\n: -0x1_f\n...\n";
+        for (at, _) in text.char_indices() {
+            for odd in
+                ["", "\n", "-", ":", "{", "]", "#", "\t", "\"", "*a", "&b ", "? ", "!!int ", "<<: ", "0", "\u{feff}"]
+            {
+                // What it says is of no importance, that it ends is.
+                let _ = read(format!("{}{odd}{}", &text[..at], &text[at..]).as_bytes());
+                let _ = read(format!("{odd}{}", &text[at..]).as_bytes());
+            }
+        }
+    }
+
+    #[test]
     fn aliases_are_bounded() {
         let long = "x".repeat(1024 * 1024);
         let many = |count: usize| format!("- &a {long}\n{}", "- *a\n".repeat(count));
