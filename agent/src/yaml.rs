@@ -1,4 +1,4 @@
-//! YAML as kubectl reads it: `sigs.k8s.io/yaml`, which makes JSON of a text's first document by the rules of go-yaml v2.
+//! YAML as kubectl reads it: as `sigs.k8s.io/yaml` makes JSON of a text's first document by the rules of go-yaml v2.
 //!
 //! Those are YAML 1.1's: `yes` and `off` are booleans, the last of two equal keys wins, `<<` merges where it stands.
 //! What the scanner takes is the parser's own affair (YAML 1.2, `docs/decisions/0005-yaml.md`).
