@@ -8,10 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kube::config::AuthInfo;
+use base64::{
+    Engine as _, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
 use mykube_protocol::channel::Credentials;
-use secrecy::ExposeSecret;
 use tokio::{io::AsyncReadExt as _, time::Instant};
 use zeroize::Zeroizing;
 
@@ -19,6 +20,7 @@ use crate::{
     KubeconfigError,
     error::{Place, Shown},
     exec::ExecPlugin,
+    kubeconfig::types::{AuthInfo, Secret},
     pem,
 };
 
@@ -30,6 +32,10 @@ pub const FILE_MAX: u64 = mykube_protocol::limits::WELCOME_MAX as u64;
 pub const REFRESH_MARGIN: Duration = Duration::from_secs(60);
 /// Credentials are fetched again at most this often, however short their life.
 pub const REFRESH_MIN: Duration = Duration::from_secs(10);
+
+/// Base64 as Go reads it: padded, last bits of any kind. Line breaks it skips are to be taken out before.
+pub(crate) const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// Until when credentials are good, and when to fetch new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,12 +84,7 @@ pub struct CredentialSource {
 impl CredentialSource {
     /// From a kubeconfig's user and its plugin. Files are read when needed, data is decoded here.
     pub(crate) fn new(user: &AuthInfo, exec: Option<ExecPlugin>, place: Place) -> Result<Self, KubeconfigError> {
-        let secret = |value: &Option<secrecy::SecretString>| {
-            value
-                .as_ref()
-                .map(|value| Zeroizing::new(value.expose_secret().to_owned()))
-                .filter(|value| !value.is_empty())
-        };
+        let secret = |value: &Option<Secret>| value.clone().filter(|value| !value.is_empty());
         if user.auth_provider.is_some() {
             return Err(KubeconfigError::AuthProvider(place));
         }
@@ -92,7 +93,7 @@ impl CredentialSource {
         let data = user.client_certificate_data.as_deref();
         let names = ("client-certificate-data", "client-certificate");
         let certificate = Sourced::new(data, user.client_certificate.as_deref(), names, &place)?;
-        let data = user.client_key_data.as_ref().map(ExposeSecret::expose_secret);
+        let data = user.client_key_data.as_ref().map(|data| data.as_str());
         let key = Sourced::new(data, user.client_key.as_deref(), ("client-key-data", "client-key"), &place)?;
         let certificate = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -235,8 +236,8 @@ impl Sourced {
     ) -> Result<Option<Self>, KubeconfigError> {
         let given = |value: Option<&str>| value.is_some_and(|value| !value.is_empty());
         if let Some(data) = data.filter(|data| given(Some(data))) {
-            let plain = Zeroizing::new(data.chars().filter(|c| !c.is_ascii_whitespace()).collect::<String>());
-            let bytes = STANDARD.decode(plain.as_bytes()).map_err(|_| KubeconfigError::Field {
+            let plain = Zeroizing::new(data.replace(['\r', '\n'], ""));
+            let bytes = BASE64.decode(plain.as_bytes()).map_err(|_| KubeconfigError::Field {
                 field: names.0,
                 place: place.clone(),
                 problem: "is not valid base64: copy it again whole, or name a file instead",

@@ -128,8 +128,18 @@ pub enum KubeconfigError {
     Invalid {
         /// The file.
         path: Shown,
-        /// ` (line 7, column 3)`, where known.
+        /// ` (line 7, column 3)` or ` (at users[3].user.token)`, where known.
         at: String,
+    },
+    /// Two entries of one name: kubectl cannot read the file at all.
+    #[error("`{list}` of {path} has two entries with the name \"{name}\", which kubectl refuses: remove or rename one")]
+    Twice {
+        /// The file.
+        path: Shown,
+        /// Which list.
+        list: &'static str,
+        /// The name.
+        name: Shown,
     },
     /// Some other Kubernetes object.
     #[error("{0} is not a kubeconfig (those have `kind: Config` and `apiVersion: v1`): check the path")]
@@ -152,6 +162,9 @@ pub enum KubeconfigError {
         /// Contexts to choose from.
         contexts: Shown,
     },
+    /// The context has no `cluster`.
+    #[error("{0} names no cluster: add `cluster`, or choose another context with --context")]
+    NoCluster(Place),
     /// The context names a cluster or user that is not there.
     #[error(
         "{context} names the {kind} \"{name}\", which is not there: add it, or choose another context with --context"

@@ -5,8 +5,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::Stdio, time::Duration};
 
-use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
@@ -19,6 +18,7 @@ use crate::{
     Environment, KubeconfigError,
     credentials::{Expiry, checked_token},
     error::{Place, Shown},
+    kubeconfig::types::ExecConfig,
     pem,
 };
 
@@ -50,11 +50,31 @@ pub(crate) struct ExecCredential {
     pub(crate) expiry: Option<Expiry>,
 }
 
+/// What a plugin may be told of its cluster (client-go `pkg/apis/clientauthentication/v1`).
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ExecCluster {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_server_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) insecure_skip_tls_verify: Option<bool>,
+    /// In base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate_authority_data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proxy_url: Option<String>,
+    /// What the cluster's reserved extension holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) config: Option<serde_json::Value>,
+}
+
 impl ExecPlugin {
     /// Checks the plugin's settings; `cluster` is what it is told where `provideClusterInfo` asks for it.
     pub(crate) fn new(
         config: ExecConfig,
-        cluster: ExecAuthCluster,
+        cluster: ExecCluster,
         place: Place,
         env: &Environment,
         timeout: Duration,
@@ -81,33 +101,34 @@ impl ExecPlugin {
         let shown = Shown::name(&command);
         let command = if command.contains(std::path::is_separator) { place.resolve(&command) } else { command.into() };
 
-        let interactive = match (config.interactive_mode, api_version) {
-            (Some(ExecInteractiveMode::Always), _) if !env.attended => {
+        let interactive = match (config.interactive_mode.as_deref().unwrap_or_default(), api_version) {
+            ("Always", _) if !env.attended => {
                 return Err(KubeconfigError::ExecNeedsTerminal(shown, place));
             }
-            (Some(ExecInteractiveMode::Never), _) => false,
-            (Some(_), _) | (None, "client.authentication.k8s.io/v1beta1") => env.attended,
-            (None, _) => {
+            ("Never", _) => false,
+            ("Always" | "IfAvailable", _) | ("", "client.authentication.k8s.io/v1beta1") => env.attended,
+            ("", _) => {
                 return Err(field("exec.interactiveMode", "is missing: make it Never, IfAvailable or Always"));
             }
+            _ => return Err(field("exec.interactiveMode", "must be Never, IfAvailable or Always")),
         };
 
         let mut vars = env.vars.clone();
-        for pair in config.env.unwrap_or_default() {
-            let name = pair.get("name").filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
+        for pair in config.env {
+            let name = pair.name.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
             let name = name.ok_or_else(|| field("exec.env", "has an entry without a usable name: correct it"))?;
-            let value = pair.get("value").cloned().unwrap_or_default();
+            let value = pair.value.unwrap_or_default();
             if value.contains('\0') {
                 return Err(field("exec.env", "has a value with a NUL character: correct it"));
             }
             vars.insert(name.into(), value.into());
         }
-        let args = config.args.unwrap_or_default();
+        let args = config.args.to_vec();
         if args.iter().any(|arg| arg.contains('\0')) {
             return Err(field("exec.args", "has a NUL character: correct it"));
         }
         let mut spec = serde_json::json!({ "interactive": interactive });
-        if config.provide_cluster_info {
+        if config.provide_cluster_info.unwrap_or(false) {
             spec["cluster"] = serde_json::to_value(cluster)
                 .map_err(|_| field("exec.provideClusterInfo", "cannot be met: the cluster's settings are not text"))?;
         }

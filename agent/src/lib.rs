@@ -16,6 +16,7 @@ mod refresh;
 pub mod serve;
 mod server;
 mod upstream;
+mod yaml;
 
 pub use credentials::Credentialer;
 pub use environment::Environment;

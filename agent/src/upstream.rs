@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use kube::config::{Cluster, ExecAuthCluster, NamedExtension};
+use base64::Engine as _;
 use mykube_link::{DialError, ProxyEnv, ProxyTarget, Transport, Trust, connect_tcp_via_proxy, error::Unreachable};
 use mykube_protocol::{
     channel::{Mode, Welcome},
@@ -12,11 +12,11 @@ use mykube_protocol::{
 
 use crate::{
     ConnectError, Environment, Impersonation, KubeconfigError, KubeconfigSource,
-    credentials::{CredentialSource, Expiry, Sourced},
+    credentials::{BASE64, CredentialSource, Expiry, Sourced},
     error::Place,
-    exec::ExecPlugin,
+    exec::{ExecCluster, ExecPlugin},
     incluster,
-    kubeconfig::{Found, Selected, find},
+    kubeconfig::{Found, Selected, find, types::Cluster},
     pem,
     server::{self, is_host_name},
 };
@@ -262,18 +262,18 @@ fn proxy_from_environment(env: &Environment, host: &str, port: u16) -> Result<Op
 }
 
 /// What a plugin with `provideClusterInfo` is told.
-async fn plugin_cluster(cluster: &Cluster, ca: Option<&Sourced>) -> Result<ExecAuthCluster, KubeconfigError> {
-    let extensions: &[NamedExtension] = cluster.extensions.as_deref().unwrap_or_default();
-    Ok(ExecAuthCluster {
+async fn plugin_cluster(cluster: &Cluster, ca: Option<&Sourced>) -> Result<ExecCluster, KubeconfigError> {
+    let extension = cluster.extensions.iter().find(|named| named.name.as_deref() == Some(EXEC_EXTENSION));
+    Ok(ExecCluster {
         server: cluster.server.clone(),
         insecure_skip_tls_verify: cluster.insecure_skip_tls_verify,
         certificate_authority_data: match ca {
-            Some(ca) => Some(ca.read().await?.to_vec()),
+            Some(ca) => Some(BASE64.encode(&*ca.read().await?)),
             None => None,
         },
         proxy_url: cluster.proxy_url.clone().filter(|url| !url.is_empty()),
         tls_server_name: cluster.tls_server_name.clone().filter(|name| !name.is_empty()),
-        config: extensions.iter().find(|named| named.name == EXEC_EXTENSION).map(|named| named.extension.clone()),
+        config: extension.map(|named| named.extension.clone()).filter(|config| !config.is_null()),
     })
 }
 

@@ -102,12 +102,6 @@ async fn what_is_wrong_is_said_without_showing_it() {
     assert!(message.failure().await.contains("more than 262144 bytes"));
 }
 
-#[tokio::test]
-async fn numbers_without_quotes_are_text_as_in_kubectl() {
-    let c = Fixture::with_user("username: 1234\npassword: 5678").credentials().await.unwrap();
-    assert_eq!((c.username.as_deref(), c.password.as_deref()), (Some("1234"), Some("5678")));
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_rotated_token_file_is_noticed_and_a_broken_one_is_waited_out() {
     let f = Fixture::with_user("tokenFile: tok");

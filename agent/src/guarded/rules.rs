@@ -113,11 +113,9 @@ fn parse_rules(text: &str) -> Result<Vec<Rule>, String> {
     if text.len() as u64 > RULES_FILE_MAX {
         return Err(format!("they have more than {RULES_FILE_MAX} bytes"));
     }
-    let file: File = serde_saphyr::from_str(text).map_err(|error| {
-        let at =
-            error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column()));
-        format!("{}{at}", printable(error.to_string().lines().next().unwrap_or_default(), 200))
-    })?;
+    // The position stands in the parser's own message.
+    let file: File = serde_saphyr::from_str(text)
+        .map_err(|error| printable(error.to_string().lines().next().unwrap_or_default(), 200))?;
     for (at, rule) in file.rules.iter().enumerate() {
         let problem = |what: &str| Err(format!("rule {} {what}", at + 1));
         if rule.verbs.is_empty() {
@@ -295,6 +293,8 @@ mod tests {
             let problem = parse_rules(text).unwrap_err();
             assert!(problem.contains(what), "{text}: {problem}");
         }
+        let wrong = parse_rules("rules:\n- verbs: [get\n").unwrap_err();
+        assert_eq!((wrong.matches("line").count(), wrong.matches("column").count()), (1, 1), "{wrong}");
         let missing = read_rules(Path::new("/no/such/rules")).unwrap_err().to_string();
         assert!(missing.contains("/no/such/rules"), "{missing}");
     }
