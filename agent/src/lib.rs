@@ -11,6 +11,7 @@ pub mod guarded;
 mod impersonation;
 mod incluster;
 pub mod kubeconfig;
+mod oidc;
 mod pem;
 mod refresh;
 pub mod serve;

@@ -36,7 +36,7 @@ impl Drop for Document {
     }
 }
 
-fn wipe(value: &mut Value) {
+pub(crate) fn wipe(value: &mut Value) {
     match value {
         Value::String(text) => text.zeroize(),
         Value::Array(items) => items.iter_mut().for_each(wipe),
@@ -70,6 +70,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document, YamlError> {
     let mut reader = Reader { events: Parser::new_from_str(&text), anchors: HashMap::new() };
     let Some(root) = reader.document()? else { return Ok(Document(Value::Null)) };
     Ok(Document(Converter { left: ALIASED_MAX }.value(&root)?))
+}
+
+/// Reads JSON alone, the last of equal keys wins; nothing where it is not all JSON.
+pub(crate) fn json(bytes: &[u8]) -> Option<Document> {
+    serde_json::from_slice(bytes).ok().map(Document)
 }
 
 /// A node as it is written. Aliases share theirs.

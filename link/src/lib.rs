@@ -9,6 +9,7 @@ pub mod copy;
 pub mod dial;
 pub mod error;
 mod exchange;
+pub mod fetch;
 mod filling;
 mod no_proxy;
 pub mod pair;

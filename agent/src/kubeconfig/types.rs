@@ -40,9 +40,8 @@ pub(crate) struct Cluster {
     pub(crate) certificate_authority: Option<String>,
     pub(crate) certificate_authority_data: Option<String>,
     pub(crate) proxy_url: Option<String>,
-    /// For kubectl, which has its own at the other end.
-    #[serde(rename = "disable-compression")]
-    pub(crate) _disable_compression: Option<bool>,
+    /// For plugins; the kubectl at the other end has its own.
+    pub(crate) disable_compression: Option<bool>,
     #[serde(default)]
     pub(crate) extensions: List<NamedExtension>,
 }
@@ -99,7 +98,6 @@ pub(crate) struct AuthInfo {
 }
 
 #[derive(Clone, Default, Deserialize)]
-#[allow(dead_code, reason = "whether there is one is all that counts")]
 pub(crate) struct AuthProvider {
     pub(crate) name: Option<String>,
     /// Tokens among them.

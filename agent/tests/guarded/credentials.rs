@@ -207,5 +207,5 @@ async fn the_cas_of_the_kubeconfig_or_nobody() {
     setup.fixture.write("config", crate::common::config(&cluster, "token: t0k3n"));
     setup.rebuild().await;
     let answer = setup.client().get("/api/v1/nodes").await;
-    assert!(answer.status == 502 && answer.message().contains("NotValidForName"), "{}", answer.message());
+    assert!(answer.status == 502 && answer.message().contains("it is for other names"), "{}", answer.message());
 }

@@ -122,12 +122,11 @@ impl Trusted {
         }
     }
 
-    /// Whether it has signed this certificate. One with name constraints says no: they are webpki's to check.
+    /// Whether it has signed this certificate.
     fn signed(&self, certificate: &X509Certificate<'_>, algorithms: &WebPkiSupportedAlgorithms) -> bool {
         let Ok(own) = webpki::EndEntityCert::try_from(&self.der) else { return false };
         let signed = certificate.tbs_certificate.as_ref();
-        self.anchor.name_constraints.is_none()
-            && self.subject == certificate.issuer().as_raw()
+        self.subject == certificate.issuer().as_raw()
             && algorithms
                 .all
                 .iter()
@@ -158,8 +157,11 @@ impl Verifier {
             check_server(&certificate, now)?;
         } else if certificate.is_ca() {
             check_server(&certificate, now)?;
-            let vouches =
-                |trusted: &Trusted| trusted.check(now).is_ok() && trusted.signed(&certificate, &self.algorithms);
+            // Name constraints are webpki's to check, so who has some does not vouch here.
+            let vouches = |trusted: &Trusted| {
+                let may = trusted.check(now).is_ok() && trusted.anchor.name_constraints.is_none();
+                may && trusted.signed(&certificate, &self.algorithms)
+            };
             let signed_itself = certificate.issuer().as_raw() == certificate.subject().as_raw();
             match self.trusted.iter().any(vouches) {
                 true => {}
@@ -186,10 +188,11 @@ impl Verifier {
         if error != Error::InvalidCertificate(CertificateError::UnknownIssuer) {
             return error;
         }
-        let more = more.iter().filter_map(|der| Some(parse(der)?.issuer().as_raw().to_vec()));
-        let issuers: Vec<_> = std::iter::once(certificate.issuer().as_raw().to_vec()).chain(more).collect();
-        let known = self.trusted.iter().filter(|trusted| issuers.contains(&trusted.subject));
-        known.filter_map(|trusted| trusted.check(now).err()).next().map_or(error, Error::from)
+        let more: Vec<_> = more.iter().filter_map(parse).collect();
+        let chain: Vec<_> = std::iter::once(certificate).chain(&more).collect();
+        let signed = |trusted: &&Trusted| chain.iter().any(|shown| trusted.signed(shown, &self.algorithms));
+        let known = self.trusted.iter().filter(|trusted| trusted.check(now).is_err()).find(signed);
+        known.and_then(|trusted| trusted.check(now).err()).map_or(error, Error::from)
     }
 }
 

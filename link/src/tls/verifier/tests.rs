@@ -187,6 +187,9 @@ fn authorities_that_may_not_vouch() {
     ] {
         let (root, issuer) = own(authority);
         assert_eq!(verdict(&[&root], &[&signed(&server(), &issuer)]), unfit(expected));
+        // It is not named where it is only a namesake of who signed.
+        let (_, other_issuer) = own(ca("root"));
+        assert_eq!(verdict(&[&root], &[&signed(&server(), &other_issuer)]), UNTRUSTED);
         // Beside one that may, it does no harm.
         let (good, good_issuer) = own(ca("root"));
         assert_eq!(verdict(&[&root, &good], &[&signed(&server(), &good_issuer)]), Ok(()));
