@@ -50,3 +50,5 @@ mod support;
 mod terminal;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod zoo;

@@ -41,7 +41,8 @@ pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Resul
         None => ("http", text),
     };
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let path = &path[..path.find(['?', '#']).unwrap_or(path.len())];
+    // Go reads it as a request's URI, which has no fragment: there `#` is one more character of the path.
+    let path = if path.starts_with('/') { path.split('?').next().unwrap_or_default() } else { "" };
     if text.chars().any(char::is_control) || [scheme, authority].iter().any(|part| part.contains([' ', '\\'])) {
         return Err(bad("has a space, a backslash or a control character in it: write it like https://HOST:PORT"));
     }
@@ -58,7 +59,7 @@ pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Resul
     let host = match url.host() {
         Some(Host::Domain(name)) if is_host_name(name) => name.to_owned(),
         Some(Host::Ipv4(ip)) => ip.to_string(),
-        Some(Host::Ipv6(ip)) => ip.to_string(),
+        Some(Host::Ipv6(ip)) => ip.to_canonical().to_string(),
         _ => return Err(bad("has no usable host: write it like https://HOST:PORT")),
     };
     let port = url.port_or_known_default().filter(|port| *port != 0).ok_or_else(|| bad("has no usable port"))?;
@@ -124,6 +125,9 @@ mod tests {
             ("https://h/!'(*)", "h", 443, Some("/%21%27%28%2A%29")),
             ("https://h/a b/%20/ä/%C3%A4/%25", "h", 443, Some("/a%20b/%20/%C3%A4/%C3%A4/%25")),
             ("https://h/p?q=%zz#f", "h", 443, Some("/p")),
+            ("https://h/p#f", "h", 443, Some("/p%23f")),
+            ("https://h#f/g", "h", 443, None),
+            ("https://[::ffff:10.0.0.1]:6443", "10.0.0.1", 6443, None),
             ("https://h?q", "h", 443, None),
             ("https://h:", "h", 443, None),
             ("api.example:6443", "api.example", 6443, None),
