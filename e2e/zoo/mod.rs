@@ -5,10 +5,12 @@
 //! tables are left in `target/e2e-zoo-*.md`.
 
 mod api;
+mod certificates;
 mod credentials;
 mod files;
 mod merges;
 mod nulls;
+mod plugins;
 mod servers;
 mod yaml;
 
@@ -83,8 +85,15 @@ impl Entry {
 }
 
 /// For entries that need more than data.
-#[allow(dead_code, reason = "plugins and certificates use them")]
 impl Entry {
+    /// The kubeconfig with something else in it.
+    fn with(mut self, from: &str, to: &str) -> Self {
+        let text = &mut self.files[0].1;
+        assert!(text.contains(from), "{text}");
+        *text = text.replace(from, to);
+        self
+    }
+
     /// An executable file in the same directory.
     fn program(mut self, name: &'static str, script: impl Into<String>) -> Self {
         self.programs.push((name, script.into()));
@@ -202,6 +211,7 @@ impl Entry {
             fs::write(path, bytes).unwrap();
         }
         for (name, script) in &self.programs {
+            fs::create_dir_all(sandbox.home().join(name).parent().unwrap()).unwrap();
             let path = sandbox.file(name, fill(script, sandbox.home()));
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
         }
@@ -226,6 +236,16 @@ fn servers_and_clusters() {
 #[test]
 fn users_and_credentials() {
     judge("credentials", credentials::entries());
+}
+
+#[test]
+fn exec_plugins_and_providers() {
+    judge("plugins", plugins::entries());
+}
+
+#[test]
+fn servers_authorities_and_client_certificates() {
+    judge("certificates", certificates::entries());
 }
 
 #[test]

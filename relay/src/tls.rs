@@ -40,7 +40,7 @@ pub enum TlsError {
         what: &'static str,
     },
     /// Certificate and key do not work (together).
-    #[error("the certificate in {} cannot be used with the key in {}: {source}", cert.display(), key.display())]
+    #[error("the certificate in {} cannot be used with the key in {}: {}", cert.display(), key.display(), why(source))]
     Mismatch {
         /// The certificate file.
         cert: PathBuf,
@@ -138,6 +138,15 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<(CertifiedKey, Co
         source,
     })?;
     Ok((certified, (cert, key)))
+}
+
+/// rustls names the first two as they are named in its source.
+fn why(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => "they do not belong together".into(),
+        rustls::Error::InvalidCertificate(_) => "the certificate cannot be read (it must be X.509, version 3)".into(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
