@@ -279,7 +279,13 @@ impl Sourced {
     pub(crate) fn read_now(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
         match &self.value {
             Value::Data(bytes) => Ok(bytes.clone()),
-            Value::File(path) => std::fs::read(path).map(Zeroizing::new).map_err(|cause| self.unreadable(path, &cause)),
+            Value::File(path) => {
+                let failed = |cause| self.unreadable(path, &cause);
+                let file = std::fs::File::open(path).map_err(failed)?;
+                let mut bytes = Zeroizing::new(Vec::new());
+                std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_MAX), &mut bytes).map_err(failed)?;
+                Ok(bytes)
+            }
         }
     }
 

@@ -215,7 +215,7 @@ fn is_here(address: &str) -> bool {
     })
 }
 
-/// The provider's own CA: data, or a file, whose path is kubectl's to its own directory.
+/// The provider's own CA: data, or a file, whose path starts at the working directory, as kubectl has it.
 fn authority(provider: &AuthProvider, place: &Place) -> Result<Option<Verifier>, KubeconfigError> {
     let names = ("idp-certificate-authority-data", "idp-certificate-authority");
     let data = field(provider, names.0).map(|data| data.as_str());

@@ -242,3 +242,24 @@ impl Write for Io {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_does_not_say_where_the_api_server_is() {
+        let problems = [
+            (TlsProblem::Untrusted, "the kubeconfig's CA did not sign it"),
+            (TlsProblem::WrongName { presented: "master.internal, 10.1.2.3".into() }, "tls-server-name"),
+            (TlsProblem::Expired, "it has expired"),
+            (TlsProblem::NotTls, "check the port in `server`"),
+            (TlsProblem::NoHttp1, "offer http/1.1 too"),
+            (TlsProblem::Alert("unknown CA".into()), "refused TLS (unknown CA)"),
+        ];
+        for (problem, expected) in problems {
+            let said = why(&problem);
+            assert!(said.contains(expected) && !said.contains("internal") && !said.contains("10.1"), "{said}");
+        }
+    }
+}
