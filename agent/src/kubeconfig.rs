@@ -90,6 +90,9 @@ pub(crate) fn find(source: &KubeconfigSource, env: &Environment) -> Result<Found
         return match files.first() {
             _ if may_be_pod && incluster::possible(env) => Ok(Found::InCluster),
             Some((path, _)) => Err(KubeconfigError::Empty(Shown::path(path))),
+            None if paths.is_empty() => {
+                Err(KubeconfigError::NoneFound(Shown::name("those in KUBECONFIG, which names none")))
+            }
             None => Err(KubeconfigError::NoneFound(show_all(&paths))),
         };
     }

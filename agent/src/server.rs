@@ -43,8 +43,10 @@ pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Resul
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     // Go reads it as a request's URI, which has no fragment: there `#` is one more character of the path.
     let path = if path.starts_with('/') { path.split('?').next().unwrap_or_default() } else { "" };
-    if text.chars().any(char::is_control) || [scheme, authority].iter().any(|part| part.contains([' ', '\\'])) {
-        return Err(bad("has a space, a backslash or a control character in it: write it like https://HOST:PORT"));
+    if text.chars().any(char::is_control) || [scheme, authority].iter().any(|part| part.contains([' ', '%', '\\'])) {
+        return Err(bad(
+            "has a control character, or a space, `%` or backslash before its path: write it like https://HOST:PORT",
+        ));
     }
     let url = Url::parse(&format!("{scheme}://{authority}"))
         .map_err(|_| bad("is not a URL: write it like https://HOST:PORT"))?;
@@ -58,7 +60,8 @@ pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Resul
     }
     let host = match url.host() {
         Some(Host::Domain(name)) if is_host_name(name) => name.to_owned(),
-        Some(Host::Ipv4(ip)) => ip.to_string(),
+        // To browsers 10.1 and 167772161 are addresses too; to kubectl they are names.
+        Some(Host::Ipv4(ip)) if authority.split(':').next() == Some(&ip.to_string()) => ip.to_string(),
         Some(Host::Ipv6(ip)) => ip.to_canonical().to_string(),
         _ => return Err(bad("has no usable host: write it like https://HOST:PORT")),
     };
@@ -66,7 +69,7 @@ pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Resul
     let path = written(path).ok_or_else(|| bad("has a `%` that escapes nothing: write it as %25"))?;
     if !path.is_empty() && !is_plain_path(&path) {
         return Err(bad(
-            "has a path that mykube cannot carry (it has a control character or a backslash, or more than 1024 characters)",
+            "has a path that mykube cannot carry (with a control character or a backslash, or of over 1024 bytes)",
         ));
     }
     Ok(ServerUrl { host, port, path: Some(path).filter(|path| !path.is_empty()) })
@@ -157,6 +160,8 @@ mod tests {
             "https://h/hunter2%0a",
             "https://h/hunter2%5c",
             "https://$(hunter2)",
+            "https://10.1/hunter2",
+            "https://%61/hunter2",
         ] {
             let error = read(text, true).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");

@@ -1,4 +1,4 @@
-//! YAML as kubectl reads it: `sigs.k8s.io/yaml`, which makes JSON of a text's first document by the rules of go-yaml v2.
+//! YAML as kubectl reads it: as `sigs.k8s.io/yaml` makes JSON of a text's first document by the rules of go-yaml v2.
 //!
 //! Those are YAML 1.1's: `yes` and `off` are booleans, the last of two equal keys wins, `<<` merges where it stands.
 //! What the scanner takes is the parser's own affair (YAML 1.2, `docs/decisions/0005-yaml.md`).
@@ -421,6 +421,20 @@ mod tests {
         assert_eq!(fails("a: 1\u{1}"), YamlError::NotText);
         assert_eq!(fails("a: [1\nb: 2\n"), YamlError::Syntax(2, 2));
         assert!(matches!(fails(&"[".repeat(100_000)), YamlError::Syntax(1, _)));
+    }
+
+    #[test]
+    fn no_text_is_too_strange() {
+        let text = "---\n# \u{fc}\na: &a !!str [1, \u{fc}, {b: *c}]\n<<: &c {d: |-\n  x\n}\n? [e]\n: -0x1_f\n...\n";
+        for (at, _) in text.char_indices() {
+            for odd in
+                ["", "\n", "-", ":", "{", "]", "#", "\t", "\"", "*a", "&b ", "? ", "!!int ", "<<: ", "0", "\u{feff}"]
+            {
+                // What it says is of no importance, that it ends is.
+                let _ = read(format!("{}{odd}{}", &text[..at], &text[at..]).as_bytes());
+                let _ = read(format!("{odd}{}", &text[at..]).as_bytes());
+            }
+        }
     }
 
     #[test]

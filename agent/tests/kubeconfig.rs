@@ -75,6 +75,8 @@ async fn the_flag_wins_over_the_variable_and_that_over_home() {
     assert_eq!(f.load().await.unwrap().cluster_name, "home");
     f.var("KUBECONFIG", "");
     assert_eq!(f.load().await.unwrap().cluster_name, "home");
+    f.var("KUBECONFIG", ":");
+    assert!(f.failure().await.contains("KUBECONFIG, which names none"), "a list of nothing is one");
     let listed = f.write("listed", named("listed"));
     f.var("KUBECONFIG", listed);
     assert_eq!(f.load().await.unwrap().cluster_name, "listed");

@@ -55,8 +55,10 @@ const USER_FIELDS: [&str; 3] = ["tokenFile", "client-certificate", "client-key"]
 /// Why the kubeconfig is not, or no longer, as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// No `KUBECONFIG` and no home.
-    #[error("there is no kubeconfig to merge into, as there is no home directory: set KUBECONFIG or HOME")]
+    /// No `KUBECONFIG` and no home, or a `KUBECONFIG` without a file.
+    #[error(
+        "there is no kubeconfig to merge into, as KUBECONFIG names no file or there is no home directory: set KUBECONFIG or HOME"
+    )]
     NoHome,
     /// A directory or a device, `/dev/null` mostly.
     #[error("cannot merge into {}: it is not a regular file; name another with KUBECONFIG, or leave --merge out", .0.display())]

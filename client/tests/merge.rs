@@ -283,6 +283,8 @@ fn the_file_is_the_one_kubectl_would_change() {
     assert_eq!(merge.add(&workspace, &token("t"), 1).unwrap(), "mykube-prod-2", "taken in another file");
     let nowhere = Places { kubeconfig: None, home: None, ..home.places() };
     assert!(matches!(Merge::prepare(&nowhere, &workspace), Err(MergeError::NoHome)));
+    let nothing = Places { kubeconfig: Some(":".into()), ..home.places() };
+    assert!(matches!(Merge::prepare(&nothing, &workspace), Err(MergeError::NoHome)));
 }
 
 #[test]

@@ -73,6 +73,10 @@ pub(super) fn entries() -> Vec<Entry> {
         Entry::new("as with extra", acting("as: ann, as-user-extra: {scopes: [a, b], example.com/x: [c]}")),
         Entry::new("as with a key of extra that is a number", acting("as: ann, as-user-extra: {7: [a]}")),
         Entry::new("as with a service account", acting("as: 'system:serviceaccount:ns:sa'")),
+        Entry::new("as with an empty group", acting("as: ann, as-groups: [null]"))
+            .differs("an empty name is nobody's, and mykube says so"),
+        Entry::new("as with extra without values", acting("as: ann, as-user-extra: {scopes: []}")),
+        Entry::new("as with umlauts", acting("as: 'änn'")),
         Entry::new("as-groups without as", acting("as-groups: [dev]")),
         Entry::new("as-uid without as", acting("as-uid: '7'")),
         Entry::new("as-uid that is a number", acting("as: ann, as-uid: 7")),

@@ -13,7 +13,28 @@ pub(super) fn entries() -> Vec<Entry> {
     let other_context = |item: &str| plain().replace("contexts:\n", &format!("contexts:\n- {item}\n"));
     const ASKS: &str = "kubectl asks a person for a user name where there are no credentials; mykube asks nobody and is \
                         anonymous, which a proxy in front may be all there needs to be";
+    const PLUGIN: &str = "#!/bin/sh\necho '{\"apiVersion\": \"client.authentication.k8s.io/v1beta1\", \"kind\": \"ExecCredential\", \"status\": {\"token\": \"from-plugin\"}}'\n";
+    let plugin = |name, fields: &str| {
+        let exec = format!("exec: {{apiVersion: client.authentication.k8s.io/v1beta1, command: ./plugin, {fields}}}");
+        Entry::new(name, with_user(&exec)).program("plugin", PLUGIN)
+    };
+    let provider = |name, fields: &str| Entry::new(name, with_user(&format!("auth-provider: {{{fields}}}")));
     vec![
+        plugin("exec: lists null", "args: null, env: null"),
+        plugin("exec: texts null", "installHint: null, interactiveMode: null"),
+        plugin("exec: provideClusterInfo null", "provideClusterInfo: null"),
+        plugin("exec: interactiveMode empty", "interactiveMode: ''"),
+        plugin("exec: a variable with value null", "env: [{name: A, value: null}]"),
+        plugin("exec: a variable without value", "env: [{name: A}]"),
+        plugin("exec: a variable without name", "env: [{value: a}]"),
+        plugin("exec: a null among the variables", "env: [null]"),
+        plugin("exec: a null among the arguments", "args: [null, a]"),
+        plugin("exec: interactiveMode unknown", "interactiveMode: Sometimes"),
+        plugin("exec: provideClusterInfo is a text", "provideClusterInfo: 'true'"),
+        plugin("exec: an argument is a number", "args: [1]"),
+        provider("auth-provider: config null", "config: null"),
+        provider("auth-provider: gcp, everything null", "name: gcp, config: null"),
+        provider("auth-provider: a number in its config", "name: gcp, config: {a: 1}"),
         Entry::new("the plainest one", plain()),
         Entry::new("kind missing", plain().replace("kind: Config\n", "")),
         Entry::new("apiVersion missing", plain().replace("apiVersion: v1\n", "")),

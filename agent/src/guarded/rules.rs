@@ -114,8 +114,11 @@ fn parse_rules(text: &str) -> Result<Vec<Rule>, String> {
         return Err(format!("they have more than {RULES_FILE_MAX} bytes"));
     }
     // The position stands in the parser's own message.
-    let file: File = serde_saphyr::from_str(text)
-        .map_err(|error| printable(error.to_string().lines().next().unwrap_or_default(), 200))?;
+    let file: File = serde_saphyr::from_str(text).map_err(|error| {
+        let message = error.to_string();
+        let first = message.lines().next().unwrap_or_default();
+        printable(first.trim_start_matches("error: "), 200)
+    })?;
     for (at, rule) in file.rules.iter().enumerate() {
         let problem = |what: &str| Err(format!("rule {} {what}", at + 1));
         if rule.verbs.is_empty() {

@@ -42,11 +42,11 @@ impl Places {
 
     /// The files kubectl reads, first one first.
     pub(super) fn files(&self) -> Vec<PathBuf> {
-        let list = self.kubeconfig.iter().flat_map(std::env::split_paths);
-        let mut files: Vec<_> = list.filter(|path| !path.as_os_str().is_empty()).collect();
-        if files.is_empty() {
-            files.extend(self.home.as_ref().map(|home| home.join(".kube").join("config")));
-        }
+        let files: Vec<PathBuf> = match self.kubeconfig.as_ref().filter(|list| !list.is_empty()) {
+            // A list of nothing (`:`) is one.
+            Some(list) => std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect(),
+            None => self.home.iter().map(|home| home.join(".kube").join("config")).collect(),
+        };
         files.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path)).collect()
     }
 }
