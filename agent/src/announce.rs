@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::{
     Environment, KubeconfigError, KubeconfigSource, Upstream,
-    guarded::{Audit, Forwarder, Gateway, Settings, Visitor},
+    guarded::{Audit, Forwarder, Gateway, HeadRoom, Settings, Visitor},
     incluster,
 };
 
@@ -127,7 +127,8 @@ impl Announcer {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         let (here, there) = tokio::io::duplex(PIPE);
-        let visitor = Arc::new(Visitor { name: "mykube server".into(), policy: Arc::default() });
+        let visitor =
+            Arc::new(Visitor { name: "mykube server".into(), policy: Arc::default(), heads: HeadRoom::default() });
         let (mut sender, connection) = http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;
         let answer = async {
             let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;

@@ -8,7 +8,7 @@ use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, heade
 use hyper_util::rt::TokioIo;
 use mykube_agent::{
     Environment, KubeconfigError, KubeconfigSource, Upstream,
-    guarded::{Audit, Forwarder, Gateway, Policy, Settings, Visitor},
+    guarded::{Audit, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor},
 };
 use mykube_client::link::Trust;
 use mykube_protocol::text::printable;
@@ -164,7 +164,7 @@ impl Api {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
 
         let (here, there) = tokio::io::duplex(PIPE);
-        let visitor = Visitor { name: "mykube doctor".into(), policy: self.policy.clone() };
+        let visitor = Visitor { name: "mykube doctor".into(), policy: self.policy.clone(), heads: HeadRoom::default() };
         let exchange = async {
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;

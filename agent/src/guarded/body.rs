@@ -19,6 +19,8 @@ use super::exchange::Exchange;
 pub(super) struct Uploaded {
     pub(super) bytes: AtomicU64,
     pub(super) whole: AtomicBool,
+    /// It could not be read to its end.
+    pub(super) broken: AtomicBool,
 }
 
 /// A request's body on its way to the API server.
@@ -45,8 +47,9 @@ impl Body for Upload {
         let polled = Pin::new(&mut *body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => count(&uploaded.bytes, frame),
+            Poll::Ready(Some(Err(_))) => uploaded.broken.store(true, Ordering::Relaxed),
             Poll::Ready(None) => uploaded.whole.store(true, Ordering::Relaxed),
-            _ => {}
+            Poll::Pending => {}
         }
         if body.is_end_stream() {
             uploaded.whole.store(true, Ordering::Relaxed);
@@ -82,6 +85,11 @@ impl Answer {
         Self { source: Source::Text(text), exchange: None }
     }
 
+    /// Our own words to what was no request.
+    pub(super) fn words(text: Bytes) -> Self {
+        Self { source: Source::Text(text), exchange: None }
+    }
+
     /// The API server's.
     pub(super) fn upstream(body: Incoming, exchange: Exchange) -> Self {
         Self { source: Source::Upstream(body), exchange: Some(exchange) }.at_end()
@@ -89,7 +97,7 @@ impl Answer {
 
     /// None: the connection becomes something else.
     pub(super) fn none() -> Self {
-        Self { source: Source::Text(Bytes::new()), exchange: None }
+        Self::words(Bytes::new())
     }
 
     /// A body that has nothing (more) to say is complete.

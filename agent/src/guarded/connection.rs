@@ -16,9 +16,11 @@ use hyper::{
 
 use super::{
     Gateway, Visitor,
+    audit::ClientEvent,
     body::{Answer, Upload},
     exchange::Exchange,
     forwarder::{ForwardError, Outgoing},
+    head::{Head, Problem, Target},
     headers,
     intake::Progress,
     record::{self, Plan, Recording},
@@ -81,20 +83,27 @@ impl<'a> Connection<'a> {
 
     /// Answers one request.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
-        let alone = self.progress.take();
-        let (method, path) = (request.method(), request.uri().path());
-        let mut exchange = Exchange::new(&self.visitor.name, method, path, request.headers(), self.progress.clone());
-        let info = RequestInfo::new(method, path, request.uri().query());
+        let (mut parts, body) = request.into_parts();
+        let head = match self.progress.take() {
+            Some(head) if !head.problem.as_ref().is_some_and(|problem| problem.foreign) => head,
+            _ => return Ok(self.refuse_foreign().await),
+        };
+        // What hyper read was made for it; this was sent. What the head holds is held until it was answered.
+        let Head { method, target, version, headers, problem, room: _room, .. } = head;
+        (parts.method, parts.version, parts.headers) = (method, version, headers);
+        let mut exchange =
+            Exchange::new(&self.visitor.name, &parts.method, target.path(), &parts.headers, self.progress.clone());
+        let info = RequestInfo::new(&parts.method, target.path(), target.query());
         exchange.discovery = info.as_ref().is_ok_and(RequestInfo::is_discovery);
         let audit_id = HeaderValue::from_str(&exchange.record.audit_id).expect("a UUID is a header value");
         let uploaded = exchange.uploaded.clone();
-        if request.body().is_end_stream() {
+        if body.is_end_stream() {
             uploaded.whole.store(true, Ordering::Relaxed);
         }
         let mut response = match self.gateway.audit.reserve().await {
             Ok(slot) => {
                 exchange.reserved(slot);
-                self.answer(request, alone, info, exchange).await
+                self.answer(Request::from_parts(parts, body), &target, problem, info, exchange).await
             }
             Err(full) => {
                 tracing::error!(client = %self.visitor.name, "{full}");
@@ -112,17 +121,18 @@ impl<'a> Connection<'a> {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        alone: Result<(), &'static str>,
+        target: &Target,
+        problem: Option<Problem>,
         info: Result<RequestInfo, PathError>,
         mut exchange: Exchange,
     ) -> Response<Answer> {
         let (mut parts, body) = request.into_parts();
-        let judged = match alone {
-            Ok(()) => self.judge(&mut parts, body, info, &mut exchange),
-            Err(problem) => {
+        let judged = match problem {
+            None => self.judge(&mut parts, target, body, info, &mut exchange),
+            Some(Problem { status, what, .. }) => {
                 // Where one request ends and the next begins is in doubt: nothing more is read.
                 exchange.uploaded.whole.store(false, Ordering::Relaxed);
-                Err(Refused::bad(problem))
+                Err(Refused { status, ..Refused::bad(what) })
             }
         };
         let Judged { outgoing, client, plan } = match judged {
@@ -141,6 +151,12 @@ impl<'a> Connection<'a> {
         match self.forward(outgoing, &mut exchange).await {
             Ok(response) if ask => self.answer_asked(response, exchange).await,
             Ok(response) => self.pass(response, client, recording, exchange),
+            Err(_) if exchange.uploaded.broken.load(Ordering::Relaxed) => {
+                exchange.uploaded.whole.store(false, Ordering::Relaxed);
+                let message = "mykube: the request's body ended early, or its chunks or trailers cannot be read";
+                exchange.failed(message);
+                local(StatusCode::BAD_REQUEST, message, exchange)
+            }
             Err(error) => {
                 let message = format!("mykube: {error}");
                 exchange.failed(&message);
@@ -149,10 +165,20 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Answers what is no request at all.
+    async fn refuse_foreign(&self) -> Response<Answer> {
+        self.progress.finish();
+        let _ = self.gateway.audit.client(&self.visitor.name, ClientEvent::Refused("a request: not HTTP/1.1")).await;
+        let mut response = status::failure(StatusCode::BAD_REQUEST, "mykube: this is not HTTP/1.1");
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.map(Answer::words)
+    }
+
     /// Decides on a request.
     fn judge(
         &self,
         parts: &mut request::Parts,
+        target: &Target,
         body: Incoming,
         info: Result<RequestInfo, PathError>,
         exchange: &mut Exchange,
@@ -162,7 +188,7 @@ impl<'a> Connection<'a> {
             return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, message });
         }
         let info = info.map_err(|error| Refused::bad(format!("path {error}")))?;
-        exchange.describe(&info, parts.uri.query());
+        exchange.describe(&info, target.query());
         let headers = headers::request(&parts.headers, parts.version).map_err(Refused::bad)?;
         exchange.record.upgrade =
             headers.upgrade.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into());
@@ -184,7 +210,7 @@ impl<'a> Connection<'a> {
         let reads = matches!(info.verb.as_str(), "get" | "list" | "watch")
             && matches!(parts.method, Method::GET | Method::HEAD);
         let plan = self.gateway.recorder.as_ref().map_or(Plan::Pass, |recorder| {
-            recorder.plan(&info, &parts.method, parts.uri.query(), headers.upgrade.as_ref(), &mut forwarded)
+            recorder.plan(&info, &parts.method, target.query(), headers.upgrade.as_ref(), &mut forwarded)
         });
         let upgrade = match plan {
             Plan::Refuse(message) => return Err(Refused::forbidden(message)),
@@ -194,7 +220,7 @@ impl<'a> Connection<'a> {
         let client = upgrade.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
         let outgoing = Outgoing {
             method: parts.method.clone(),
-            target: parts.uri.path_and_query().map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned()),
+            target: target.as_str().to_owned(),
             headers: forwarded,
             reads: reads && upgrade.is_none() && !info.is_proxy() && !info.is_connect(),
             upgrade,
@@ -271,6 +297,7 @@ impl<'a> Connection<'a> {
             exchange.record.recording = Some(recording.name.clone());
         }
         exchange.answered(status);
+        self.progress.upgrade();
         let upstream = hyper::upgrade::on(&mut response);
         *self.upgrading.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Upgrading { client, upstream, exchange, recording });

@@ -61,7 +61,7 @@ impl Connector {
         Ok(Self { upstream, tls: TlsConnector::from(Arc::new(config)), name, handshake })
     }
 
-    async fn connect(self) -> Result<Io, ConnectFailed> {
+    pub(super) async fn connect(self) -> Result<Io, ConnectFailed> {
         let transport = self.upstream.connect().await.map_err(ConnectFailed::Unreachable)?;
         let address = self.upstream.address();
         let failed = |why: &str| ConnectError::new(&format!("the API server {address} {why}"));

@@ -14,7 +14,8 @@ use super::{
     Settings,
     body::Upload,
     connector::ConnectFailed,
-    identity::{Identities, Identity, IdentityError},
+    head::FIELDS_MAX,
+    identity::{AloneError, Identities, Identity, IdentityError},
 };
 use crate::Upstream;
 
@@ -30,6 +31,12 @@ pub(super) enum ForwardError {
     /// A connection, and then none.
     #[error("the API server closed the connection before it answered; whether it did what was asked is not known")]
     Broken,
+    /// An answer that hyper does not read.
+    #[error(
+        "the answer has a head of more than 400 KiB or {FIELDS_MAX} fields, or is not HTTP/1.1; whether what was asked was \
+         done is not known"
+    )]
+    Answer,
     /// As many requests at once as are forwarded, for too long.
     #[error("too many requests at once on this agent; try again")]
     Busy,
@@ -42,7 +49,7 @@ impl ForwardError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Credentials | Self::Connect(ConnectFailed::Unreachable(_)) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(ConnectFailed::Tls(_)) | Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Connect(ConnectFailed::Tls(_)) | Self::Broken | Self::Answer => StatusCode::BAD_GATEWAY,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Target => StatusCode::BAD_REQUEST,
         }
@@ -112,16 +119,14 @@ impl Forwarder {
 
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Response<Incoming>, ForwardError> {
         let Outgoing { method, target, headers, upgrade, body, reads, proxied } = outgoing;
-        let uri = Uri::builder()
-            .scheme("https")
-            .authority(self.authority.as_str())
-            .path_and_query(format!("{}{target}", self.prefix))
-            .build()
-            .map_err(|_| ForwardError::Target)?;
+        let target = format!("{}{target}", self.prefix);
+        // Not every target that the API server takes is a `Uri`: it is sent as it is, on a connection of its own.
+        let uri = self.uri(&target).filter(|uri| uri.path_and_query().is_some_and(|written| *written == *target));
+        let alone = uri.is_none().then_some(target);
         let replayable = body.is_none();
         let mut template = Request::new(());
         *template.method_mut() = method;
-        *template.uri_mut() = uri;
+        *template.uri_mut() = uri.unwrap_or_default();
         *template.version_mut() = Version::HTTP_11;
         *template.headers_mut() = headers;
         template.headers_mut().insert(header::HOST, self.host.clone());
@@ -131,16 +136,17 @@ impl Forwarder {
         }
 
         let identity = self.identity().await?;
-        let mut answer = once(&identity, &template, body.unwrap_or_else(Upload::none)).await;
+        let alone = alone.as_deref();
+        let mut answer = once(&identity, &template, alone, body.unwrap_or_else(Upload::none)).await;
         if replayable && reads && matches!(answer, Attempt::Broken) {
-            answer = once(&identity, &template, Upload::none()).await;
+            answer = once(&identity, &template, alone, Upload::none()).await;
         }
         if answer.status() == Some(StatusCode::UNAUTHORIZED) && !proxied {
             let identities = self.identities.clone();
             if !replayable {
                 tokio::spawn(async move { identities.refused(identity).await });
             } else if let Some(newer) = identities.refused(identity).await {
-                answer = once(&newer, &template, Upload::none()).await;
+                answer = once(&newer, &template, alone, Upload::none()).await;
             }
         }
         match answer {
@@ -148,6 +154,11 @@ impl Forwarder {
             Attempt::Broken => Err(ForwardError::Broken),
             Attempt::Failed(error) => Err(error),
         }
+    }
+
+    fn uri(&self, target: &str) -> Option<Uri> {
+        let uri = Uri::builder().scheme("https").authority(self.authority.as_str());
+        uri.path_and_query(target).build().ok()
     }
 
     async fn identity(&self) -> Result<Arc<Identity>, ForwardError> {
@@ -172,22 +183,36 @@ impl Attempt {
     }
 }
 
-async fn once(identity: &Identity, template: &Request<()>, body: Upload) -> Attempt {
+async fn once(identity: &Identity, template: &Request<()>, alone: Option<&str>, body: Upload) -> Attempt {
     let (mut parts, ()) = template.clone().into_parts();
     if let Some(authorization) = &identity.authorization {
         parts.headers.insert(header::AUTHORIZATION, authorization.clone());
     }
-    match identity.client.request(Request::from_parts(parts, body)).await {
-        Ok(answer) => Attempt::Answer(answer),
-        Err(error) => {
-            let connect = error.source().and_then(|source| source.downcast_ref::<ConnectFailed>());
-            match connect {
-                Some(failed) => Attempt::Failed(failed.clone().into()),
-                None => {
-                    tracing::debug!(error = ?error, "the API server's connection ended");
-                    Attempt::Broken
+    let request = Request::from_parts(parts, body);
+    let failed = |http: Option<&hyper::Error>| match http {
+        Some(error) if error.is_parse() || error.is_parse_too_large() => Attempt::Failed(ForwardError::Answer),
+        _ => Attempt::Broken,
+    };
+    let failed = match alone {
+        None => match identity.client.request(request).await {
+            Ok(answer) => return Attempt::Answer(answer),
+            Err(error) => {
+                tracing::debug!(error = ?error, "no answer from the API server");
+                match error.source().and_then(|source| source.downcast_ref::<ConnectFailed>()) {
+                    Some(failed) => Attempt::Failed(failed.clone().into()),
+                    None => failed(error.source().and_then(|source| source.downcast_ref())),
                 }
             }
-        }
-    }
+        },
+        Some(target) => match identity.alone(request, target).await {
+            Ok(answer) => return Attempt::Answer(answer),
+            Err(AloneError::Connect(failed)) => Attempt::Failed(failed.into()),
+            Err(AloneError::Target) => Attempt::Failed(ForwardError::Target),
+            Err(AloneError::Http(error)) => {
+                tracing::debug!(error = ?error, "no answer from the API server");
+                failed(Some(&error))
+            }
+        },
+    };
+    failed
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Upstream,
-    guarded::{ClientEvent, Policy, Visitor},
+    guarded::{ClientEvent, HeadRoom, Policy, Visitor},
 };
 
 /// Whom a code is for.
@@ -194,7 +194,8 @@ impl Desk {
         let id = self.next;
         self.next += 1;
         let name = invitation.name.unwrap_or_else(|| format!("client-{id}"));
-        let visitor = Arc::new(Visitor { name: name.clone(), policy: invitation.policy.clone() });
+        let visitor =
+            Arc::new(Visitor { name: name.clone(), policy: invitation.policy.clone(), heads: HeadRoom::default() });
         let ((dismiss, dismissed), forget) = (Dismiss::new(), CancellationToken::new());
         let front = Front { client: id, post: self.post.clone() };
         let (dialer, config, guesses) = (self.dialer.clone(), self.config, self.guesses.clone());

@@ -119,7 +119,7 @@ async fn none_of_these_reaches_the_api_server() {
             with(&format!("{pod}/exec"), &format!("{WEBSOCKET}Content-Length: 2\r\n")) + "{}",
             400,
         ),
-        ("headers of 1 MB", Policy::default(), with("/api", &format!("X-Long: {}\r\n", "x".repeat(1 << 20))), 431),
+        ("headers of 2 MB", Policy::default(), with("/api", &format!("X-Long: {}\r\n", "x".repeat(1 << 21))), 431),
         ("ten thousand headers", Policy::default(), with("/api", &"X-A: b\r\n".repeat(10_000)), 431),
     ];
     let mut shown = String::new();

@@ -11,6 +11,7 @@ mod credentials;
 mod endless;
 mod forwarding;
 mod limits;
+mod lines;
 mod raw;
 mod recording;
 mod setup;
