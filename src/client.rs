@@ -348,7 +348,7 @@ async fn work_on(
             Some(reason) = failures.recv() => {
                 // kubectl tries again and again: one line each, not one a try.
                 if reason != said {
-                    output.warn(&format!("the API server cannot be reached through the other end: {reason}"));
+                    output.warn(&reason);
                     said = reason;
                 }
             }

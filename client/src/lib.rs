@@ -3,6 +3,7 @@
 #[cfg(not(unix))]
 compile_error!("mykube's client runs on Linux and macOS; on Windows use it inside WSL");
 
+mod busy;
 pub mod guard;
 pub mod harden;
 pub mod keepalive;

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use mykube_link::{
-    Abort, Channel, CopyError, DialError, Dialer, End, Filling, Status, clock, copy,
+    Abort, Channel, ChannelStream, CopyError, DialError, Dialer, End, Filling, Status, clock, copy,
     pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError, SocketLost},
     transport::tune_local,
 };
@@ -11,7 +11,7 @@ use mykube_protocol::{
     PairingCode,
     channel::{Mode, Welcome},
     close,
-    limits::STREAMS_MAX,
+    limits::STREAMS_MAX_ASKED,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -22,6 +22,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
+    busy,
     guard::{Guard, GuardError},
     keepalive::Kept,
 };
@@ -102,7 +103,8 @@ pub struct Session {
     first: Arc<Welcome>,
 }
 
-/// Connections that may wait for a stream's place or for their handshake; those after them wait in the kernel.
+/// Connections that may wait for their handshake, or for a stream's place and then be told that there is none; those
+/// after them wait in the kernel.
 const WAITING_MAX: usize = 64;
 
 impl Session {
@@ -177,13 +179,14 @@ impl Session {
         self.channel.hold();
     }
 
-    /// Carries the connections of `listener` to the API server until the session ends. A stream's failure is told to
-    /// `failures` in the other end's words.
+    /// Carries the connections of `listener` to the API server until the session ends. What a
+    /// person should know of those that fail is told to `failures`.
     pub async fn forward(&self, listener: TcpListener, failures: mpsc::Sender<String>) -> End {
         let mut tasks = JoinSet::new();
+        let mut refused = false;
         loop {
             tokio::select! {
-                accepted = listener.accept(), if tasks.len() < STREAMS_MAX + WAITING_MAX => match accepted {
+                accepted = listener.accept(), if tasks.len() < STREAMS_MAX_ASKED + WAITING_MAX => match accepted {
                     Ok((connection, _)) => {
                         // Fails only on a connection that is gone already.
                         let _ = tune_local(&connection);
@@ -191,6 +194,10 @@ impl Session {
                     }
                     Err(error) => {
                         debug!(%error, "cannot accept");
+                        if !std::mem::replace(&mut refused, true) {
+                            let why = format!("no more connections can be taken ({error}): try again with `ulimit -n 4096`");
+                            let _ = failures.try_send(why);
+                        }
                         tokio::time::sleep(ACCEPT_RETRY).await;
                     }
                 },
@@ -247,11 +254,17 @@ impl News<'_> {
     }
 }
 
-/// One connection of kubectl's. At 256 streams it waits for a place.
+/// One connection of kubectl's.
 async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStream, failures: mpsc::Sender<String>) {
+    // A full queue means that the person is being told already.
+    let tell = |what: String| drop(failures.try_send(what));
     let copied = match guard {
-        None => match channel.open().await {
-            Ok(stream) => copy(connection, stream).await,
+        None => match place(&channel).await {
+            Ok(Some(stream)) => copy(connection, stream).await,
+            Ok(None) => {
+                tell(busy::NO_PLACE.to_owned());
+                return connection.abort();
+            }
             Err(_) => return connection.abort(),
         },
         Some(guard) => {
@@ -260,9 +273,15 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
                 Ok(connection) => connection,
                 Err(error) => return debug!(%error, "a connection without this session's certificate was refused"),
             };
-            let connection = Kept::new(Filling::new(connection), channel.status(), |status| !status.is_up());
-            match channel.open().await {
-                Ok(stream) => copy(connection, stream).await,
+            match place(&channel).await {
+                Ok(Some(stream)) => {
+                    let kept = Kept::new(Filling::new(connection), channel.status(), |status| !status.is_up());
+                    copy(kept, stream).await
+                }
+                Ok(None) => {
+                    tell(busy::NO_PLACE.to_owned());
+                    return busy::refuse(connection).await;
+                }
                 Err(_) => return connection.abort(),
             }
         }
@@ -270,8 +289,25 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
     if let Err(error) = copied {
         debug!(%error, "connection ended early");
         if let CopyError::Refused(reason) = error {
-            // A full queue means that the person is being told already.
-            let _ = failures.try_send(reason.0);
+            tell(format!("the API server cannot be reached through the other end: {}", reason.0));
+        }
+    }
+}
+
+/// A stream, or nothing where all stay in use while the two ends hear each other.
+async fn place(channel: &Channel) -> Result<Option<ChannelStream>, End> {
+    let opening = channel.open();
+    tokio::pin!(opening);
+    let mut status = channel.status();
+    loop {
+        match timeout(busy::PATIENCE, &mut opening).await {
+            Ok(opened) => return opened.map(Some),
+            Err(_) if status.borrow().is_up() => return Ok(None),
+            // Whether there may be more is not answered meanwhile.
+            Err(_) => tokio::select! {
+                opened = &mut opening => return opened.map(Some),
+                _ = status.wait_for(Status::is_up) => {}
+            },
         }
     }
 }

@@ -172,7 +172,7 @@ impl Channel {
         Self { shared }
     }
 
-    /// Opens a stream to the API server. Waits while 256 are open.
+    /// Opens a stream to the API server. Waits while as many are open as the agent keeps: 256, or 1,024. Safe to cancel.
     ///
     /// # Errors
     /// The channel is over.

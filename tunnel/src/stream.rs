@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use mykube_protocol::limits::{STREAM_WINDOW, STREAM_WINDOW_MAX};
+use mykube_protocol::limits::{NARROW_WINDOW, STREAM_WINDOW, STREAM_WINDOW_MAX};
 
 use crate::{flow::RecvWindow, schedule::Turn};
 
@@ -35,6 +35,8 @@ pub(crate) enum Ending {
 )]
 pub(crate) struct Stream {
     pub(crate) turn: Turn,
+    /// Its first window is the narrow one.
+    pub(crate) narrow: bool,
     pub(crate) outbox: VecDeque<Item>,
     /// Payload in `outbox`.
     pub(crate) queued: usize,
@@ -58,13 +60,15 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(narrow: bool) -> Self {
+        let first = if narrow { NARROW_WINDOW } else { STREAM_WINDOW };
         Self {
             turn: Turn::default(),
+            narrow,
             outbox: VecDeque::new(),
             queued: 0,
-            credit: STREAM_WINDOW,
-            window: RecvWindow::new(STREAM_WINDOW, STREAM_WINDOW_MAX),
+            credit: first,
+            window: RecvWindow::new(first, STREAM_WINDOW_MAX),
             inbox: VecDeque::new(),
             tail: BytesMut::new(),
             unread: 0,

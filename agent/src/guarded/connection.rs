@@ -24,7 +24,7 @@ use super::{
     headers,
     intake::Progress,
     record::{self, Plan, Recording},
-    request_info::{PathError, RequestInfo},
+    request_info::{PathError, RequestInfo, query_flag},
     status,
     upgrade::Upgrading,
 };
@@ -217,12 +217,14 @@ impl<'a> Connection<'a> {
             Plan::Ask => None,
             Plan::Pass | Plan::Record(_) => headers.upgrade,
         };
+        let follows = info.subresource == "log" && query_flag(target.query(), "follow");
         let client = upgrade.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
         let outgoing = Outgoing {
             method: parts.method.clone(),
             target: target.as_str().to_owned(),
             headers: forwarded,
             reads: reads && upgrade.is_none() && !info.is_proxy() && !info.is_connect(),
+            lasts: upgrade.is_some() || info.verb == "watch" || follows,
             upgrade,
             body: (!body.is_end_stream()).then(|| Upload::of(body, exchange.uploaded.clone())),
             proxied: info.is_proxy(),
@@ -263,7 +265,7 @@ impl<'a> Connection<'a> {
 
     async fn forward(&self, outgoing: Outgoing, exchange: &mut Exchange) -> Result<Response<Incoming>, ForwardError> {
         let forwarder = &self.gateway.forwarder;
-        exchange.connected(forwarder.connection().await?);
+        exchange.connected(forwarder.connection(outgoing.lasts).await?);
         forwarder.send(outgoing).await
     }
 

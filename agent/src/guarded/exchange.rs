@@ -12,11 +12,11 @@ use http::{HeaderMap, StatusCode, header};
 use mykube_protocol::text::printable;
 use rand::RngExt as _;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     audit::{self, FIELD_MAX, Slot},
     body::Uploaded,
+    forwarder::Place,
     intake::Progress,
     request_info::{RequestInfo, query_pairs},
 };
@@ -34,7 +34,7 @@ pub(super) struct Exchange {
     started: Instant,
     slot: Option<Slot>,
     progress: Arc<Progress>,
-    connection: Option<OwnedSemaphorePermit>,
+    connection: Option<Place>,
 }
 
 /// What is written of a request.
@@ -145,7 +145,7 @@ impl Exchange {
     }
 
     /// It holds a connection to the API server.
-    pub(super) fn connected(&mut self, connection: OwnedSemaphorePermit) {
+    pub(super) fn connected(&mut self, connection: Place) {
         self.connection = Some(connection);
     }
 

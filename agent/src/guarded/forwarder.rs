@@ -4,7 +4,14 @@
 //! credentials and others were to be had (a 401 is answered before anything is done), and when a plain read (get, list,
 //! watch) found a connection that had just ended.
 
-use std::{error::Error as _, sync::Arc};
+use std::{
+    error::Error as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
@@ -40,6 +47,12 @@ pub(super) enum ForwardError {
     /// As many requests at once as are forwarded, for too long.
     #[error("too many requests at once on this agent; try again")]
     Busy,
+    /// As many as are forwarded, and none that ends by itself.
+    #[error(
+        "all {0} requests that this agent forwards at once (--max-requests) are watches, followed logs, exec and the like, \
+         which go on until somebody ends them"
+    )]
+    Full(usize),
     /// A target that cannot be put behind the server's path.
     #[error("the request's path cannot be forwarded")]
     Target,
@@ -48,7 +61,9 @@ pub(super) enum ForwardError {
 impl ForwardError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Credentials | Self::Connect(ConnectFailed::Unreachable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Credentials | Self::Connect(ConnectFailed::Unreachable(_)) | Self::Full(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Connect(ConnectFailed::Tls(_)) | Self::Broken | Self::Answer => StatusCode::BAD_GATEWAY,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Target => StatusCode::BAD_REQUEST,
@@ -67,14 +82,32 @@ pub(super) struct Outgoing {
     pub(super) body: Option<Upload>,
     /// A plain read: harmless to send twice.
     pub(super) reads: bool,
+    /// It goes on until somebody ends it: a watch, say.
+    pub(super) lasts: bool,
     /// Something behind the API server answers: its 401 is not about our credentials.
     pub(super) proxied: bool,
+}
+
+/// One of the connections that there may be.
+pub(super) struct Place {
+    _connection: OwnedSemaphorePermit,
+    lasting: Option<Arc<AtomicUsize>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(lasting) = &self.lasting {
+            lasting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The way to one API server, shared by all clients.
 pub struct Forwarder {
     identities: Identities,
     connections: Arc<Semaphore>,
+    /// Of those in use, how many go on until somebody ends them.
+    lasting: Arc<AtomicUsize>,
     authority: String,
     host: HeaderValue,
     prefix: String,
@@ -94,6 +127,7 @@ impl Forwarder {
             host: HeaderValue::from_str(host).expect("a checked host name is a header value"),
             prefix: upstream.path.clone().unwrap_or_default(),
             connections: Arc::new(Semaphore::new(settings.upstream_connections)),
+            lasting: Arc::default(),
             identities: Identities::new(upstream, settings),
             authority,
             settings,
@@ -108,17 +142,26 @@ impl Forwarder {
         self.identities.current().await.map(drop)
     }
 
-    /// Waits for one of the connections that there may be.
-    pub(super) async fn connection(&self) -> Result<OwnedSemaphorePermit, ForwardError> {
-        let acquired = self.connections.clone().acquire_owned();
-        match tokio::time::timeout(self.settings.queue_timeout, acquired).await {
-            Ok(Ok(permit)) => Ok(permit),
+    /// Waits for one of the connections that there may be, but not where all of them last.
+    pub(super) async fn connection(&self, lasts: bool) -> Result<Place, ForwardError> {
+        let most = self.settings.upstream_connections;
+        let full = self.lasting.load(Ordering::Relaxed) >= most;
+        let patience = if full { Duration::ZERO } else { self.settings.queue_timeout };
+        match tokio::time::timeout(patience, self.connections.clone().acquire_owned()).await {
+            Ok(Ok(connection)) => {
+                let lasting = lasts.then(|| self.lasting.clone());
+                if let Some(lasting) = &lasting {
+                    lasting.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Place { _connection: connection, lasting })
+            }
+            _ if full => Err(ForwardError::Full(most)),
             _ => Err(ForwardError::Busy),
         }
     }
 
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Response<Incoming>, ForwardError> {
-        let Outgoing { method, target, headers, upgrade, body, reads, proxied } = outgoing;
+        let Outgoing { method, target, headers, upgrade, body, reads, proxied, lasts: _ } = outgoing;
         let target = format!("{}{target}", self.prefix);
         // Not every target that the API server takes is a `Uri`: it is sent as it is, on a connection of its own.
         let uri = self.uri(&target).filter(|uri| uri.path_and_query().is_some_and(|written| *written == *target));

@@ -269,17 +269,48 @@ async fn a_thousand_at_once_are_served_by_a_few_connections() {
 async fn who_finds_every_connection_taken_is_told() {
     let settings = Settings { upstream_connections: 1, queue_timeout: Duration::ZERO, ..Settings::default() };
     let mut setup = Setup::with(|_, _| "token: t".into(), settings).await;
-    let events = setup.api.stream("/api/v1/pods?watch=1");
-    let mut watching = setup.client();
-    watching.send("GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    watching.head().await;
     let mut other = setup.client();
-    let answer = other.get("/api/v1/nodes").await;
-    assert_eq!((answer.status, answer.header("retry-after").as_deref()), (429, Some("1")));
-    assert!(answer.message().contains("too many requests"));
-    drop(events);
-    assert_eq!(watching.chunk().await, None);
-    assert_eq!(other.get("/version").await.status, 200);
+    let log = "/api/v1/namespaces/a/pods/p/log";
+    for (target, status, again) in [
+        ("/api/v1/pods?limit=1", 429, Some("1")),
+        ("/api/v1/pods?watch=1", 503, None),
+        (&format!("{log}?follow=1"), 503, None),
+        (&format!("{log}?follow=false"), 429, Some("1")),
+    ] {
+        let events = setup.api.stream(target);
+        let mut first = setup.client();
+        first.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        first.head().await;
+        let answer = other.get("/api/v1/nodes").await;
+        assert_eq!((answer.status, answer.header("retry-after").as_deref()), (status, again), "{target}");
+        assert!(answer.message().starts_with(if status == 429 {
+            "mykube: too many requests"
+        } else {
+            "mykube: all 1 "
+        }));
+        drop(events);
+        assert_eq!(first.chunk().await, None);
+        assert_eq!(other.get("/version").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_does_not_end() {
+    // The default's time in the queue would be longer than this test.
+    let settings = Settings { upstream_connections: 1, ..Settings::default() };
+    let mut setup = Setup::with(|_, _| "token: t".into(), settings).await;
+    let mut exec = setup.client();
+    exec.send(
+        "POST /api/v1/namespaces/a/pods/p/exec HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n",
+    )
+    .await;
+    assert!(exec.head().await.starts_with("HTTP/1.1 101 "));
+    let answered = tokio::time::timeout(settings.queue_timeout / 2, setup.client().get("/api/v1/nodes")).await;
+    let answer = answered.expect("at once");
+    assert_eq!(answer.status, 503);
+    assert!(answer.message().contains("(--max-requests)"), "{}", answer.message());
+    let discovery = setup.client().get("/version").await;
+    assert_eq!((discovery.status, discovery.text().contains("(--max-requests)")), (502, true));
 }
 
 #[tokio::test]

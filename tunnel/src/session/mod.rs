@@ -4,11 +4,13 @@
 //! Messages are kept until the peer acknowledges them, and nothing here knows what carries the frames: a transport
 //! that is lost can be replaced without the streams noticing (docs/protocol.md, "Resume").
 
+mod places;
 mod receive;
 mod transmit;
 mod transport;
 mod types;
 
+use places::{More, Places};
 use transport::Owed;
 pub use types::{Audit, Config, Event, OpenError, ReadState, SessionError, Write};
 
@@ -20,7 +22,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use mykube_protocol::{
     Role,
-    channel::{self, Control, StreamId, Upkeep, Welcome},
+    channel::{self, Control, STREAM_NARROW, StreamId, Upkeep, Welcome},
     limits::{self, SESSION_WINDOW},
 };
 
@@ -35,7 +37,8 @@ use crate::{
     stream::{Ending, Item, Stream},
 };
 
-/// Payload a stream takes from the application before it must wait; less where many streams share what all may take.
+/// Payload a stream takes from the application before it must wait; less where many streams share what all may take, and
+/// less again than the least where there are more than 256.
 const SEND_QUEUE: usize = 512 * 1024;
 const SEND_QUEUE_MIN: usize = 32 * 1024;
 const SEND_QUEUES: usize = 2 * 1024 * 1024;
@@ -88,6 +91,9 @@ pub struct Session {
     bye_m: Option<u64>,
 
     streams: HashMap<StreamId, Stream>,
+    ours: Places,
+    theirs: Places,
+    more: More,
     next_id: StreamId,
     peer_last_id: StreamId,
     agent_opens: (Time, u32),
@@ -160,6 +166,9 @@ impl Session {
             peer_over: false,
             bye_m: None,
             streams: HashMap::new(),
+            ours: Places::default(),
+            theirs: Places::default(),
+            more: More::Unasked,
             next_id: if role == Role::Client { 1 } else { 2 },
             peer_last_id: 0,
             agent_opens: (now, 0),
@@ -198,19 +207,21 @@ impl Session {
     /// Opens a stream to the API server, or to a target the agent allows (4,000 bytes of it). Bytes may follow at once.
     ///
     /// # Errors
-    /// 256 streams are open, or the session is over.
+    /// As many streams are open as there may be (256, or 1,024 where the agent keeps so many), or the session is over.
     pub fn open(&mut self, now: Time, target: Option<String>) -> Result<StreamId, OpenError> {
         if self.over {
             return Err(OpenError::Closed);
         }
-        if self.streams.len() >= limits::STREAMS_MAX {
+        let narrow = self.place(now)?;
+        // Nobody has asked for a target and for a narrow stream to it.
+        if narrow && target.is_some() {
             return Err(OpenError::TooMany);
         }
-        let id = self.next_id;
-        self.next_id = id.checked_add(2).ok_or(OpenError::Closed)?;
-        let mut stream = Stream::new();
+        let id = self.next_id()?;
+        let target = if narrow { Some(STREAM_NARROW.to_owned()) } else { target };
+        let mut stream = Stream::new(narrow);
         stream.outbox.push_back(Item::New(target.map(|target| cut(target, TARGET_MAX))));
-        self.streams.insert(id, stream);
+        self.keep_stream(id, stream);
         self.activate(now, id, false);
         Ok(id)
     }
@@ -416,7 +427,9 @@ impl Session {
     /// Payload that each of the streams may have waiting.
     #[must_use]
     pub fn share(&self) -> usize {
-        (SEND_QUEUES / self.streams.len().max(1)).clamp(SEND_QUEUE_MIN, SEND_QUEUE)
+        let streams = self.streams.len().max(1);
+        let least = SEND_QUEUE_MIN.min(SEND_QUEUE_MIN * limits::STREAMS_MAX / streams);
+        (SEND_QUEUES / streams).clamp(least, SEND_QUEUE)
     }
 
     fn activate(&mut self, now: Time, id: StreamId, backlogged: bool) {
@@ -481,6 +494,7 @@ impl Session {
         if self.streams.get(&id).is_some_and(Stream::is_over)
             && let Some(mut stream) = self.streams.remove(&id)
         {
+            self.free_place(id, stream.narrow);
             self.scheduler.remove(id, &mut stream.turn);
             stream.window.retire(&mut self.growth);
             self.events.push_back(Event::Closed(id));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use mykube_protocol::{
     Role,
-    channel::{Control, StreamId, Upkeep},
-    limits::{AGENT_OPENS_PER_SECOND, IDLE_PING, STREAMS_MAX, WELCOME_MAX},
+    channel::{Control, STREAM_NARROW, STREAMS_ASK, StreamId, Upkeep},
+    limits::{AGENT_OPENS_PER_SECOND, IDLE_PING, WELCOME_MAX},
 };
 
 use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved, control_len};
@@ -183,19 +183,25 @@ impl Session {
         if from_client == (self.role == Role::Client) || id <= self.peer_last_id {
             return Err(Misbehaved("a stream number that is not the peer's next"));
         }
+        let narrow = from_client && target.as_deref() == Some(STREAM_NARROW);
         // The peer counts its own; only both ends' together may be more without its fault.
-        if self.streams.keys().filter(|other| *other % 2 == id % 2).count() >= STREAMS_MAX {
-            return Err(Misbehaved("more than 256 streams at once"));
+        if !self.peer_counts(narrow) {
+            return Err(Misbehaved("more streams at once than there may be"));
         }
         self.peer_last_id = id;
-        if self.streams.len() >= STREAMS_MAX {
+        if from_client && target.as_deref() == Some(STREAMS_ASK) {
+            self.say(Control::Done { id, reason: None });
+            return self.check_control();
+        }
+        if !self.has_place(narrow) {
             return self.refuse(id, "256 streams are open already");
         }
         // Not the agent's fault either, when the line held back what it opened over many seconds.
         if !from_client && !self.agent_may_open(now) {
             return self.refuse(id, "more than 50 streams a second");
         }
-        self.streams.insert(id, Stream::new());
+        self.keep_stream(id, Stream::new(narrow));
+        let target = target.filter(|_| !narrow);
         self.events.push_back(Event::Opened { id, target });
         Ok(())
     }
@@ -222,7 +228,8 @@ impl Session {
         }
         // A plain `done` is the peer's word that its direction is complete.
         stream.eof_received |= reason.is_none();
-        stream.done_received = Some(reason.map_or(Ending::Clean, Ending::Failed));
+        let ending = reason.map_or(Ending::Clean, Ending::Failed);
+        stream.done_received = Some(ending.clone());
         // Nobody reads there any more, and no credit will come for it.
         stream.clear_outbox();
         self.activate(now, id, false);
@@ -232,6 +239,7 @@ impl Session {
         {
             self.events.push_back(Event::Writable(id));
         }
+        self.answered_for_more(now, id, &ending);
         self.forget_if_over(id);
         Ok(())
     }

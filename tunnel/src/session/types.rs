@@ -54,8 +54,8 @@ pub enum SessionError {
 /// Why a stream was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// 256 at once; one must end first.
-    #[error("all {} streams of the session are in use", limits::STREAMS_MAX)]
+    /// As many at once as the agent keeps, 256 or 1,024; one must end first.
+    #[error("all streams of the session are in use")]
     TooMany,
     /// The session is over, or its numbers are used up.
     #[error("the session takes no more streams")]

@@ -528,7 +528,7 @@ fn what_is_kept_through_an_outage_is_bounded() {
             two.client.release(now, id, None);
         }
     }
-    assert!(two.client.streams() <= limits::STREAMS_MAX);
+    assert!(two.client.streams() <= limits::STREAMS_MAX_ASKED);
 }
 
 #[test]
