@@ -21,7 +21,7 @@ use super::{
     Settings,
     body::Upload,
     connector::ConnectFailed,
-    head::FIELDS_MAX,
+    head::ANSWER_FIELDS_MAX,
     identity::{AloneError, Identities, Identity, IdentityError},
 };
 use crate::Upstream;
@@ -40,7 +40,7 @@ pub(super) enum ForwardError {
     Broken,
     /// An answer that hyper does not read.
     #[error(
-        "the answer has a head of more than 400 KiB or {FIELDS_MAX} fields, or is not HTTP/1.1; whether what was asked was \
+        "the answer has a head of more than 400 KiB or {ANSWER_FIELDS_MAX} fields, or is not HTTP/1.1; whether what was asked was \
          done is not known"
     )]
     Answer,
@@ -236,9 +236,9 @@ async fn once(identity: &Identity, template: &Request<()>, alone: Option<&str>, 
         Some(error) if error.is_parse() || error.is_parse_too_large() => Attempt::Failed(ForwardError::Answer),
         _ => Attempt::Broken,
     };
-    let failed = match alone {
+    match alone {
         None => match identity.client.request(request).await {
-            Ok(answer) => return Attempt::Answer(answer),
+            Ok(answer) => Attempt::Answer(answer),
             Err(error) => {
                 tracing::debug!(error = ?error, "no answer from the API server");
                 match error.source().and_then(|source| source.downcast_ref::<ConnectFailed>()) {
@@ -248,7 +248,7 @@ async fn once(identity: &Identity, template: &Request<()>, alone: Option<&str>, 
             }
         },
         Some(target) => match identity.alone(request, target).await {
-            Ok(answer) => return Attempt::Answer(answer),
+            Ok(answer) => Attempt::Answer(answer),
             Err(AloneError::Connect(failed)) => Attempt::Failed(failed.into()),
             Err(AloneError::Target) => Attempt::Failed(ForwardError::Target),
             Err(AloneError::Http(error)) => {
@@ -256,6 +256,5 @@ async fn once(identity: &Identity, template: &Request<()>, alone: Option<&str>, 
                 failed(Some(&error))
             }
         },
-    };
-    failed
+    }
 }

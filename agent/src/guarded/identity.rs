@@ -23,7 +23,7 @@ use super::{
     Settings,
     body::Upload,
     connector::{ConnectFailed, Connector, TlsInputs},
-    head::FIELDS_MAX,
+    head::ANSWER_FIELDS_MAX,
     retarget::Retarget,
 };
 use crate::{
@@ -75,7 +75,7 @@ impl Identity {
         let io = self.connector.clone().connect().await.map_err(AloneError::Connect)?;
         let io = Retarget::new(io, request.method(), target).ok_or(AloneError::Target)?;
         let (mut sender, connection) =
-            http1::Builder::new().max_headers(FIELDS_MAX).handshake(io).await.map_err(AloneError::Http)?;
+            http1::Builder::new().max_headers(ANSWER_FIELDS_MAX).handshake(io).await.map_err(AloneError::Http)?;
         // Ends with the answer's last byte, or with whoever reads it.
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.map_err(AloneError::Http)
@@ -225,7 +225,7 @@ impl Shared {
             .pool_max_idle_per_host(IDLE_MAX)
             .retry_canceled_requests(false)
             .set_host(false)
-            .http1_max_headers(FIELDS_MAX)
+            .http1_max_headers(ANSWER_FIELDS_MAX)
             .build(connector.clone());
         Ok((client, connector))
     }
