@@ -11,18 +11,19 @@ use crate::{
 
 /// Opens a shell, or runs a command, beside a running `mykube client`; no new code is needed.
 pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> {
+    let is_command = !args.command.is_empty();
+    let launch = if is_command { Launch::Command(args.command.clone()) } else { Launch::Shell };
+    shell::check(&launch).map_err(|error| Failure::shell(&error))?;
     let live = choose(Live::all(args.kubeconfig_dir.as_deref()), &args)?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
     let workspace = Workspace::join(&live, args.kubeconfig_dir.as_deref()).map_err(Failure::failed)?;
-    let is_command = !args.command.is_empty();
-    let launch = if is_command { Launch::Command(args.command) } else { Launch::Shell };
     if !is_command {
         output.say(&format!(
             "A shell in the session of process {} with {}; it ends with that session.",
             live.pid, live.cluster
         ));
     }
-    let child = shell::prepare(&workspace, launch).map_err(Failure::failed)?;
+    let child = shell::prepare(&workspace, launch).map_err(|error| Failure::shell(&error))?;
     let waiting = live.clone();
     let ended = tokio::task::spawn_blocking(move || waiting.wait_for_end());
     let mut stopped_by = None;
@@ -32,7 +33,7 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
             name = signals.but_interrupt() => stopped_by = Some(name),
         }
     };
-    match child.run(stop).await.map_err(Failure::failed)? {
+    match child.run(stop).await.map_err(|error| Failure::shell(&error))? {
         Exit::Code(code) => Ok(if is_command { code } else { 0 }),
         Exit::Stopped => Err(match stopped_by {
             Some(name) => Failure::failed(format!("stopped by {name}")),

@@ -173,6 +173,65 @@ fn what_fails_here_fails_before_a_code_is_spent() {
 }
 
 #[test]
+fn a_command_that_is_not_there_costs_no_code() {
+    let run = |command: &str| ends(&["client", "--relay-url", &nobody(), "48320417", "--", command]);
+    let (code, _, said) = run("no-such-command");
+    assert_eq!(code, 127, "{said}");
+    assert!(said.contains("cannot run no-such-command") && said.contains("PATH"), "{said}");
+    assert_eq!(run("/nonexistent/command").0, 127);
+    assert_eq!(run("/dev/null").0, 126);
+    assert_eq!(run("/").0, 126);
+    assert_eq!(run("true").0, 4, "and one that is there is paired for");
+    assert_eq!(ends(&["shell", "--", "no-such-command"]).0, 127);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_ignored_at_the_start_stays_ignored() {
+    // It takes connections, and never answers.
+    let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", relay.local_addr().unwrap());
+    let home = tempfile::tempdir().unwrap();
+    let kubeconfig = home.path().join("kubeconfig");
+    fs::write(
+        &kubeconfig,
+        "{current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
+        clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: u, user: {token: t}}]}",
+    )
+    .unwrap();
+    let server = ["server", "--relay-url", &url, "--kubeconfig", kubeconfig.to_str().unwrap()];
+    for args in [&server[..], &["client", "--relay-url", &url, "--no-shell"]] {
+        let plain = mykube(&home, args);
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+        command.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let [hang_up, interrupt, terminate] = [1_u64, 2, 15].map(|signal| 1 << (signal - 1));
+        let start = Instant::now();
+        let (ignored, caught) = loop {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+            let mask = |name| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                u64::from_str_radix(line.trim(), 16).unwrap()
+            };
+            let masks = (mask("SigIgn:"), mask("SigCgt:"));
+            if masks.1 & terminate != 0 {
+                break masks;
+            }
+            assert!(start.elapsed() < DEADLINE && child.try_wait().unwrap().is_none(), "no handlers: {status}");
+            std::thread::yield_now();
+        };
+        assert_eq!(
+            (ignored & (hang_up | interrupt), caught & (hang_up | interrupt)),
+            (hang_up | interrupt, 0),
+            "{args:?}"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
 fn two_kinds_of_lines_do_not_share_standard_output() {
     let (code, _, said) = ends(&["server", "--relay-url", &nobody(), "--audit-log=-", "--output=json"]);
     assert_eq!(code, 2, "{said}");

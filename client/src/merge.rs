@@ -245,7 +245,7 @@ impl Merge {
             credentials.expiring = true;
         }
         let dir = workspace.dir();
-        let Rendered { kubeconfig, files } = kubeconfig::render(&welcome, port, dir.path())?;
+        let Rendered { kubeconfig, files } = kubeconfig::render(&welcome, workspace.address(port), dir.path())?;
         let mut config: Value = serde_json::from_str(&kubeconfig).expect("the kubeconfig was rendered as JSON");
         let entries = Entries {
             cluster: config["clusters"][0]["cluster"].take(),

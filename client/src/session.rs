@@ -1,6 +1,6 @@
 //! The session behind the loopback port: pairing, the agent's welcome, and kubectl's connections.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use mykube_link::{
     Abort, Channel, CopyError, DialError, Dialer, End, Filling, Status, clock, copy,
@@ -14,7 +14,7 @@ use mykube_protocol::{
     limits::STREAMS_MAX,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
@@ -24,6 +24,7 @@ use tracing::debug;
 use crate::{
     guard::{Guard, GuardError},
     keepalive::Kept,
+    port::Port,
 };
 
 /// How long the agent may take to tell of its cluster once the channel stands.
@@ -115,6 +116,7 @@ impl Session {
         code: PairingCode,
         verify: bool,
         resume_window: Duration,
+        port: &Port,
         ui: &mut impl Ui,
     ) -> Result<Self, ConnectError> {
         let claim = dialer.pair(&code.nameplate).await?;
@@ -142,7 +144,7 @@ impl Session {
         };
         let first = first.ok_or(ConnectError::NoWelcome)?;
         let guard = match first.mode {
-            Mode::Guarded => Some(Arc::new(Guard::new()?)),
+            Mode::Guarded => Some(Arc::new(Guard::new(port.host())?)),
             Mode::Shared => None,
         };
         Ok(Self { channel, guard, first })
@@ -177,14 +179,14 @@ impl Session {
         self.channel.hold();
     }
 
-    /// Carries the connections of `listener` to the API server until the session ends. A stream's failure is told to
+    /// Carries the connections of `port` to the API server until the session ends. A stream's failure is told to
     /// `failures` in the other end's words.
-    pub async fn forward(&self, listener: TcpListener, failures: mpsc::Sender<String>) -> End {
+    pub async fn forward(&self, port: Port, failures: mpsc::Sender<String>) -> End {
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
-                accepted = listener.accept(), if tasks.len() < STREAMS_MAX + WAITING_MAX => match accepted {
-                    Ok((connection, _)) => {
+                accepted = port.accept(), if tasks.len() < STREAMS_MAX + WAITING_MAX => match accepted {
+                    Ok(connection) => {
                         // Fails only on a connection that is gone already.
                         let _ = tune_local(&connection);
                         tasks.spawn(carry(self.channel.clone(), self.guard.clone(), connection, failures.clone()));
@@ -274,14 +276,6 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
             let _ = failures.try_send(reason.0);
         }
     }
-}
-
-/// Binds the loopback port, any free one for 0.
-///
-/// # Errors
-/// The system's: the port is taken, mostly.
-pub async fn listen(port: u16) -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
 
 fn pairing_failed(error: ClientPairError) -> ConnectError {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,8 @@ use crate::{
 };
 
 const KUBECONFIG: &str = "config";
+/// What kubectl has learned of the cluster.
+const CACHE: &str = "cache";
 /// How the channel may be used, for shells that join.
 const KIND: &str = "mode";
 
@@ -73,6 +76,8 @@ pub enum WorkspaceError {
 /// One session's directory. Dropping it removes everything.
 pub struct Workspace {
     dir: RamDir,
+    /// Where the cluster answers, with a port.
+    host: Ipv4Addr,
     written: Option<Written>,
     /// The directory of the session that this one joins: the kubeconfig is there.
     joined: Option<PathBuf>,
@@ -128,7 +133,7 @@ impl Workspace {
     /// # Errors
     /// There is no place for it.
     pub fn create(parent: Option<&Path>) -> Result<Self, WorkspaceError> {
-        Ok(Self { dir: RamDir::create(parent)?, written: None, joined: None })
+        Ok(Self { dir: RamDir::create(parent)?, host: Ipv4Addr::LOCALHOST, written: None, joined: None })
     }
 
     /// A place beside a session that runs already, with its kubeconfig.
@@ -138,7 +143,8 @@ impl Workspace {
     pub fn join(live: &Live, parent: Option<&Path>) -> Result<Self, WorkspaceError> {
         let Live { cluster, kind, .. } = live.clone();
         let written = Written { port: 0, cluster, kind, kubeconfig: Zeroizing::default() };
-        Ok(Self { dir: RamDir::create(parent)?, written: Some(written), joined: Some(live.dir.clone()) })
+        let host = Ipv4Addr::LOCALHOST;
+        Ok(Self { dir: RamDir::create(parent)?, host, written: Some(written), joined: Some(live.dir.clone()) })
     }
 
     /// Something the user should know about the place.
@@ -147,12 +153,21 @@ impl Workspace {
         self.dir.warning()
     }
 
+    /// The cluster will answer at this address of the loopback network instead of 127.0.0.1.
+    pub fn answer_at(&mut self, host: Ipv4Addr) {
+        self.host = host;
+    }
+
+    pub(crate) fn address(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host, port)
+    }
+
     /// Writes the kubeconfig of a cluster that answers on the loopback `port`; gives its path.
     ///
     /// # Errors
     /// The welcome holds something that cannot go into it, or writing failed.
     pub fn write(&mut self, welcome: &Welcome, port: u16) -> Result<PathBuf, WorkspaceError> {
-        let Rendered { kubeconfig, files } = kubeconfig::render(welcome, port, self.dir.path())?;
+        let Rendered { kubeconfig, files } = kubeconfig::render(welcome, self.address(port), self.dir.path())?;
         for (name, content) in &files {
             self.store(name, content)?;
         }
@@ -181,6 +196,12 @@ impl Workspace {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.joined.as_deref().unwrap_or(self.dir.path()).join(KUBECONFIG)
+    }
+
+    /// Where kubectl may keep what it learns of the cluster: gone with the session.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.joined.as_deref().unwrap_or(self.dir.path()).join(CACHE)
     }
 
     /// The cluster's name, once written.
