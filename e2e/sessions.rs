@@ -16,6 +16,7 @@ fn several_clients_each_have_their_own_session() {
     server.nth_event("code", 1);
     let invited = sessions(&server, &["new", "--name=bob", "--read-only"]).start();
     let code = invited.event("invited")["code"].as_str().unwrap().to_owned();
+    assert_eq!(server.event("withdrawn")["client"], "client-2");
     let bob = Mykube::client(&relay.url).start_with(&code);
     let bob_way = namespace.through("bob", &bob.kubeconfig());
 

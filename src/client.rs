@@ -8,7 +8,7 @@ use std::{
 
 use mykube_client::{
     Exit, Kind, Launch, Workspace,
-    link::{Dialer, End},
+    link::{Dialer, End, Status as Line},
     merge::{Merge, Places},
     port::Port,
     session::{self, ConnectError, Session},
@@ -233,7 +233,8 @@ async fn attend(
     };
     let has_child = child.is_some();
     let is_command = matches!(work, Work::Child(Launch::Command(_)));
-    let ending = work_on(session, files, port, child, signals, output).await;
+    let beside = if has_child { output.beside_a_child() } else { output };
+    let ending = work_on(session, files, port, child, signals, beside).await;
     if !matches!(ending, Ok(Ending::Session(_))) {
         let _ = timeout(BYE_LIMIT, session.bye("the client has left")).await;
     }
@@ -334,6 +335,7 @@ async fn work_on(
     tokio::pin!(child, forward);
 
     let mut news = session.news();
+    let mut status = session.status();
     let mut said = String::new();
     let mut ending = None;
     loop {
@@ -347,6 +349,14 @@ async fn work_on(
             end = session.ended(), if ending.is_none() => ending = Some(Ending::Session(end)),
             name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
             never = &mut told => match never {},
+            // Shells that joined tell it on their own terminals.
+            Ok(()) = status.changed(), if ending.is_none() => {
+                let reason = match &*status.borrow_and_update() {
+                    Line::Up => None,
+                    Line::Away { reason, .. } => Some(reason.clone()),
+                };
+                files.workspace.tell_away(reason.as_deref());
+            }
             newer = news.next(), if ending.is_none() => {
                 if let Err(error) = files.update(&newer) {
                     output.warn(&format!("new credentials could not be used: {error}"));

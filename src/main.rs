@@ -49,6 +49,10 @@ fn main() -> ExitCode {
             keep_freed_memory();
         }
     }
+    for (name, meant) in cli::unread(std::env::vars_os()) {
+        let hint = meant.map(|meant| format!(": did you mean {meant}?")).unwrap_or_default();
+        output.warn(&format!("{name} is set, and nothing reads it{hint}"));
+    }
     if let Err(error) = mykube_client::harden::forbid_dumps() {
         output.warn(&format!("this process may be dumped by a debugger: {error}"));
     }

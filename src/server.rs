@@ -21,6 +21,7 @@ use crate::{
     access,
     cli::ServerArgs,
     control, dial,
+    doctor::missing_namespaces,
     exit::{Failure, Status},
     output::{JsonEvent, Output},
     prompt,
@@ -107,6 +108,8 @@ async fn share(
         replace_after: args.replace_after.0,
     };
     let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
+    let namespaces = args.policy.namespace.clone();
+    let mut forwarder = None;
     let (access, invitation) = if args.share_credentials {
         if args.policy.is_given() || args.audit_log.is_some() || args.record.is_some() {
             return Err(Failure::usage(
@@ -117,13 +120,13 @@ async fn share(
         (Access::Shared, Invitation::default())
     } else {
         let policy = Arc::new(args.policy.policy()?.or_as(upstream.impersonation.as_ref()));
-        let forwarder = Forwarder::new(upstream.clone(), args.limits.settings());
+        let forwarder = &*forwarder.insert(Arc::new(Forwarder::new(upstream.clone(), args.limits.settings())));
         forwarder.check().await.map_err(Failure::failed)?;
         if upstream.insecure {
             output.warn("this kubeconfig says not to verify the API server: it could be anyone's");
         }
         output.say(&format!("Clients may do: {}", access::summary(&policy)));
-        let mut gateway = Gateway::new(Arc::new(forwarder), audit.clone());
+        let mut gateway = Gateway::new(forwarder.clone(), audit.clone());
         if let Some(dir) = args.record {
             let recorder = Recorder::new(&dir).map_err(|error| Failure::failed(format!("--record: {error}")))?;
             output.say(&format!("What exec and attach show is recorded in {}", recorder.dir().display()));
@@ -132,8 +135,9 @@ async fn share(
         (Access::Guarded(gateway), Invitation { name: None, policy })
     };
     output.say(&format!("Cluster {} at {}", upstream.cluster_name, upstream.address()));
-    if let Err(error) = upstream.check().await {
-        output.warn(&error.to_string());
+    match upstream.check().await {
+        Err(error) => output.warn(&error.to_string()),
+        Ok(()) => warn_of_missing(&namespaces, forwarder, &upstream, output).await,
     }
     let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None, announcer };
     let desk = control::open(output);
@@ -141,6 +145,17 @@ async fn share(
     let ended = serve(dialer, offer, config, desk, &mut ui, stop).await;
     audit.flush().await;
     ended.map_err(|error| failure(&error))
+}
+
+/// A namespace that is not there may yet be made; a typo never is.
+async fn warn_of_missing(names: &[String], forwarder: Option<Arc<Forwarder>>, upstream: &Upstream, output: Output) {
+    let Some(forwarder) = forwarder.filter(|_| !names.is_empty()) else { return };
+    let missing = missing_namespaces(forwarder, upstream, names).await;
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        output
+            .warn(&format!("--namespace names what is not there: {missing}. Clients may do nothing in it until it is"));
+    }
 }
 
 fn audit(path: Option<&Path>, settings: AuditSettings) -> Result<Audit, Failure> {
@@ -187,22 +202,21 @@ impl serve::Ui for Ui {
             Event::Attempt => debug!("a client is trying the code"),
             // At none left the code is spent, which is said next.
             Event::Refused { left: 0, .. } => {}
-            Event::Refused { why: HandshakeError::WrongCode, left } => self.around(|| {
-                output
-                    .warn(&format!("somebody typed a wrong code (or is in the middle); {left} more and it is burned"));
-            }),
             Event::Refused { why, left } => {
-                self.around(|| output.warn(&format!("a client was refused: {why} (it may try {left} times more)")));
+                output.warn(&match why {
+                    HandshakeError::WrongCode => {
+                        format!("somebody typed a wrong code (or is in the middle); {left} more and it is burned")
+                    }
+                    _ => format!("a client was refused: {why} (it may try {left} times more)"),
+                });
+                output.event(&JsonEvent::CodeRefused { client, reason: &why.to_string(), left });
             }
-            Event::Spent(spent) => {
-                self.waiting = None;
-                output.warn(&spent.to_string());
-            }
+            Event::Spent(spent) => self.code_ended(client, &spent.to_string(), &spent.to_string()),
             Event::CodeLost(lost) => {
-                self.waiting = None;
-                output.warn(&format!("the code cannot be used any more: {lost}"));
+                self.code_ended(client, &lost.to_string(), &format!("the code cannot be used any more: {lost}"));
             }
-            Event::RelayLost(why) => self.around(|| output.warn(&format!("{why}; trying again"))),
+            Event::RelayLost(why) => output.warn(&format!("{why}; trying again")),
+            Event::RelayBack => output.say("The relay is back; the code waits."),
             Event::BackingOff(delay) => output.warn(&format!("the next code comes in {} s", delay.as_secs())),
             Event::Paired => {
                 self.waiting = None;
@@ -267,11 +281,9 @@ impl Ui {
         });
     }
 
-    /// Prints without the spinner in the way.
-    fn around(&self, print: impl FnOnce()) {
-        match &self.waiting {
-            Some(waiting) => waiting.around(print),
-            None => print(),
-        }
+    fn code_ended(&mut self, client: &str, reason: &str, warning: &str) {
+        self.waiting = None;
+        self.output.warn(warning);
+        self.output.event(&JsonEvent::CodeEnded { client, reason });
     }
 }

@@ -1,13 +1,24 @@
 //! `mykube shell`: another terminal in a session that runs on this machine.
 
-use mykube_client::{Exit, Launch, Live, Workspace, shell};
+use std::{convert::Infallible, time::Duration};
+
+use mykube_client::{
+    Exit, Launch, Live, Workspace,
+    link::{Status as Line, clock},
+    shell,
+};
+use tokio::{sync::watch, time::interval};
 
 use crate::{
     cli::ShellArgs,
     exit::{Failure, Status},
     output::Output,
     signals::Signals,
+    status,
 };
+
+/// How often it is looked whether the session is away.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Opens a shell, or runs a command, beside a running `mykube client`; no new code is needed.
 pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> {
@@ -33,12 +44,37 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
             name = signals.but_interrupt() => stopped_by = Some(name),
         }
     };
-    match child.run(stop).await.map_err(|error| Failure::shell(&error))? {
+    let (line, status) = watch::channel(Line::Up);
+    let exit = tokio::select! {
+        exit = child.run(stop) => exit,
+        never = follow(&live, line) => match never {},
+        never = status::tell(status, output.beside_a_child(), true) => match never {},
+    };
+    match exit.map_err(|error| Failure::shell(&error))? {
         Exit::Code(code) => Ok(if is_command { code } else { 0 }),
         Exit::Stopped => Err(match stopped_by {
             Some(name) => Failure::failed(format!("stopped by {name}")),
             None => Failure::new(Status::SessionLost, format!("the session with {} has ended", live.cluster)),
         }),
+    }
+}
+
+/// Looks how the other process's session is.
+async fn follow(live: &Live, line: watch::Sender<Line>) -> Infallible {
+    let mut ticks = interval(LOOK);
+    loop {
+        ticks.tick().await;
+        let away = live.away();
+        line.send_if_modified(|now| {
+            let changes = now.is_up() == away.is_some();
+            if changes {
+                *now = match away {
+                    Some(reason) => Line::Away { since: clock::now(), reason: reason.into() },
+                    None => Line::Up,
+                };
+            }
+            changes
+        });
     }
 }
 

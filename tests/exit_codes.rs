@@ -264,6 +264,20 @@ fn a_signal_ends_what_waits_for_a_code() {
 }
 
 #[test]
+fn what_was_not_typed_is_not_shown_and_a_typo_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        told(mykube(&home, args).env("MYKUBE_CA_FILE", "/ca").env("MYKUBE_READONLY", "1").output().unwrap())
+    };
+    let (code, _, said) = run(&["client", "--no-such-flag"]);
+    assert!(code == 2 && !said.contains("ca-file") && said.contains("Usage: mykube client"), "{said}");
+    let (_, _, said) = run(&["client", "--relay-url", "http://127.0.0.1:9", "48320417"]);
+    assert!(said.contains("MYKUBE_READONLY is set, and nothing reads it: did you mean MYKUBE_READ_ONLY?"), "{said}");
+    let (_, out, _) = run(&["--help"]);
+    assert!(out.contains("[env: MYKUBE_CA_FILE"), "and help shows what is set: {out}");
+}
+
+#[test]
 fn help_teaches_by_example_and_completions_complete() {
     for args in [&["--help"][..], &["client", "--help"], &["server", "--help"], &["relay", "--help"]] {
         let (code, out, _) = ends(args);

@@ -20,6 +20,8 @@ use crate::{
 const KUBECONFIG: &str = "config";
 /// What kubectl has learned of the cluster.
 const CACHE: &str = "cache";
+/// Why the session is away, or nothing, for shells that join.
+const AWAY: &str = "away";
 /// How the channel may be used, for shells that join.
 const KIND: &str = "mode";
 
@@ -109,6 +111,12 @@ impl Live {
         let name = std::fs::read_to_string(dir.join(KIND)).ok()?;
         let kind = [Kind::Guarded, Kind::Recorded, Kind::Shared].into_iter().find(|kind| kind.name() == name)?;
         Some(Self { pid, cluster, dir, kind })
+    }
+
+    /// Why that session waits for its connection, while it does.
+    #[must_use]
+    pub fn away(&self) -> Option<String> {
+        std::fs::read_to_string(self.dir.join(AWAY)).ok().filter(|reason| !reason.is_empty())
     }
 
     /// Returns once that session is over. Blocks.
@@ -204,6 +212,13 @@ impl Workspace {
         self.joined.as_deref().unwrap_or(self.dir.path()).join(CACHE)
     }
 
+    /// Tells shells that have joined why the session is away, or that it is not.
+    pub fn tell_away(&self, reason: Option<&str>) {
+        if let Err(error) = self.store(AWAY, reason.unwrap_or_default()) {
+            tracing::debug!(%error, "other terminals will not hear of it");
+        }
+    }
+
     /// The cluster's name, once written.
     #[must_use]
     pub fn cluster(&self) -> Option<&str> {
@@ -266,6 +281,11 @@ mod tests {
         let joined = Workspace::join(&live[0], Some(parent.path())).unwrap();
         assert_eq!((joined.kubeconfig(), joined.kind()), (path, Some(Kind::Shared)));
         assert_eq!(Live::all(Some(parent.path())), live, "joining makes no second session");
+        assert_eq!(live[0].away(), None);
+        workspace.tell_away(Some("the relay is gone"));
+        assert_eq!(live[0].away().as_deref(), Some("the relay is gone"), "and hears why it waits");
+        workspace.tell_away(None);
+        assert_eq!(live[0].away(), None);
         workspace.close().unwrap();
         live[0].wait_for_end();
         assert_eq!(Live::all(Some(parent.path())), []);

@@ -85,6 +85,24 @@ pub(super) async fn check(
     }
 }
 
+/// Which of some namespaces are not there, as far as may be seen.
+pub(crate) async fn missing_namespaces(
+    forwarder: Arc<Forwarder>,
+    upstream: &Upstream,
+    names: &[String],
+) -> Vec<String> {
+    let policy = Arc::new(Policy::default().or_as(upstream.impersonation.as_ref()));
+    let api = Api { gateway: Gateway::new(forwarder, Audit::off()), policy };
+    let mut missing = Vec::new();
+    for name in names {
+        let answer = api.call(Method::GET, &format!("/api/v1/namespaces/{name}"), None).await;
+        if matches!(answer, Ok((StatusCode::NOT_FOUND, _))) {
+            missing.push(name.clone());
+        }
+    }
+    missing
+}
+
 impl Report {
     fn skip_rest(&mut self, detail: &str) {
         while let Some(name) = Self::ALL.get(self.next) {

@@ -153,7 +153,7 @@ impl Desk {
                         return end;
                     }
                 }
-                Some(command) = commands.recv() => self.obey(command),
+                Some(command) = commands.recv() => self.obey(command, ui),
                 () = until(due) => self.keep_waiting(),
                 () = &mut expired => {
                     // Whoever is in has expired with it, and is told so by its own task.
@@ -342,11 +342,13 @@ impl Desk {
                 Err(error) => error.to_string(),
             };
             ui.event(&entry.listed.name, Event::ClientGone(reason));
+        } else if entry.shown && matches!(ended, Ok(Ended::Dismissed(_))) {
+            ui.event(&entry.listed.name, Event::Withdrawn);
         }
         Some(entry)
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command, ui: &mut impl Ui) {
         match command {
             Command::List(reply) => {
                 let _ = reply.send(self.entries.values().map(|entry| entry.listed.clone()).collect());
@@ -358,7 +360,7 @@ impl Desk {
                 }
                 let _ = reply.send(entry.is_some());
             }
-            Command::Invite(invitation, reply) => match self.invite(&invitation.policy) {
+            Command::Invite(invitation, reply) => match self.invite(&invitation.policy, ui) {
                 Ok(policy) => {
                     let invitation = Invitation { name: invitation.name, policy: Arc::new(policy) };
                     self.admit(invitation, Some(reply), Wanted::Free);
@@ -369,7 +371,7 @@ impl Desk {
     }
 
     /// What an invited client may do, if there is a place for it. A standing code that nobody has typed makes room.
-    fn invite(&mut self, asked: &Policy) -> Result<Policy, String> {
+    fn invite(&mut self, asked: &Policy, ui: &mut impl Ui) -> Result<Policy, String> {
         if matches!(self.access, Access::Shared) && asked.restricts() {
             return Err("this server shares its credentials: nothing can be restricted for whoever has them".into());
         }
@@ -383,6 +385,9 @@ impl Desk {
         })?;
         if let Some(entry) = gives_way.and_then(|code| self.entries.remove(&code)) {
             entry.dismiss.dismiss(Why::Killed);
+            if entry.shown {
+                ui.event(&entry.listed.name, Event::Withdrawn);
+            }
         }
         Ok(policy)
     }

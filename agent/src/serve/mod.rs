@@ -99,6 +99,8 @@ pub enum Event {
     CodeLost(SocketLost),
     /// The relay is out of reach while a code waits; it is dialled again.
     RelayLost(String),
+    /// It is back, and the code waits as before.
+    RelayBack,
     /// A burned code: the next one comes after this long.
     BackingOff(Duration),
     /// A client is in.

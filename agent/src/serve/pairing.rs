@@ -95,14 +95,21 @@ impl Pairing<'_> {
     /// A new session. Once one was had, a relay that is out of reach is waited for, and what answers in its place.
     async fn create(&mut self) -> Result<SessionCreated, DialError> {
         let mut delay = REDIAL_MAX;
+        let mut told = false;
         loop {
             match self.dialer.create_session().await {
                 Err(error) if !self.first && !matches!(error, DialError::VersionUnsupported { .. }) => {
                     self.front.event(Event::RelayLost(error.to_string()));
+                    told = true;
                     sleep(delay).await;
                     delay = (delay * 2).min(BURNED_BACKOFF);
                 }
-                other => return other,
+                other => {
+                    if told && other.is_ok() {
+                        self.front.event(Event::RelayBack);
+                    }
+                    return other;
+                }
             }
         }
     }
@@ -120,6 +127,7 @@ impl Pairing<'_> {
         let mut shown = Some(shown);
         // Whether the operator has heard what answers in the relay's place.
         let mut named = false;
+        let mut told = false;
         loop {
             let mut answered = false;
             let lost = match self.dialer.websocket(Role::Agent, &created.session_id, &created.ticket).await {
@@ -127,6 +135,9 @@ impl Pairing<'_> {
                     let front = self.front;
                     let socket = self.open.insert(socket);
                     (self.first, connected, named, delay) = (false, true, false, REDIAL);
+                    if std::mem::take(&mut told) {
+                        front.event(Event::RelayBack);
+                    }
                     if let Some(code) = shown.take() {
                         let expires_in = self.config.code_ttl;
                         front.event(Event::Code { code, expires_in, instead_of: None });
@@ -170,7 +181,7 @@ impl Pairing<'_> {
                 return Ok(Code::Lost(lost));
             }
             if delay == REDIAL || answered && !named {
-                named = answered;
+                (named, told) = (answered, true);
                 self.front.event(Event::RelayLost(lost.to_string()));
             }
             info!(%lost, "dialling the relay again");
@@ -310,6 +321,18 @@ mod tests {
             panic!("{events:?}")
         };
         assert!(named.contains("redirects to https://login.test/"), "{named}");
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_is_back_is_told() {
+        let (_, events) = waits(async |relay| {
+            drop(admits(&relay).await);
+            drop(admits(&relay).await);
+            admits(&relay).await;
+        })
+        .await;
+        let told = matches!(events[..], [Event::Code { .. }, Event::RelayLost(_), Event::RelayBack, ..]);
+        assert!(told, "{events:?}");
     }
 
     #[tokio::test]
