@@ -69,7 +69,7 @@ async fn follow(live: &Live, line: watch::Sender<Line>) -> Infallible {
             let changes = now.is_up() == away.is_some();
             if changes {
                 *now = match away {
-                    Some(reason) => Line::Away { since: clock::now(), reason: reason.into() },
+                    Some(reason) => Line::Away { since: clock::now(), reason },
                     None => Line::Up,
                 };
             }
