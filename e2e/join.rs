@@ -45,7 +45,7 @@ fn a_second_terminal_hears_of_an_outage_and_lines_begin_at_the_first_column() {
     client.stop(Signal::TERM);
     assert_eq!(joined.process.done().code, 5);
     let said = joined.process.stdout();
-    let after = said.split_once("ready").unwrap().1;
+    let after = said.split_once("ready\n").unwrap().1;
     assert!(!after.replace("\r\n", "").contains('\n'), "a staircase: {said:?}");
     joined.sandbox.assert_clean();
 }
