@@ -342,7 +342,7 @@ fn as_typed(error: clap::Error) -> clap::Error {
 }
 
 /// `MYKUBE_*` variables among `set` that nothing reads, each with what may have been meant: a typo must not pass for a
-/// restriction. Those that Kubernetes sets in pods, for services named so, are nobody's typo.
+/// restriction. Those that Kubernetes sets in pods, for services named so, and `scripts/cluster env`, are nobody's typo.
 pub(crate) fn unread(set: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, Option<String>)> {
     let mut known = OTHERS.map(str::to_owned).to_vec();
     read_by(&Cli::command(), &mut known);
@@ -350,7 +350,11 @@ pub(crate) fn unread(set: impl Iterator<Item = (OsString, OsString)>) -> Vec<(St
         set.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().unwrap_or_default())));
     let unread = ours.filter(|(name, value)| {
         let of_a_service = name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.contains("_PORT_");
-        name.starts_with("MYKUBE_") && !known.contains(name) && !of_a_service && !value.contains("://")
+        name.starts_with("MYKUBE_")
+            && !name.starts_with(TEST_CLUSTER)
+            && !known.contains(name)
+            && !of_a_service
+            && !value.contains("://")
     });
     let meant = |name: &str| known.iter().find(|known| distance(known, name) <= TYPOS_MAX).cloned();
     unread
@@ -361,6 +365,8 @@ pub(crate) fn unread(set: impl Iterator<Item = (OsString, OsString)>) -> Vec<(St
 
 /// What is no flag: set by `mykube client` for its shell, by our manifests for a pod, read by the relay's log.
 const OTHERS: [&str; 4] = ["MYKUBE_CLUSTER", "MYKUBE_POD_NAME", "MYKUBE_POD_UID", "MYKUBE_LOG"];
+/// How the variables of `scripts/cluster env` begin.
+const TEST_CLUSTER: &str = "MYKUBE_CLUSTER_";
 /// A name with more mistakes is another name.
 const TYPOS_MAX: usize = 2;
 
@@ -530,6 +536,7 @@ mod tests {
             ("MYKUBE_READ_ONLY", "1"),
             ("MYKUBE_CLUSTER", "prod"),
             ("MYKUBE_NAME", "a"),
+            ("MYKUBE_CLUSTER_IMAGE", "busybox:1"),
             ("MYKUBE_RELAY_SERVICE_HOST", "10.0.0.1"),
             ("MYKUBE_RELAY_PORT_443_TCP_ADDR", "10.0.0.1"),
             ("MYKUBE_RELAY_PORT", "tcp://10.0.0.1:443"),
