@@ -67,6 +67,16 @@ fn sessions(server: &Running, args: &[&str]) -> Mykube {
 }
 
 #[test]
+fn a_namespace_that_is_not_there_is_told() {
+    let relay = Relay::start();
+    let args = ["--namespace=no-such-namespace,default"];
+    let server = Mykube::guarding(&relay.url, &Cluster::get().kubeconfig).args(args).start();
+    server.code();
+    server.process.says("--namespace names what is not there: no-such-namespace.");
+    assert_eq!(server.stop(Signal::TERM).code, 0);
+}
+
+#[test]
 fn access_that_expires_ends_both() {
     let cluster = Cluster::get();
     let relay = Relay::start();
