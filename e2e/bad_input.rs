@@ -119,6 +119,6 @@ fn a_kubeconfig_directory_of_ones_own_is_used_and_cleaned() {
     let tmp = client.sandbox().tmp();
     let done = client.arg("--kubeconfig-dir").arg(tmp).fails_with(CODE, 4, &["cannot reach"]);
     assert!(done.stderr.contains("is not on RAM"), "{}", done.stderr);
-    let client = Mykube::client("http://127.0.0.1:9").args(["--kubeconfig-dir", "/nonexistent"]);
-    client.fails_with(CODE, 1, &["/nonexistent"]);
+    let client = Mykube::client("http://127.0.0.1:9").args(["--kubeconfig-dir", "/proc/nonexistent"]);
+    client.fails_with(CODE, 1, &["/proc/nonexistent"]);
 }

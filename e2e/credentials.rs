@@ -4,7 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Mykube, Namespace, Relay, Running, Way, cluster::kubeconfig};
+use crate::support::{
+    Cluster, Mykube, Namespace, Relay, Running, Way, certs::Authority, cluster::kubeconfig, net::closed_port,
+};
 
 /// Two service accounts with a token each, and a way to make kubeconfigs for them.
 struct Accounts {
@@ -157,4 +159,30 @@ fn a_client_certificate() {
     let accounts = Accounts { namespace: Namespace::create(&cluster, "certificate"), endpoint: cluster.endpoint() };
     let (_server, _client, through) = accounts.connect(server, &relay, &user);
     assert_eq!(whoami(&through), whoami(&direct));
+}
+
+/// A plugin's prompt is for a person: whatever its `interactiveMode`, it stands on the terminal while the plugin waits.
+#[test]
+fn a_plugin_is_seen_while_it_runs() {
+    let relay = Relay::start();
+    for mode in ["Never", "IfAvailable", "Always"] {
+        let server = Mykube::text("server").args(["--relay-url", &relay.url, "--color", "never", "--kubeconfig"]);
+        let go = server.sandbox().home().join("go");
+        assert!(std::process::Command::new("mkfifo").arg(&go).status().unwrap().success());
+        let answer = json!({"apiVersion": "client.authentication.k8s.io/v1", "status": {"token": "t"}});
+        let script = format!("echo 'log in at https://login.test' >&2; read go < '{}'; echo '{answer}'", go.display());
+        let exec = json!({
+            "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": mode, "command": "sh", "args": ["-c", script],
+        });
+        // Nothing listens there: a server without its API server shows a code all the same.
+        let ca = data_encoding::BASE64.encode(Authority::new("e2e").pem().as_bytes());
+        let endpoint = json!({"server": format!("https://{}", closed_port()), "certificate-authority-data": ca});
+        let path =
+            server.sandbox().file("kubeconfig", kubeconfig("e2e", &endpoint, &json!({"exec": exec})).to_string());
+        let server = server.arg(path).start_on_terminal();
+        server.process.prints("log in at https://login.test");
+        assert!(!server.process.stdout().contains("Code: "), "the plugin still waits");
+        fs::write(go, "go\n").unwrap();
+        server.process.prints("Code: ");
+    }
 }

@@ -61,6 +61,59 @@ metadata: {name: kept}
 spec: {minAvailable: 1, selector: {matchLabels: {app: kept}}}
 "#;
 
+/// Which kinds a PUT makes is known here by their names: of everything that this cluster serves it must be right.
+#[test]
+fn no_put_makes_what_may_not_be_created() {
+    let cluster = Cluster::get();
+    let tunnel = Tunnel::to(|relay| {
+        let server = Mykube::guarding(relay, &cluster.kubeconfig).args(["--deny", "deny.yaml"]);
+        let rule = json!({"verbs": ["create"], "apiGroups": ["*"], "resources": ["*"]});
+        server.sandbox().file("deny.yaml", json!({"rules": [rule]}).to_string());
+        server
+    });
+    let (direct, guarded) =
+        (Way::new("direct", &cluster.kubeconfig, None), Way::new("guarded", &tunnel.kubeconfig(), None));
+    let get = |path: &str| serde_json::from_str::<Value>(&direct.kubectl(&["get", "--raw", path]).ok()).unwrap();
+    let groups = get("/apis");
+    let versions = groups["groups"].as_array().unwrap().iter().flat_map(|group| group["versions"].as_array().unwrap());
+    let mut bases = vec!["/api/v1".to_owned()];
+    bases.extend(versions.map(|version| format!("/apis/{}", version["groupVersion"].as_str().unwrap())));
+    let (mut made, mut not_made) = (Vec::new(), 0);
+    for base in bases {
+        let listed = direct.kubectl(&["get", "--raw", &base]);
+        let Ok(listed) = serde_json::from_str::<Value>(&listed.stdout) else { continue };
+        for resource in listed["resources"].as_array().unwrap() {
+            let name = resource["name"].as_str().unwrap();
+            if name.contains('/') || !resource["verbs"].as_array().unwrap().contains(&"update".into()) {
+                continue;
+            }
+            let namespace = if resource["namespaced"] == true { "namespaces/default/" } else { "" };
+            let path = format!("{base}/{namespace}{name}/mykube-e2e-none?dryRun=All");
+            let body = json!({
+                "apiVersion": listed["groupVersion"], "kind": resource["kind"],
+                "metadata": {"name": "mykube-e2e-none"},
+            });
+            let put = |way: &Way| way.kubectl_with(&["replace", "--raw", &path, "-f", "-"], body.to_string());
+            let (here, there) = (put(&guarded), put(&direct));
+            assert_ne!(here.code, 0, "{path}: {here:?}");
+            if there.code != 0 && there.stderr.contains("(NotFound)") {
+                not_made += 1;
+                assert!(here.stderr.contains("(NotFound)"), "{path} is refused for nothing: {here:?}");
+            } else {
+                made.push(name.to_owned());
+                assert!(here.stderr.contains("mykube: deny: a rule refuses create of"), "{path}: {here:?} {there:?}");
+            }
+        }
+    }
+    assert!(not_made > 20 && made.contains(&"services".to_owned()), "{not_made} {made:?}");
+    for args in [&["get", "services"][..], &["label", "--overwrite", "namespace", "default", "mykube-e2e-none-"]] {
+        guarded.kubectl(args).ok();
+    }
+    let applied = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: mykube-e2e-none}\n";
+    let apply = guarded.kubectl_with(&["apply", "--server-side", "-f", "-"], applied);
+    assert!(apply.code == 1 && apply.stderr.contains("server-side apply makes the object"), "{apply:?}");
+}
+
 #[test]
 fn what_passes_is_as_without_it() {
     let namespace = Namespace::create(&Cluster::get(), "passes");
@@ -395,6 +448,7 @@ fn every_request_has_its_line() {
     let text = fs::read_to_string(server.sandbox.home().join("audit.jsonl")).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(!text.contains("confidential") && !text.contains("nobody"), "{text}");
+    assert!(lines.iter().all(|line| line["client_id"] == 1), "{text}");
     let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     let (first, last) = (lines.iter().take(2), lines.last().unwrap());
     assert_eq!(first.map(|line| &line["event"]).collect::<Vec<_>>(), ["refused", "paired"]);

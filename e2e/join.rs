@@ -27,3 +27,25 @@ fn a_second_terminal_needs_no_code_and_ends_with_the_session() {
     assert_eq!(client.stop(Signal::TERM).code, 0);
     waits.failed(5, &["the session with echo has ended"]);
 }
+
+#[test]
+fn a_second_terminal_hears_of_an_outage_and_lines_begin_at_the_first_column() {
+    let (relay, server, _upstream) = ends();
+    let place = tempfile::tempdir().unwrap();
+    let client = Mykube::client(&relay.url).arg("--kubeconfig-dir").arg(place.path()).start_with(&server.code());
+    client.event("connected");
+    // As kubectl exec -it leaves the terminal.
+    let script = "stty raw -echo; echo rea\"\"dy; exec sleep 1000";
+    let joined = Mykube::text("shell").arg("--kubeconfig-dir").arg(place.path()).args(["--", "sh", "-c", script]);
+    let joined = joined.start_on_terminal();
+    joined.process.prints("ready");
+    relay.running.process.signal(Signal::KILL);
+    joined.process.prints("\r\nLost: ");
+    joined.process.prints("retrying.\r\n");
+    client.stop(Signal::TERM);
+    assert_eq!(joined.process.done().code, 5);
+    let said = joined.process.stdout();
+    let after = said.split_once("ready\n").unwrap().1;
+    assert!(!after.replace("\r\n", "").contains('\n'), "a staircase: {said:?}");
+    joined.sandbox.assert_clean();
+}

@@ -76,9 +76,8 @@ fn an_api_server_that_is_away_is_told_to_kubectls_user() {
     let done = way.kubectl(&["get", "namespaces"]);
     assert_ne!(done.code, 0);
     let address = entry["server"].as_str().unwrap().strip_prefix("https://").unwrap();
-    let reason = format!("cannot reach the API server {address}: connection refused");
-    client.process.says(&reason);
-    server.process.says(&reason);
+    client.process.says("cannot reach the API server: connection refused");
+    server.process.says(&format!("cannot reach the API server {address}: connection refused"));
 }
 
 #[test]

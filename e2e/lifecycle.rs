@@ -205,12 +205,15 @@ fn what_was_cut_with_its_session_does_not_look_complete_to_a_script() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_named() {
+fn a_command_that_is_not_there_costs_no_code() {
     let cluster = Cluster::get();
     let (relay, code, server) = offered(&cluster.kubeconfig);
     let client = Mykube::new("client").args(["--relay-url", &relay.url, "--", "kubectl", "get", "pods"]);
     let client = client.env("PATH", "/nonexistent").start_with(&code);
-    client.failed(1, &["cannot run kubectl"]);
+    client.failed(127, &["cannot run kubectl"]);
+    let again = Mykube::client(&relay.url).start_with(&code);
+    again.event("connected");
+    assert_eq!(again.stop(Signal::TERM).code, 0);
     assert_eq!(server.process.done().code, 0);
 }
 

@@ -15,11 +15,15 @@ mod credentials;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod guarded;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod in_cluster;
 #[cfg(test)]
@@ -50,3 +54,5 @@ mod support;
 mod terminal;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod zoo;

@@ -16,6 +16,7 @@ fn several_clients_each_have_their_own_session() {
     server.nth_event("code", 1);
     let invited = sessions(&server, &["new", "--name=bob", "--read-only"]).start();
     let code = invited.event("invited")["code"].as_str().unwrap().to_owned();
+    assert_eq!(server.event("withdrawn")["client"], "client-2");
     let bob = Mykube::client(&relay.url).start_with(&code);
     let bob_way = namespace.through("bob", &bob.kubeconfig());
 
@@ -63,6 +64,16 @@ fn several_clients_each_have_their_own_session() {
 /// `mykube sessions` beside this server.
 fn sessions(server: &Running, args: &[&str]) -> Mykube {
     Mykube::new("sessions").args(args).env("XDG_RUNTIME_DIR", server.sandbox.ram())
+}
+
+#[test]
+fn a_namespace_that_is_not_there_is_told() {
+    let relay = Relay::start();
+    let args = ["--namespace=no-such-namespace,default"];
+    let server = Mykube::guarding(&relay.url, &Cluster::get().kubeconfig).args(args).start();
+    server.code();
+    server.process.says("--namespace names what is not there: no-such-namespace.");
+    assert_eq!(server.stop(Signal::TERM).code, 0);
 }
 
 #[test]

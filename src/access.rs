@@ -6,7 +6,10 @@ use std::{
 };
 
 use clap::{Args, ValueHint, builder::BoolishValueParser};
-use mykube_agent::guarded::{Policy, read_rules};
+use mykube_agent::{
+    guarded::{Policy, read_rules},
+    moment::{latest, moment},
+};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::exit::Failure;
@@ -96,8 +99,7 @@ pub(crate) fn summary(policy: &Policy) -> String {
         parts.push("by rules".to_owned());
     }
     if let Some(expires) = policy.expires {
-        let at = OffsetDateTime::from(expires).format(&Rfc3339).unwrap_or_default();
-        parts.push(format!("until {at}"));
+        parts.push(format!("until {}", moment(expires)));
     }
     if parts.is_empty() { "as RBAC allows".to_owned() } else { parts.join("; ") }
 }
@@ -118,6 +120,7 @@ fn expires(text: &str) -> Result<SystemTime, String> {
         None => OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from),
     };
     match moment {
+        Some(moment) if moment > latest() => Err("that is too far away: leave it out to mean for ever".to_owned()),
         Some(moment) if moment > SystemTime::now() => Ok(moment),
         Some(_) => Err("that is over already".to_owned()),
         None => Err("a time from now, like 8h or 2d, or a moment, like 2030-01-31T18:00:00Z".to_owned()),
@@ -134,6 +137,13 @@ mod tests {
         assert!((3590..=3600).contains(&from_now("1h")));
         assert!((172_790..=172_800).contains(&from_now("2d")));
         assert!(expires("2999-01-31T18:00:00Z").is_ok());
+        for bad in ["9999999d", "99999999d", "213503982334601d", "9999-12-31T23:59:59-01:00"] {
+            let refused = expires(bad).unwrap_err();
+            assert!(refused.contains("too far") || refused.contains("a time from now"), "{bad}: {refused}");
+        }
+        // What is far and has a date can be said.
+        let far = Policy { expires: Some(expires("2900000d").unwrap()), ..Policy::default() };
+        assert!(summary(&far).starts_with("until 99"), "{}", summary(&far));
         for bad in ["", "h", "0s", "2001-01-31T18:00:00Z", "tomorrow", "-1h", "99999999999999999999d"] {
             assert!(expires(bad).is_err(), "{bad}");
         }
@@ -149,5 +159,10 @@ mod tests {
             ..Policy::default()
         };
         assert_eq!(summary(&policy), "read-only; as dev; in a, b");
+        // A server of another release may have said anything; nobody reads nanoseconds.
+        let at = |time| summary(&Policy { expires: Some(time), ..Policy::default() });
+        let precise = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_767_225_599_123_456_789);
+        assert_eq!(at(precise), "until 2025-12-31T23:59:59Z");
+        assert_eq!(at(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 60)), "until 9999-12-31T23:59:59Z");
     }
 }

@@ -30,8 +30,8 @@ Examples:
   On the laptop; it asks for the code and opens a shell where kubectl works:
     mykube client --relay-url https://relay.example:8000
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 wrong or expired code, 4 relay unreachable, 5 session lost or
-ended by the other end; after `--`, the command's own.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 wrong or expired code, 4 relay unreachable, 5 session lost or \
+ended by the other end; after `--`, the command's own, 126 and 127 where it cannot be run or is not there.";
 
 const RELAY_EXAMPLES: &str = "\
 Examples:
@@ -326,7 +326,67 @@ pub(crate) struct DoctorArgs {
 /// What was typed, with the environment. A variable that is set to nothing counts as not set.
 pub(crate) fn parse() -> Cli {
     let command = without_empty(Cli::command(), &|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    let matches = command.try_get_matches().unwrap_or_else(|error| as_typed(error).exit());
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The same error without the environment, if it is there then: a usage shows what was given, and variables were not typed.
+fn as_typed(error: clap::Error) -> clap::Error {
+    if !error.use_stderr() {
+        return error;
+    }
+    match without_empty(Cli::command(), &|_| true).try_get_matches() {
+        Err(typed) if typed.kind() == error.kind() => typed,
+        _ => error,
+    }
+}
+
+/// `MYKUBE_*` variables among `set` that nothing reads, each with what may have been meant: a typo must not pass for a
+/// restriction. Those that Kubernetes sets in pods, for services named so, and `scripts/cluster env`, are nobody's typo.
+pub(crate) fn unread(set: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, Option<String>)> {
+    let mut known = OTHERS.map(str::to_owned).to_vec();
+    read_by(&Cli::command(), &mut known);
+    let ours =
+        set.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().unwrap_or_default())));
+    let unread = ours.filter(|(name, value)| {
+        let of_a_service = name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.contains("_PORT_");
+        name.starts_with("MYKUBE_")
+            && !name.starts_with(TEST_CLUSTER)
+            && !known.contains(name)
+            && !of_a_service
+            && !value.contains("://")
+    });
+    let meant = |name: &str| known.iter().find(|known| distance(known, name) <= TYPOS_MAX).cloned();
+    unread
+        .map(|(name, _)| (meant(&name).filter(|meant| *meant != name), name))
+        .map(|(meant, name)| (name, meant))
+        .collect()
+}
+
+/// What is no flag: set by `mykube client` for its shell, by our manifests for a pod, read by the relay's log.
+const OTHERS: [&str; 4] = ["MYKUBE_CLUSTER", "MYKUBE_POD_NAME", "MYKUBE_POD_UID", "MYKUBE_LOG"];
+/// How the variables of `scripts/cluster env` begin.
+const TEST_CLUSTER: &str = "MYKUBE_CLUSTER_";
+/// A name with more mistakes is another name.
+const TYPOS_MAX: usize = 2;
+
+fn read_by(command: &clap::Command, names: &mut Vec<String>) {
+    names.extend(command.get_arguments().filter_map(|arg| arg.get_env()?.to_str().map(str::to_owned)));
+    command.get_subcommands().for_each(|sub| read_by(sub, names));
+}
+
+/// How many characters must be added, removed or changed (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// The same command, blind to the variables that are empty.
@@ -444,6 +504,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_prose_is_broken_by_the_terminal_alone() {
+        let prose = EXAMPLES.lines().next_back().unwrap();
+        assert!(prose.starts_with("Exit codes: 0 done") && prose.contains("session lost or ended by"), "{prose}");
+    }
+
+    #[test]
     fn an_empty_variable_is_no_variable() {
         let all = without_empty(Cli::command(), &|name| name == "MYKUBE_QUIET" || name == "MYKUBE_PLAIN_FORM");
         let hidden = |sub: &str, id: &str| {
@@ -453,6 +519,29 @@ mod tests {
         assert!(all.get_arguments().find(|arg| arg.get_id() == "quiet").unwrap().get_env().is_none());
         assert!(hidden("relay", "plain_form"));
         assert!(!hidden("relay", "listen") && !hidden("client", "no_shell"));
+    }
+
+    #[test]
+    fn a_variable_that_nothing_reads_is_told_with_what_was_meant() {
+        let unread = |set: &[(&str, &str)]| unread(set.iter().map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(
+            unread(&[("MYKUBE_READONLY", "1"), ("MYKUBE_NAMESPACES", "a"), ("MYKUBE_XYZZY", "1"), ("HOME", "/")]),
+            [
+                ("MYKUBE_READONLY".to_owned(), Some("MYKUBE_READ_ONLY".to_owned())),
+                ("MYKUBE_NAMESPACES".to_owned(), Some("MYKUBE_NAMESPACE".to_owned())),
+                ("MYKUBE_XYZZY".to_owned(), None),
+            ]
+        );
+        let fine = [
+            ("MYKUBE_READ_ONLY", "1"),
+            ("MYKUBE_CLUSTER", "prod"),
+            ("MYKUBE_NAME", "a"),
+            ("MYKUBE_CLUSTER_IMAGE", "busybox:1"),
+            ("MYKUBE_RELAY_SERVICE_HOST", "10.0.0.1"),
+            ("MYKUBE_RELAY_PORT_443_TCP_ADDR", "10.0.0.1"),
+            ("MYKUBE_RELAY_PORT", "tcp://10.0.0.1:443"),
+        ];
+        assert_eq!(unread(&fine), []);
     }
 
     #[test]

@@ -1,20 +1,21 @@
 //! `mykube client`: from the code to a shell, a command or a waiting port.
 
 use std::{
-    net::SocketAddr,
+    net::SocketAddrV4,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use mykube_client::{
     Exit, Kind, Launch, Workspace,
-    link::{Dialer, End},
+    link::{Dialer, End, Status as Line},
     merge::{Merge, Places},
+    port::Port,
     session::{self, ConnectError, Session},
     shell::{self, Prepared},
 };
 use mykube_protocol::{PairingCode, channel::Welcome};
-use tokio::{net::TcpListener, sync::mpsc, sync::oneshot, time::timeout};
+use tokio::{sync::mpsc, sync::oneshot, time::timeout};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -56,26 +57,28 @@ pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Outp
     let dialer = dial::dialer(args.relay_url.clone(), ca_file)?;
     let typed = typed_code(&args.code, output)?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
-    // All that can fail on this machine fails before a code is spent.
-    let mut files = Files::create(args.kubeconfig_dir.as_deref(), args.merge, output)?;
-    let listener = listen(args.port).await?;
     let work = match (args.no_shell, args.command) {
         (true, _) => Work::Wait,
         (false, command) if command.is_empty() => Work::Child(Launch::Shell),
         (false, command) => Work::Child(Launch::Command(command)),
     };
+    // All that can fail on this machine fails before a code is spent.
+    if let Work::Child(launch) = &work {
+        shell::check(launch).map_err(|error| Failure::shell(&error))?;
+    }
+    let mut files = Files::create(args.kubeconfig_dir.as_deref(), args.merge, output)?;
+    // What runs here has a cache of its own; what runs elsewhere must tell this cluster from yesterday's.
+    let port = listen(args.port, args.port.is_some() && (work == Work::Wait || args.merge)).await?;
+    files.workspace.answer_at(port.host());
     if matches!(work, Work::Child(Launch::Shell)) && shell::on_path("kubectl").is_none() {
         output.warn(
             "kubectl is not on the PATH: install it (https://kubernetes.io/docs/tasks/tools/) to use the cluster",
         );
     }
     let mut ui = Ui { output };
-    let session = tokio::select! {
-        session = connect(&dialer, typed, args.verify, args.resume_window, &mut ui) => session,
-        name = signals.any() => Err(Failure::failed(format!("stopped by {name} before the session began"))),
-    };
+    let session = connect(&dialer, typed, args.verify, args.resume_window, &port, &mut ui, &mut signals).await;
     let result = match session {
-        Ok(session) => attend(&session, &mut files, listener, work, &mut signals, output).await,
+        Ok(session) => attend(&session, &mut files, port, work, &mut signals, output).await,
         Err(failure) => Err(failure),
     };
     files.close(output);
@@ -156,8 +159,8 @@ fn typed_code(words: &[String], output: Output) -> Result<Option<PairingCode>, F
     Ok(Some(code))
 }
 
-async fn listen(port: Option<u16>) -> Result<TcpListener, Failure> {
-    session::listen(port.unwrap_or(0)).await.map_err(|error| {
+async fn listen(port: Option<u16>, own: bool) -> Result<Port, Failure> {
+    Port::bind(port.unwrap_or(0), own).await.map_err(|error| {
         let port = port.map_or("any port".to_owned(), |port| format!("port {port}"));
         Failure::failed(format!(
             "cannot listen on {port} of 127.0.0.1: {error}; choose another with --port, or none for any free one"
@@ -171,7 +174,9 @@ async fn connect(
     typed: Option<PairingCode>,
     verify: bool,
     resume_window: Duration,
+    port: &Port,
     ui: &mut Ui,
+    signals: &mut Signals,
 ) -> Result<Session, Failure> {
     let output = ui.output;
     if verify && !prompt::can_ask() {
@@ -183,10 +188,13 @@ async fn connect(
         let code = match next.take() {
             Some(code) => code,
             // Nothing more is typed: what went wrong before is why it ends.
-            None => prompt::code(output).await.map_err(|why| before.take().unwrap_or_else(|| Failure::usage(why)))?,
+            None => tokio::select! {
+                code = prompt::code(output) => code.map_err(|why| before.take().unwrap_or_else(|| Failure::usage(why)))?,
+                name = signals.any() => return Err(failure(&ConnectError::Stopped(name))),
+            },
         };
         output.say(&format!("Connecting by way of {} ...", dialer.url()));
-        match Session::connect(dialer, code, verify, resume_window, ui).await {
+        match Session::connect(dialer, code, verify, resume_window, port, ui, signals.any()).await {
             Ok(session) => return Ok(session),
             Err(error) if error.is_code() && prompt::can_ask() => {
                 output.error(&error.to_string());
@@ -211,12 +219,12 @@ fn failure(error: &ConnectError) -> Failure {
 async fn attend(
     session: &Session,
     files: &mut Files,
-    listener: TcpListener,
+    port: Port,
     work: Work,
     signals: &mut Signals,
     output: Output,
 ) -> Result<u8, Failure> {
-    let address = listener.local_addr().map_err(Failure::failed);
+    let address = port.number().map(|number| SocketAddrV4::new(port.host(), number)).map_err(Failure::failed);
     let child = match address.and_then(|address| prepare(session, files, address, &work, output)) {
         Ok(child) => child,
         Err(failure) => {
@@ -226,10 +234,8 @@ async fn attend(
     };
     let has_child = child.is_some();
     let is_command = matches!(work, Work::Child(Launch::Command(_)));
-    let ending = work_on(session, files, listener, child, signals, output).await;
-    if !matches!(ending, Ok(Ending::Session(_))) {
-        let _ = timeout(BYE_LIMIT, session.bye("the client has left")).await;
-    }
+    let beside = if has_child { output.beside_a_child() } else { output };
+    let ending = work_on(session, files, port, child, signals, beside).await;
     let (reason, code) = match ending? {
         // A shell ends with its last command's code, which says nothing of the session.
         Ending::Child(code) => ("the client has left".to_owned(), if is_command { code } else { 0 }),
@@ -249,7 +255,7 @@ async fn attend(
 fn prepare(
     session: &Session,
     files: &mut Files,
-    address: SocketAddr,
+    address: SocketAddrV4,
     work: &Work,
     output: Output,
 ) -> Result<Option<Prepared>, Failure> {
@@ -279,7 +285,7 @@ fn prepare(
             if *launch == Launch::Shell {
                 output.say("This shell's kubectl uses it; `exit` ends the session.");
             }
-            shell::prepare(&files.workspace, launch.clone()).map(Some).map_err(Failure::failed)
+            shell::prepare(&files.workspace, launch.clone()).map(Some).map_err(|error| Failure::shell(&error))
         }
         Work::Wait => {
             output.say("KUBECONFIG is on standard output; Ctrl-C ends the session.");
@@ -293,7 +299,7 @@ fn prepare(
 async fn work_on(
     session: &Session,
     files: &mut Files,
-    listener: TcpListener,
+    port: Port,
     child: Option<Prepared>,
     signals: &mut Signals,
     output: Output,
@@ -323,23 +329,36 @@ async fn work_on(
         // A program whose connection is cut may take what it has for all there is: it is stopped first.
         session.hold();
     }
-    let forward = session.forward(listener, failed);
+    let forward = session.forward(port, failed);
     tokio::pin!(child, forward);
 
     let mut news = session.news();
+    let mut status = session.status();
     let mut said = String::new();
-    let mut ending = None;
-    loop {
+    let (mut ending, mut forwards) = (None, true);
+    let ended = loop {
         tokio::select! {
-            exit = &mut child => return match (exit.map_err(Failure::failed)?, ending) {
-                (Exit::Stopped, Some(ending)) => Ok(ending),
-                (Exit::Code(code), _) => Ok(Ending::Child(code)),
-                (Exit::Stopped, None) => unreachable!("only an ending stops the child"),
+            exit = &mut child => break match (exit, ending) {
+                (Ok(Exit::Stopped), Some(ending)) => Ok(ending),
+                (Ok(Exit::Code(code)), _) => Ok(Ending::Child(code)),
+                (Ok(Exit::Stopped), None) => unreachable!("only an ending stops the child"),
+                (Err(error), _) => Err(Failure::shell(&error)),
             },
-            end = &mut forward, if ending.is_none() => ending = Some(Ending::Session(end)),
+            end = &mut forward, if forwards => {
+                forwards = false;
+                ending.get_or_insert(Ending::Session(end));
+            }
             end = session.ended(), if ending.is_none() => ending = Some(Ending::Session(end)),
             name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
             never = &mut told => match never {},
+            // Shells that joined tell it on their own terminals.
+            Ok(()) = status.changed(), if ending.is_none() => {
+                let reason = match &*status.borrow_and_update() {
+                    Line::Up => None,
+                    Line::Away { reason, .. } => Some(reason.clone()),
+                };
+                files.workspace.tell_away(reason.as_deref());
+            }
             newer = news.next(), if ending.is_none() => {
                 if let Err(error) = files.update(&newer) {
                     output.warn(&format!("new credentials could not be used: {error}"));
@@ -348,21 +367,30 @@ async fn work_on(
             Some(reason) = failures.recv() => {
                 // kubectl tries again and again: one line each, not one a try.
                 if reason != said {
-                    output.warn(&format!("the API server cannot be reached through the other end: {reason}"));
+                    output.warn(&reason);
                     said = reason;
                 }
             }
         }
         if let Some(reached) = ending.take() {
             if !has_child {
-                return Ok(reached);
+                break Ok(reached);
             }
             if let Some(cut) = cut.take() {
                 let _ = cut.send(());
             }
             ending = Some(reached);
         }
-    }
+    };
+    // What other programs' connections were sent before is theirs, and they see that they are cut.
+    session.let_go();
+    let carried = async {
+        if forwards {
+            forward.await;
+        }
+    };
+    let _ = timeout(BYE_LIMIT, async { tokio::join!(session.bye("the client has left"), carried) }).await;
+    ended
 }
 
 async fn next_signal(signals: &mut Signals, has_child: bool) -> &'static str {

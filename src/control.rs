@@ -38,7 +38,7 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
             choose(&servers, args.server)?;
         }
         for (pid, socket) in servers.iter().filter(|(pid, _)| args.server.is_none_or(|wanted| wanted == *pid)) {
-            match control::ask(socket, &Question::List).await.map_err(Failure::failed)? {
+            match control::ask(socket, &Question::List {}).await.map_err(Failure::failed)? {
                 Answer::Clients { clients } => list(*pid, &clients, output),
                 other => return Err(unexpected(other)),
             }
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
     let question = match command {
         SessionsCommand::Kill { id } => Question::Kill { id },
         SessionsCommand::New { name, policy } => Question::New { name, policy: Box::new(policy.policy()?) },
-        SessionsCommand::List => Question::List,
+        SessionsCommand::List => Question::List {},
     };
     match control::ask(&socket, &question).await.map_err(Failure::failed)? {
         Answer::Killed => output.say("It is being ended."),

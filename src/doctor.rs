@@ -14,6 +14,8 @@ use mykube_client::link::{
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
+pub(crate) use cluster::missing_namespaces;
+
 use crate::{cli::DoctorArgs, exit::Failure, output::Output};
 
 /// How far this machine's clock may be from the relay's: below the shortest lives of tickets and tokens.

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use mykube_client::ShellError;
+
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -16,6 +18,10 @@ pub(crate) enum Status {
     RelayUnreachable = 4,
     /// The session was lost, or ended by the other end.
     SessionLost = 5,
+    /// The command after `--` cannot be run.
+    NotExecutable = 126,
+    /// The command after `--` is not there.
+    NotFound = 127,
 }
 
 impl From<Status> for ExitCode {
@@ -38,6 +44,16 @@ impl Failure {
 
     pub(crate) fn failed(message: impl ToString) -> Self {
         Self::new(Status::Failed, message)
+    }
+
+    /// Of a shell or command that does not run.
+    pub(crate) fn shell(error: &ShellError) -> Self {
+        let status = match error.exit_code() {
+            Some(127) => Status::NotFound,
+            Some(_) => Status::NotExecutable,
+            None => Status::Failed,
+        };
+        Self::new(status, error)
     }
 
     pub(crate) fn usage(message: impl ToString) -> Self {

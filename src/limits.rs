@@ -12,7 +12,7 @@ use mykube_agent::{
 const REQUESTS: RangeInclusive<usize> = 1..=10_000;
 /// A line of the audit log has some hundred bytes, and at most some thousand.
 const QUEUE: RangeInclusive<usize> = 1..=1_000_000;
-/// kubectl's heads stay below 8 KiB; the API server takes 1 MiB.
+/// kubectl's heads stay below 8 KiB but for long commands of `exec`; the API server takes 1 MiB.
 const HEADER: RangeInclusive<usize> = 8 << 10..=1 << 20;
 /// Of every time here.
 const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
@@ -27,8 +27,8 @@ pub(crate) struct LimitArgs {
     /// How long a request waits to be one of them before it is answered 429
     #[arg(long, env = "MYKUBE_QUEUE_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(crate) queue_timeout: Duration,
-    /// Longest head of a request; a longer one is answered 431
-    #[arg(long, env = "MYKUBE_HEADER_LIMIT", value_name = "SIZE", default_value = "64KiB", value_parser = header_size)]
+    /// Longest head of a request, as the API server takes it; a longer one is answered 431
+    #[arg(long, env = "MYKUBE_HEADER_LIMIT", value_name = "SIZE", default_value = "1MiB", value_parser = header_size)]
     pub(crate) header_limit: usize,
     /// How long a request's head may take from its first byte
     #[arg(long, env = "MYKUBE_HEADER_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]

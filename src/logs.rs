@@ -1,12 +1,35 @@
 //! What `-v` shows on standard error. No secret is logged at any level; that is the callers' duty.
 
+use std::io;
+
+use mykube_relay::logs::{Lines, Logs};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// Starts logging for so many `-v`. None: warnings and errors only.
-pub(crate) fn start(verbose: u8, color: bool) {
+use crate::waiting;
+
+/// Starts logging for so many `-v`. None: warnings and errors only. A terminal that is stopped (Ctrl-S) stops no session.
+///
+/// # Errors
+/// There is no thread for it.
+pub(crate) fn start(verbose: u8, color: bool) -> io::Result<Logs> {
     let filter = EnvFilter::new(directives(verbose));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(color).with_target(verbose > 1);
+    let (writer, logs) = Lines::start(Around, true)?;
+    let lines = fmt::layer().with_writer(writer).with_ansi(color).with_target(verbose > 1);
     tracing_subscriber::registry().with(filter).with(lines).init();
+    Ok(logs)
+}
+
+/// Standard error, around a spinner on it.
+struct Around;
+
+impl io::Write for Around {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        waiting::around(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// Our own crates at the level asked for; others one step quieter and never more than debug, so that no library

@@ -40,14 +40,22 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
     let Cli { command, global } = cli::parse();
     let output = Output::new(&global);
-    match &command {
+    let logs = match &command {
         Command::Relay(args) => {
-            mykube_relay::logs::init(args.log_format, i16::from(global.verbose) - i16::from(global.quiet));
+            mykube_relay::logs::init(args.log_format, i16::from(global.verbose) - i16::from(global.quiet))
         }
         _ => {
-            logs::start(global.verbose, output.color);
             keep_freed_memory();
+            logs::start(global.verbose, output.color)
         }
+    };
+    let _logs = match logs {
+        Ok(logs) => logs,
+        Err(error) => return fail(output, &Failure::failed(format!("cannot start: {error}"))),
+    };
+    for (name, meant) in cli::unread(std::env::vars_os()) {
+        let hint = meant.map(|meant| format!(": did you mean {meant}?")).unwrap_or_default();
+        output.warn(&format!("{name} is set, and nothing reads it{hint}"));
     }
     if let Err(error) = mykube_client::harden::forbid_dumps() {
         output.warn(&format!("this process may be dumped by a debugger: {error}"));

@@ -6,9 +6,13 @@ use std::{
 };
 
 use mykube_protocol::text::printable;
+use rustix::termios::{OutputModes, tcgetattr};
 use serde::Serialize;
 
-use crate::cli::{Format, Global, When};
+use crate::{
+    cli::{Format, Global, When},
+    waiting,
+};
 
 /// Longest line of foreign text that is shown.
 const LINE_MAX: usize = 2048;
@@ -23,6 +27,8 @@ pub(crate) struct Output {
     pub(crate) terminal: bool,
     /// Nothing else writes to standard error: a spinner may stand on its last line.
     pub(crate) spinner: bool,
+    /// A child has the terminal, and its cursor may be anywhere.
+    beside: bool,
 }
 
 /// One line of `--output json`.
@@ -40,6 +46,10 @@ pub(crate) enum JsonEvent<'a> {
     },
     /// The code is of no use any more: the client it would have replaced is back.
     Withdrawn { client: &'a str },
+    /// Somebody typed a wrong code, or was refused otherwise; so many more tries and it is burned.
+    CodeRefused { client: &'a str, reason: &'a str, left: u32 },
+    /// The code is burned, expired or lost.
+    CodeEnded { client: &'a str, reason: &'a str },
     /// The server has its client.
     Paired { client: &'a str },
     /// The client said goodbye, was lost, ended or replaced.
@@ -95,7 +105,12 @@ impl Output {
             When::Auto => terminal && !dumb && !no_color,
         };
         let spinner = terminal && !dumb && !global.quiet && global.verbose == 0;
-        Self { format: global.output, quiet: global.quiet, color, terminal, spinner }
+        Self { format: global.output, quiet: global.quiet, color, terminal, spinner, beside: false }
+    }
+
+    /// While a child has the terminal: what is said begins a line of its own.
+    pub(crate) fn beside_a_child(self) -> Self {
+        Self { beside: self.terminal, ..self }
     }
 
     /// What happened, for a person.
@@ -161,7 +176,8 @@ impl Output {
 
     /// A reader that has gone away is none of our trouble.
     fn stderr(self, line: &str) {
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let raw = self.terminal && is_raw();
+        waiting::around(|| std::io::stderr().lock().write_all(lines(line, raw, self.beside).as_bytes())).unwrap_or(());
     }
 
     fn stdout(self, line: &str) {
@@ -174,9 +190,27 @@ impl Output {
     }
 }
 
+/// Whether a line's end does not take the terminal back to the first column: a child has made it so.
+fn is_raw() -> bool {
+    tcgetattr(rustix::stdio::stderr()).is_ok_and(|modes| !modes.output_modes.contains(OutputModes::OPOST))
+}
+
+fn lines(text: &str, raw: bool, beside: bool) -> String {
+    let text = format!("{}{text}\n", if beside { "\r\n" } else { "" });
+    if raw { text.replace("\r\n", "\n").replace('\n', "\r\n") } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_begin_at_the_first_column() {
+        assert_eq!(lines("a\nb", false, false), "a\nb\n");
+        assert_eq!(lines("a\nb", true, false), "a\r\nb\r\n");
+        assert_eq!(lines("a", true, true), "\r\na\r\n");
+        assert_eq!(lines("a", false, true), "\r\na\n");
+    }
 
     #[test]
     fn events_are_what_scripts_rely_on() {
@@ -190,6 +224,14 @@ mod tests {
             r#"{"event":"code","code":"04820417","expires_in":9,"client":"b","replaces":"a"}"#
         );
         assert_eq!(line(JsonEvent::Withdrawn { client: "b" }), r#"{"event":"withdrawn","client":"b"}"#);
+        assert_eq!(
+            line(JsonEvent::CodeRefused { client: "b", reason: "r", left: 2 }),
+            r#"{"event":"code_refused","client":"b","reason":"r","left":2}"#
+        );
+        assert_eq!(
+            line(JsonEvent::CodeEnded { client: "b", reason: "r" }),
+            r#"{"event":"code_ended","client":"b","reason":"r"}"#
+        );
         assert_eq!(line(JsonEvent::Paired { client: "alice" }), r#"{"event":"paired","client":"alice"}"#);
         assert_eq!(
             line(JsonEvent::ClientGone { client: "a", reason: "r" }),

@@ -1,13 +1,15 @@
-//! Questions to the person at the terminal. They run on a thread of their own, which a signal need not wait for.
+//! Questions to the person at the terminal. They are read on a thread of their own, which nobody need wait for: a question that
+//! is not waited for any more is withdrawn on the screen.
 
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Write as _},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use mykube_protocol::PairingCode;
 use rustix::stdio::stdin;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use zeroize::Zeroizing;
 
 use crate::output::Output;
@@ -20,15 +22,64 @@ pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
+type Read = io::Result<Option<Zeroizing<String>>>;
+
+/// The line that a withdrawn question still reads. There is never a second reader of standard input beside it, which could take
+/// the answer to another question.
+static LEFT: Mutex<Option<oneshot::Receiver<Read>>> = Mutex::new(None);
+
+fn left() -> MutexGuard<'static, Option<oneshot::Receiver<Read>>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One line of standard input after `question`; nothing at its end.
-pub(crate) async fn ask(question: String) -> io::Result<Option<Zeroizing<String>>> {
-    let (answer, answered) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut terminal = io::stderr();
-        let _ = terminal.write_all(question.as_bytes()).and_then(|()| terminal.flush());
-        let _ = answer.send(stdin().try_clone_to_owned().and_then(|fd| read_line(File::from(fd))));
+pub(crate) async fn ask(question: String) -> Read {
+    // A line that came meanwhile answers a question that was withdrawn.
+    let still_read = left().take().and_then(|mut answered| {
+        let empty = matches!(answered.try_recv(), Err(TryRecvError::Empty));
+        empty.then_some(answered)
     });
-    answered.await.map_err(io::Error::other)?
+    let answered = match still_read {
+        Some(answered) => {
+            std::thread::spawn(move || show(&question));
+            answered
+        }
+        None => {
+            let (answer, answered) = oneshot::channel();
+            std::thread::spawn(move || {
+                show(&question);
+                let _ = answer.send(stdin().try_clone_to_owned().and_then(|fd| read_line(File::from(fd))));
+            });
+            answered
+        }
+    };
+    let mut asked = Asked { answered, over: false };
+    let line = (&mut asked.answered).await;
+    asked.over = true;
+    line.map_err(io::Error::other)?
+}
+
+fn show(question: &str) {
+    let mut terminal = io::stderr();
+    let _ = terminal.write_all(question.as_bytes()).and_then(|()| terminal.flush());
+}
+
+/// A question that is open.
+struct Asked {
+    answered: oneshot::Receiver<Read>,
+    over: bool,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.over {
+            let (_, never) = oneshot::channel();
+            *left() = Some(std::mem::replace(&mut self.answered, never));
+            if can_ask() {
+                std::thread::spawn(|| show("\n(no answer is needed any more)\n"));
+            }
+        }
+    }
 }
 
 /// The code, asked for until it looks like one; without a terminal, one line of standard input.

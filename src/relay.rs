@@ -10,8 +10,7 @@ use crate::{
 
 pub(crate) async fn run(args: RelayCommand, output: Output) -> Result<(), Failure> {
     let announce = |event: Event| {
-        let Event::Listening { url } = &event;
-        output.say(&format!("The relay listens. Use it with --relay-url {url}"));
+        output.say(&event.text());
         output.event(&event);
     };
     mykube_relay::run(args.relay, announce).await.map_err(|error| {

@@ -10,10 +10,13 @@ use mykube_agent::{
     Environment, KubeconfigSource, Upstream,
     announce::Announcer,
     guarded::{Audit, AuditSettings, Forwarder, Gateway, Recorder},
-    serve::{self, Absent, Access, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
+    serve::{self, Absent, Access, Answer, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
 use mykube_client::link::{Dialer, Trust, pair::HandshakeError};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::debug;
 use zeroize::Zeroizing;
 
@@ -21,6 +24,7 @@ use crate::{
     access,
     cli::ServerArgs,
     control, dial,
+    doctor::missing_namespaces,
     exit::{Failure, Status},
     output::{JsonEvent, Output},
     prompt,
@@ -31,10 +35,23 @@ use crate::{
 
 /// How long an orderly end may take after a signal: a second less than everybody has five.
 const STOP_LIMIT: Duration = Duration::from_secs(4);
+/// And that second, for what the audit log still has to write.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves one client; returns once it has left, or a signal came.
 pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
     let dialer = dial::dialer(args.relay_url.clone(), ca_file.clone())?;
+    let attended = prompt::can_ask();
+    if args.verify && !attended {
+        return Err(failure(&ServeError::NobodyToAsk));
+    }
+    if output.is_json() && args.audit_log.as_deref() == Some(Path::new("-")) {
+        return Err(Failure::usage(
+            "--audit-log - and --output json would both write to standard output, and their lines would mix: give \
+             --audit-log a FILE, or leave out --output json",
+        ));
+    }
+    let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
     let (signal, mut stop) = watch::channel(None);
     tokio::spawn(async move {
@@ -51,9 +68,13 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         sleep(STOP_LIMIT).await;
     };
     let ended = tokio::select! {
-        ended = share(args, ca_file, &dialer, output, stopped) => ended,
+        ended = share(args, ca_file, &dialer, &audit, output, stopped) => ended,
         () = overdue => Ok(Ended::Stopped),
     };
+    // Who is given up here is written as gone by its own task, which ends a moment later.
+    if timeout(FLUSH_LIMIT / 2, audit.finish()).await.is_err() {
+        let _ = timeout(FLUSH_LIMIT / 2, audit.flush()).await;
+    }
     let (reason, result) = match ended {
         Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => (reason, Ok(())),
         Ok(Ended::Stopped) => ("stopped by a signal".to_owned(), Ok(())),
@@ -70,19 +91,11 @@ async fn share(
     args: ServerArgs,
     ca_file: Option<PathBuf>,
     dialer: &Dialer,
+    audit: &Audit,
     output: Output,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, Failure> {
     let attended = prompt::can_ask();
-    if args.verify && !attended {
-        return Err(failure(&ServeError::NobodyToAsk));
-    }
-    if output.is_json() && args.audit_log.as_deref() == Some(Path::new("-")) {
-        return Err(Failure::usage(
-            "--audit-log - and --output json would both write to standard output, and their lines would mix: give \
-             --audit-log a FILE, or leave out --output json",
-        ));
-    }
     let source = KubeconfigSource { kubeconfig: args.kubeconfig, context: args.context, ..Default::default() };
     let source = args.limits.bound(source);
     let trust = Trust::new(ca_file.as_deref()).map_err(|error| dial::failure(&error))?;
@@ -106,7 +119,8 @@ async fn share(
         resume_window: args.resume_window,
         replace_after: args.replace_after.0,
     };
-    let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
+    let namespaces = args.policy.namespace.clone();
+    let mut forwarder = None;
     let (access, invitation) = if args.share_credentials {
         if args.policy.is_given() || args.audit_log.is_some() || args.record.is_some() {
             return Err(Failure::usage(
@@ -117,13 +131,13 @@ async fn share(
         (Access::Shared, Invitation::default())
     } else {
         let policy = Arc::new(args.policy.policy()?.or_as(upstream.impersonation.as_ref()));
-        let forwarder = Forwarder::new(upstream.clone(), args.limits.settings());
+        let forwarder = &*forwarder.insert(Arc::new(Forwarder::new(upstream.clone(), args.limits.settings())));
         forwarder.check().await.map_err(Failure::failed)?;
         if upstream.insecure {
             output.warn("this kubeconfig says not to verify the API server: it could be anyone's");
         }
         output.say(&format!("Clients may do: {}", access::summary(&policy)));
-        let mut gateway = Gateway::new(Arc::new(forwarder), audit.clone());
+        let mut gateway = Gateway::new(forwarder.clone(), audit.clone());
         if let Some(dir) = args.record {
             let recorder = Recorder::new(&dir).map_err(|error| Failure::failed(format!("--record: {error}")))?;
             output.say(&format!("What exec and attach show is recorded in {}", recorder.dir().display()));
@@ -132,15 +146,25 @@ async fn share(
         (Access::Guarded(gateway), Invitation { name: None, policy })
     };
     output.say(&format!("Cluster {} at {}", upstream.cluster_name, upstream.address()));
-    if let Err(error) = upstream.check().await {
-        output.warn(&error.to_string());
+    match upstream.check().await {
+        Err(error) => output.warn(&error.to_string()),
+        Ok(()) => warn_of_missing(&namespaces, forwarder, &upstream, output).await,
     }
     let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None, announcer };
     let desk = control::open(output);
     let offer = Offer { upstream, access, standing: invitation };
-    let ended = serve(dialer, offer, config, desk, &mut ui, stop).await;
-    audit.flush().await;
-    ended.map_err(|error| failure(&error))
+    serve(dialer, offer, config, desk, &mut ui, stop).await.map_err(|error| failure(&error))
+}
+
+/// A namespace that is not there may yet be made; a typo never is.
+async fn warn_of_missing(names: &[String], forwarder: Option<Arc<Forwarder>>, upstream: &Upstream, output: Output) {
+    let Some(forwarder) = forwarder.filter(|_| !names.is_empty()) else { return };
+    let missing = missing_namespaces(forwarder, upstream, names).await;
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        output
+            .warn(&format!("--namespace names what is not there: {missing}. Clients may do nothing in it until it is"));
+    }
 }
 
 fn audit(path: Option<&Path>, settings: AuditSettings) -> Result<Audit, Failure> {
@@ -187,23 +211,24 @@ impl serve::Ui for Ui {
             Event::Attempt => debug!("a client is trying the code"),
             // At none left the code is spent, which is said next.
             Event::Refused { left: 0, .. } => {}
-            Event::Refused { why: HandshakeError::WrongCode, left } => self.around(|| {
-                output
-                    .warn(&format!("somebody typed a wrong code (or is in the middle); {left} more and it is burned"));
-            }),
             Event::Refused { why, left } => {
-                self.around(|| output.warn(&format!("a client was refused: {why} (it may try {left} times more)")));
+                output.warn(&match why {
+                    HandshakeError::WrongCode => {
+                        format!("somebody typed a wrong code (or is in the middle); {left} more and it is burned")
+                    }
+                    _ => format!("a client was refused: {why} (it may try {left} times more)"),
+                });
+                output.event(&JsonEvent::CodeRefused { client, reason: &why.to_string(), left });
             }
-            Event::Spent(spent) => {
-                self.waiting = None;
-                output.warn(&spent.to_string());
-            }
+            Event::Spent(spent) => self.code_ended(client, &spent.to_string(), &spent.to_string()),
             Event::CodeLost(lost) => {
-                self.waiting = None;
-                output.warn(&format!("the code cannot be used any more: {lost}"));
+                self.code_ended(client, &lost.to_string(), &format!("the code cannot be used any more: {lost}"));
             }
-            Event::RelayLost(why) => self.around(|| output.warn(&format!("{why}; trying again"))),
-            Event::BackingOff(delay) => output.warn(&format!("the next code comes in {} s", delay.as_secs())),
+            Event::RelayLost(why) => output.warn(&format!("{why}; trying again")),
+            Event::RelayBack => output.say("The relay is back; the code waits."),
+            Event::BackingOff(delay) => {
+                output.warn(&format!("the next code comes in {:.0} s", delay.as_secs_f64().ceil()));
+            }
             Event::Paired => {
                 self.waiting = None;
                 output.say(&format!("{client} is in. Ctrl-C ends the server."));
@@ -225,13 +250,15 @@ impl serve::Ui for Ui {
         }
     }
 
-    async fn confirm_words(&mut self, client: &str, words: &str) -> bool {
+    fn confirm_words(&mut self, client: &str, words: &str) -> Answer {
         self.waiting = None;
-        prompt::same_words(self.output, words, client).await
+        let (output, words, client) = (self.output, Zeroizing::new(words.to_owned()), client.to_owned());
+        Box::pin(async move { prompt::same_words(output, &words, &client).await })
     }
 
-    async fn another_code(&mut self) -> bool {
-        prompt::yes(self.output, "Make a new code?").await.unwrap_or(false)
+    fn another_code(&mut self) -> Answer {
+        let output = self.output;
+        Box::pin(async move { prompt::yes(output, "Make a new code?").await.unwrap_or(false) })
     }
 }
 
@@ -267,11 +294,9 @@ impl Ui {
         });
     }
 
-    /// Prints without the spinner in the way.
-    fn around(&self, print: impl FnOnce()) {
-        match &self.waiting {
-            Some(waiting) => waiting.around(print),
-            None => print(),
-        }
+    fn code_ended(&mut self, client: &str, reason: &str, warning: &str) {
+        self.waiting = None;
+        self.output.warn(warning);
+        self.output.event(&JsonEvent::CodeEnded { client, reason });
     }
 }

@@ -1,28 +1,40 @@
 //! `mykube shell`: another terminal in a session that runs on this machine.
 
-use mykube_client::{Exit, Launch, Live, Workspace, shell};
+use std::{convert::Infallible, time::Duration};
+
+use mykube_client::{
+    Exit, Launch, Live, Workspace,
+    link::{Status as Line, clock},
+    shell,
+};
+use tokio::{sync::watch, time::interval};
 
 use crate::{
     cli::ShellArgs,
     exit::{Failure, Status},
     output::Output,
     signals::Signals,
+    status,
 };
+
+/// How often it is looked whether the session is away.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Opens a shell, or runs a command, beside a running `mykube client`; no new code is needed.
 pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> {
+    let is_command = !args.command.is_empty();
+    let launch = if is_command { Launch::Command(args.command.clone()) } else { Launch::Shell };
+    shell::check(&launch).map_err(|error| Failure::shell(&error))?;
     let live = choose(Live::all(args.kubeconfig_dir.as_deref()), &args)?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
     let workspace = Workspace::join(&live, args.kubeconfig_dir.as_deref()).map_err(Failure::failed)?;
-    let is_command = !args.command.is_empty();
-    let launch = if is_command { Launch::Command(args.command) } else { Launch::Shell };
     if !is_command {
         output.say(&format!(
             "A shell in the session of process {} with {}; it ends with that session.",
             live.pid, live.cluster
         ));
     }
-    let child = shell::prepare(&workspace, launch).map_err(Failure::failed)?;
+    let child = shell::prepare(&workspace, launch).map_err(|error| Failure::shell(&error))?;
     let waiting = live.clone();
     let ended = tokio::task::spawn_blocking(move || waiting.wait_for_end());
     let mut stopped_by = None;
@@ -32,12 +44,37 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
             name = signals.but_interrupt() => stopped_by = Some(name),
         }
     };
-    match child.run(stop).await.map_err(Failure::failed)? {
+    let (line, status) = watch::channel(Line::Up);
+    let exit = tokio::select! {
+        exit = child.run(stop) => exit,
+        never = follow(&live, line) => match never {},
+        never = status::tell(status, output.beside_a_child(), true) => match never {},
+    };
+    match exit.map_err(|error| Failure::shell(&error))? {
         Exit::Code(code) => Ok(if is_command { code } else { 0 }),
         Exit::Stopped => Err(match stopped_by {
             Some(name) => Failure::failed(format!("stopped by {name}")),
             None => Failure::new(Status::SessionLost, format!("the session with {} has ended", live.cluster)),
         }),
+    }
+}
+
+/// Looks how the other process's session is.
+async fn follow(live: &Live, line: watch::Sender<Line>) -> Infallible {
+    let mut ticks = interval(LOOK);
+    loop {
+        ticks.tick().await;
+        let away = live.away();
+        line.send_if_modified(|now| {
+            let changes = now.is_up() == away.is_some();
+            if changes {
+                *now = match away {
+                    Some(reason) => Line::Away { since: clock::now(), reason },
+                    None => Line::Up,
+                };
+            }
+            changes
+        });
     }
 }
 

@@ -1,15 +1,38 @@
 //! While a code waits to be typed: a spinner with its remaining time, and the code as a QR code. Terminals only.
+//!
+//! The spinner is the last line of the terminal. Whatever else is printed goes [`around`] it.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use mykube_client::link::clock::{self, Time};
 use mykube_protocol::text::printable;
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
+use rustix::{stdio::stderr, termios::tcgetwinsize};
 use tokio::time::Instant;
 
 /// Longest reason that is shown beside the clock.
 const REASON_MAX: usize = 120;
+
+/// Columns of a terminal that does not tell.
+const COLUMNS: u16 = 80;
+/// What the spinner takes of them, with one left free: some terminals wrap at the last.
+const SPINNER: usize = 3;
+
+/// The one on the terminal's last line.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Prints something without the spinner in its way.
+pub(crate) fn around<T>(print: impl FnOnce() -> T) -> T {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match shown {
+        Some(bar) => bar.suspend(print),
+        None => print(),
+    }
+}
 
 /// The spinner; gone when dropped.
 pub(crate) struct Waiting(ProgressBar);
@@ -18,41 +41,49 @@ impl Waiting {
     /// Starts counting down.
     pub(crate) fn start(lifetime: Duration) -> Self {
         let until = Instant::now() + lifetime;
-        let left = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = out.write_str(&minutes(until.saturating_duration_since(Instant::now())));
-        };
-        let style = ProgressStyle::with_template("{spinner} waiting for a client, the code is good for {left}")
-            .expect("the template is valid")
-            .with_key("left", left);
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
-        bar.enable_steady_tick(Duration::from_millis(120));
-        Self(bar)
+        Self::show(Duration::from_millis(120), move || {
+            let left = minutes(until.saturating_duration_since(Instant::now()));
+            [format!("waiting for a client, the code is good for {left}"), format!("the code is good for {left}"), left]
+        })
     }
 
     /// Counts how long a connection has been lost.
     pub(crate) fn lost(reason: &str, since: Time) -> Self {
-        let lasts = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = write!(out, "{} s", clock::now().since(since).as_secs());
-        };
-        let style = ProgressStyle::with_template("{spinner} lost, retrying ({lasts}): {msg}")
-            .expect("the template is valid")
-            .with_key("lasts", lasts);
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
-        bar.set_message(printable(reason, REASON_MAX));
-        bar.enable_steady_tick(Duration::from_millis(500));
-        Self(bar)
+        let reason = printable(reason, REASON_MAX);
+        Self::show(Duration::from_millis(500), move || {
+            let lasts = clock::now().since(since).as_secs();
+            let short = format!("lost, retrying ({lasts} s)");
+            [format!("{short}: {reason}"), short, format!("lost {lasts} s")]
+        })
     }
 
-    /// Prints something without the spinner in its way.
-    pub(crate) fn around(&self, print: impl FnOnce()) {
-        self.0.suspend(print);
+    /// A line that is made anew at each tick, in the longest form for which there is room.
+    fn show(tick: Duration, line: impl Fn() -> [String; 3] + Clone + Send + Sync + 'static) -> Self {
+        let fitting = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let columns = tcgetwinsize(stderr()).map_or(COLUMNS, |size| size.ws_col);
+            let _ = out.write_str(&fitting(line(), usize::from(columns).saturating_sub(SPINNER)));
+        };
+        let style =
+            ProgressStyle::with_template("{spinner} {line}").expect("the template is valid").with_key("line", fitting);
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
+        bar.enable_steady_tick(tick);
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+        Self(bar)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.finish_and_clear();
     }
+}
+
+/// The first of some lines that is no wider than the room there is, or what fits of the last.
+fn fitting(lines: [String; 3], columns: usize) -> String {
+    let [.., last] = &lines;
+    let cut = last.chars().take(columns).collect();
+    lines.into_iter().find(|line| line.chars().count() <= columns).unwrap_or(cut)
 }
 
 /// `1:43`.
@@ -75,6 +106,16 @@ mod tests {
     fn time_is_told_in_minutes() {
         assert_eq!(minutes(Duration::from_secs(103)), "1:43");
         assert_eq!(minutes(Duration::ZERO), "0:00");
+    }
+
+    #[test]
+    fn a_line_fits_into_its_terminal() {
+        let lines = || ["waiting, 1:43 left", "1:43 left", "1:43"].map(str::to_owned);
+        let fits = |columns| fitting(lines(), columns);
+        assert_eq!(
+            [80, 18, 17, 9, 8, 2].map(fits),
+            ["waiting, 1:43 left", "waiting, 1:43 left", "1:43 left", "1:43 left", "1:43", "1:"]
+        );
     }
 
     #[test]

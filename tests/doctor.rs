@@ -502,7 +502,7 @@ fn an_api_server_that_is_down_or_another() {
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
     let found = Doctor::new().kubeconfig(&kubeconfig(plain.port(), &ca, "t0k3n").to_string()).run();
-    found.only("ssssssoFs", "api_server", &["refused TLS"]);
+    found.only("ssssssoFs", "api_server", &["does not speak TLS", "port"]);
 }
 
 #[test]

@@ -156,9 +156,10 @@ fn what_fails_here_fails_before_a_code_is_spent() {
     let (code, _, said) = ends(&["client", "--relay-url", &nobody(), "48320417", "--port", &port]);
     assert_eq!(code, 1);
     assert!(said.contains(&format!("port {port}")) && said.contains("--port"), "{said}");
-    let (code, _, said) = ends(&["client", "--relay-url", &nobody(), "48320417", "--kubeconfig-dir", "/nonexistent"]);
+    let (code, _, said) =
+        ends(&["client", "--relay-url", &nobody(), "48320417", "--kubeconfig-dir", "/proc/nonexistent"]);
     assert_eq!(code, 1);
-    assert!(said.contains("/nonexistent"), "{said}");
+    assert!(said.contains("/proc/nonexistent"), "{said}");
     let home = tempfile::tempdir().unwrap();
     let args = ["client", "--relay-url", &nobody(), "48320417", "--merge"];
     let (code, _, said) = told(mykube(&home, &args).env("KUBECONFIG", "/dev/null").output().unwrap());
@@ -169,6 +170,65 @@ fn what_fails_here_fails_before_a_code_is_spent() {
         let (code, _, said) = ends(&[end, "--relay-url", &nobody(), "--verify"]);
         assert_eq!(code, 1);
         assert!(said.contains("no terminal"), "{said}");
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_costs_no_code() {
+    let run = |command: &str| ends(&["client", "--relay-url", &nobody(), "48320417", "--", command]);
+    let (code, _, said) = run("no-such-command");
+    assert_eq!(code, 127, "{said}");
+    assert!(said.contains("cannot run no-such-command") && said.contains("PATH"), "{said}");
+    assert_eq!(run("/nonexistent/command").0, 127);
+    assert_eq!(run("/dev/null").0, 126);
+    assert_eq!(run("/").0, 126);
+    assert_eq!(run("true").0, 4, "and one that is there is paired for");
+    assert_eq!(ends(&["shell", "--", "no-such-command"]).0, 127);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_ignored_at_the_start_stays_ignored() {
+    // It takes connections, and never answers.
+    let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", relay.local_addr().unwrap());
+    let home = tempfile::tempdir().unwrap();
+    let kubeconfig = home.path().join("kubeconfig");
+    fs::write(
+        &kubeconfig,
+        "{current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
+        clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: u, user: {token: t}}]}",
+    )
+    .unwrap();
+    let server = ["server", "--relay-url", &url, "--kubeconfig", kubeconfig.to_str().unwrap()];
+    for args in [&server[..], &["client", "--relay-url", &url, "--no-shell"]] {
+        let plain = mykube(&home, args);
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+        command.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let [hang_up, interrupt, terminate] = [1_u64, 2, 15].map(|signal| 1 << (signal - 1));
+        let start = Instant::now();
+        let (ignored, caught) = loop {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+            let mask = |name| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                u64::from_str_radix(line.trim(), 16).unwrap()
+            };
+            let masks = (mask("SigIgn:"), mask("SigCgt:"));
+            if masks.1 & terminate != 0 {
+                break masks;
+            }
+            assert!(start.elapsed() < DEADLINE && child.try_wait().unwrap().is_none(), "no handlers: {status}");
+            std::thread::yield_now();
+        };
+        assert_eq!(
+            (ignored & (hang_up | interrupt), caught & (hang_up | interrupt)),
+            (hang_up | interrupt, 0),
+            "{args:?}"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
 
@@ -202,6 +262,20 @@ fn a_signal_ends_what_waits_for_a_code() {
     assert_eq!(code, 1);
     assert!(out.contains("SIGTERM"), "{out}");
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_was_not_typed_is_not_shown_and_a_typo_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        told(mykube(&home, args).env("MYKUBE_CA_FILE", "/ca").env("MYKUBE_READONLY", "1").output().unwrap())
+    };
+    let (code, _, said) = run(&["client", "--no-such-flag"]);
+    assert!(code == 2 && !said.contains("ca-file") && said.contains("Usage: mykube client"), "{said}");
+    let (_, _, said) = run(&["client", "--relay-url", "http://127.0.0.1:9", "48320417"]);
+    assert!(said.contains("MYKUBE_READONLY is set, and nothing reads it: did you mean MYKUBE_READ_ONLY?"), "{said}");
+    let (_, out, _) = run(&["--help"]);
+    assert!(out.contains("[env: MYKUBE_CA_FILE"), "and help shows what is set: {out}");
 }
 
 #[test]

@@ -15,13 +15,13 @@ use hyper_util::rt::TokioIo;
 use mykube_link::Trust;
 use mykube_protocol::text::printable;
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::timeout;
 
 use crate::{
     Environment, KubeconfigError, KubeconfigSource, Upstream,
-    guarded::{Audit, Forwarder, Gateway, Settings, Visitor},
+    guarded::{Audit, Forwarder, Gateway, HeadRoom, Settings, Visitor},
     incluster,
+    moment::moment,
 };
 
 /// How long the API server may take to store an Event.
@@ -127,7 +127,12 @@ impl Announcer {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         let (here, there) = tokio::io::duplex(PIPE);
-        let visitor = Arc::new(Visitor { name: "mykube server".into(), policy: Arc::default() });
+        let visitor = Arc::new(Visitor {
+            name: "mykube server".into(),
+            id: None,
+            policy: Arc::default(),
+            heads: HeadRoom::default(),
+        });
         let (mut sender, connection) = http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;
         let answer = async {
             let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
@@ -152,12 +157,6 @@ impl Announcer {
     }
 }
 
-/// RFC 3339, to the second.
-fn moment(at: SystemTime) -> String {
-    let at = OffsetDateTime::from(at).replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
 fn is_pod_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     (1..=POD_NAME_MAX).contains(&name.len()) && name.bytes().all(allowed)
@@ -166,12 +165,6 @@ fn is_pod_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_whole_seconds() {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_225_599_999);
-        assert_eq!(moment(at), "2025-12-31T23:59:59Z");
-    }
 
     #[test]
     fn names_of_pods() {

@@ -2,6 +2,9 @@
 //!
 //! One JSON line asks, one answers, then the connection ends. Sockets are named by the server's pid, in a directory
 //! of mode 0700 in `XDG_RUNTIME_DIR`, or in `/tmp` under the user's number.
+//!
+//! Who asks may be of another release. A question with anything in it that this one does not know is refused: it may be a
+//! restriction, and nobody gets more than was meant.
 
 use std::{
     io,
@@ -36,10 +39,10 @@ const ASKING_MAX: usize = 8;
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case")]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Question {
     /// Who is here.
-    List,
+    List {},
     /// End one.
     Kill {
         /// Its number.
@@ -180,18 +183,27 @@ impl Drop for Socket {
 }
 
 async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>) -> io::Result<()> {
-    let question: Question = timeout(ASK_TIMEOUT, read(&mut connection)).await??;
-    let answer = match timeout(ANSWER_TIMEOUT, ask_desk(question, commands)).await {
-        Ok(Some(answer)) => answer,
-        Ok(None) => Answer::Error { error: "the server is ending".into() },
-        Err(_) => Answer::Error { error: "the server did not answer in time: is the relay reachable?".into() },
+    let line = timeout(ASK_TIMEOUT, read_line(&mut connection)).await??;
+    let answer = match understood(&line) {
+        Err(unknown) => Answer::Error {
+            error: format!(
+                "the server ({}) does not understand this ({unknown}): use `mykube sessions` of its own release, or \
+                 start it anew with yours",
+                env!("CARGO_PKG_VERSION")
+            ),
+        },
+        Ok(question) => match timeout(ANSWER_TIMEOUT, ask_desk(question, commands)).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Answer::Error { error: "the server is ending".into() },
+            Err(_) => Answer::Error { error: "the server did not answer in time: is the relay reachable?".into() },
+        },
     };
     timeout(ASK_TIMEOUT, write(&mut connection, &answer)).await?
 }
 
 async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>) -> Option<Answer> {
     match question {
-        Question::List => {
+        Question::List {} => {
             let (reply, answer) = oneshot::channel();
             commands.send(Command::List(reply)).await.ok()?;
             let clients = answer.await.ok()?.into_iter().map(Client::from).collect();
@@ -228,14 +240,21 @@ async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>) -> Optio
 pub async fn ask(socket: &Path, question: &Question) -> io::Result<Answer> {
     let mut connection = UnixStream::connect(socket).await?;
     write(&mut connection, question).await?;
-    timeout(ANSWER_TIMEOUT + ASK_TIMEOUT, read(&mut connection)).await?
+    let line = timeout(ANSWER_TIMEOUT + ASK_TIMEOUT, read_line(&mut connection)).await??;
+    understood(&line).map_err(|why| {
+        let text = format!("the server's answer is of another release ({why}): use that of the server");
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })
 }
 
-async fn read<T: serde::de::DeserializeOwned>(connection: &mut UnixStream) -> io::Result<T> {
+async fn read_line(connection: &mut UnixStream) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     BufReader::new(connection.take(LINE_MAX)).read_until(b'\n', &mut line).await?;
-    serde_json::from_slice(&line)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, printable(&error.to_string(), 200)))
+    Ok(line)
+}
+
+fn understood<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(line).map_err(|error| printable(&error.to_string(), 200))
 }
 
 async fn write(connection: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
@@ -305,5 +324,45 @@ mod tests {
         drop(at_desk.await.unwrap());
         serving.await.unwrap();
         assert!(!path.exists(), "the socket is removed with its server");
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_release_restricts_is_not_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server-1.sock");
+        let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
+        let (commands, mut desk) = mpsc::channel(1);
+        let serving = tokio::spawn(socket.serve(commands));
+        let new = serde_json::to_value(Question::New { name: None, policy: Box::default() }).unwrap();
+        let with = |at: &[&str], value: serde_json::Value| {
+            let mut question = new.clone();
+            let (last, way) = at.split_last().unwrap();
+            way.iter().fold(&mut question, |into, key| &mut into[key])[last] = value;
+            question
+        };
+        let rule = serde_json::json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "times": ["day"]});
+        for (question, unknown) in [
+            (with(&["policy", "max_bytes"], 1.into()), "max_bytes"),
+            (with(&["policy", "deny"], vec![rule].into()), "times"),
+            (with(&["only_once"], true.into()), "only_once"),
+            (serde_json::json!({"ask": "list", "of": "alice"}), "of"),
+            (serde_json::json!({"ask": "kill", "id": 1, "unless": "busy"}), "unless"),
+            (serde_json::json!({"ask": "pause"}), "pause"),
+        ] {
+            let mut connection = UnixStream::connect(&path).await.unwrap();
+            write(&mut connection, &question).await.unwrap();
+            match understood(&read_line(&mut connection).await.unwrap()) {
+                Ok(Answer::Error { error }) => {
+                    assert!(error.contains(unknown) && error.contains("does not understand"), "{error}");
+                }
+                other => panic!("{question}: {other:?}"),
+            }
+        }
+        assert!(desk.try_recv().is_err(), "nothing reached the desk");
+        // What says nothing is left out, so that a server that does not know it takes the rest.
+        let text = new.to_string();
+        assert!(!text.contains("as_uid") && !text.contains("as_extra"), "{text}");
+        drop(desk);
+        serving.await.unwrap();
     }
 }

@@ -1,17 +1,18 @@
 //! Whom the API server sees: certificates, tokens, passwords and plugins, and what happens when they change.
 //!
-//! The rules are client-go's: `*-data` wins over a file, a readable `tokenFile` over `token`, a fixed token or
-//! password over an exec plugin, a fixed certificate over the plugin's.
+//! The rules are client-go's: `*-data` wins over a file, a readable `tokenFile` over `token`, a fixed token or password over
+//! `auth-provider: oidc`, and these or a fixed certificate over an exec plugin, which then never runs.
 
 use std::{
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kube::config::AuthInfo;
+use base64::{
+    Engine as _, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
 use mykube_protocol::channel::Credentials;
-use secrecy::ExposeSecret;
 use tokio::{io::AsyncReadExt as _, time::Instant};
 use zeroize::Zeroizing;
 
@@ -19,6 +20,8 @@ use crate::{
     KubeconfigError,
     error::{Place, Shown},
     exec::ExecPlugin,
+    kubeconfig::types::{AuthInfo, Secret},
+    oidc::Oidc,
     pem,
 };
 
@@ -30,6 +33,10 @@ pub const FILE_MAX: u64 = mykube_protocol::limits::WELCOME_MAX as u64;
 pub const REFRESH_MARGIN: Duration = Duration::from_secs(60);
 /// Credentials are fetched again at most this often, however short their life.
 pub const REFRESH_MIN: Duration = Duration::from_secs(10);
+
+/// Base64 as Go reads it: padded, last bits of any kind. Line breaks it skips are to be taken out before.
+pub(crate) const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// Until when credentials are good, and when to fetch new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,27 +79,25 @@ pub struct CredentialSource {
     token_file: Option<Sourced>,
     basic: Option<(Zeroizing<String>, Zeroizing<String>)>,
     exec: Option<ExecPlugin>,
+    oidc: Option<Oidc>,
     place: Place,
 }
 
 impl CredentialSource {
-    /// From a kubeconfig's user and its plugin. Files are read when needed, data is decoded here.
-    pub(crate) fn new(user: &AuthInfo, exec: Option<ExecPlugin>, place: Place) -> Result<Self, KubeconfigError> {
-        let secret = |value: &Option<secrecy::SecretString>| {
-            value
-                .as_ref()
-                .map(|value| Zeroizing::new(value.expose_secret().to_owned()))
-                .filter(|value| !value.is_empty())
-        };
-        if user.auth_provider.is_some() {
-            return Err(KubeconfigError::AuthProvider(place));
-        }
+    /// From a kubeconfig's user and its plugin or provider. Files are read when needed, data is decoded here.
+    pub(crate) fn new(
+        user: &AuthInfo,
+        exec: Option<ExecPlugin>,
+        oidc: Option<Oidc>,
+        place: Place,
+    ) -> Result<Self, KubeconfigError> {
+        let secret = |value: &Option<Secret>| value.clone().filter(|value| !value.is_empty());
         let field = |field, problem| KubeconfigError::Field { field, place: place.clone(), problem };
 
         let data = user.client_certificate_data.as_deref();
         let names = ("client-certificate-data", "client-certificate");
         let certificate = Sourced::new(data, user.client_certificate.as_deref(), names, &place)?;
-        let data = user.client_key_data.as_ref().map(ExposeSecret::expose_secret);
+        let data = user.client_key_data.as_ref().map(|data| data.as_str());
         let key = Sourced::new(data, user.client_key.as_deref(), ("client-key-data", "client-key"), &place)?;
         let certificate = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -117,18 +122,20 @@ impl CredentialSource {
         if basic.is_some() && (token.is_some() || token_file.is_some()) {
             return Err(field("username", "stands beside a token, and kubectl takes only one of them: remove one"));
         }
-        let exec = exec.filter(|_| basic.is_none() && token.is_none() && token_file.is_none());
-        Ok(Self { certificate, token, token_file, basic, exec, place })
+        let says_who = basic.is_some() || token.is_some() || token_file.is_some();
+        let exec = exec.filter(|_| !says_who && certificate.is_none());
+        let oidc = oidc.filter(|_| !says_who);
+        Ok(Self { certificate, token, token_file, basic, exec, oidc, place })
     }
 
     /// A token file alone, as pods have it.
     pub(crate) fn from_token_file(file: Sourced, place: Place) -> Self {
-        Self { certificate: None, token: None, token_file: Some(file), basic: None, exec: None, place }
+        Self { certificate: None, token: None, token_file: Some(file), basic: None, exec: None, oidc: None, place }
     }
 
     /// Whether they can ever change.
     pub(crate) fn changes(&self) -> bool {
-        self.exec.is_some() || self.reads_files()
+        self.exec.is_some() || self.oidc.is_some() || self.reads_files()
     }
 
     /// Whether they come from files, which may change at any time.
@@ -141,6 +148,9 @@ impl CredentialSource {
     pub(crate) async fn forget(&self) {
         if let Some(exec) = &self.exec {
             exec.forget().await;
+        }
+        if let Some(oidc) = &self.oidc {
+            oidc.forget().await;
         }
     }
 
@@ -174,12 +184,18 @@ impl CredentialSource {
         if let Some(exec) = &self.exec {
             let credential = exec.current().await?;
             out.token = credential.token.as_ref().map(|token| token.to_string());
-            if let (None, Some((chain, key))) = (&out.certificate, &credential.certificate) {
+            if let Some((chain, key)) = &credential.certificate {
                 out.certificate = Some(chain.clone());
                 out.key = Some(key.to_string());
             }
             out.expiring = credential.expiry.is_some();
             expiry = credential.expiry;
+        }
+        if let Some(oidc) = &self.oidc {
+            let (token, until) = oidc.current().await?;
+            out.token = Some(token.to_string());
+            out.expiring = true;
+            expiry = Some(until);
         }
         Ok((out, expiry))
     }
@@ -204,12 +220,12 @@ async fn read_token(file: &Sourced) -> Result<Zeroizing<String>, KubeconfigError
     if text.trim().is_empty() {
         return Err(file.error(EMPTY_TOKEN));
     }
-    checked_token(text).ok_or_else(|| file.error(BAD_TOKEN))
+    checked_token(text.trim()).ok_or_else(|| file.error(BAD_TOKEN))
 }
 
-/// A token fit for a header, the white space around it removed.
+/// A token fit for a header. Spaces around it are removed; a line end is no part of a header, for kubectl neither.
 pub(crate) fn checked_token(text: &str) -> Option<Zeroizing<String>> {
-    let token = text.trim();
+    let token = text.trim_matches(' ');
     (!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())).then(|| Zeroizing::new(token.to_owned()))
 }
 
@@ -235,8 +251,8 @@ impl Sourced {
     ) -> Result<Option<Self>, KubeconfigError> {
         let given = |value: Option<&str>| value.is_some_and(|value| !value.is_empty());
         if let Some(data) = data.filter(|data| given(Some(data))) {
-            let plain = Zeroizing::new(data.chars().filter(|c| !c.is_ascii_whitespace()).collect::<String>());
-            let bytes = STANDARD.decode(plain.as_bytes()).map_err(|_| KubeconfigError::Field {
+            let plain = Zeroizing::new(data.replace(['\r', '\n'], ""));
+            let bytes = BASE64.decode(plain.as_bytes()).map_err(|_| KubeconfigError::Field {
                 field: names.0,
                 place: place.clone(),
                 problem: "is not valid base64: copy it again whole, or name a file instead",
@@ -259,18 +275,36 @@ impl Sourced {
         KubeconfigError::Field { field: self.field, place: self.place.clone(), problem }
     }
 
+    /// The same without waiting for others, for what is read once at the start.
+    pub(crate) fn read_now(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
+        match &self.value {
+            Value::Data(bytes) => Ok(bytes.clone()),
+            Value::File(path) => {
+                let failed = |cause| self.unreadable(path, &cause);
+                let file = std::fs::File::open(path).map_err(failed)?;
+                let mut bytes = Zeroizing::new(Vec::new());
+                std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_MAX), &mut bytes).map_err(failed)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn unreadable(&self, path: &std::path::Path, cause: &std::io::Error) -> KubeconfigError {
+        KubeconfigError::FileReference {
+            field: self.field,
+            place: self.place.clone(),
+            file: Shown::path(path),
+            cause: Shown::cause(cause),
+        }
+    }
+
     /// The bytes, a file's read anew each time.
     pub(crate) async fn read(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
         let path = match &self.value {
             Value::Data(bytes) => return Ok(bytes.clone()),
             Value::File(path) => path,
         };
-        let failed = |cause: std::io::Error| KubeconfigError::FileReference {
-            field: self.field,
-            place: self.place.clone(),
-            file: Shown::path(path),
-            cause: Shown::cause(&cause),
-        };
+        let failed = |cause: std::io::Error| self.unreadable(path, &cause);
         let file = tokio::fs::File::open(path).await.map_err(failed)?;
         let mut bytes = Zeroizing::new(Vec::new());
         file.take(FILE_MAX + 1).read_to_end(&mut bytes).await.map_err(failed)?;

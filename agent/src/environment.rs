@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    io::IsTerminal as _,
     path::PathBuf,
 };
 
@@ -20,6 +21,8 @@ pub struct Environment {
     pub service_account: PathBuf,
     /// A person sits at the terminal: interactive exec plugins may ask on standard input.
     pub attended: bool,
+    /// Standard error is a terminal: exec plugins may speak to the person there, and must not be read by us first.
+    pub terminal: bool,
 }
 
 impl Environment {
@@ -31,6 +34,7 @@ impl Environment {
             home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
             service_account: SERVICE_ACCOUNT.into(),
             attended,
+            terminal: std::io::stderr().is_terminal(),
         }
     }
 

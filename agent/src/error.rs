@@ -6,6 +6,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use mykube_protocol::text::printable;
@@ -60,31 +61,45 @@ impl fmt::Display for Shown {
     }
 }
 
-/// Where a setting stands: `user "dev" in /home/me/.kube/config`.
+/// Where a setting stands: `user "dev" in /home/me/.kube/config`. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Place(Arc<Inner>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Inner {
     owner: String,
+    /// As it stands in the file.
+    name: String,
     file: PathBuf,
 }
 
 impl Place {
     pub(crate) fn named(kind: &str, name: &str, file: &Path) -> Self {
-        Self { owner: format!("{kind} \"{}\"", printable(name, NAME_MAX)), file: file.to_owned() }
+        let owner = format!("{kind} \"{}\"", printable(name, NAME_MAX));
+        Self(Arc::new(Inner { owner, name: name.to_owned(), file: file.to_owned() }))
     }
 
     pub(crate) fn of(owner: &str, file: &Path) -> Self {
-        Self { owner: owner.to_owned(), file: file.to_owned() }
+        Self(Arc::new(Inner { owner: owner.to_owned(), name: String::new(), file: file.to_owned() }))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(crate) fn file(&self) -> &Path {
+        &self.0.file
     }
 
     /// A path of this place: relative ones start at the file's own directory.
     pub(crate) fn resolve(&self, path: &str) -> PathBuf {
-        self.file.parent().unwrap_or(Path::new("")).join(path)
+        self.0.file.parent().unwrap_or(Path::new("")).join(path)
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {}", self.owner, Shown::path(&self.file))
+        write!(f, "{} in {}", self.0.owner, Shown::path(&self.0.file))
     }
 }
 
@@ -128,8 +143,18 @@ pub enum KubeconfigError {
     Invalid {
         /// The file.
         path: Shown,
-        /// ` (line 7, column 3)`, where known.
+        /// ` (line 7, column 3)` or ` (at users[3].user.token)`, where known.
         at: String,
+    },
+    /// Two entries of one name: kubectl cannot read the file at all.
+    #[error("`{list}` of {path} has two entries with the name \"{name}\", which kubectl refuses: remove or rename one")]
+    Twice {
+        /// The file.
+        path: Shown,
+        /// Which list.
+        list: &'static str,
+        /// The name.
+        name: Shown,
     },
     /// Some other Kubernetes object.
     #[error("{0} is not a kubeconfig (those have `kind: Config` and `apiVersion: v1`): check the path")]
@@ -152,6 +177,9 @@ pub enum KubeconfigError {
         /// Contexts to choose from.
         contexts: Shown,
     },
+    /// The context has no `cluster`.
+    #[error("{0} names no cluster: add `cluster`, or choose another context with --context")]
+    NoCluster(Place),
     /// The context names a cluster or user that is not there.
     #[error(
         "{context} names the {kind} \"{name}\", which is not there: add it, or choose another context with --context"
@@ -195,12 +223,25 @@ pub enum KubeconfigError {
          server's https address"
     )]
     Unencrypted(Place),
-    /// `auth-provider` was removed from Kubernetes 1.26.
+    /// Providers that Kubernetes 1.26 removed.
     #[error(
-        "{0} uses `auth-provider`, which Kubernetes 1.26 removed: replace it with your provider's exec plugin (for GKE \
+        "{0} uses `auth-provider: {1}`, which Kubernetes 1.26 removed: replace it with your provider's exec plugin (for GKE \
          gke-gcloud-auth-plugin, for Azure kubelogin)"
     )]
-    AuthProvider(Place),
+    AuthProvider(Place, &'static str),
+    /// A provider that kubectl never had.
+    #[error(
+        "`auth-provider` of {0} has a `name` that kubectl does not know either (only oidc is left): correct it, or use an exec plugin"
+    )]
+    UnknownAuthProvider(Place),
+    /// `auth-provider: oidc` gives no token. Neither tokens nor what the provider said about them is shown.
+    #[error("`auth-provider: oidc` of {place} gives no token: {problem}")]
+    Oidc {
+        /// The user.
+        place: Place,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// `as` with `--share-credentials`: dropping it would give away more rights than the context has.
     #[error(
         "{0} impersonates (`as`), which shared credentials cannot express; the client would have the rights behind it: \
@@ -293,13 +334,24 @@ pub enum KubeconfigError {
     WelcomeTooLarge(Place, usize),
 }
 
-/// Why the API server cannot be reached, in at most 200 bytes and fit for the other end's terminal.
+/// Why the API server cannot be reached: for the operator, whom it names addresses and proxies, and for the other end,
+/// whom it must not. Each in at most 200 bytes and fit for a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConnectError(String);
+#[error("{full}")]
+pub struct ConnectError {
+    full: String,
+    told: String,
+}
 
 impl ConnectError {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(printable(text, CAUSE_MAX))
+    /// `told` has nothing of this side: no address, no name.
+    pub(crate) fn new(full: &str, told: &str) -> Self {
+        Self { full: printable(full, CAUSE_MAX), told: printable(told, CAUSE_MAX) }
+    }
+
+    /// For the client's user.
+    #[must_use]
+    pub fn told(&self) -> &str {
+        &self.told
     }
 }

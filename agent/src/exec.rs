@@ -1,13 +1,20 @@
 //! Exec credential plugins (KEP 541, `client.authentication.k8s.io` v1 and v1beta1).
 //!
-//! A plugin runs once at a time and again only when its credential is due. Its standard output is a secret and never
-//! shown; of its standard error the end is, when it fails.
+//! The rules are client-go's (`plugin/pkg/client/auth/exec`). A plugin runs once at a time and again only when its credential is due. Its
+//! standard output is a secret and never shown. Its standard error is, as it comes, where there is a terminal: it may hold the address of
+//! a login. Where there is none the end of it is, when it fails.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::Stdio, time::Duration};
+mod timestamp;
 
-use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
-use serde::Deserialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::{Child, Command},
@@ -19,7 +26,8 @@ use crate::{
     Environment, KubeconfigError,
     credentials::{Expiry, checked_token},
     error::{Place, Shown},
-    pem,
+    kubeconfig::types::ExecConfig,
+    pem, yaml,
 };
 
 /// The API group of plugins; an answer's version is shown only where it is of this group.
@@ -34,8 +42,13 @@ pub(crate) struct ExecPlugin {
     command: PathBuf,
     args: Vec<String>,
     env: BTreeMap<OsString, OsString>,
+    /// Our own, where the command is looked for.
+    path: Option<OsString>,
     api_version: &'static str,
-    interactive: bool,
+    /// Whether it has the terminal to read from; nothing where it must and there is none.
+    interactive: Option<bool>,
+    /// Whether what it says is seen by a person as it comes.
+    seen: bool,
     hint: Option<String>,
     timeout: Duration,
     place: Place,
@@ -50,11 +63,32 @@ pub(crate) struct ExecCredential {
     pub(crate) expiry: Option<Expiry>,
 }
 
+/// What a plugin may be told of its cluster (client-go `pkg/apis/clientauthentication/v1`).
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ExecCluster {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_server_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) insecure_skip_tls_verify: Option<bool>,
+    /// In base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate_authority_data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proxy_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disable_compression: Option<bool>,
+    /// What the cluster's reserved extension holds; null is told too, as client-go does.
+    pub(crate) config: serde_json::Value,
+}
+
 impl ExecPlugin {
     /// Checks the plugin's settings; `cluster` is what it is told where `provideClusterInfo` asks for it.
     pub(crate) fn new(
         config: ExecConfig,
-        cluster: ExecAuthCluster,
+        cluster: ExecCluster,
         place: Place,
         env: &Environment,
         timeout: Duration,
@@ -78,36 +112,34 @@ impl ExecPlugin {
         };
         let command = config.command.filter(|command| !command.is_empty());
         let command = command.ok_or_else(|| field("exec.command", "is missing: name the plugin"))?;
-        let shown = Shown::name(&command);
         let command = if command.contains(std::path::is_separator) { place.resolve(&command) } else { command.into() };
 
-        let interactive = match (config.interactive_mode, api_version) {
-            (Some(ExecInteractiveMode::Always), _) if !env.attended => {
-                return Err(KubeconfigError::ExecNeedsTerminal(shown, place));
-            }
-            (Some(ExecInteractiveMode::Never), _) => false,
-            (Some(_), _) | (None, "client.authentication.k8s.io/v1beta1") => env.attended,
-            (None, _) => {
+        let interactive = match (config.interactive_mode.as_deref().unwrap_or_default(), api_version) {
+            ("Always", _) => env.attended.then_some(true),
+            ("Never", _) => Some(false),
+            ("IfAvailable", _) | ("", "client.authentication.k8s.io/v1beta1") => Some(env.attended),
+            ("", _) => {
                 return Err(field("exec.interactiveMode", "is missing: make it Never, IfAvailable or Always"));
             }
+            _ => return Err(field("exec.interactiveMode", "must be Never, IfAvailable or Always")),
         };
 
         let mut vars = env.vars.clone();
-        for pair in config.env.unwrap_or_default() {
-            let name = pair.get("name").filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
+        for pair in config.env {
+            let name = pair.name.filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
             let name = name.ok_or_else(|| field("exec.env", "has an entry without a usable name: correct it"))?;
-            let value = pair.get("value").cloned().unwrap_or_default();
+            let value = pair.value.unwrap_or_default();
             if value.contains('\0') {
                 return Err(field("exec.env", "has a value with a NUL character: correct it"));
             }
             vars.insert(name.into(), value.into());
         }
-        let args = config.args.unwrap_or_default();
+        let args = config.args.to_vec();
         if args.iter().any(|arg| arg.contains('\0')) {
             return Err(field("exec.args", "has a NUL character: correct it"));
         }
-        let mut spec = serde_json::json!({ "interactive": interactive });
-        if config.provide_cluster_info {
+        let mut spec = serde_json::json!({ "interactive": interactive.unwrap_or(false) });
+        if config.provide_cluster_info.unwrap_or(false) {
             spec["cluster"] = serde_json::to_value(cluster)
                 .map_err(|_| field("exec.provideClusterInfo", "cannot be met: the cluster's settings are not text"))?;
         }
@@ -117,8 +149,10 @@ impl ExecPlugin {
             command,
             args,
             env: vars,
+            path: env.var_os("PATH").map(OsStr::to_owned),
             api_version,
             interactive,
+            seen: env.terminal,
             hint: config.install_hint.filter(|hint| !hint.is_empty()),
             timeout,
             place,
@@ -145,10 +179,14 @@ impl ExecPlugin {
 
     /// Runs the plugin to its end and returns what it printed.
     async fn run(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
-        let mut plugin = Plugin::start(self).map_err(|cause| self.not_started(&cause))?;
+        let Some(interactive) = self.interactive else {
+            return Err(KubeconfigError::ExecNeedsTerminal(self.shown(), self.place.clone()));
+        };
+        let program = self.program().ok_or_else(|| self.not_started(&std::io::ErrorKind::NotFound.into()))?;
+        let mut plugin = Plugin::start(self, &program, interactive).map_err(|cause| self.not_started(&cause))?;
         let mut stderr = Vec::new();
         let ended = tokio::time::timeout(self.timeout, plugin.finish(&mut stderr)).await;
-        let said = || match (self.interactive, Shown::tail(&String::from_utf8_lossy(&stderr), STDERR_SHOWN)) {
+        let said = || match (self.seen || interactive, Shown::tail(&String::from_utf8_lossy(&stderr), STDERR_SHOWN)) {
             (true, _) => Shown::name("see what it said above"),
             (false, said) if said.to_string().is_empty() => Shown::name("it said nothing on standard error"),
             (false, said) => said,
@@ -173,33 +211,45 @@ impl ExecPlugin {
         }
     }
 
-    /// Reads an ExecCredential: JSON or, as kubectl does, YAML.
+    /// The program: a name without a slash is looked for where kubectl would, on our own `PATH`, whatever `exec.env` says of it. Go passes
+    /// over what cannot be executed, and does not run what only a relative entry of `PATH` has.
+    fn program(&self) -> Option<PathBuf> {
+        if self.command.components().nth(1).is_some() {
+            return Some(self.command.clone());
+        }
+        let found = std::env::split_paths(self.path.as_deref()?)
+            .map(|dir| dir.join(&self.command))
+            .find(|file| is_program(file))?;
+        found.is_absolute().then_some(found)
+    }
+
+    /// Reads an ExecCredential: JSON or, as kubectl does, YAML. What says no `kind` is taken for one.
     fn read(&self, stdout: &[u8]) -> Result<ExecCredential, KubeconfigError> {
         const UNREADABLE: &str = "did not print an ExecCredential";
-        let text = std::str::from_utf8(stdout).map_err(|_| self.output(UNREADABLE))?;
-        let printed: Printed = serde_json::from_str(text)
-            .or_else(|_| serde_saphyr::from_str(text).map_err(|_| ()))
-            .map_err(|()| self.output(UNREADABLE))?;
-        if printed.kind != "ExecCredential" {
+        // apimachinery takes what begins with a brace for JSON, which ends where it ends; YAML may have more documents.
+        let document = match stdout.trim_ascii_start().starts_with(b"{") {
+            true => yaml::json(stdout),
+            false => yaml::read(stdout).ok(),
+        };
+        let document = document.ok_or_else(|| self.output(UNREADABLE))?;
+        let printed = Printed::deserialize(&*document).map_err(|_| self.output(UNREADABLE))?;
+        if printed.kind.as_deref().is_some_and(|kind| !kind.is_empty() && kind != "ExecCredential") {
             return Err(self.output(UNREADABLE));
         }
-        if printed.api_version != self.api_version {
+        let api_version = printed.api_version.as_deref().unwrap_or_default();
+        if api_version != self.api_version {
             return Err(KubeconfigError::ExecVersion {
                 place: self.place.clone(),
                 command: self.shown(),
                 wanted: self.api_version,
-                got: Shown::name(if printed.api_version.starts_with(GROUP) {
-                    &printed.api_version
-                } else {
-                    "none of its"
-                }),
+                got: Shown::name(if api_version.starts_with(GROUP) { api_version } else { "none of its" }),
             });
         }
         let status = printed.status.ok_or_else(|| self.output("gave no credential (`status` is missing)"))?;
         let given = |value: &Option<String>| value.clone().map(Zeroizing::new).filter(|value| !value.is_empty());
         let token = match given(&status.token) {
             Some(token) => Some(
-                checked_token(&token).ok_or_else(|| self.output("gave a token with spaces or control characters"))?,
+                checked_token(&token).ok_or_else(|| self.output("gave a token with spaces, line ends or the like"))?,
             ),
             None => None,
         };
@@ -219,10 +269,11 @@ impl ExecPlugin {
         if token.is_none() && certificate.is_none() {
             return Err(self.output("gave no credential (neither `token` nor `clientCertificateData` in `status`)"));
         }
-        let expiry = match status.expiration_timestamp.as_deref().filter(|text| !text.is_empty()) {
+        let expiry = match status.expiration_timestamp.as_deref() {
             Some(text) => {
-                let expires = OffsetDateTime::parse(text, &Rfc3339)
-                    .map_err(|_| self.output("gave an `expirationTimestamp` that is not RFC 3339"))?;
+                let expires = timestamp::parse(text).ok_or_else(|| {
+                    self.output("gave an `expirationTimestamp` that is not like 2030-01-31T18:00:00Z")
+                })?;
                 let expiry = Expiry::until(expires.into());
                 if expiry.is_over() {
                     tracing::warn!(plugin = %self.shown(), "the exec plugin gave a credential that has expired; is the clock right?");
@@ -256,10 +307,8 @@ impl ExecPlugin {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Printed {
-    #[serde(default)]
-    api_version: String,
-    #[serde(default)]
-    kind: String,
+    api_version: Option<String>,
+    kind: Option<String>,
     status: Option<Status>,
 }
 
@@ -272,7 +321,7 @@ struct Status {
     expiration_timestamp: Option<String>,
 }
 
-/// A running plugin. Dropped before its end, it is killed with what it started.
+/// A running plugin. Dropped before its end, it is killed, with what it started unless it has the terminal to read from.
 struct Plugin {
     child: Child,
     #[cfg(unix)]
@@ -280,23 +329,27 @@ struct Plugin {
 }
 
 impl Plugin {
-    fn start(plugin: &ExecPlugin) -> std::io::Result<Self> {
-        let mut command = Command::new(&plugin.command);
+    fn start(plugin: &ExecPlugin, program: &Path, interactive: bool) -> std::io::Result<Self> {
+        let mut command = Command::new(program);
         command.args(&plugin.args).env_clear().envs(&plugin.env).kill_on_drop(true).stdout(Stdio::piped());
-        if plugin.interactive {
-            command.stdin(Stdio::inherit()).stderr(Stdio::inherit());
-        } else {
-            command.stdin(Stdio::null()).stderr(Stdio::piped());
-            // A group of its own, so that nothing of it stays behind; an interactive one must keep the terminal's.
-            #[cfg(unix)]
-            command.process_group(0);
+        command.stdin(if interactive { Stdio::inherit() } else { Stdio::null() });
+        command.stderr(if interactive || plugin.seen { Stdio::inherit() } else { Stdio::piped() });
+        #[cfg(unix)]
+        {
+            // kubectl tells a plugin its name as it is written.
+            command.arg0(&plugin.command);
+            // A group of its own, so that nothing of it stays behind. One that reads from the terminal must stay in the terminal's, or it
+            // would be stopped when it does; to write there is no such matter.
+            if !interactive {
+                command.process_group(0);
+            }
         }
         let child = command.spawn()?;
         Ok(Self {
             #[cfg(unix)]
             group: child
                 .id()
-                .filter(|_| !plugin.interactive)
+                .filter(|_| !interactive)
                 .and_then(|id| i32::try_from(id).ok())
                 .and_then(rustix::process::Pid::from_raw),
             child,
@@ -324,6 +377,15 @@ impl Drop for Plugin {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// Whether this file can be run by us (Go's `os/exec.findExecutable`).
+fn is_program(file: &Path) -> bool {
+    #[cfg(unix)]
+    let executable = || rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok();
+    #[cfg(not(unix))]
+    let executable = || true;
+    file.is_file() && executable()
 }
 
 /// All of it, up to one byte over the limit.

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use http::HeaderValue;
-use kube::config::AuthInfo;
 
-use crate::{KubeconfigError, error::Place};
+use crate::{KubeconfigError, error::Place, kubeconfig::types::AuthInfo};
 
 /// A user whom requests are made as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +24,12 @@ impl Impersonation {
     pub(crate) fn of(user: &AuthInfo, place: &Place) -> Result<Option<Self>, KubeconfigError> {
         let field = |field, problem| Err(KubeconfigError::Field { field, place: place.clone(), problem });
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-        let groups = user.impersonate_groups.clone().unwrap_or_default();
+        let groups = user.impersonate_groups.to_vec();
         let uid = given(&user.impersonate_uid);
-        let extra: BTreeMap<_, _> = user.impersonate_user_extra.clone().unwrap_or_default().into_iter().collect();
+        let extra = user.impersonate_user_extra.iter().flatten();
+        let extra: BTreeMap<_, _> = extra
+            .map(|(key, values)| (key.clone(), values.iter().flat_map(|values| values.to_vec()).collect()))
+            .collect();
         let Some(user) = given(&user.impersonate) else {
             const ALONE: &str = "stands there without `as`, which kubectl refuses: name the user in `as` too";
             return match (groups.is_empty(), uid.is_none(), extra.is_empty()) {
@@ -47,7 +49,10 @@ impl Impersonation {
         if !uid.iter().all(|uid| fits(uid)) {
             return field("as-uid", UNFIT);
         }
-        if !extra.iter().all(|(key, values)| !key.is_empty() && values.iter().all(|value| fits(value))) {
+        if !extra
+            .iter()
+            .all(|(key, values): (&String, &Vec<String>)| !key.is_empty() && values.iter().all(|value| fits(value)))
+        {
             return field("as-user-extra", UNFIT);
         }
         Ok(Some(Self { user, groups, uid, extra }))

@@ -2,7 +2,9 @@
 //! `~/.kube/config`, else a pod's service account.
 //!
 //! Of several files the first to define a thing wins, whole; a file that is not there is skipped; relative paths in
-//! a file start at that file's directory (client-go `ClientConfigLoadingRules`).
+//! a file start at that file's directory (client-go `ClientConfigLoadingRules`). The zoo (`e2e/zoo`) compares the two.
+
+pub(crate) mod types;
 
 use std::{
     fs::File,
@@ -11,14 +13,16 @@ use std::{
     time::Duration,
 };
 
-use kube::config::{AuthInfo, Cluster, Context, Kubeconfig, KubeconfigError as ParseError};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::{
     Environment, KubeconfigError,
     error::{Place, Shown},
     incluster,
+    yaml::{self, YamlError},
 };
+use types::{AuthInfo, Cluster, Context, Kubeconfig};
 
 /// Longest kubeconfig that is read. Ten thousand clusters fit; a wrong path to a disk image does not.
 pub const KUBECONFIG_MAX: u64 = 16 * 1024 * 1024;
@@ -80,12 +84,15 @@ pub(crate) fn find(source: &KubeconfigSource, env: &Environment) -> Result<Found
     let wanted = source.context.as_deref().filter(|name| !name.is_empty());
     let empty = files
         .iter()
-        .all(|(_, config)| config.clusters.is_empty() && config.contexts.is_empty() && config.auth_infos.is_empty());
+        .all(|(_, config)| config.clusters.is_empty() && config.contexts.is_empty() && config.users.is_empty());
     if empty {
         let may_be_pod = source.kubeconfig.is_none() && wanted.is_none();
         return match files.first() {
             _ if may_be_pod && incluster::possible(env) => Ok(Found::InCluster),
             Some((path, _)) => Err(KubeconfigError::Empty(Shown::path(path))),
+            None if paths.is_empty() => {
+                Err(KubeconfigError::NoneFound(Shown::name("those in KUBECONFIG, which names none")))
+            }
             None => Err(KubeconfigError::NoneFound(show_all(&paths))),
         };
     }
@@ -94,14 +101,11 @@ pub(crate) fn find(source: &KubeconfigSource, env: &Environment) -> Result<Found
 
 /// The files to read, first one first.
 fn candidates(source: &KubeconfigSource, env: &Environment) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = match (&source.kubeconfig, env.var_os("KUBECONFIG")) {
+    let paths: Vec<PathBuf> = match (&source.kubeconfig, env.var_os("KUBECONFIG")) {
         (Some(path), _) => vec![path.clone()],
         (None, Some(list)) => std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect(),
-        (None, None) => Vec::new(),
+        (None, None) => env.home.iter().map(|home| home.join(".kube").join("config")).collect(),
     };
-    if paths.is_empty() {
-        paths.extend(env.home.as_ref().map(|home| home.join(".kube").join("config")));
-    }
     paths.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path)).collect()
 }
 
@@ -120,20 +124,41 @@ fn read(path: &Path) -> Result<Option<Kubeconfig>, KubeconfigError> {
         return Err(KubeconfigError::TooLarge { path: Shown::path(path), max: KUBECONFIG_MAX });
     }
     let invalid = |at: String| KubeconfigError::Invalid { path: Shown::path(path), at };
-    let text = std::str::from_utf8(&bytes).map_err(|_| invalid(" (it is not UTF-8 text)".into()))?;
-    let config = Kubeconfig::from_yaml(text.trim_start_matches('\u{feff}')).map_err(|error| match error {
-        ParseError::Parse(error) => invalid(
-            error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column())),
-        ),
-        _ => invalid(String::new()),
+    let document = yaml::read(&bytes).map_err(|error| {
+        invalid(match error {
+            YamlError::NotText => " (it is not text in UTF-8, or in UTF-16 with a byte order mark)".into(),
+            YamlError::Syntax(line, column) => format!(" (line {line}, column {column})"),
+            YamlError::Meaning => String::new(),
+            YamlError::Aliases => " (its aliases mean far more than is written)".into(),
+            YamlError::TooMany => format!(" (it has more than {} values)", yaml::NODES_MAX),
+        })
     })?;
+    let config = match &*document {
+        Value::Null => Kubeconfig::default(),
+        // The error's own text may hold a value.
+        value => serde_path_to_error::deserialize(value).map_err(|error| {
+            let at = Shown::name(&error.path().to_string());
+            invalid(format!(" (at {at}: of another type; a text like 123 or yes needs quotes)"))
+        })?,
+    };
     let is =
         |value: &Option<String>, wanted: &str| value.as_deref().is_none_or(|value| value.is_empty() || value == wanted);
-    if is(&config.kind, "Config") && is(&config.api_version, "v1") {
-        Ok(Some(config))
-    } else {
-        Err(KubeconfigError::WrongKind(Shown::path(path)))
+    if !is(&config.kind, "Config") || !is(&config.api_version, "v1") {
+        return Err(KubeconfigError::WrongKind(Shown::path(path)));
     }
+    let names: [(_, Vec<_>); 3] = [
+        ("clusters", config.clusters.iter().map(|named| named.name.as_deref()).collect()),
+        ("contexts", config.contexts.iter().map(|named| named.name.as_deref()).collect()),
+        ("users", config.users.iter().map(|named| named.name.as_deref()).collect()),
+    ];
+    for (list, mut names) in names {
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let name = Shown::name(twice[0].unwrap_or_default());
+            return Err(KubeconfigError::Twice { path: Shown::path(path), list, name });
+        }
+    }
+    Ok(Some(config))
 }
 
 /// The context by name, else the first `current-context`, with its cluster and user.
@@ -142,42 +167,49 @@ fn select(files: &[(&Path, Kubeconfig)], wanted: Option<&str>) -> Result<Selecte
         let paths: Vec<_> = files.iter().map(|(path, _)| path.to_path_buf()).collect();
         show_all(&paths)
     };
-    let contexts =
-        || Shown::list(files.iter().flat_map(|(_, config)| &config.contexts).map(|named| named.name.as_str()));
+    let contexts = || {
+        let named = files.iter().flat_map(|(_, config)| config.contexts.iter());
+        Shown::list(named.map(|named| named.name.as_deref().unwrap_or_default()))
+    };
     let current =
         || files.iter().find_map(|(_, config)| config.current_context.as_deref().filter(|name| !name.is_empty()));
     let name = wanted
         .or_else(current)
         .ok_or_else(|| KubeconfigError::NoCurrentContext { path: all(), contexts: contexts() })?;
+    let is = |named: &Option<String>, name: &str| named.as_deref().unwrap_or_default() == name;
     let (file, context) = first(files, |config| {
-        config.contexts.iter().find(|named| named.name == name).map(|named| named.context.clone())
+        config.contexts.iter().find(|named| is(&named.name, name)).map(|named| named.context.clone())
     })
     .ok_or_else(|| KubeconfigError::NoContext { name: Shown::name(name), path: all(), contexts: contexts() })?;
     let context_place = Place::named("context", name, file);
-    let context: Context = context.unwrap_or_default();
+    let Context { cluster: cluster_name, user: user_name, namespace } = context.unwrap_or_default();
     let dangling =
         |kind, name: &str| KubeconfigError::Dangling { context: context_place.clone(), kind, name: Shown::name(name) };
 
+    let cluster_name = cluster_name.unwrap_or_default();
     let (cluster_file, cluster) = first(files, |config| {
-        config.clusters.iter().find(|named| named.name == context.cluster).map(|named| named.cluster.clone())
+        config.clusters.iter().find(|named| is(&named.name, &cluster_name)).map(|named| named.cluster.clone())
     })
-    .ok_or_else(|| dangling("cluster", &context.cluster))?;
-    let user_name = context.user.as_deref().unwrap_or_default();
-    let (user_file, user) = if user_name.is_empty() {
-        (file, None)
-    } else {
-        first(files, |config| {
-            config.auth_infos.iter().find(|named| named.name == user_name).map(|named| named.auth_info.clone())
-        })
-        .ok_or_else(|| dangling("user", user_name))?
+    .ok_or_else(|| match cluster_name.as_str() {
+        "" => KubeconfigError::NoCluster(context_place.clone()),
+        name => dangling("cluster", name),
+    })?;
+    let user_name = user_name.unwrap_or_default();
+    let user = first(files, |config| {
+        config.users.iter().find(|named| is(&named.name, &user_name)).map(|named| named.user.clone())
+    });
+    let (user_file, user) = match user {
+        Some(found) => found,
+        None if user_name.is_empty() => (file, None),
+        None => return Err(dangling("user", &user_name)),
     };
     Ok(Selected {
-        cluster_place: Place::named("cluster", &context.cluster, cluster_file),
-        cluster_name: context.cluster,
+        cluster_place: Place::named("cluster", &cluster_name, cluster_file),
+        cluster_name,
         cluster: cluster.unwrap_or_default(),
         user: user.unwrap_or_default(),
-        user_place: Place::named("user", user_name, user_file),
-        namespace: context.namespace.filter(|namespace| !namespace.is_empty()),
+        user_place: Place::named("user", &user_name, user_file),
+        namespace: namespace.filter(|namespace| !namespace.is_empty()),
         context_place,
     })
 }

@@ -11,11 +11,14 @@ pub mod guarded;
 mod impersonation;
 mod incluster;
 pub mod kubeconfig;
+pub mod moment;
+mod oidc;
 mod pem;
 mod refresh;
 pub mod serve;
 mod server;
 mod upstream;
+mod yaml;
 
 pub use credentials::Credentialer;
 pub use environment::Environment;

@@ -1,9 +1,9 @@
 //! PEM: only the blocks that are wanted leave this room, so no comment of a bundle travels.
 
+use mykube_link::tls;
 use rustls::{
     crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
 };
 use zeroize::Zeroizing;
 
@@ -12,13 +12,28 @@ pub(crate) type Problem = &'static str;
 
 const NO_CERTIFICATE: Problem =
     "has no certificate in PEM form (`-----BEGIN CERTIFICATE-----`): fetch it again from your cluster's tool";
+const UNREADABLE: Problem =
+    "has no certificate that can be read: fetch it again from your cluster's tool (`openssl x509 -text` reads one)";
 const NO_KEY: Problem =
     "has no private key in PEM form (`-----BEGIN ... PRIVATE KEY-----`): fetch it again from your cluster's tool";
 const ENCRYPTED_KEY: Problem =
     "is an encrypted private key, which kubectl cannot use either: decrypt it with `openssl pkey`";
 const MISMATCH: Problem = "does not belong to the client certificate beside it: fetch both again";
 
-/// The certificates of a PEM text, at least one.
+/// The authorities of a PEM text, at least one, and how many there are that cannot be read: those are passed over, as by kubectl.
+pub(crate) fn authorities(bytes: &[u8]) -> Result<(String, usize), Problem> {
+    let (readable, unreadable) = tls::readable(bytes);
+    if readable.is_empty() {
+        return Err(if unreadable == 0 { NO_CERTIFICATE } else { UNREADABLE });
+    }
+    // Only what was read goes on, in the text it came in.
+    let text: String = split(&blocks(bytes, |label| label == "CERTIFICATE"))
+        .filter(|block| CertificateDer::from_pem_slice(block.as_bytes()).is_ok_and(|der| readable.contains(&der)))
+        .collect();
+    Ok((text, unreadable))
+}
+
+/// The certificates of a client, its own first.
 pub(crate) fn certificates(bytes: &[u8]) -> Result<String, Problem> {
     let pem = blocks(bytes, |label| label == "CERTIFICATE");
     match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
@@ -41,13 +56,11 @@ pub(crate) fn private_key(bytes: &[u8]) -> Result<Zeroizing<String>, Problem> {
 
 /// Whether a key can belong to a certificate. Kinds this build cannot judge pass: the API server decides.
 pub(crate) fn belongs(certificate: &str, key: &str) -> Result<(), Problem> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate.as_bytes()).flatten().collect();
-    let Some(key) = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok().and_then(|key| any_supported_type(&key).ok())
-    else {
-        return Ok(());
-    };
-    match CertifiedKey::new(chain, key).keys_match() {
-        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err(MISMATCH),
+    let own = CertificateDer::from_pem_slice(certificate.as_bytes()).ok();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok().and_then(|key| any_supported_type(&key).ok());
+    let (Some(own), Some(key)) = (own, key.as_ref().and_then(|key| key.public_key())) else { return Ok(()) };
+    match tls::public_key(&own) {
+        Some(of) if of != *key.as_ref() => Err(MISMATCH),
         _ => Ok(()),
     }
 }
@@ -70,6 +83,12 @@ fn blocks(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Zeroizing<String> {
         }
     }
     out
+}
+
+/// Each of the blocks alone.
+fn split(blocks: &str) -> impl Iterator<Item = &str> {
+    let begins: Vec<_> = blocks.match_indices("-----BEGIN ").map(|(at, _)| at).chain([blocks.len()]).collect();
+    (1..begins.len()).map(move |next| &blocks[begins[next - 1]..begins[next]])
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> bool {

@@ -8,9 +8,9 @@ use std::{
 use mykube_protocol::channel::Welcome;
 use tokio::{
     sync::{Mutex, watch},
-    task::JoinHandle,
     time::sleep,
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{KubeconfigError, Upstream, credentials::Expiry};
 
@@ -24,7 +24,8 @@ pub const RETRY_MAX: Duration = Duration::from_secs(300);
 pub struct Credentialer {
     shared: Arc<Shared>,
     newest: watch::Receiver<Option<Arc<Welcome>>>,
-    task: Option<JoinHandle<()>>,
+    /// Ends the task between two looks: a plugin that runs is not stopped halfway.
+    _watches: DropGuard,
 }
 
 struct Shared {
@@ -47,8 +48,11 @@ impl Credentialer {
         let changes = upstream.credentials.changes();
         let shared =
             Arc::new(Shared { upstream, loaded: Mutex::new(None), newest: sender, given: StdMutex::new(None) });
-        let task = changes.then(|| tokio::spawn(Arc::clone(&shared).watch()));
-        Self { shared, newest, task }
+        let over = CancellationToken::new();
+        if changes {
+            tokio::spawn(Arc::clone(&shared).watch(over.clone()));
+        }
+        Self { shared, newest, _watches: over.drop_guard() }
     }
 
     /// What to tell a client now. Runs an exec plugin if it never ran or its credential is due: asked for before a code
@@ -95,14 +99,6 @@ impl Credentialer {
     }
 }
 
-impl Drop for Credentialer {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
-}
-
 impl Shared {
     /// Remembers a welcome and tells of it if it is new.
     fn keep(&self, loaded: &mut Option<Loaded>, welcome: Welcome, expiry: Option<Expiry>) -> Arc<Welcome> {
@@ -119,12 +115,15 @@ impl Shared {
         welcome
     }
 
-    async fn watch(self: Arc<Self>) {
+    async fn watch(self: Arc<Self>, over: CancellationToken) {
         let reads_files = self.upstream.credentials.reads_files();
         let mut wait = POLL;
         let mut failing = false;
         loop {
-            sleep(wait).await;
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = over.cancelled() => return,
+            }
             let mut loaded = self.loaded.lock().await;
             let Some(last) = loaded.as_ref() else { continue };
             if !reads_files && !last.expiry.is_some_and(|expiry| expiry.is_due()) {

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use kube::config::{Cluster, ExecAuthCluster, NamedExtension};
+use base64::Engine as _;
 use mykube_link::{DialError, ProxyEnv, ProxyTarget, Transport, Trust, connect_tcp_via_proxy, error::Unreachable};
 use mykube_protocol::{
     channel::{Mode, Welcome},
@@ -12,11 +12,12 @@ use mykube_protocol::{
 
 use crate::{
     ConnectError, Environment, Impersonation, KubeconfigError, KubeconfigSource,
-    credentials::{CredentialSource, Expiry, Sourced},
+    credentials::{BASE64, CredentialSource, Expiry, Sourced},
     error::Place,
-    exec::ExecPlugin,
+    exec::{ExecCluster, ExecPlugin},
     incluster,
-    kubeconfig::{Found, Selected, find},
+    kubeconfig::{Found, Selected, find, types::Cluster},
+    oidc::Oidc,
     pem,
     server::{self, is_host_name},
 };
@@ -65,6 +66,7 @@ impl Upstream {
             Found::InCluster => Self::from_pod(source, env, trust)?,
         };
         upstream.ca().await?;
+        upstream.warn_of_unreadable().await;
         Ok(upstream)
     }
 
@@ -119,6 +121,17 @@ impl Upstream {
             }
             None => None,
         };
+        let oidc = match &user.auth_provider {
+            Some(_) if exec.is_some() => {
+                return Err(KubeconfigError::Field {
+                    field: "auth-provider",
+                    place: user_place,
+                    problem: "stands beside `exec`, and kubectl takes only one of them: remove one",
+                });
+            }
+            Some(provider) => Some(Oidc::new(provider, user_place.clone(), env, trust.clone())?),
+            None => None,
+        };
         Ok(Self {
             cluster_name: to_plain_name(&cluster_name, "cluster"),
             host: address.host,
@@ -128,7 +141,7 @@ impl Upstream {
             insecure,
             namespace,
             impersonation: Impersonation::of(&user, &user_place)?,
-            credentials: CredentialSource::new(&user, exec, user_place.clone())?,
+            credentials: CredentialSource::new(&user, exec, oidc, user_place.clone())?,
             user_place,
             ca,
             proxy,
@@ -180,7 +193,21 @@ impl Upstream {
     pub async fn ca(&self) -> Result<Option<String>, KubeconfigError> {
         match &self.ca {
             None => Ok(None),
-            Some(ca) => Ok(Some(pem::certificates(&ca.read().await?).map_err(|problem| ca.error(problem))?)),
+            Some(ca) => Ok(Some(pem::authorities(&ca.read().await?).map_err(|problem| ca.error(problem))?.0)),
+        }
+    }
+
+    /// Says how many certificates of the CA cannot be read, where there are such.
+    async fn warn_of_unreadable(&self) {
+        let Some(ca) = &self.ca else { return };
+        if let Ok(bytes) = ca.read().await
+            && let Ok((_, unreadable @ 1..)) = pem::authorities(&bytes)
+        {
+            tracing::warn!(
+                unreadable,
+                "of the certificates of {} some cannot be read, and are passed over",
+                self.place
+            );
         }
     }
 
@@ -239,7 +266,12 @@ impl Upstream {
             },
             other => other.to_string(),
         };
-        ConnectError::new(&format!("cannot reach the API server {}: {why}", self.address()))
+        let told = match error {
+            DialError::Unreachable { .. } if self.proxy.is_none() => &why,
+            _ => "the proxy before it did not let mykube server through, whose log says more",
+        };
+        let full = format!("cannot reach the API server {}: {why}", self.address());
+        ConnectError::new(&full, &format!("cannot reach the API server: {told}"))
     }
 }
 
@@ -255,25 +287,30 @@ impl fmt::Debug for Upstream {
 }
 
 /// The proxy of `HTTPS_PROXY`, by the API server's own name and `NO_PROXY`; kubectl knows no `ALL_PROXY`.
-fn proxy_from_environment(env: &Environment, host: &str, port: u16) -> Result<Option<ProxyTarget>, KubeconfigError> {
+pub(crate) fn proxy_from_environment(
+    env: &Environment,
+    host: &str,
+    port: u16,
+) -> Result<Option<ProxyTarget>, KubeconfigError> {
     let vars = env.vars.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_string_lossy())));
     let vars = vars.filter(|(name, _)| !name.eq_ignore_ascii_case("ALL_PROXY"));
     ProxyEnv::from_vars(vars).select(true, host, port).map_err(|error| KubeconfigError::Proxy(Box::new(error)))
 }
 
 /// What a plugin with `provideClusterInfo` is told.
-async fn plugin_cluster(cluster: &Cluster, ca: Option<&Sourced>) -> Result<ExecAuthCluster, KubeconfigError> {
-    let extensions: &[NamedExtension] = cluster.extensions.as_deref().unwrap_or_default();
-    Ok(ExecAuthCluster {
+async fn plugin_cluster(cluster: &Cluster, ca: Option<&Sourced>) -> Result<ExecCluster, KubeconfigError> {
+    let extension = cluster.extensions.iter().find(|named| named.name.as_deref() == Some(EXEC_EXTENSION));
+    Ok(ExecCluster {
         server: cluster.server.clone(),
-        insecure_skip_tls_verify: cluster.insecure_skip_tls_verify,
+        insecure_skip_tls_verify: cluster.insecure_skip_tls_verify.filter(|skip| *skip),
+        disable_compression: cluster.disable_compression.filter(|disable| *disable),
         certificate_authority_data: match ca {
-            Some(ca) => Some(ca.read().await?.to_vec()),
+            Some(ca) => Some(BASE64.encode(&*ca.read().await?)),
             None => None,
         },
         proxy_url: cluster.proxy_url.clone().filter(|url| !url.is_empty()),
         tls_server_name: cluster.tls_server_name.clone().filter(|name| !name.is_empty()),
-        config: extensions.iter().find(|named| named.name == EXEC_EXTENSION).map(|named| named.extension.clone()),
+        config: extension.map(|named| named.extension.clone()).unwrap_or_default(),
     })
 }
 

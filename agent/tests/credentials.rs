@@ -1,10 +1,12 @@
 //! Every kind of credentials a kubeconfig has, wrong ones, and files that change.
 
 mod common;
+#[path = "credentials/oidc.rs"]
+mod oidc;
 
 use std::time::Duration;
 
-use common::{Fixture, base64, identity};
+use common::{Fixture, base64, identity, version_1};
 use mykube_agent::{KubeconfigError, credentials::FILE_MAX};
 
 #[tokio::test]
@@ -43,6 +45,34 @@ async fn client_certificates_as_data_and_as_files() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_version_1_is_one() {
+    let (certificate, key) = version_1();
+    let pair =
+        |key: &str| format!("client-certificate-data: {}\nclient-key-data: {}", base64(&certificate), base64(key));
+    let c = Fixture::with_user(&pair(&key)).credentials().await.unwrap();
+    assert_eq!(c.certificate.as_deref().unwrap().trim(), certificate.trim());
+    assert!(
+        Fixture::with_user(&pair(&identity().1)).failure().await.contains("does not belong to the client certificate")
+    );
+}
+
+#[tokio::test]
+async fn of_a_bundle_what_cannot_be_read_is_passed_over() {
+    let (one, other) = (identity().0.replace("\r\n", "\n"), identity().0.replace("\r\n", "\n"));
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let no_base64 = "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n";
+    let with = |bundle: &str| {
+        Fixture::with_cluster(&format!("server: https://h\ncertificate-authority-data: {}", base64(bundle)))
+    };
+    let ca = with(&format!("# CA\n{broken}{one}{no_base64}{other}{broken}")).welcome().await.unwrap().ca.unwrap();
+    assert_eq!(ca, format!("{one}{other}"));
+    for bundle in [broken, no_base64] {
+        assert!(with(bundle).failure().await.contains("no certificate that can be read"), "{bundle}");
+    }
+    assert!(with("text").failure().await.contains("no certificate in PEM form"));
+}
+
+#[tokio::test]
 async fn a_token_file_wins_over_the_token_beside_it_while_it_can_be_read() {
     let f = Fixture::with_user("tokenFile: tok\ntoken: fixed");
     assert_eq!(f.credentials().await.unwrap().token.as_deref(), Some("fixed"));
@@ -60,6 +90,7 @@ async fn what_is_wrong_is_said_without_showing_it() {
     let pair = |c: &str, k: &str| format!("client-certificate-data: {}\nclient-key-data: {}", base64(c), base64(k));
     for (user, expected) in [
         ("token: 'hunter2 and more'", "`token` of user \"dev\""),
+        ("token: |\n  hunter2", "is not a token"),
         ("token: \"hunter2\\r\\nX-Remote-User: admin\"", "is not a token"),
         ("client-certificate-data: '%%hunter2'", "`client-certificate-data` of user \"dev\""),
         ("client-certificate-data: '%%hunter2'", "is not valid base64"),
@@ -76,7 +107,10 @@ async fn what_is_wrong_is_said_without_showing_it() {
         ("tokenFile: absent", "absent, which cannot be read: No such file"),
         ("password: hunter2", "`username` of user \"dev\""),
         ("username: ann\npassword: hunter2\ntoken: hunter2", "only one of them"),
-        ("auth-provider: {name: gcp, config: {access-token: hunter2}}", "uses `auth-provider`"),
+        (
+            "auth-provider: {name: gcp, config: {access-token: hunter2}}",
+            "uses `auth-provider: gcp`, which Kubernetes 1.26 removed",
+        ),
         ("token: hunter2\nas: root", "impersonates"),
         ("token: hunter2\nas-groups: ['system:masters']", "`as-groups` of user \"dev\""),
         ("token: hunter2\nas-uid: '1'", "stands there without `as`"),
@@ -100,12 +134,6 @@ async fn what_is_wrong_is_said_without_showing_it() {
     let message =
         Fixture::with_cluster(&format!("server: https://h\ncertificate-authority: {}", f.path("ca.crt").display()));
     assert!(message.failure().await.contains("more than 262144 bytes"));
-}
-
-#[tokio::test]
-async fn numbers_without_quotes_are_text_as_in_kubectl() {
-    let c = Fixture::with_user("username: 1234\npassword: 5678").credentials().await.unwrap();
-    assert_eq!((c.username.as_deref(), c.password.as_deref()), (Some("1234"), Some("5678")));
 }
 
 #[tokio::test(start_paused = true)]

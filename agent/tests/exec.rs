@@ -91,11 +91,14 @@ async fn a_certificate_and_yaml_and_v1beta1() {
 }
 
 #[tokio::test]
-async fn a_fixed_token_or_password_keeps_the_plugin_from_running() {
-    for fixed in ["token: fixed", "username: ann\npassword: pw"] {
+async fn a_fixed_token_password_or_certificate_keeps_the_plugin_from_running() {
+    let (certificate, key) = identity();
+    let certificate = format!("client-certificate-data: {}\nclient-key-data: {}", base64(&certificate), base64(&key));
+    for fixed in ["token: fixed", "username: ann\npassword: pw", &certificate] {
         let mut f = Fixture::new();
-        let script = f.write("plugin.sh", "touch $DIR/ran; exit 1");
-        let exec = json!({"apiVersion": V1, "command": "sh", "args": [script], "interactiveMode": "Never"});
+        let script = f.write("plugin.sh", "exit 1");
+        // Nor does it need the terminal that it would want.
+        let exec = json!({"apiVersion": V1, "command": "sh", "args": [script], "interactiveMode": "Always"});
         let user = format!("{fixed}\nexec: {exec}");
         f.source.kubeconfig = Some(f.write("config", common::config("server: https://h", &user)));
         assert!(f.credentials().await.is_ok());
@@ -141,6 +144,17 @@ async fn it_is_told_of_the_cluster_where_asked() {
     );
     assert_eq!(fs::read_to_string(f.path("env")).unwrap(), "inherited given\n");
 
+    let told = plugin_of(json!({"provideClusterInfo": true}), &format!("{script}\n{}", answer(&json!({"token": "t"}))));
+    let f = told.changed(
+        "server: https://10.1.2.3:6443",
+        "server: https://h\n    insecure-skip-tls-verify: true\n    disable-compression: true",
+    );
+    f.credentials().await.unwrap();
+    let info: Value = serde_json::from_str(&fs::read_to_string(f.path("info")).unwrap()).unwrap();
+    let cluster =
+        json!({"server": "https://h", "insecure-skip-tls-verify": true, "disable-compression": true, "config": null});
+    assert_eq!(info["spec"]["cluster"], cluster);
+
     let f = plugin(&format!("{script}\n{}", answer(&json!({"token": "t"}))));
     f.credentials().await.unwrap();
     let info: Value = serde_json::from_str(&fs::read_to_string(f.path("info")).unwrap()).unwrap();
@@ -167,6 +181,63 @@ async fn its_command_is_found_beside_the_kubeconfig_or_in_path() {
         }
         let exec = json!({"apiVersion": V1, "command": command, "args": [script], "interactiveMode": "Never"});
         assert_eq!(with_exec(f, &exec).credentials().await.unwrap().token.as_deref(), Some("t"), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_looked_for_on_our_own_path_and_not_on_its_own() {
+    let plugin = |f: &Fixture, name: &str, token: &str, mode: u32| {
+        let answer = json!({"apiVersion": V1, "kind": "ExecCredential", "status": {"token": token}});
+        let path = f.write(name, format!("#!/bin/sh\necho '{answer}'\n"));
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let with_path = |mut f: Fixture, path: &str| {
+        f.var("PATH", path);
+        let env = json!([{"name": "PATH", "value": f.path("its")}]);
+        with_exec(f, &json!({"apiVersion": V1, "command": "my-auth", "env": env, "interactiveMode": "Never"}))
+    };
+    let f = Fixture::new();
+    plugin(&f, "its/my-auth", "its", 0o700);
+    plugin(&f, "ours/my-auth", "ours", 0o700);
+    plugin(&f, "data/my-auth", "data", 0o600);
+    fs::create_dir_all(f.path("dir/my-auth")).unwrap();
+    let dirs = ["dir", "data", "ours"].map(|dir| f.path(dir));
+    let path = std::env::join_paths(dirs).unwrap().into_string().unwrap();
+    assert_eq!(with_path(f, &path).credentials().await.unwrap().token.as_deref(), Some("ours"));
+
+    let f = Fixture::new();
+    plugin(&f, "its/my-auth", "its", 0o700);
+    assert!(with_path(f, "/nonexistent").failure().await.contains("was not found: install it"));
+}
+
+#[tokio::test]
+async fn answers_that_kubectl_takes() {
+    let printed = |value: Value| format!("cat <<'END'\n{value}\n\nEND");
+    for (script, expiring) in [
+        (printed(json!({"apiVersion": V1, "status": {"token": "good"}})), false),
+        (
+            printed(json!({"apiVersion": V1, "kind": null, "status": {"token": "good", "expirationTimestamp": null}})),
+            false,
+        ),
+        (
+            printed(
+                json!({"apiVersion": V1, "metadata": {"name": "x"}, "status": {"token": "good", "colour": "blue"}}),
+            ),
+            false,
+        ),
+        (
+            printed(
+                json!({"apiVersion": V1, "status": {"token": "good", "expirationTimestamp": "2099-01-01T2:00:00,5+02:00"}}),
+            ),
+            true,
+        ),
+        (
+            format!("printf 'apiVersion: {V1}\\nkind: ExecCredential\\nstatus:\\n  token: bad\\n  token: good\\n'"),
+            false,
+        ),
+    ] {
+        let credentials = plugin(&script).credentials().await.unwrap();
+        assert_eq!((credentials.token.as_deref(), credentials.expiring), (Some("good"), expiring), "{script}");
     }
 }
 
@@ -209,11 +280,17 @@ async fn answers_that_are_no_credential() {
     let with = |status: Value| printed(json!({"apiVersion": V1, "kind": "ExecCredential", "status": status}));
     let (certificate, key) = identity();
     let (other, _) = identity();
+    let good = json!({"apiVersion": V1, "kind": "ExecCredential", "status": {"token": "hunter2"}});
     for (script, expected) in [
         (String::new(), "did not print an ExecCredential"),
+        (format!("{}\necho bye", printed(good.clone())), "did not print an ExecCredential"),
+        (format!("{}\n{}", printed(good.clone()), printed(good)), "did not print an ExecCredential"),
         ("echo hunter2".into(), "did not print an ExecCredential"),
         ("printf '\\377hunter2'".into(), "did not print an ExecCredential"),
-        (printed(json!({"apiVersion": V1, "status": {"token": "hunter2"}})), "did not print an ExecCredential"),
+        (
+            printed(json!({"apiVersion": V1, "kind": "Secret", "status": {"token": "hunter2"}})),
+            "did not print an ExecCredential",
+        ),
         (
             printed(json!({"kind": "ExecCredential", "apiVersion": "hunter2", "status": {"token": "hunter2"}})),
             "answered in another apiVersion (none of its) than the kubeconfig's (client.authentication.k8s.io/v1)",
@@ -229,12 +306,16 @@ async fn answers_that_are_no_credential() {
         (printed(json!({"apiVersion": V1, "kind": "ExecCredential"})), "`status` is missing"),
         (with(json!({})), "gave no credential"),
         (with(json!({"token": ""})), "gave no credential"),
-        (with(json!({"token": "hunter2\nx"})), "spaces or control characters"),
+        (with(json!({"token": "hunter2\nx"})), "spaces, line ends"),
+        (with(json!({"token": "hunter2\n"})), "spaces, line ends"),
         (with(json!({"clientCertificateData": certificate})), "only one of"),
         (with(json!({"clientCertificateData": "hunter2", "clientKeyData": key})), "no PEM certificate"),
         (with(json!({"clientCertificateData": certificate, "clientKeyData": "hunter2"})), "no usable PEM key"),
         (with(json!({"clientCertificateData": other, "clientKeyData": key})), "do not belong together"),
-        (with(json!({"token": "t", "expirationTimestamp": "hunter2"})), "not RFC 3339"),
+        (with(json!({"token": "t", "expirationTimestamp": ""})), "that is not like 2030-01-31T18:00:00Z"),
+        (with(json!({"token": "t", "expirationTimestamp": "2099-01-01 00:00:00Z"})), "that is not like"),
+        (with(json!({"token": "t", "expirationTimestamp": 4_070_908_800_u32})), "did not print an ExecCredential"),
+        (with(json!({"token": "t", "expirationTimestamp": "hunter2"})), "that is not like 2030-01-31T18:00:00Z"),
         ("yes hunter2".into(), "far more than a credential"),
         ("yes hunter2 | head -c 300000".into(), "far more than a credential"),
     ] {
@@ -263,8 +344,18 @@ async fn settings_that_cannot_be() {
 
 #[tokio::test]
 async fn a_plugin_that_hangs_is_stopped_with_what_it_started() {
+    hangs(false, "wait for it").await;
+}
+
+#[tokio::test]
+async fn so_is_one_whose_words_are_seen_as_they_come() {
+    hangs(true, "see what it said above").await;
+}
+
+async fn hangs(terminal: bool, said: &str) {
     // The end of the pipe comes when its last writer, the plugin's own child, is gone.
     let mut f = plugin("echo wait for it >&2; exec 3> $DIR/alive; sleep 1000 & echo up >&3; wait");
+    f.env.terminal = terminal;
     let fifo = f.path("alive");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let mut alive = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&fifo).unwrap();
@@ -280,7 +371,7 @@ async fn a_plugin_that_hangs_is_stopped_with_what_it_started() {
     tokio::time::advance(Duration::from_secs(3601)).await;
     let message = run.await.unwrap();
     assert!(message.contains("gave no credential within 3600 s"), "{message}");
-    assert!(message.ends_with("wait for it"), "{message}");
+    assert!(message.ends_with(said), "{message}");
     tokio::time::resume();
     let mut rest = Vec::new();
     bounded(alive.read_to_end(&mut rest)).await.unwrap();

@@ -75,6 +75,8 @@ async fn the_flag_wins_over_the_variable_and_that_over_home() {
     assert_eq!(f.load().await.unwrap().cluster_name, "home");
     f.var("KUBECONFIG", "");
     assert_eq!(f.load().await.unwrap().cluster_name, "home");
+    f.var("KUBECONFIG", ":");
+    assert!(f.failure().await.contains("KUBECONFIG, which names none"), "a list of nothing is one");
     let listed = f.write("listed", named("listed"));
     f.var("KUBECONFIG", listed);
     assert_eq!(f.load().await.unwrap().cluster_name, "listed");
@@ -96,14 +98,14 @@ async fn of_several_files_the_first_to_define_a_thing_wins() {
     let two = f.write(
         "two/config",
         "current-context: x\ncontexts:\n- name: x\n  context: {cluster: c, user: shared, namespace: n2}\n\
-         - name: y\n  context: {cluster: d, user: own}\n\
+         - name: 'y'\n  context: {cluster: d, user: own}\n\
          users:\n- name: shared\n  user: {token: hunter2}\n- name: own\n  user: {tokenFile: ./tok}\n\
          clusters:\n- name: c\n  cluster: {server: 'https://two', insecure-skip-tls-verify: true}\n\
          - name: d\n  cluster: {server: 'https://d'}\n",
     );
     let three = f.write(
         "three",
-        "current-context: y\ncontexts:\n- name: x\n  context: {cluster: d, user: own, namespace: n3}\n",
+        "current-context: 'y'\ncontexts:\n- name: x\n  context: {cluster: d, user: own, namespace: n3}\n",
     );
     let list = std::env::join_paths([f.path("absent"), one, f.path("also-absent"), two, three]).unwrap();
     f.var("KUBECONFIG", list);
@@ -166,7 +168,19 @@ async fn what_is_wrong_is_said_with_the_file_and_what_to_do() {
         ("kind: Config\nclusters: []\nusers: null\n", "is empty"),
         ("hunter2", "is not a valid kubeconfig"),
         ("users: [}\n  hunter2", "is not a valid kubeconfig (line 1, column 8)"),
-        ("users:\n- user: {token: hunter2}\n", "is not a valid kubeconfig"),
+        ("users:\n- user: {token: hunter2}\n", "has no current-context"),
+        (
+            "users:\n- name: hunter2\n  user: {username: a, password: 1234}\n",
+            "is not a valid kubeconfig (at users[0].user.password: of another type; a text like 123 or yes needs quotes)",
+        ),
+        (
+            &format!("{good}- name: other\n  context: {{cluster: prod, namespace: no}}\n"),
+            "is not a valid kubeconfig (at contexts[1].context.namespace: of another type",
+        ),
+        (&format!("{good}- name: ctx\n  context: {{}}\n"), "`contexts` of"),
+        (&format!("{good}- name: ctx\n  context: {{}}\n"), "has two entries with the name \"ctx\""),
+        (&good.replace("cluster: prod,", ""), "context \"ctx\" in"),
+        (&good.replace("cluster: prod,", ""), "names no cluster: add `cluster`"),
         (
             "kind: Secret\nusers:\n- name: a\n  user: {token: hunter2}\n",
             "is not a kubeconfig (those have `kind: Config`",
@@ -208,8 +222,8 @@ async fn unreadable_and_huge_files_are_refused() {
     assert!(f.failure().await.contains("home/.kube/config"), "says where it looked");
     f.source.kubeconfig = Some(f.dir.path().to_owned());
     assert!(f.failure().await.contains("cannot be read"));
-    f.source.kubeconfig = Some(f.write("binary", b"\xff\xfe\x00hunter2"));
-    assert!(f.failure().await.contains("not UTF-8"));
+    f.source.kubeconfig = Some(f.write("binary", b"\xff\x00hunter2"));
+    assert!(f.failure().await.contains("not text in UTF-8, or in UTF-16"));
     let path = f.write("huge", "");
     std::fs::File::options().write(true).open(&path).unwrap().set_len(KUBECONFIG_MAX + 1).unwrap();
     f.source.kubeconfig = Some(path);
@@ -219,8 +233,38 @@ async fn unreadable_and_huge_files_are_refused() {
 #[tokio::test]
 async fn a_byte_order_mark_is_no_fault() {
     let mut f = Fixture::new();
-    f.source.kubeconfig = Some(f.write("bom", format!("\u{feff}{}", config("server: https://h", "token: t"))));
+    let text = format!("\u{feff}{}", config("server: https://h", "token: t"));
+    let utf16 = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+    for bytes in [text.clone().into_bytes(), utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)] {
+        f.source.kubeconfig = Some(f.write("bom", bytes));
+        assert_eq!(f.load().await.unwrap().cluster_name, "prod");
+    }
+}
+
+#[tokio::test]
+async fn what_is_null_is_missing() {
+    let mut f = Fixture::new();
+    let text = config("server: https://h", "token: t");
+    let odd = "- name: other\n  context: {user: x, namespace: ~}\n- null\n";
+    let users = "users:\n- name: odd\n  user: {token: null, auth-provider: {config: null}, as-groups: [null], \
+                 exec: {args: [null], env: [null, {name: A, value: null}], provideClusterInfo: null, interactiveMode: ''}}\n";
+    let text = text.replace("users:\n", users).replace("contexts:\n", &format!("contexts:\n{odd}"));
+    let clusters =
+        "clusters:\n- cluster: null\n  name: none\n- name: odd\n  cluster: {extensions: [{name: x}, null]}\n";
+    f.source.kubeconfig = Some(f.write("nulls", text.replace("clusters:\n", clusters)));
     assert_eq!(f.load().await.unwrap().cluster_name, "prod");
+}
+
+#[tokio::test]
+async fn aliases_that_fill_the_memory_are_refused() {
+    let mut f = Fixture::new();
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let before = format!("*a{}", level - 1);
+        text += &format!("a{level}: &a{level} [{}]\n", [before.as_str(); 10].join(", "));
+    }
+    f.source.kubeconfig = Some(f.write("config", text + &config("server: https://h", "token: t")));
+    assert!(f.failure().await.contains("its aliases mean far more than is written"));
 }
 
 #[tokio::test]

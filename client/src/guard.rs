@@ -44,12 +44,12 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Draws a CA, a server and a client key (P-256). The CA's key is forgotten at once: nobody gets another
+    /// Draws a CA, a server and a client key (P-256), for a port of `host` and of 127.0.0.1. The CA's key is forgotten at once: nobody gets another
     /// certificate.
     ///
     /// # Errors
     /// The crypto provider's.
-    pub fn new() -> Result<Self, GuardError> {
+    pub fn new(host: Ipv4Addr) -> Result<Self, GuardError> {
         let ca_key = KeyPair::generate()?;
         let mut params = named("mykube session CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -59,7 +59,7 @@ impl Guard {
 
         let server_key = KeyPair::generate()?;
         let mut params = named("mykube loopback port");
-        params.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+        params.subject_alt_names = [Ipv4Addr::LOCALHOST, host].map(|host| SanType::IpAddress(host.into())).into();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let server = params.signed_by(&server_key, &issuer)?;
@@ -144,6 +144,8 @@ mod tests {
 
     use super::*;
 
+    const OWN: Ipv4Addr = Ipv4Addr::new(127, 1, 2, 3);
+
     /// What a client with `credentials` gets to read from a port of `guard`.
     async fn dial(guard: &Guard, credentials: Option<&Credentials>) -> std::io::Result<Vec<u8>> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -189,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_kubeconfigs_certificate_opens_the_port() {
-        let (guard, other) = (Guard::new().unwrap(), Guard::new().unwrap());
+        let (guard, other) = (Guard::new(Ipv4Addr::LOCALHOST).unwrap(), Guard::new(OWN).unwrap());
         assert_eq!(dial(&guard, Some(&guard.credentials)).await.unwrap(), b"in");
         assert!(dial(&guard, None).await.is_err());
         assert!(dial(&guard, Some(&other.credentials)).await.is_err());
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_agents_word_but_names_reaches_the_kubeconfig() {
-        let guard = Guard::new().unwrap();
+        let guard = Guard::new(OWN).unwrap();
         let hostile = Welcome {
             mode: Mode::Guarded,
             cluster: "prod".into(),

@@ -19,6 +19,7 @@ mod machine;
 mod tests;
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -28,6 +29,7 @@ use bytes::{Buf as _, BytesMut};
 use mykube_link::Abort;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     sync::watch,
 };
 
@@ -54,8 +56,12 @@ struct Watched<S> {
     inward: BytesMut,
     /// Words of our own are in `inward`, or not yet flushed.
     own: bool,
-    /// kubectl sends no more.
+    /// kubectl sends no more ...
     ended: bool,
+    /// ... or was cut.
+    failed: Option<io::Error>,
+    /// What is said here could not be written.
+    unsaid: Option<io::Error>,
 }
 
 impl<T, S: Send + Sync + 'static> Kept<T, S> {
@@ -68,18 +74,27 @@ impl<T, S: Send + Sync + 'static> Kept<T, S> {
             inward: BytesMut::new(),
             own: false,
             ended: false,
+            failed: None,
+            unsaid: None,
         };
         Self { connection, watched: Some(Box::new(watched)) }
     }
 }
 
-impl<T: Abort, S> Abort for Kept<T, S> {
-    fn abort(&self) {
-        self.connection.abort();
+impl<T, S> Abort for Kept<T, S>
+where
+    T: Abort + AsyncRead + AsyncWrite + Unpin,
+    S: Send + Sync + 'static,
+{
+    const TELLS: bool = T::TELLS;
+
+    fn tcp(&self) -> &TcpStream {
+        self.connection.tcp()
     }
 
-    fn settle(&self) {
-        self.connection.settle();
+    async fn say_cut(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_rest(cx)).await?;
+        self.connection.say_cut().await
     }
 }
 
@@ -126,8 +141,11 @@ impl<S: Send + Sync + 'static> Watched<S> {
     ) -> Poll<io::Result<()>> {
         loop {
             self.poll_away(cx);
-            if let Poll::Ready(Err(error)) = self.poll_own(connection, cx) {
-                return Poll::Ready(Err(error));
+            // What kubectl said before it was gone goes first.
+            if self.unsaid.is_none()
+                && let Poll::Ready(Err(error)) = self.poll_own(connection, cx)
+            {
+                self.unsaid = Some(error);
             }
             if !self.outward.is_empty() {
                 let len = self.outward.len().min(buf.remaining());
@@ -137,11 +155,16 @@ impl<S: Send + Sync + 'static> Watched<S> {
             if self.ended {
                 return Poll::Ready(Ok(()));
             }
+            if let Some(error) = self.failed.take() {
+                return Poll::Ready(Err(error));
+            }
             let before = buf.filled().len();
-            ready!(Pin::new(&mut *connection).poll_read(cx, buf))?;
+            let polled = ready!(Pin::new(&mut *connection).poll_read(cx, buf));
             let read = &buf.filled()[before..];
             if read.is_empty() {
-                self.ended = true;
+                // Of a part of a frame that a cut has left, the stream has everything before it fails.
+                self.failed = polled.err().or(self.unsaid.take());
+                self.ended = self.failed.is_none();
                 self.machine.finish_outward(&mut self.outward);
             } else {
                 self.machine.handle_outward(read, self.away.now, &mut self.outward);
@@ -184,6 +207,17 @@ where
             this.watched = None;
         }
         (&mut this.connection, this.watched.as_deref_mut())
+    }
+
+    /// The server sends no more: writes what was held back, and all of it.
+    fn poll_rest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (connection, watched) = self.parts();
+        if let Some(watched) = watched {
+            watched.machine.finish_inward(&mut watched.inward);
+            ready!(watched.poll_drain(connection, cx))?;
+            watched.own = false;
+        }
+        Pin::new(connection).poll_flush(cx)
     }
 }
 
@@ -238,14 +272,9 @@ where
         Pin::new(connection).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (connection, watched) = self.parts();
-        if let Some(watched) = watched {
-            watched.machine.finish_inward(&mut watched.inward);
-            ready!(watched.poll_drain(connection, cx))?;
-            watched.own = false;
-        }
-        Pin::new(connection).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_rest(cx))?;
+        Pin::new(&mut self.get_mut().connection).poll_shutdown(cx)
     }
 }
 

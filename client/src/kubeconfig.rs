@@ -3,7 +3,10 @@
 //! The file is JSON, which is YAML too, and every YAML reader's: in JSON a string is always quoted, so that no name and
 //! no token can become a number, a tag, a comment or a second key (YAML 1.1 and 1.2 disagree on what needs quotes).
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::{IpAddr, SocketAddrV4},
+    path::Path,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use mykube_protocol::{
@@ -56,11 +59,11 @@ pub struct Rendered {
     pub files: Vec<(&'static str, Zeroizing<String>)>,
 }
 
-/// Makes the kubeconfig of a cluster that answers on the loopback `port`. `dir` is where the files will be.
+/// Makes the kubeconfig of a cluster that answers at a loopback `address`. `dir` is where the files will be.
 ///
 /// # Errors
 /// A field of the welcome is not what it must be.
-pub fn render(welcome: &Welcome, port: u16, dir: &Path) -> Result<Rendered, WelcomeError> {
+pub fn render(welcome: &Welcome, address: SocketAddrV4, dir: &Path) -> Result<Rendered, WelcomeError> {
     let name = welcome.cluster.as_str();
     check("a cluster name", "1 to 63 letters, digits, '.', '_' or '-'", is_plain_name(name))?;
     let namespace = welcome.namespace.as_deref();
@@ -75,7 +78,7 @@ pub fn render(welcome: &Welcome, port: u16, dir: &Path) -> Result<Rendered, Welc
         api_version: "v1",
         kind: "Config",
         current_context: name,
-        clusters: [Named { name, cluster: cluster(welcome, port)? }],
+        clusters: [Named { name, cluster: cluster(welcome, address)? }],
         contexts: [NamedContext { name, context: Context { cluster: name, user: name, namespace } }],
         users: [NamedUser { name, user }],
     };
@@ -83,7 +86,7 @@ pub fn render(welcome: &Welcome, port: u16, dir: &Path) -> Result<Rendered, Welc
     Ok(Rendered { kubeconfig: Zeroizing::new(kubeconfig + "\n"), files })
 }
 
-fn cluster(welcome: &Welcome, port: u16) -> Result<Cluster<'_>, WelcomeError> {
+fn cluster(welcome: &Welcome, address: SocketAddrV4) -> Result<Cluster<'_>, WelcomeError> {
     let server_name = welcome.server_name.as_deref();
     check("a server name", "a DNS name or an IP address", server_name.is_none_or(is_host))?;
     let path = welcome.path.as_deref().unwrap_or_default();
@@ -94,7 +97,7 @@ fn cluster(welcome: &Welcome, port: u16) -> Result<Cluster<'_>, WelcomeError> {
         None => None,
     };
     Ok(Cluster {
-        server: format!("https://127.0.0.1:{port}{path}"),
+        server: format!("https://{address}{path}"),
         tls_server_name: server_name,
         // kubectl refuses a CA together with "do not verify".
         certificate_authority_data: ca.filter(|_| !insecure).map(|ca| BASE64_STANDARD.encode(&*ca)),

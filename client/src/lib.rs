@@ -3,15 +3,20 @@
 #[cfg(not(unix))]
 compile_error!("mykube's client runs on Linux and macOS; on Windows use it inside WSL");
 
+mod busy;
+mod family;
 pub mod guard;
 pub mod harden;
 pub mod keepalive;
 pub mod kubeconfig;
 pub mod merge;
+pub mod port;
 pub mod ramdir;
 mod rc;
 pub mod session;
 pub mod shell;
+pub mod signals;
+mod terminal;
 pub mod workspace;
 
 /// The way to the relay: a session is connected with its `Dialer`.

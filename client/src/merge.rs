@@ -1,8 +1,9 @@
 //! `--merge`: for the time of a session its cluster, user and context stand in the user's own kubeconfig.
 //!
 //! No credential goes there: the user entry names files in the session's directory on RAM. Each entry is marked with
-//! that directory, whose lock a live process holds; entries whose process is gone are removed by the next run.
-//! `current-context` is left alone, and so is every byte that is not ours (`document`).
+//! that directory, whose lock a live process holds, and with what stood in place of its list, if there was none; entries
+//! whose process is gone are removed by the next run. `current-context` is left alone, and so is every byte that is not
+//! ours (`document`).
 
 mod document;
 mod file;
@@ -41,6 +42,8 @@ pub const SHORT_LOCK_WAIT: Duration = Duration::from_millis(500);
 const PREFIX: &str = "mykube-";
 /// The name of the extension that marks our entries.
 const EXTENSION: &str = "mykube";
+/// In that mark: what stood in the list's place.
+const ABSENCE: &str = "was";
 /// A kubeconfig of our own making. One that is like this again is removed.
 const SKELETON: &str =
     "# Made by mykube client --merge.\napiVersion: v1\nkind: Config\nclusters: []\ncontexts: []\nusers: []\n";
@@ -52,8 +55,10 @@ const USER_FIELDS: [&str; 3] = ["tokenFile", "client-certificate", "client-key"]
 /// Why the kubeconfig is not, or no longer, as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// No `KUBECONFIG` and no home.
-    #[error("there is no kubeconfig to merge into, as there is no home directory: set KUBECONFIG or HOME")]
+    /// No `KUBECONFIG` and no home, or a `KUBECONFIG` without a file.
+    #[error(
+        "there is no kubeconfig to merge into, as KUBECONFIG names no file or there is no home directory: set KUBECONFIG or HOME"
+    )]
     NoHome,
     /// A directory or a device, `/dev/null` mostly.
     #[error("cannot merge into {}: it is not a regular file; name another with KUBECONFIG, or leave --merge out", .0.display())]
@@ -62,7 +67,7 @@ pub enum MergeError {
     #[error("cannot merge into {}: it is longer than {} MiB and no kubeconfig; check KUBECONFIG", .0.display(), FILE_MAX >> 20)]
     TooLarge(PathBuf),
     /// Not text.
-    #[error("cannot merge into {}: it is not UTF-8 text and no kubeconfig; check KUBECONFIG", .0.display())]
+    #[error("cannot merge into {}: it is not text in UTF-8, or in UTF-16 with a byte order mark, and no kubeconfig; check KUBECONFIG", .0.display())]
     NotText(PathBuf),
     /// Not a kubeconfig, or one that cannot be changed without risk.
     #[error("cannot merge into {}: {problem}; correct it (`kubectl config view` reads it too), or leave --merge out", path.display())]
@@ -245,7 +250,7 @@ impl Merge {
             credentials.expiring = true;
         }
         let dir = workspace.dir();
-        let Rendered { kubeconfig, files } = kubeconfig::render(&welcome, port, dir.path())?;
+        let Rendered { kubeconfig, files } = kubeconfig::render(&welcome, workspace.address(port), dir.path())?;
         let mut config: Value = serde_json::from_str(&kubeconfig).expect("the kubeconfig was rendered as JSON");
         let entries = Entries {
             cluster: config["clusters"][0]["cluster"].take(),
@@ -341,10 +346,7 @@ impl Owner {
 
     /// Of an item that is marked as ours.
     fn read(item: &Node, inner: &str) -> Option<Self> {
-        item.get("name")?.scalar()?.strip_prefix(PREFIX)?;
-        let marks = item.get(inner)?.get("extensions")?.items();
-        let is_ours = |mark: &&Node| mark.get("name").and_then(Node::scalar) == Some(EXTENSION);
-        let mark = marks.iter().find(is_ours)?.get("extension")?;
+        let mark = mark(item, inner)?;
         let field = |name| mark.get(name)?.scalar();
         Some(Self {
             dir: field("dir")?.to_owned(),
@@ -386,13 +388,22 @@ impl Text {
         Self { text: Zeroizing::new(text.to_owned()) }
     }
 
-    /// Without the byte order mark some editors put first.
     fn document(&self) -> Result<Document<'_>, DocumentError> {
-        Document::parse(self.text.trim_start_matches(BOM))
+        Document::parse(&self.text)
     }
 
     fn insert(&mut self, list: &'static str, item: &Value) -> Result<(), DocumentError> {
-        let text = self.document()?.insert(list, item)?;
+        let document = self.document()?;
+        let mut item = item.clone();
+        let inner = LISTS.iter().find(|(name, _)| *name == list).map_or("", |(_, inner)| inner);
+        // Of several sessions the last one to leave puts it back.
+        let inherited = || document.items(list).iter().find_map(|item| absence(item, inner));
+        if let Some(was) = document.absence(list).or_else(inherited)
+            && let Some(mark) = item.pointer_mut(&format!("/{inner}/extensions/0/extension"))
+        {
+            mark[ABSENCE] = json!(was);
+        }
+        let text = document.insert(list, &item)?;
         self.set(text);
         Ok(())
     }
@@ -409,7 +420,7 @@ impl Text {
                 if list == "contexts" {
                     contexts.extend(items[index].get("name").and_then(Node::scalar).map(str::to_owned));
                 }
-                let text = document.remove(list, index)?;
+                let text = document.remove(list, index, absence(&items[index], inner))?;
                 self.set(text);
             }
         }
@@ -417,12 +428,21 @@ impl Text {
     }
 
     fn set(&mut self, text: String) {
-        let bom = if self.text.starts_with(BOM) { "\u{feff}" } else { "" };
-        self.text = Zeroizing::new(format!("{bom}{}", *Zeroizing::new(text)));
+        self.text = Zeroizing::new(text);
     }
 }
 
-const BOM: char = '\u{feff}';
+/// What stood there before the list was made for this item, as [`Document::absence`] has it.
+fn absence<'n>(item: &'n Node, inner: &str) -> Option<&'n str> {
+    mark(item, inner)?.get(ABSENCE)?.scalar()
+}
+
+/// The extension that says whose an item is.
+fn mark<'n>(item: &'n Node, inner: &str) -> Option<&'n Node> {
+    item.get("name")?.scalar()?.strip_prefix(PREFIX)?;
+    let marks = item.get(inner)?.get("extensions")?.items();
+    marks.iter().find(|mark| mark.get("name").and_then(Node::scalar) == Some(EXTENSION))?.get("extension")
+}
 
 /// Changes the file under its lock. With `check` it is made sure that it can be written, even if nothing changes.
 fn edit<T>(
@@ -434,7 +454,7 @@ fn edit<T>(
     let locked: Locked<'_> = target.lock(wait)?;
     for _ in 0..TRIES {
         let content = target.read()?;
-        let before: &str = if content.text.trim().is_empty() { SKELETON } else { &content.text };
+        let before: &str = if content.exists() { &content.text } else { SKELETON };
         let mut text = Text::of(before);
         let changed =
             change(&mut text).map_err(|problem| MergeError::Document { path: target.named.clone(), problem })?;

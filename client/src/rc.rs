@@ -1,6 +1,9 @@
 //! The start-up file each kind of shell needs: the user's own first, then the cluster in the prompt.
 //!
-//! The user's file may set `KUBECONFIG` itself, as many do: ours is exported after it.
+//! The user's file may set `KUBECONFIG` itself, as many do: ours is exported after it. What runs later, at each prompt or
+//! before each command, may set it again. So the prompt is computed where it is shown, from what kubectl would use then:
+//! `[prod]` for this session, `[not prod]` for anything else. Nothing of this may fail where the user's file has made a
+//! variable read-only, or set `-u`, `-e` or `failglob`.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,57 +19,101 @@ use crate::ramdir::RamDir;
 /// The variables of the child, as `(name, value)`.
 type Environment = [(OsString, OsString)];
 
+/// `$__mykube_mark` is expanded whenever the prompt is shown: after every hook, whoever has added it. Bash 3 has no maps,
+/// and takes the last look in ours.
 const BASH: &str = r#"
-__mykube_prompt() { case "$PS1" in *"[$MYKUBE_CLUSTER]"*) ;; *) PS1="[$MYKUBE_CLUSTER] $PS1" ;; esac; }
-case "$(declare -p PROMPT_COMMAND 2>/dev/null)" in
-  "declare -a"*) PROMPT_COMMAND+=(__mykube_prompt) ;;
+if declare -A __mykube_at 2>/dev/null; then
+  __mykube_at["$__mykube_config"]=$__mykube_here
+  __mykube_mark='${__mykube_at[${KUBECONFIG:-.}]-$__mykube_away}'
+else
+  __mykube_mark='$__mykube_now'
+fi
+__mykube_prompt() {
+  __mykube_now=$__mykube_away
+  if [ "${KUBECONFIG-}" = "$__mykube_config" ]; then __mykube_now=$__mykube_here; fi
+  case "${PS1-}" in
+    *"$__mykube_mark"*) ;;
+    *) { shopt -q promptvars && printf -v PS1 %s "$__mykube_mark${PS1-}" 2>/dev/null; } || printf '%s\n' "$__mykube_now" ;;
+  esac
+}
+__mykube_kind=$(declare -p PROMPT_COMMAND 2>/dev/null) || :
+__mykube_kind=${__mykube_kind#declare -}
+case "${__mykube_kind%% *}" in
+  *r*) __mykube_prompt ;;
+  a*) PROMPT_COMMAND+=(__mykube_prompt) ;;
   *) PROMPT_COMMAND="${PROMPT_COMMAND:+$PROMPT_COMMAND$'\n'}__mykube_prompt" ;;
 esac
 "#;
 
+/// Always the last of the hooks, whoever has added others.
 const ZSH: &str = r#"
-__mykube_prompt() { [[ "$PROMPT" == *"[$MYKUBE_CLUSTER]"* ]] || PROMPT="[$MYKUBE_CLUSTER] $PROMPT" }
-precmd_functions+=(__mykube_prompt)
+__mykube_prompt() {
+  local now=$__mykube_away
+  [[ ${KUBECONFIG-} == "$__mykube_config" ]] && now=$__mykube_here
+  if [[ ${(t)PROMPT} == *readonly* ]]; then
+    print -r -- $now
+  else
+    local rest=${${PROMPT-}//"$__mykube_away"/}
+    PROMPT=$now${rest//"$__mykube_here"/}
+  fi
+  [[ ${precmd_functions[-1]} == __mykube_prompt ]] || precmd_functions=(${precmd_functions:#__mykube_prompt} __mykube_prompt)
+}
+typeset -ga precmd_functions
+[[ ${(t)precmd_functions} == *readonly* ]] || precmd_functions+=(__mykube_prompt)
 "#;
 
-const FISH: &str = r"
+/// `fish_prompt` sees the status of the last command, as the user's own prompt may show it.
+const FISH: &str = r#"
 functions --copy fish_prompt __mykube_prompt
+function __mykube_return
+    return $argv[1]
+end
 function fish_prompt
-    printf '[%s] ' $MYKUBE_CLUSTER
+    set -l __mykube_status $status
+    if set -qx KUBECONFIG; and test "$KUBECONFIG" = $__mykube_config
+        printf %s $__mykube_here
+    else
+        printf %s $__mykube_away
+    end
+    __mykube_return $__mykube_status
     __mykube_prompt
 end
-";
+"#;
 
+/// POSIX has no hooks, but expands `PS1` whenever it is shown.
 const SH: &str = r#"
-PS1="[$MYKUBE_CLUSTER] ${PS1:-\$ }"
+__mykube_now() {
+  if [ "${KUBECONFIG-}" = "$__mykube_config" ]; then printf %s "$__mykube_here"; else printf %s "$__mykube_away"; fi
+}
+if (PS1=x) 2>/dev/null; then PS1='$(__mykube_now)'"${PS1:-\$ }"; fi
 "#;
 
 /// The command that starts an interactive `shell`, with its start-up file in `dir`.
 ///
 /// # Errors
 /// The file cannot be written.
-pub(crate) fn command(shell: &OsStr, dir: &RamDir, environment: &Environment) -> io::Result<Command> {
+pub(crate) fn command(shell: &OsStr, dir: &RamDir, cluster: &str, environment: &Environment) -> io::Result<Command> {
     let mut command = Command::new(shell);
     let name = Path::new(shell).file_name().unwrap_or(shell).to_string_lossy();
     match name.as_ref() {
         "bash" => {
-            let mut script = b"[ -f ~/.bashrc ] && . ~/.bashrc\n".to_vec();
-            script.extend(exports(environment));
+            let mut script = b"if [ -f ~/.bashrc ]; then . ~/.bashrc; fi\n".to_vec();
+            script.extend(exports(cluster, environment));
             script.extend(BASH.as_bytes());
             command.arg("--rcfile").arg(dir.write("bashrc", &script)?).arg("-i");
         }
         "zsh" => {
             let users = std::env::var_os("ZDOTDIR");
-            let (zshenv, zshrc) = zsh_scripts(dir.path(), users.as_deref(), environment);
+            let (zshenv, zshrc) = zsh_scripts(dir.path(), users.as_deref(), cluster, environment);
             dir.write(".zshenv", &zshenv)?;
             dir.write(".zshrc", &zshrc)?;
             command.env("ZDOTDIR", dir.path()).arg("-i");
         }
         "fish" => {
-            let mut script = Vec::new();
-            for (name, value) in environment {
-                script.extend([b"set -gx ", name.as_bytes(), b" ", &fish_quoted(value), b"\n"].concat());
-            }
+            let set = |how: &[u8], name: &[u8], value: &OsStr| [how, name, b" ", &fish_quoted(value), b"\n"].concat();
+            let exported = environment.iter().map(|(name, value)| set(b"set -gx ", name.as_bytes(), value));
+            let own = own(cluster, environment).map(|(name, value)| set(b"set -g ", name.as_bytes(), &value));
+            let mut script: Vec<u8> = exported.chain(own).flatten().collect();
             script.extend(FISH.as_bytes());
             let file = dir.write("init.fish", &script)?;
             let source = [b"source ".as_slice(), &fish_quoted(file.as_os_str())].concat();
@@ -74,17 +121,20 @@ pub(crate) fn command(shell: &OsStr, dir: &RamDir, environment: &Environment) ->
         }
         "sh" | "dash" | "ash" | "ksh" | "mksh" => {
             let mut script = sh_users_own(std::env::var_os("ENV").as_deref());
-            script.extend(exports(environment));
+            script.extend(exports(cluster, environment));
             script.extend(SH.as_bytes());
             command.env("ENV", dir.write("shrc", &script)?).arg("-i");
         }
-        _ => tracing::warn!(shell = %name, "this shell's prompt cannot show the cluster: bash, zsh, fish and sh can"),
+        _ => tracing::warn!(
+            shell = %name,
+            "this shell's prompt cannot show the cluster, and its start-up file may set KUBECONFIG to another: bash, zsh, fish and sh can"
+        ),
     }
     Ok(command)
 }
 
 /// zsh reads `$ZDOTDIR/.zshenv`, then `$ZDOTDIR/.zshrc`: ours lead to the user's and leave `ZDOTDIR` as they want it.
-fn zsh_scripts(dir: &Path, users: Option<&OsStr>, environment: &Environment) -> (Vec<u8>, Vec<u8>) {
+fn zsh_scripts(dir: &Path, users: Option<&OsStr>, cluster: &str, environment: &Environment) -> (Vec<u8>, Vec<u8>) {
     let ours = quoted(dir.as_os_str());
     let restore = match users {
         Some(users) => [b"export ZDOTDIR=", quoted(users).as_slice(), b"\n"].concat(),
@@ -101,7 +151,7 @@ fn zsh_scripts(dir: &Path, users: Option<&OsStr>, environment: &Environment) -> 
     zshrc
         .extend([b"[[ $HISTFILE == ", ours.as_slice(), b"/* ]] && HISTFILE=${ZDOTDIR:-$HOME}/.zsh_history\n"].concat());
     zshrc.extend(b"[[ -f ${ZDOTDIR:-$HOME}/.zshrc ]] && source ${ZDOTDIR:-$HOME}/.zshrc\n");
-    zshrc.extend(exports(environment));
+    zshrc.extend(exports(cluster, environment));
     zshrc.extend(ZSH.as_bytes());
     (zshenv, zshrc)
 }
@@ -115,11 +165,38 @@ fn sh_users_own(users: Option<&OsStr>) -> Vec<u8> {
     script
 }
 
-fn exports(environment: &Environment) -> Vec<u8> {
-    let line = |(name, value): &(OsString, OsString)| {
-        [b"export ", name.as_bytes(), b"=", quoted(value).as_slice(), b"\n"].concat()
-    };
-    environment.iter().flat_map(line).collect()
+/// What the prompt is computed from: this session's kubeconfig, what to show for it, and for any other. The cluster's name
+/// is plain.
+fn own(cluster: &str, environment: &Environment) -> [(&'static str, OsString); 3] {
+    let kubeconfig = environment.iter().find(|(name, _)| name == "KUBECONFIG");
+    [
+        ("__mykube_config", kubeconfig.map(|(_, value)| value.clone()).unwrap_or_default()),
+        ("__mykube_here", format!("[{cluster}] ").into()),
+        ("__mykube_away", format!("[not {cluster}] ").into()),
+    ]
+}
+
+/// Assignments, and exports of what is not read-only: an error there would end the file, or the shell.
+fn exports(cluster: &str, environment: &Environment) -> Vec<u8> {
+    let own = own(cluster, environment);
+    let own = own.iter().map(|(name, value)| [name.as_bytes(), b"=", quoted(value).as_slice(), b"\n"].concat());
+    let exported = environment.iter().map(|(name, value)| {
+        let name = name.as_bytes();
+        let word = quoted(value);
+        [
+            b"if (",
+            name,
+            b"=x) 2>/dev/null; then export ",
+            name,
+            b"=",
+            &word,
+            b"; else echo 'mykube: your start-up file made ",
+            name,
+            b" read-only, and it is not set' >&2; fi\n",
+        ]
+        .concat()
+    });
+    own.chain(exported).flatten().collect()
 }
 
 /// A word of any POSIX shell: within single quotes nothing has a meaning but the quote itself.

@@ -1,9 +1,18 @@
 //! The session behind the loopback port: pairing, the agent's welcome, and kubectl's connections.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use mykube_link::{
-    Abort, Channel, CopyError, DialError, Dialer, End, Filling, Status, clock, copy,
+    Abort, Channel, ChannelStream, CopyError, DialError, Dialer, End, Filling, Status, clock, copy,
     pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError, SocketLost},
     transport::tune_local,
 };
@@ -11,10 +20,10 @@ use mykube_protocol::{
     PairingCode,
     channel::{Mode, Welcome},
     close,
-    limits::STREAMS_MAX,
+    limits::STREAMS_MAX_ASKED,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
@@ -22,12 +31,20 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
+    busy,
     guard::{Guard, GuardError},
     keepalive::Kept,
+    port::Port,
 };
 
 /// How long the agent may take to tell of its cluster once the channel stands.
 pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long connections have, once the session is over, to be given what has come for them. Programs that read are through at
+/// once.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+/// How long a pairing goes on that was stopped after the code was shown to be known: the other end may hold a session by then, and
+/// is told that nobody comes. It is some round trips, and as long as the farewell itself may take.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long to wait after the system refused to accept a connection (out of descriptors, mostly).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -58,6 +75,9 @@ pub enum ConnectError {
     /// The loopback port's certificates.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// By a signal, here.
+    #[error("stopped by {0} before the session began")]
+    Stopped(&'static str),
     /// Nothing came.
     #[error("the other end paired but told nothing of its cluster within {} s", WELCOME_TIMEOUT.as_secs())]
     NoWelcome,
@@ -102,11 +122,14 @@ pub struct Session {
     first: Arc<Welcome>,
 }
 
-/// Connections that may wait for a stream's place or for their handshake; those after them wait in the kernel.
+/// Connections that may wait for their handshake, or for a stream's place and then be told that there is none; those
+/// after them wait in the kernel.
 const WAITING_MAX: usize = 64;
 
 impl Session {
-    /// Claims the code's nameplate, shows that the secret is known, and waits for the agent's welcome.
+    /// Claims the code's nameplate, shows that the secret is known, and waits for the agent's welcome, or until `stop` gives a
+    /// signal's name. Once paired, or where it may be, the other end is told of every failure: it would wait for this one
+    /// otherwise.
     ///
     /// # Errors
     /// See [`ConnectError`]. A code is used up by one call.
@@ -115,37 +138,81 @@ impl Session {
         code: PairingCode,
         verify: bool,
         resume_window: Duration,
+        port: &Port,
         ui: &mut impl Ui,
+        stop: impl Future<Output = &'static str>,
     ) -> Result<Self, ConnectError> {
-        let claim = dialer.pair(&code.nameplate).await?;
-        let mut pairing = ClientPairing::new(clock::now(), claim.session_id, code, verify);
-        let (established, socket, rejoin) =
-            pair::client(dialer, claim, &mut pairing, resume_window).await.map_err(pairing_failed)?;
-        if established.verify {
-            match ui.confirm_words(&established.words).await {
-                Some(true) => {}
-                Some(false) => return Err(ConnectError::WordsDiffer),
-                None => return Err(ConnectError::NobodyToAsk),
+        tokio::pin!(stop);
+        let shown = AtomicBool::new(false);
+        let paired = async {
+            let claim = dialer.pair(&code.nameplate).await?;
+            let mut pairing = ClientPairing::new(clock::now(), claim.session_id, code, verify);
+            pair::client(dialer, claim, &mut pairing, resume_window, &shown).await.map_err(pairing_failed)
+        };
+        tokio::pin!(paired);
+        let (established, socket, rejoin) = tokio::select! {
+            paired = &mut paired => paired?,
+            name = &mut stop => {
+                let stopped = ConnectError::Stopped(name);
+                if shown.load(Ordering::Relaxed)
+                    && let Ok(Ok((established, socket, rejoin))) = timeout(FAREWELL, paired).await
+                {
+                    Channel::start(*established, socket, rejoin).bye(&stopped.to_string()).await;
+                }
+                return Err(stopped);
+            }
+        };
+        let (compares, mut agreed) = (established.verify, Ok(()));
+        if compares {
+            agreed = tokio::select! {
+                said = ui.confirm_words(&established.words) => match said {
+                    Some(true) => Ok(()),
+                    Some(false) => Err(ConnectError::WordsDiffer),
+                    None => Err(ConnectError::NobodyToAsk),
+                },
+                name = &mut stop => Err(ConnectError::Stopped(name)),
+            };
+        }
+        let channel = Channel::start(*established, socket, rejoin);
+        let begun = match agreed {
+            Ok(()) => {
+                ui.paired();
+                let wait = if compares { Duration::from_secs(3600) } else { WELCOME_TIMEOUT };
+                Self::begin(&channel, wait, port, stop).await
+            }
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok((guard, first)) => Ok(Self { channel, guard, first }),
+            Err(error) => {
+                channel.bye(&error.to_string()).await;
+                Err(error)
             }
         }
-        ui.paired();
-        let wait = if established.verify { Duration::from_secs(3600) } else { WELCOME_TIMEOUT };
-        let channel = Channel::start(*established, socket, rejoin);
+    }
+
+    /// From the agent's first word: the loopback port's side, if it needs one.
+    async fn begin(
+        channel: &Channel,
+        wait: Duration,
+        port: &Port,
+        stop: impl Future<Output = &'static str>,
+    ) -> Result<(Option<Arc<Guard>>, Arc<Welcome>), ConnectError> {
         let mut welcomes = channel.welcome();
         let first = tokio::select! {
             first = timeout(wait, welcomes.wait_for(Option::is_some)) => match first {
                 Ok(Ok(welcome)) => welcome.clone(),
-                Ok(Err(_)) => None,
-                Err(_) => return Err(ConnectError::NoWelcome),
+                Ok(Err(_)) | Err(_) => None,
             },
             end = channel.ended() => return Err(ConnectError::Ended(end)),
+            name = stop => return Err(ConnectError::Stopped(name)),
         };
         let first = first.ok_or(ConnectError::NoWelcome)?;
         let guard = match first.mode {
-            Mode::Guarded => Some(Arc::new(Guard::new()?)),
+            Mode::Guarded => Some(Arc::new(Guard::new(port.host())?)),
             Mode::Shared => None,
         };
-        Ok(Self { channel, guard, first })
+        Ok((guard, first))
     }
 
     /// What goes into the kubeconfig, as the agent said it first.
@@ -177,29 +244,38 @@ impl Session {
         self.channel.hold();
     }
 
-    /// Carries the connections of `listener` to the API server until the session ends. A stream's failure is told to
-    /// `failures` in the other end's words.
-    pub async fn forward(&self, listener: TcpListener, failures: mpsc::Sender<String>) -> End {
+    /// Whoever was to be stopped first is: the connections of others end now.
+    pub fn let_go(&self) {
+        self.channel.let_go();
+    }
+
+    /// Carries the connections of `port` to the API server until the session ends. What a
+    /// person should know of those that fail is told to `failures`.
+    pub async fn forward(&self, port: Port, failures: mpsc::Sender<String>) -> End {
         let mut tasks = JoinSet::new();
+        let mut refused = false;
         loop {
             tokio::select! {
-                accepted = listener.accept(), if tasks.len() < STREAMS_MAX + WAITING_MAX => match accepted {
-                    Ok((connection, _)) => {
+                accepted = port.accept(), if tasks.len() < STREAMS_MAX_ASKED + WAITING_MAX => match accepted {
+                    Ok(connection) => {
                         // Fails only on a connection that is gone already.
                         let _ = tune_local(&connection);
                         tasks.spawn(carry(self.channel.clone(), self.guard.clone(), connection, failures.clone()));
                     }
                     Err(error) => {
                         debug!(%error, "cannot accept");
+                        if !std::mem::replace(&mut refused, true) {
+                            let why = format!("no more connections can be taken ({error}): try again with `ulimit -n 4096`");
+                            let _ = failures.try_send(why);
+                        }
                         tokio::time::sleep(ACCEPT_RETRY).await;
                     }
                 },
                 Some(_) = tasks.join_next() => {}
                 Some((stream, _)) = self.channel.accept() => stream.fail("this client serves no streams"),
-                end = self.channel.ended() => {
-                    if self.channel.is_held() {
-                        return std::future::pending().await;
-                    }
+                end = self.channel.failed() => {
+                    // What came for a connection before is still its own.
+                    let _ = timeout(LAST_BYTES, async { while tasks.join_next().await.is_some() {} }).await;
                     tasks.shutdown().await;
                     return end;
                 }
@@ -247,22 +323,38 @@ impl News<'_> {
     }
 }
 
-/// One connection of kubectl's. At 256 streams it waits for a place.
+/// One connection of kubectl's.
 async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStream, failures: mpsc::Sender<String>) {
+    // A full queue means that the person is being told already.
+    let tell = |what: String| drop(failures.try_send(what));
     let copied = match guard {
-        None => match channel.open().await {
-            Ok(stream) => copy(connection, stream).await,
+        None => match place(&channel).await {
+            Ok(Some(stream)) => copy(connection, stream).await,
+            Ok(None) => {
+                tell(busy::NO_PLACE.to_owned());
+                return connection.abort();
+            }
             Err(_) => return connection.abort(),
         },
         Some(guard) => {
             // A stream is opened only for whoever has the certificate.
-            let connection = match guard.accept(connection).await {
+            let accepted = tokio::select! {
+                accepted = guard.accept(connection) => accepted,
+                _ = channel.failed() => return,
+            };
+            let connection = match accepted {
                 Ok(connection) => connection,
                 Err(error) => return debug!(%error, "a connection without this session's certificate was refused"),
             };
-            let connection = Kept::new(Filling::new(connection), channel.status(), |status| !status.is_up());
-            match channel.open().await {
-                Ok(stream) => copy(connection, stream).await,
+            match place(&channel).await {
+                Ok(Some(stream)) => {
+                    let kept = Kept::new(Filling::new(connection), channel.status(), |status| !status.is_up());
+                    copy(kept, stream).await
+                }
+                Ok(None) => {
+                    tell(busy::NO_PLACE.to_owned());
+                    return busy::refuse(connection).await;
+                }
                 Err(_) => return connection.abort(),
             }
         }
@@ -270,18 +362,27 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
     if let Err(error) = copied {
         debug!(%error, "connection ended early");
         if let CopyError::Refused(reason) = error {
-            // A full queue means that the person is being told already.
-            let _ = failures.try_send(reason.0);
+            tell(format!("the API server cannot be reached through the other end: {}", reason.0));
         }
     }
 }
 
-/// Binds the loopback port, any free one for 0.
-///
-/// # Errors
-/// The system's: the port is taken, mostly.
-pub async fn listen(port: u16) -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+/// A stream, or nothing where all stay in use while the two ends hear each other.
+async fn place(channel: &Channel) -> Result<Option<ChannelStream>, End> {
+    let opening = channel.open();
+    tokio::pin!(opening);
+    let mut status = channel.status();
+    loop {
+        match timeout(busy::PATIENCE, &mut opening).await {
+            Ok(opened) => return opened.map(Some),
+            Err(_) if status.borrow().is_up() => return Ok(None),
+            // Whether there may be more is not answered meanwhile.
+            Err(_) => tokio::select! {
+                opened = &mut opening => return opened.map(Some),
+                _ = status.wait_for(Status::is_up) => {}
+            },
+        }
+    }
 }
 
 fn pairing_failed(error: ClientPairError) -> ConnectError {

@@ -1,38 +1,44 @@
 //! The subshell, or one command, with the session's kubeconfig in its environment.
 //!
-//! The child has the terminal: while it runs, Ctrl-C is its business and not ours. When the session ends first, or we
-//! are told to stop, the child is asked to end, then killed.
+//! The child has the terminal: while it runs, Ctrl-C is its business and not ours, and when it stops itself we stop with
+//! it. When the session ends first, or we are told to stop, the child and what it has started are asked to end, then
+//! killed. Only when all of it is gone the terminal is put back, and we return.
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     ffi::{OsStr, OsString},
-    fs::File,
     future::Future,
     io,
-    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
 };
 
-use rustix::{
-    process::{Pid, Signal, getpgrp, kill_process, kill_process_group},
-    stdio::stdin,
-    termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr},
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
-    time::timeout,
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
-    rc,
+    family, rc,
+    signals::ignored_at_start,
+    terminal::Terminal,
     workspace::{Kind, Workspace},
 };
 
-/// How long a child has between being asked to end and being killed. Within the five seconds of a SIGTERM to us.
+/// How long a child, and what it has started, has between being asked to end and being killed. Within the five seconds of a SIGTERM to us.
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a child must have been stopped before we stop with it: Ctrl-Z stops us too, and `fg` lets both go on, one just
+/// before the other.
+const SETTLED: Duration = Duration::from_millis(20);
+
+/// Where programs are looked up without `PATH` (execvp(3)).
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Hosts that never go through a proxy: the cluster answers there.
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
@@ -92,8 +98,7 @@ pub struct Prepared {
     command: Command,
     program: OsString,
     ask_to_end: Signal,
-    /// The child leads a process group of its own.
-    group: bool,
+    terminal: Terminal,
 }
 
 /// Sets up what runs in `workspace`, whose kubeconfig must have been written.
@@ -112,7 +117,12 @@ pub fn prepare(workspace: &Workspace, launch: Launch) -> Result<Prepared, ShellE
         }
         Launch::Shell => {
             let program = user_shell(std::env::var_os("SHELL"));
-            let command = rc::command(&program, workspace.dir(), &environment)?;
+            let command = rc::command(
+                &program,
+                workspace.dir(),
+                workspace.cluster().ok_or(ShellError::NoKubeconfig)?,
+                &environment,
+            )?;
             // An interactive shell ignores SIGTERM; a hang-up it passes on to its jobs.
             (program, command, Signal::HUP)
         }
@@ -120,35 +130,105 @@ pub fn prepare(workspace: &Workspace, launch: Launch) -> Result<Prepared, ShellE
     command.envs(environment).kill_on_drop(true);
     // With a terminal the child stays in our group, which Ctrl-C reaches as a whole; without one nothing would reach
     // what the child has started.
-    let group = File::open("/dev/tty").is_err();
-    if group {
+    let terminal = Terminal::save();
+    if !terminal.is_there() {
         command.process_group(0);
     }
-    Ok(Prepared { command, program, ask_to_end, group })
+    Ok(Prepared { command, program, ask_to_end, terminal })
+}
+
+/// Whether there is what is to run: to be asked before a code is spent on it.
+///
+/// # Errors
+/// It is not there, or cannot be run.
+pub fn check(launch: &Launch) -> Result<(), ShellError> {
+    let Launch::Command(words) = launch else { return Ok(()) };
+    let Some(program) = words.first() else { return Err(io::Error::from(io::ErrorKind::InvalidInput).into()) };
+    let failed = |kind, why| Err(ShellError::Spawn { program: program.clone(), source: io::Error::new(kind, why) });
+    let path = Path::new(program);
+    if !program.as_bytes().contains(&b'/') {
+        let list = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        return if find(path, &list).is_some() {
+            Ok(())
+        } else {
+            failed(io::ErrorKind::NotFound, "there is no such program on the PATH")
+        };
+    }
+    match path.metadata() {
+        Ok(_) if is_executable(path) => Ok(()),
+        Ok(_) => failed(io::ErrorKind::PermissionDenied, "it is no program that may be run"),
+        Err(source) => Err(ShellError::Spawn { program: program.clone(), source }),
+    }
+}
+
+impl ShellError {
+    /// What a shell, and env(1), exit with: 127 for a program that is not there, 126 for one that cannot be run, nothing
+    /// for other failures.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(127),
+            Self::Spawn { .. } => Some(126),
+            _ => None,
+        }
+    }
 }
 
 impl Prepared {
-    /// Runs until the child ends, or until `stop` resolves and the child was made to end.
+    /// Runs until the child ends, or until `stop` resolves and the child was made to end, with all that it left. The
+    /// terminal is as before then.
     ///
     /// # Errors
     /// It could not be started.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Exit, ShellError> {
-        let terminal = Terminal::save();
-        // A handler, not "ignore": that the child would inherit.
-        let _interrupt = signal(SignalKind::interrupt())?;
-        let _quit = signal(SignalKind::quit())?;
+        // A handler, not "ignore": that the child would inherit. What is ignored already it is to inherit.
+        let outlive = |kind, number| (!ignored_at_start(number)).then(|| signal(kind)).transpose();
+        let _interrupt = outlive(SignalKind::interrupt(), Signal::INT)?;
+        let _quit = outlive(SignalKind::quit(), Signal::QUIT)?;
+        let mut changes = signal(SignalKind::child())?;
         let mut child =
             self.command.spawn().map_err(|source| ShellError::Spawn { program: self.program.clone(), source })?;
+        let pid = pid(&child);
         let exit = tokio::select! {
             status = child.wait() => Exit::Code(code(status?)),
+            never = suspend_with(pid, &self.terminal, &mut changes) => match never {},
             () = stop => {
-                end(&mut child, self.ask_to_end, self.group).await?;
+                end(&mut child, self.ask_to_end, !self.terminal.is_there()).await?;
                 Exit::Stopped
             }
         };
-        terminal.restore();
+        self.terminal.restore();
         Ok(exit)
     }
+}
+
+/// When the child stops itself (`suspend` in a shell), so do we: the shell that waits for us does not see the child.
+async fn suspend_with(
+    child: Option<Pid>,
+    terminal: &Terminal,
+    changes: &mut tokio::signal::unix::Signal,
+) -> Infallible {
+    let is_stopped = |more| child.is_some_and(|child| has_stopped(child, more));
+    loop {
+        if changes.recv().await.is_none() {
+            std::future::pending().await
+        }
+        if terminal.is_there() && is_stopped(WaitIdOptions::NOWAIT) {
+            sleep(SETTLED).await;
+            if let Some(child) = child.filter(|_| is_stopped(WaitIdOptions::empty())) {
+                terminal.suspend(child);
+            }
+        }
+    }
+}
+
+fn has_stopped(child: Pid, more: WaitIdOptions) -> bool {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | more;
+    matches!(waitid(WaitId::Pid(child), options), Ok(Some(status)) if status.stopped())
+}
+
+fn pid(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
 }
 
 /// The variables of a child: for kubectl, for proxies, and for prompts.
@@ -156,6 +236,8 @@ fn environment(workspace: &Workspace) -> Option<Vec<(OsString, OsString)>> {
     let mut variables: Vec<(OsString, OsString)> = vec![
         ("KUBECONFIG".into(), workspace.kubeconfig().into()),
         ("MYKUBE_CLUSTER".into(), workspace.cluster()?.into()),
+        // kubectl keeps what a server can do by its address, which another cluster had yesterday.
+        ("KUBECACHEDIR".into(), workspace.cache().into()),
     ];
     for name in ["NO_PROXY", "no_proxy"] {
         variables.push((name.into(), with_loopback(std::env::var_os(name))));
@@ -188,10 +270,10 @@ fn user_shell(shell: Option<OsString>) -> OsString {
 /// Where a program is on `PATH`.
 #[must_use]
 pub fn on_path(program: &str) -> Option<PathBuf> {
-    find(program, &std::env::var_os("PATH")?)
+    find(Path::new(program), &std::env::var_os("PATH")?)
 }
 
-fn find(program: &str, path: &OsStr) -> Option<PathBuf> {
+fn find(program: &Path, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path).map(|dir| dir.join(program)).find(|file| is_executable(file))
 }
 
@@ -206,41 +288,21 @@ fn code(status: ExitStatus) -> u8 {
 }
 
 async fn end(child: &mut Child, ask: Signal, group: bool) -> io::Result<()> {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let pid = pid(child);
     // It may have ended by itself just now: that is what was wanted.
     let send = |signal| {
         let _ = pid.map(|pid| if group { kill_process_group(pid, signal) } else { kill_process(pid, signal) });
     };
+    let deadline = Instant::now() + STOP_GRACE;
+    family::adopt();
     send(ask);
     // A stopped child would not see it.
     send(Signal::CONT);
-    if timeout(STOP_GRACE, child.wait()).await.is_err() {
+    if timeout_at(deadline, child.wait()).await.is_err() {
         send(Signal::KILL);
         child.kill().await?;
     }
-    Ok(())
-}
-
-/// The terminal's modes, put back when a child left them changed.
-struct Terminal(Option<(File, Termios)>);
-
-impl Terminal {
-    fn save() -> Self {
-        let saved = || {
-            let terminal = stdin().try_clone_to_owned().ok().filter(|fd| isatty(fd))?;
-            let modes = tcgetattr(&terminal).ok()?;
-            Some((File::from(terminal), modes))
-        };
-        Self(saved())
-    }
-
-    /// Only from the foreground: elsewhere the system would stop us for it.
-    fn restore(&self) {
-        let Some((terminal, modes)) = &self.0 else { return };
-        if tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()) {
-            let _ = tcsetattr(terminal, OptionalActions::Now, modes);
-        }
-    }
+    family::end(ask, deadline).await
 }
 
 #[cfg(test)]
@@ -274,11 +336,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kubectl");
         let path = std::env::join_paths([Path::new("/nonexistent"), dir.path()]).unwrap();
-        assert_eq!(find("kubectl", &path), None);
+        assert_eq!(find(Path::new("kubectl"), &path), None);
         std::fs::write(&file, "").unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(find("kubectl", &path), None);
+        assert_eq!(find(Path::new("kubectl"), &path), None);
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
-        assert_eq!(find("kubectl", &path), Some(file));
+        assert_eq!(find(Path::new("kubectl"), &path), Some(file));
     }
 }

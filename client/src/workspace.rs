@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,10 @@ use crate::{
 };
 
 const KUBECONFIG: &str = "config";
+/// What kubectl has learned of the cluster.
+const CACHE: &str = "cache";
+/// Why the session is away, or nothing, for shells that join.
+const AWAY: &str = "away";
 /// How the channel may be used, for shells that join.
 const KIND: &str = "mode";
 
@@ -73,6 +78,8 @@ pub enum WorkspaceError {
 /// One session's directory. Dropping it removes everything.
 pub struct Workspace {
     dir: RamDir,
+    /// Where the cluster answers, with a port.
+    host: Ipv4Addr,
     written: Option<Written>,
     /// The directory of the session that this one joins: the kubeconfig is there.
     joined: Option<PathBuf>,
@@ -106,6 +113,12 @@ impl Live {
         Some(Self { pid, cluster, dir, kind })
     }
 
+    /// Why that session waits for its connection, while it does.
+    #[must_use]
+    pub fn away(&self) -> Option<String> {
+        std::fs::read_to_string(self.dir.join(AWAY)).ok().filter(|reason| !reason.is_empty())
+    }
+
     /// Returns once that session is over. Blocks.
     pub fn wait_for_end(&self) {
         // An error means that it is gone already.
@@ -128,7 +141,7 @@ impl Workspace {
     /// # Errors
     /// There is no place for it.
     pub fn create(parent: Option<&Path>) -> Result<Self, WorkspaceError> {
-        Ok(Self { dir: RamDir::create(parent)?, written: None, joined: None })
+        Ok(Self { dir: RamDir::create(parent)?, host: Ipv4Addr::LOCALHOST, written: None, joined: None })
     }
 
     /// A place beside a session that runs already, with its kubeconfig.
@@ -138,7 +151,8 @@ impl Workspace {
     pub fn join(live: &Live, parent: Option<&Path>) -> Result<Self, WorkspaceError> {
         let Live { cluster, kind, .. } = live.clone();
         let written = Written { port: 0, cluster, kind, kubeconfig: Zeroizing::default() };
-        Ok(Self { dir: RamDir::create(parent)?, written: Some(written), joined: Some(live.dir.clone()) })
+        let host = Ipv4Addr::LOCALHOST;
+        Ok(Self { dir: RamDir::create(parent)?, host, written: Some(written), joined: Some(live.dir.clone()) })
     }
 
     /// Something the user should know about the place.
@@ -147,12 +161,21 @@ impl Workspace {
         self.dir.warning()
     }
 
+    /// The cluster will answer at this address of the loopback network instead of 127.0.0.1.
+    pub fn answer_at(&mut self, host: Ipv4Addr) {
+        self.host = host;
+    }
+
+    pub(crate) fn address(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host, port)
+    }
+
     /// Writes the kubeconfig of a cluster that answers on the loopback `port`; gives its path.
     ///
     /// # Errors
     /// The welcome holds something that cannot go into it, or writing failed.
     pub fn write(&mut self, welcome: &Welcome, port: u16) -> Result<PathBuf, WorkspaceError> {
-        let Rendered { kubeconfig, files } = kubeconfig::render(welcome, port, self.dir.path())?;
+        let Rendered { kubeconfig, files } = kubeconfig::render(welcome, self.address(port), self.dir.path())?;
         for (name, content) in &files {
             self.store(name, content)?;
         }
@@ -181,6 +204,19 @@ impl Workspace {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.joined.as_deref().unwrap_or(self.dir.path()).join(KUBECONFIG)
+    }
+
+    /// Where kubectl may keep what it learns of the cluster: gone with the session.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.joined.as_deref().unwrap_or(self.dir.path()).join(CACHE)
+    }
+
+    /// Tells shells that have joined why the session is away, or that it is not.
+    pub fn tell_away(&self, reason: Option<&str>) {
+        if let Err(error) = self.store(AWAY, reason.unwrap_or_default()) {
+            tracing::debug!(%error, "other terminals will not hear of it");
+        }
     }
 
     /// The cluster's name, once written.
@@ -245,6 +281,11 @@ mod tests {
         let joined = Workspace::join(&live[0], Some(parent.path())).unwrap();
         assert_eq!((joined.kubeconfig(), joined.kind()), (path, Some(Kind::Shared)));
         assert_eq!(Live::all(Some(parent.path())), live, "joining makes no second session");
+        assert_eq!(live[0].away(), None);
+        workspace.tell_away(Some("the relay is gone"));
+        assert_eq!(live[0].away().as_deref(), Some("the relay is gone"), "and hears why it waits");
+        workspace.tell_away(None);
+        assert_eq!(live[0].away(), None);
         workspace.close().unwrap();
         live[0].wait_for_end();
         assert_eq!(Live::all(Some(parent.path())), []);

@@ -152,6 +152,24 @@ async fn what_is_cut_in_a_frame_arrives_as_far_as_it_came() {
     .await;
 }
 
+/// kubectl's last words and a ping, and then it is gone: the pong cannot be written.
+#[tokio::test]
+async fn what_came_with_a_ping_that_cannot_be_answered_arrives() {
+    within(async {
+        let (mut client, mut server, away, copy) = websockets(1 << 20).await;
+        away.send_replace(true);
+        client.send(Message::text("typed at last")).await.unwrap();
+        client.send(ping("unanswered")).await.unwrap();
+        client.send(Message::text("and this")).await.unwrap();
+        drop(client);
+        copy.await.unwrap().expect_err("an end in order, where the answers are lost");
+        for typed in ["typed at last", "and this"] {
+            assert_eq!(next(&mut server).await, Message::text(typed));
+        }
+    })
+    .await;
+}
+
 /// A body that looks like an upgrade, on a connection that carries more than one request.
 #[tokio::test]
 async fn what_is_no_websocket_passes_untouched() {

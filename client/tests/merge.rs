@@ -127,25 +127,57 @@ fn a_kubeconfig_that_is_not_there_is_made_and_unmade() {
     assert_eq!(home.others(), [""; 0]);
 }
 
+/// With its byte order mark.
+fn utf16(text: &str, unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(unit).collect()
+}
+
 #[test]
-fn odd_files_stay_as_they_were() {
-    let flow = "\u{feff}{\"clusters\":[],\"contexts\":null,\"users\":[]}";
-    for (text, after) in [
-        ("# only a comment\n", "clusters"),
-        (flow, "\u{feff}{\"clusters\":[],\"contexts\":[],\"users\":[]}"),
-        (
-            "apiVersion: v1\r\nclusters:\r\n- name: a\r\ncontexts: []\r\nusers: []\r\n",
-            "apiVersion: v1\r\nclusters:\r\n- name: a\r\ncontexts: []\r\nusers: []\r\n",
-        ),
+fn odd_files_stay_as_they_were_to_the_byte() {
+    let crlf = "apiVersion: v1\r\nclusters:\r\n- name: a\r\ncontexts: []\r\n";
+    for bytes in [
+        b"".to_vec(),
+        b"\n\n".to_vec(),
+        b"# only a comment".to_vec(),
+        b"{}".to_vec(),
+        b"kind: Config\nclusters: null\ncontexts:\nusers: ~".to_vec(),
+        b"apiVersion: v1\nkind: Config\ncurrent-context: x\n---\nclusters: [a]\n".to_vec(),
+        "\u{feff}{\"clusters\":[],\"contexts\":null}".into(),
+        crlf.into(),
+        utf16(crlf, u16::to_le_bytes),
+        utf16("# \u{1f600}\n", u16::to_be_bytes),
+        utf16(OWN, u16::to_be_bytes),
+        OWN.into(),
     ] {
-        let home = Home::with(text);
-        let workspace = home.workspace();
-        let mut merge = Merge::prepare(&home.places(), &workspace).unwrap();
-        merge.add(&workspace, &token("t"), 1).unwrap();
-        assert!(find(&parse(&home.text()), "contexts", "mykube-prod").is_some(), "{}", home.text());
+        let home = Home::new();
+        fs::create_dir(home.kube()).unwrap();
+        fs::write(home.config(), &bytes).unwrap();
+        let stands_again = |what| assert_eq!(fs::read(home.config()).unwrap(), bytes, "{what}");
+        let begin = || {
+            let workspace = home.workspace();
+            let mut merge = Merge::prepare(&home.places(), &workspace).unwrap();
+            merge.add(&workspace, &token("t"), 1).unwrap();
+            (merge, workspace)
+        };
+        let (mut merge, workspace) = begin();
+        assert_ne!(fs::read(home.config()).unwrap(), bytes);
+        merge.update(&workspace, &welcome(json!({"certificate": PEM, "key": KEY}))).unwrap();
         merge.undo().unwrap();
-        assert!(home.text() == after || (after == "clusters" && home.text().starts_with(text)), "{}", home.text());
-        assert_eq!(find(&parse(&home.text()), "contexts", "mykube-prod"), None);
+        stands_again("after one session");
+        for newer_first in [true, false] {
+            let (mut older, _dir) = begin();
+            let (mut newer, _dir) = begin();
+            let order = if newer_first { [&mut newer, &mut older] } else { [&mut older, &mut newer] };
+            for merge in order {
+                merge.undo().unwrap();
+            }
+            stands_again("after two sessions");
+        }
+        let (killed, workspace) = begin();
+        std::mem::forget(killed);
+        drop(workspace);
+        assert_eq!(Merge::recover(&home.places()).unwrap().len(), 1);
+        stands_again("after a killed session");
     }
 }
 
@@ -251,6 +283,8 @@ fn the_file_is_the_one_kubectl_would_change() {
     assert_eq!(merge.add(&workspace, &token("t"), 1).unwrap(), "mykube-prod-2", "taken in another file");
     let nowhere = Places { kubeconfig: None, home: None, ..home.places() };
     assert!(matches!(Merge::prepare(&nowhere, &workspace), Err(MergeError::NoHome)));
+    let nothing = Places { kubeconfig: Some(":".into()), ..home.places() };
+    assert!(matches!(Merge::prepare(&nothing, &workspace), Err(MergeError::NoHome)));
 }
 
 #[test]
@@ -303,7 +337,7 @@ fn what_cannot_be_changed_is_found_before_a_code_is_spent() {
         refused(&[word]);
         assert_eq!(home.text(), text);
     }
-    fs::write(home.config(), [0xff, 0xfe]).unwrap();
+    fs::write(home.config(), [0xff, 0x00]).unwrap();
     refused(&["UTF-8"]);
     fs::remove_file(home.config()).unwrap();
     fs::create_dir(home.config()).unwrap();
@@ -353,7 +387,11 @@ fn many_clients_merge_at_once() {
                 merge.add(&workspace, &token("t"), 1).unwrap();
                 all_added.wait();
                 all_seen.wait();
-                merge.undo().unwrap();
+                match merge.undo() {
+                    // A loaded machine may not let all of them in within that time; the next run does it for them.
+                    Ok(_) | Err(MergeError::Locked { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
             });
         }
         all_added.wait();
@@ -363,6 +401,7 @@ fn many_clients_merge_at_once() {
         }
         all_seen.wait();
     });
+    Merge::recover(&home.places()).unwrap();
     assert_eq!(home.text(), OWN);
     assert_eq!(home.others(), [""; 0]);
 }

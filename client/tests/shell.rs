@@ -6,6 +6,8 @@ use std::{
     fs,
     fs::File,
     io::{Read as _, Write as _},
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -15,8 +17,11 @@ use mykube_client::{Exit, Launch, Live, Workspace, guard::Guard, shell};
 use mykube_protocol::channel::Welcome;
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, getpgrp, getsid, pidfd_open},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{tcgetpgrp, tcsetpgrp},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// No shell takes so long: a test that meets it has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -37,12 +42,54 @@ fn inner() {
         let parent = std::env::var_os("TEST_PARENT").unwrap();
         let mut workspace = Workspace::create(Some(Path::new(&parent))).unwrap();
         workspace.write(&welcome(), 40123).unwrap();
-        let exit = shell::prepare(&workspace, Launch::Shell).unwrap().run(std::future::pending()).await.unwrap();
+        let launch = match std::env::var_os("TEST_COMMAND") {
+            Some(script) => Launch::Command(vec!["sh".into(), "-c".into(), script]),
+            None => Launch::Shell,
+        };
+        let stop = async {
+            match std::env::var_os("TEST_STOP") {
+                Some(fifo) => drop(tokio::task::spawn_blocking(|| fs::read(fifo)).await.unwrap().unwrap()),
+                None => std::future::pending().await,
+            }
+        };
+        let exit = shell::prepare(&workspace, launch).unwrap().run(stop).await.unwrap();
         workspace.close().unwrap();
         exit
     });
-    let Exit::Code(code) = exit else { panic!("{exit:?}") };
-    std::process::exit(code.into());
+    let terminal = File::open("/dev/tty").unwrap();
+    assert_eq!(tcgetpgrp(&terminal).unwrap(), getpgrp(), "whoever waits for us finds its terminal");
+    match exit {
+        Exit::Code(code) => std::process::exit(code.into()),
+        Exit::Stopped => std::process::exit(5),
+    }
+}
+
+/// A kubectl that dies late: it outlives its shell, waits until `mykube` is gone and the shell around that has its
+/// terminal, and takes the terminal then.
+#[test]
+#[ignore = "started on a terminal by the other tests"]
+fn late() {
+    let _runtime = runtime();
+    let _entered = _runtime.enter();
+    let _asked = [SignalKind::hangup(), SignalKind::terminate()].map(|kind| signal(kind).unwrap());
+    let mykube = pid(&std::env::var("TEST_MYKUBE").unwrap());
+    let mykube = pidfd_open(mykube, PidfdFlags::empty()).unwrap();
+    let terminal = File::open("/dev/tty").unwrap();
+    println!("late is {}.", std::process::id());
+    poll(&mut [PollFd::new(&mykube, PollFlags::IN)], None).unwrap();
+    while tcgetpgrp(&terminal).unwrap() != getsid(None).unwrap() {
+        std::thread::yield_now();
+    }
+    let mut blocked = nix::sys::signal::SigSet::empty();
+    blocked.add(nix::sys::signal::Signal::SIGTTOU);
+    blocked.thread_block().unwrap();
+    tcsetpgrp(&terminal, getpgrp()).unwrap();
+    fs::write(Path::new(&std::env::var_os("HOME").unwrap()).join("taken"), "").unwrap();
+    std::thread::park();
+}
+
+fn pid(text: &str) -> Pid {
+    Pid::from_raw(text.parse().unwrap()).unwrap()
 }
 
 /// A shell on a terminal, with a home of its own.
@@ -50,11 +97,30 @@ struct OnTerminal {
     master: File,
     child: Child,
     seen: String,
+    /// What was expected, and what came before it.
+    passed: String,
+    /// When it last said something, or was told something.
+    since: Instant,
     home: tempfile::TempDir,
 }
 
+/// What a person types to start `inner` in their own shell.
+const INNER: &str = "\"$TEST_EXE\" --ignored --exact inner --nocapture";
+
 impl OnTerminal {
+    /// The terminal is `mykube`'s own.
     fn start(shell: &str, rc: &str, content: &str) -> Self {
+        Self::leading(&["sh", "-c", &format!("exec {INNER}")], shell, rc, content)
+    }
+
+    /// The terminal is an interactive bash's.
+    fn outer(shell: &str) -> Self {
+        let mut terminal = Self::leading(&["bash", "--norc", "--noprofile", "-i"], shell, ".bashrc", "PS1='mine> '\n");
+        terminal.expect("OUTER> ");
+        terminal
+    }
+
+    fn leading(program: &[&str], shell: &str, rc: &str, content: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let rc = home.path().join(rc);
         fs::create_dir_all(rc.parent().unwrap()).unwrap();
@@ -70,9 +136,10 @@ impl OnTerminal {
         let slave = || Stdio::from(File::options().read(true).write(true).open(&path).unwrap());
         let child = Command::new("setsid")
             .args(["--ctty", "--wait"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "inner", "--nocapture"])
+            .args(program)
             .env_clear()
+            .env("TEST_EXE", std::env::current_exe().unwrap())
+            .env("PS1", "OUTER> ")
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", home.path())
             .env("SHELL", shell)
@@ -84,38 +151,54 @@ impl OnTerminal {
             .stderr(slave())
             .spawn()
             .unwrap();
-        Self { master: File::from(master), child, seen: String::new(), home }
-    }
-
-    /// Reads until `text` came; what came before it is forgotten.
-    fn expect(&mut self, text: &str) {
-        let start = Instant::now();
-        loop {
-            if let Some(at) = self.seen.find(text) {
-                self.seen.drain(..at + text.len());
-                return;
-            }
-            let left = DEADLINE.saturating_sub(start.elapsed());
-            assert!(!left.is_zero(), "no {text:?} in {:?}", self.seen);
-            let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
-            poll(&mut fds, Some(&left.try_into().unwrap())).unwrap();
-            let mut buffer = [0; 4096];
-            match self.master.read(&mut buffer) {
-                Ok(n) => self.seen.push_str(&String::from_utf8_lossy(&buffer[..n])),
-                Err(error) => panic!("the terminal closed ({error}) before {text:?}: {:?}", self.seen),
-            }
+        Self {
+            master: File::from(master),
+            child,
+            seen: String::new(),
+            passed: String::new(),
+            since: Instant::now(),
+            home,
         }
     }
 
+    /// Reads until `text` came; what comes next is looked for after it.
+    fn expect(&mut self, text: &str) {
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                let passed: String = self.seen.drain(..at + text.len()).collect();
+                self.passed.push_str(&passed);
+                return;
+            }
+            assert!(self.read_some(text), "the terminal closed before {text:?}: {:?}", self.seen);
+        }
+    }
+
+    /// Waits for something to read. False once everybody has closed the terminal, which reads as an error on Linux.
+    fn read_some(&mut self, wanted: &str) -> bool {
+        let left = DEADLINE.saturating_sub(self.since.elapsed());
+        assert!(!left.is_zero(), "no {wanted:?} in {:?}, after {:?}", self.seen, self.passed);
+        let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
+        // A signal for another test of this process may interrupt it.
+        if poll(&mut fds, Some(&left.try_into().unwrap())).is_err() || fds[0].revents().is_empty() {
+            return true;
+        }
+        let mut buffer = [0; 4096];
+        match self.master.read(&mut buffer) {
+            Ok(n) if n > 0 => self.seen.push_str(&String::from_utf8_lossy(&buffer[..n])),
+            _ => return false,
+        }
+        self.since = Instant::now();
+        true
+    }
+
     fn type_line(&mut self, line: &str) {
+        self.since = Instant::now();
         self.master.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     /// Waits for the end; nothing may be left of the session.
     fn finish(mut self) -> i32 {
-        let mut rest = Vec::new();
-        // A terminal whose other side is closed reads as an error on Linux.
-        let _ = self.master.read_to_end(&mut rest);
+        while self.read_some("its end") {}
         let status = self.child.wait().unwrap();
         assert_eq!(fs::read_dir(self.home.path().join("ram")).unwrap().count(), 0);
         status.code().unwrap()
@@ -180,6 +263,224 @@ fn ctrl_c_is_the_childs() {
     assert_eq!(terminal.finish(), 130);
 }
 
+/// Sets `KUBECONFIG` as a hook of the user's does, and as nothing does: what the prompt says is true each time.
+fn try_truth(shell: &str, rc: &str, content: &str, set: &str, unset: &str) {
+    if !Path::new(shell).exists() {
+        println!("skipped: {shell} is not installed");
+        return;
+    }
+    let mut terminal = OnTerminal::start(shell, rc, content);
+    terminal.expect("[prod-1] ");
+    terminal.type_line(set);
+    terminal.expect("[not prod-1] ");
+    terminal.type_line(unset);
+    terminal.expect("[prod-1] ");
+    terminal.type_line("exit 7");
+    assert_eq!(terminal.finish(), 7);
+}
+
+#[test]
+fn the_prompt_says_where_kubectl_goes() {
+    let (set, unset) = ("OURS=$KUBECONFIG; KUBECONFIG=/wrong", "KUBECONFIG=$OURS");
+    // Set by a hook that comes after ours.
+    let hooked = "TO=/wrong; PROMPT_COMMAND+=('KUBECONFIG=${TO-$KUBECONFIG}')";
+    try_truth("/bin/bash", ".bashrc", "", set, unset);
+    try_truth("/bin/bash", ".bashrc", "set -u; shopt -s failglob; IFS=,; unset PROMPT_COMMAND\n", set, unset);
+    try_truth("/bin/bash", ".bashrc", "declare -r PROMPT_COMMAND=:\n", set, unset);
+    let late = format!("OURS=$KUBECONFIG; {hooked}");
+    try_truth("/bin/bash", ".bashrc", "PROMPT_COMMAND=(true)\n", &late, "unset TO; KUBECONFIG=$OURS");
+    try_truth("/bin/sh", ".shrc", "", set, unset);
+    try_truth("/bin/zsh", ".zshrc", "PROMPT='mine> '\n", set, unset);
+    let late = "OURS=$KUBECONFIG; hook() { export KUBECONFIG=/wrong }; precmd_functions+=(hook); true";
+    try_truth(
+        "/bin/zsh",
+        ".zshrc",
+        "setopt nounset; true\n",
+        &format!("{late}\n"),
+        "precmd_functions=(${precmd_functions:#hook}); KUBECONFIG=$OURS",
+    );
+    let (set, unset) = ("set OURS $KUBECONFIG; set -gx KUBECONFIG /wrong", "set -gx KUBECONFIG $OURS");
+    try_truth("/usr/bin/fish", ".config/fish/config.fish", "", set, unset);
+    let late = "set OURS $KUBECONFIG; function hook --on-event fish_prompt; set -gx KUBECONFIG /wrong; end";
+    try_truth("/usr/bin/fish", ".config/fish/config.fish", "", late, "functions -e hook; set -gx KUBECONFIG $OURS");
+}
+
+#[test]
+fn a_hook_of_the_users_own_file_is_seen_at_once() {
+    let hook = "_hook() { export KUBECONFIG=/wrong; }\n";
+    for content in [
+        "PROMPT_COMMAND=_hook\n",
+        "PROMPT_COMMAND='_hook;'\n",
+        "PROMPT_COMMAND=(_hook)\n",
+        "set -u; PROMPT_COMMAND=_hook\n",
+        "trap _hook DEBUG\n",
+        "declare -rx KUBECONFIG=/wrong\n",
+    ] {
+        let mut terminal = OnTerminal::start("/bin/bash", ".bashrc", &format!("{hook}PS1='mine> '\n{content}"));
+        terminal.expect("[not prod-1] mine> ");
+        terminal.type_line("echo to=$KUBECONFIG");
+        terminal.expect("to=/wrong");
+        terminal.type_line("exit 7");
+        assert_eq!(terminal.finish(), 7, "{content}");
+    }
+}
+
+#[test]
+fn what_is_read_only_is_survived_and_told() {
+    for (shell, rc, read_only) in [
+        ("/bin/bash", ".bashrc", "declare -rx KUBECONFIG=/wrong; OWN=yes\n"),
+        ("/bin/sh", ".shrc", "export KUBECONFIG=/wrong; readonly KUBECONFIG; OWN=yes\n"),
+        ("/bin/zsh", ".zshrc", "typeset -rx KUBECONFIG=/wrong; OWN=yes\n"),
+    ] {
+        if !Path::new(shell).exists() {
+            println!("skipped: {shell} is not installed");
+            continue;
+        }
+        let mut terminal = OnTerminal::start(shell, rc, read_only);
+        terminal.expect("your start-up file made KUBECONFIG read-only");
+        terminal.expect("[not prod-1] ");
+        terminal.type_line("echo own=$OWN:$MYKUBE_CLUSTER; exit 7");
+        terminal.expect("own=yes:prod-1");
+        assert_eq!(terminal.finish(), 7);
+    }
+    // The cluster then stands before the prompt.
+    let mut terminal = OnTerminal::start("/bin/bash", ".bashrc", "declare -r PS1='fixed> '\n");
+    terminal.expect("[prod-1] \r\n");
+    terminal.expect("fixed> ");
+    terminal.type_line("KUBECONFIG=/wrong");
+    terminal.expect("[not prod-1] \r\n");
+    assert!(!terminal.seen.contains("readonly"), "{}", terminal.seen);
+    terminal.type_line("exit 7");
+    assert_eq!(terminal.finish(), 7);
+}
+
+#[test]
+fn the_own_prompt_of_fish_sees_the_last_status() {
+    let rc = ".config/fish/config.fish";
+    if Path::new("/usr/bin/fish").exists() {
+        let prompt = "function fish_prompt; echo -n \"<$status> \"; end\n";
+        let mut terminal = OnTerminal::start("/usr/bin/fish", rc, prompt);
+        terminal.expect("[prod-1] <0> ");
+        terminal.type_line("false");
+        terminal.expect("[prod-1] <1> ");
+        terminal.type_line("exit 7");
+        assert_eq!(terminal.finish(), 7);
+    }
+}
+
+#[test]
+fn suspend_gives_the_prompt_back_and_fg_goes_on() {
+    for shell in ["/bin/bash", "/bin/zsh", "/usr/bin/fish"] {
+        if !Path::new(shell).exists() {
+            println!("skipped: {shell} is not installed");
+            continue;
+        }
+        let mut terminal = OnTerminal::outer(shell);
+        terminal.type_line(INNER);
+        terminal.expect("[prod-1] ");
+        // In the background it waits for the terminal, as every shell does.
+        for back in ["fg", "bg; until jobs | grep -q Stopped; do :; done; fg"] {
+            terminal.type_line("suspend");
+            terminal.expect("Stopped");
+            terminal.expect("OUTER> ");
+            terminal.type_line("stty -a | tr ' ' '\\n' | grep -x -e '.\\?icanon'; echo mo''des");
+            terminal.expect("modes");
+            terminal.expect("OUTER> ");
+            terminal.type_line(back);
+            terminal.type_line("echo al''ive");
+            terminal.expect("alive");
+        }
+        terminal.type_line("exit 7");
+        terminal.expect("OUTER> ");
+        terminal.type_line("echo co''de=$?; exit");
+        terminal.expect("code=7");
+        assert_eq!(terminal.finish(), 0, "{shell}");
+    }
+}
+
+#[test]
+fn a_command_stops_and_goes_on_with_its_job() {
+    for (script, key) in [
+        ("echo pid=$$. rea''dy; read line; exit 7", "\x1a"),
+        ("echo pid=$$. rea''dy; kill -STOP $$; read line; exit 7", ""),
+    ] {
+        let mut terminal = OnTerminal::outer("/bin/sh");
+        terminal.type_line(&format!("TEST_COMMAND={} {INNER}", shell_word(script)));
+        terminal.expect("pid=");
+        terminal.expect(".");
+        let command = terminal.passed.rsplit_once("pid=").unwrap().1.trim_end_matches('.').to_owned();
+        terminal.expect("ready\r");
+        terminal.master.write_all(key.as_bytes()).unwrap();
+        terminal.expect("Stopped");
+        terminal.expect("OUTER> ");
+        // Our shell waits for `mykube` alone; the command may read what is typed until it has stopped too.
+        while !fs::read_to_string(format!("/proc/{command}/stat")).unwrap().contains(") T ") {
+            std::thread::yield_now();
+        }
+        terminal.type_line("fg");
+        terminal.expect(INNER);
+        terminal.type_line("a line");
+        terminal.expect("OUTER> ");
+        terminal.type_line("echo co''de=$?; exit");
+        terminal.expect("code=7");
+        assert_eq!(terminal.finish(), 0, "{script}");
+    }
+}
+
+#[test]
+fn ctrl_c_reaches_a_command_whose_code_comes_out() {
+    let mut terminal = OnTerminal::outer("/bin/sh");
+    let script = "trap 'kill $!; echo got\"\"it; exit 3' INT; sleep 1000 & echo rea''dy; wait";
+    terminal.type_line(&format!("TEST_COMMAND={} {INNER}", shell_word(script)));
+    terminal.expect("ready\r");
+    terminal.type_line("\x03");
+    terminal.expect("gotit");
+    terminal.expect("OUTER> ");
+    terminal.type_line("echo co''de=$?; exit");
+    terminal.expect("code=3");
+    assert_eq!(terminal.finish(), 0);
+}
+
+#[test]
+fn modes_are_put_back_after_a_command_that_was_killed() {
+    let mut terminal = OnTerminal::outer("/bin/sh");
+    terminal.type_line(&format!("TEST_COMMAND={} {INNER}; stty -a", shell_word("stty raw -echo; kill -9 $$")));
+    terminal.expect(" icanon");
+    terminal.expect(" echo ");
+    terminal.type_line("exit");
+    terminal.finish();
+}
+
+/// Outer shell, `mykube`, its shell, and in that a kubectl that dies last: the outer shell keeps its terminal.
+#[test]
+fn what_a_shell_has_left_does_not_take_the_terminal_from_the_one_around_us() {
+    let mut terminal = OnTerminal::outer("/bin/sh");
+    let home = terminal.home.path().to_owned();
+    let (shell, fifo) = (home.join("leaves-one"), home.join("stop"));
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let script = "#!/bin/bash\nset -m\ntrap 'exit 1' HUP\n\
+                  TEST_MYKUBE=$PPID \"$TEST_EXE\" --ignored --exact late --nocapture &\nwait\n";
+    fs::write(&shell, script).unwrap();
+    fs::set_permissions(&shell, fs::Permissions::from_mode(0o700)).unwrap();
+    terminal.type_line(&format!("SHELL={} TEST_STOP={} {INNER}", shell.display(), fifo.display()));
+    terminal.expect("late is ");
+    terminal.expect(".");
+    let late = terminal.passed.rsplit_once("late is ").unwrap().1.trim_end_matches('.').to_owned();
+    fs::write(&fifo, "").unwrap();
+    terminal.expect("OUTER> ");
+    while Path::new("/proc").join(&late).exists() && !home.join("taken").exists() {
+        std::thread::yield_now();
+    }
+    terminal.type_line("echo co''de=$?; exit");
+    terminal.expect("code=5");
+    assert_eq!(terminal.finish(), 0);
+}
+
+/// As one word of a shell.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 fn command(workspace: &Workspace, script: &str) -> shell::Prepared {
     shell::prepare(workspace, Launch::Command(["sh", "-c", script].map(Into::into).into())).unwrap()
 }
@@ -188,6 +489,16 @@ fn workspace(parent: &tempfile::TempDir) -> Workspace {
     let mut workspace = Workspace::create(Some(parent.path())).unwrap();
     workspace.write(&welcome(), 40123).unwrap();
     workspace
+}
+
+/// Runs a test in a process of its own, where its children are the only ones. Whether this is it.
+fn apart(test: &str) -> bool {
+    if std::env::var_os("TEST_APART").is_some() {
+        return true;
+    }
+    let mut apart = Command::new(std::env::current_exe().unwrap());
+    assert!(apart.args(["--exact", test, "--nocapture"]).env("TEST_APART", "1").status().unwrap().success());
+    false
 }
 
 #[tokio::test]
@@ -209,9 +520,28 @@ async fn a_commands_code_is_its_own() {
     let script = "test \"$HTTP2_READ_IDLE_TIMEOUT_SECONDS$KUBECTL_REMOTE_COMMAND_WEBSOCKETS\" = 0false";
     assert_eq!(command(&joined, script).run(std::future::pending()).await.unwrap(), Exit::Code(0), "a second terminal");
 
-    let missing = shell::prepare(&workspace, Launch::Command(vec!["/nonexistent".into()])).unwrap();
+    let script = format!("test \"$KUBECACHEDIR\" = '{}'", workspace.kubeconfig().with_file_name("cache").display());
+    assert_eq!(command(&joined, &script).run(std::future::pending()).await.unwrap(), Exit::Code(0), "as the first");
+
+    let missing = shell::prepare(&workspace, Launch::Command(vec!["/proc/nonexistent".into()])).unwrap();
     let error = missing.run(std::future::pending()).await.unwrap_err();
-    assert!(error.to_string().starts_with("cannot run /nonexistent"), "{error}");
+    assert!(error.to_string().starts_with("cannot run /proc/nonexistent"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_child_has_left_is_ended_with_it_unless_it_ignores_a_hang_up() {
+    if !apart("what_a_child_has_left_is_ended_with_it_unless_it_ignores_a_hang_up") {
+        return;
+    }
+    let parent = tempfile::tempdir().unwrap();
+    let start = "sh -c 'trap : TERM; while :; do sleep 0.1; done' & echo $! >left; \
+                 trap '' HUP TERM; sleep 1000 & echo $! >kept; trap - HUP; trap exit TERM";
+    stopped(&parent, start).await;
+    let read = |name| fs::read_to_string(parent.path().join(name)).unwrap().trim().to_owned();
+    assert!(!Path::new("/proc").join(read("left")).exists(), "it is gone");
+    let kept = read("kept");
+    assert!(Path::new("/proc").join(&kept).exists(), "it was to stay");
+    rustix::process::kill_process(pid(&kept), rustix::process::Signal::KILL).unwrap();
 }
 
 #[tokio::test]
@@ -220,7 +550,7 @@ async fn in_guarded_mode_kubectl_execs_by_spdy_unless_it_is_recorded() {
     for (recorded, expected) in [(false, "unset false"), (true, "unset unset")] {
         let mut workspace = Workspace::create(Some(parent.path())).unwrap();
         let welcome = mykube_protocol::channel::Welcome { recorded, ..welcome() };
-        workspace.write(&Guard::new().unwrap().localise(&welcome), 40123).unwrap();
+        workspace.write(&Guard::new(Ipv4Addr::LOCALHOST).unwrap().localise(&welcome), 40123).unwrap();
         let both = "${HTTP2_READ_IDLE_TIMEOUT_SECONDS-unset} ${KUBECTL_REMOTE_COMMAND_WEBSOCKETS-unset}";
         let script = format!("test \"{both}\" = '{expected}'");
         assert_eq!(command(&workspace, &script).run(std::future::pending()).await.unwrap(), Exit::Code(0));
@@ -243,6 +573,9 @@ async fn stopped(parent: &tempfile::TempDir, script: &str) -> String {
 
 #[tokio::test]
 async fn a_child_is_asked_to_end() {
+    if !apart("a_child_is_asked_to_end") {
+        return;
+    }
     let parent = tempfile::tempdir().unwrap();
     let pid = stopped(&parent, "trap 'echo asked >asked; exit' TERM").await;
     assert!(!Path::new("/proc").join(pid).exists(), "the child is gone");
@@ -251,6 +584,9 @@ async fn a_child_is_asked_to_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_child_that_does_not_listen_is_killed() {
+    if !apart("a_child_that_does_not_listen_is_killed") {
+        return;
+    }
     let parent = tempfile::tempdir().unwrap();
     let pid = stopped(&parent, "trap '' TERM").await;
     assert!(!Path::new("/proc").join(pid).exists(), "the child is gone");

@@ -229,7 +229,8 @@ impl Tunnel {
         Self::with_window(|relay| Mykube::server(relay, kubeconfig), window)
     }
 
-    fn to(server: impl FnOnce(&str) -> Mykube) -> Self {
+    /// To a server of one's own making.
+    pub(crate) fn to(server: impl FnOnce(&str) -> Mykube) -> Self {
         Self::with_window(server, "4h")
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod ends;
+pub(crate) mod hostile;
 pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod raw;

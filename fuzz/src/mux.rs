@@ -188,7 +188,7 @@ impl World {
             assert!(
                 audit.session_allowance <= limits::SESSION_WINDOW && audit.session_credit <= limits::SESSION_WINDOW
             );
-            assert!(self.ends[who].streams() <= limits::STREAMS_MAX);
+            assert!(self.ends[who].streams() <= limits::STREAMS_MAX_ASKED);
         }
     }
 

@@ -202,7 +202,7 @@ fn session(data: &[u8]) {
         while let Ok(Some(frame)) = session.poll_transmit(now) {
             assert!(frame.len() <= 1 + limits::RECORD_PLAINTEXT_MAX + 16);
         }
-        assert!(session.streams() <= limits::STREAMS_MAX);
+        assert!(session.streams() <= limits::STREAMS_MAX_ASKED);
         let audit = session.audit();
         assert!(
             audit.session_allowance <= limits::SESSION_WINDOW && audit.control <= limits::CONTROL_UNACKED_MAX + 32_768

@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use mykube_protocol::{
     Nameplate, VERSION,
-    http::{CreateSession, ErrorBody, PairAnswer, PairRequest, PlainCreated, SessionCreated},
+    http::{CreateSession, ErrorBody, PairAnswer, PairRequest, PlainCreated, REFUSAL, SessionCreated, VERSION_REFUSED},
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -123,7 +123,9 @@ impl Dialer {
             (StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT, message) => {
                 self.unreachable(Unreachable::Status { status: status.as_u16(), message })
             }
-            (StatusCode::BAD_REQUEST, Some(message)) => DialError::VersionUnsupported { message },
+            (StatusCode::BAD_REQUEST, Some(message)) if is_refusal(answer, VERSION_REFUSED) => {
+                DialError::VersionUnsupported { message }
+            }
             (_, Some(message)) => DialError::Refused { status: status.as_u16(), message },
             (_, None) => {
                 let kind = answer.headers().get(header::CONTENT_TYPE);
@@ -145,6 +147,11 @@ impl Dialer {
         // serde's message can quote the body, and the body may hold a ticket.
         serde_json::from_slice(body).map_err(|_| self.not_a_relay("its answer is not the JSON a relay sends".into()))
     }
+}
+
+/// Whether a relay says so itself, and not something that answers in its place.
+pub(crate) fn is_refusal(answer: &Response<Bytes>, what: &str) -> bool {
+    answer.headers().get(REFUSAL).is_some_and(|value| value == what)
 }
 
 /// The message of a relay's own error body.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{
     FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -199,7 +199,7 @@ impl Reader {
         }
     }
 
-    fn frame(&self, frame: BytesMut) -> Result<(), SessionError> {
+    fn frame(&self, frame: Bytes) -> Result<(), SessionError> {
         let (now, session) = (clock::now(), &mut self.shared.lock().session);
         match frame.first() {
             Some(&(frame::ATTACH_CLIENT | frame::ATTACH_AGENT)) => {

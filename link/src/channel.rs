@@ -117,6 +117,7 @@ pub(crate) struct Shared {
     status: watch::Sender<Status>,
     /// See [`Channel::hold`].
     held: AtomicBool,
+    let_go: Notify,
 }
 
 pub(crate) struct State {
@@ -167,12 +168,13 @@ impl Channel {
             welcome: watch::Sender::new(None),
             status: watch::Sender::new(Status::Up),
             held: AtomicBool::new(false),
+            let_go: Notify::new(),
         });
         tokio::spawn(carry_on(shared.clone(), socket, rejoin));
         Self { shared }
     }
 
-    /// Opens a stream to the API server. Waits while 256 are open.
+    /// Opens a stream to the API server. Waits while as many are open as the agent keeps: 256, or 1,024. Safe to cancel.
     ///
     /// # Errors
     /// The channel is over.
@@ -237,10 +239,25 @@ impl Channel {
         self.shared.held.store(true, Ordering::Release);
     }
 
-    /// Whether streams would wait.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.shared.held.load(Ordering::Acquire)
+    /// Whoever was to be stopped first is: streams fail with the channel again.
+    pub fn let_go(&self) {
+        self.shared.held.store(false, Ordering::Release);
+        self.shared.let_go.notify_waiters();
+        self.shared.settle(self.shared.lock(), clock::now());
+    }
+
+    /// How the channel ended, once it has and streams fail with it.
+    pub async fn failed(&self) -> End {
+        let end = self.ended().await;
+        loop {
+            let let_go = self.shared.let_go.notified();
+            tokio::pin!(let_go);
+            let_go.as_mut().enable();
+            if !self.shared.held.load(Ordering::Acquire) {
+                return end;
+            }
+            let_go.await;
+        }
     }
 
     /// How the channel ended, once it has.

@@ -1,20 +1,28 @@
 //! Copies between a TCP connection and a stream, each direction with its own end (half-close).
 //!
 //! An end is passed on only when its source said so: the peer's `eof` becomes a FIN, a FIN becomes `eof`. Anything
-//! else becomes a failure on the other side, a reset on TCP, so that what was cut never looks complete.
+//! else becomes a failure on the other side, so that what was cut never looks complete. What came before a failure is
+//! passed on before it.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::SockRef;
+use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{ChannelStream, Transport, stream::StreamFailed};
+use crate::{
+    Abort, ChannelStream,
+    cut::{STALLED, cut},
+    stream::StreamFailed,
+};
 
 /// Read at once from a connection that has little to say, and from one that has much. Where many share the room it is so
 /// many of a stream's shares, and the stream waits for its turn with nothing more in hand: larger steps cost fewer turns.
@@ -28,45 +36,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const FORGOTTEN_MAX: u64 = 1024 * 1024;
 /// Taken from a stream at once.
 const WRITE_MAX: u64 = 256 * 1024;
-
-/// A connection that can be ended without looking complete.
-pub trait Abort {
-    /// Makes the coming close a reset instead of an orderly end.
-    fn abort(&self);
-    /// Makes it orderly again.
-    fn settle(&self);
-}
-
-impl Abort for TcpStream {
-    fn abort(&self) {
-        // Fails only on a connection that is gone already.
-        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
-    }
-
-    fn settle(&self) {
-        let _ = SockRef::from(self).set_linger(None);
-    }
-}
-
-impl Abort for Transport {
-    fn abort(&self) {
-        self.tcp().abort();
-    }
-
-    fn settle(&self) {
-        self.tcp().settle();
-    }
-}
-
-impl<T: Abort> Abort for tokio_rustls::server::TlsStream<T> {
-    fn abort(&self) {
-        self.get_ref().0.abort();
-    }
-
-    fn settle(&self) {
-        self.get_ref().0.settle();
-    }
-}
 
 /// Why a copy ended early.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +51,8 @@ pub enum CopyError {
     Stream(#[from] StreamFailed),
 }
 
-/// Copies both ways until both ended. On failure the connection is reset and the stream fails at the peer.
+/// Copies both ways until both ended. On failure the stream fails at the peer and the connection is cut, both after what came
+/// before.
 ///
 /// # Errors
 /// Whichever side failed first.
@@ -90,39 +60,78 @@ pub async fn copy<T>(connection: T, stream: ChannelStream) -> Result<(), CopyErr
 where
     T: AsyncRead + AsyncWrite + Abort + Unpin,
 {
-    // Until both directions have ended a close is a reset, also when this future is dropped with the session's end.
+    // Until both directions have ended a close is a reset, also when this future is dropped.
     connection.abort();
     let (mut reader, mut writer) = tokio::io::split(connection);
     let (tell, received) = oneshot::channel();
+    let deaf = AtomicBool::new(false);
+    let mut chunks = Vec::new();
     let inward = async {
-        // Where the other direction has ended by itself nobody asks.
-        let _ = tell.send(inward(&mut writer, &stream).await?);
-        Ok(())
-    };
-    let result = tokio::try_join!(outward(&mut reader, &stream, received), inward);
-    let connection = reader.unsplit(writer);
-    match result {
-        Ok(_) => {
-            connection.settle();
-            Ok(())
-        }
-        Err(error) => {
-            if let CopyError::Local(error) = &error {
-                stream.fail(&format!("connection lost: {}", error.kind()));
+        match inward(&mut writer, &stream, &mut chunks).await {
+            Ok(written) => {
+                // Where the other direction has ended by itself nobody asks.
+                let _ = tell.send(written);
+                Ok(None)
             }
-            Err(error)
+            // It takes no more; what it said before that is still read, to its end.
+            Err(CopyError::Local(error)) => {
+                deaf.store(true, Ordering::Relaxed);
+                drop(tell);
+                Ok(Some(error))
+            }
+            Err(error) => Err(error),
         }
+    };
+    let believed = || T::TELLS || !deaf.load(Ordering::Relaxed);
+    let result = tokio::try_join!(outward(&mut reader, &stream, received, believed), inward);
+    let mut connection = reader.unsplit(writer);
+    let error = match result {
+        Ok(((), None)) => {
+            connection.settle();
+            return Ok(());
+        }
+        Ok(((), Some(error))) => CopyError::Local(error),
+        Err(error) => error,
+    };
+    let mut ended = false;
+    if let CopyError::Local(error) = &error {
+        ended = take_rest(&stream, &mut chunks);
+        stream.fail(&format!("connection lost: {}", error.kind()));
     }
+    // Its place is free before the connection's last bytes have arrived.
+    drop(stream);
+    if matches!(timeout(STALLED, write_rest(&mut connection, chunks, ended)).await, Ok(Ok(()))) {
+        cut(connection).await;
+    }
+    Err(error)
+}
+
+/// Takes what has come for a connection that says no more, which may still read. Whether the other end was done with it.
+fn take_rest(stream: &ChannelStream, chunks: &mut Vec<Bytes>) -> bool {
+    let mut read = || stream.read(u64::MAX, chunks).now_or_never();
+    // After all that is there, its end.
+    match read() {
+        Some(Ok(true)) => matches!(read(), Some(Ok(false))),
+        first => matches!(first, Some(Ok(false))),
+    }
+}
+
+/// Writes it, with the other end's own end where there was one.
+async fn write_rest<W: AsyncWrite + Unpin>(writer: &mut W, mut chunks: Vec<Bytes>, ended: bool) -> io::Result<()> {
+    write_all(writer, &mut chunks).await?;
+    if ended { writer.shutdown().await } else { writer.flush().await }
 }
 
 /// From the connection into the stream. Where the other end takes no more, the rest is dropped, and what it has sent
 /// before still reaches the connection: whether it is whole, the other direction knows. A connection that was closed
 /// with something unread would be reset, and what is on its way lost. `received`: the other direction is through, and
-/// when its last byte was written.
+/// when its last byte was written. `believed`: whether an end of the connection is one. The system tells of a reset once, to
+/// whoever asks first, and of an end from then on.
 async fn outward<R: AsyncRead + Unpin>(
     reader: &mut R,
     stream: &ChannelStream,
     received: oneshot::Receiver<Instant>,
+    believed: impl Fn() -> bool,
 ) -> Result<(), CopyError> {
     let mut buffer = BytesMut::new();
     let mut step = READ_MIN;
@@ -130,10 +139,13 @@ async fn outward<R: AsyncRead + Unpin>(
         if stream.room().await.is_err() {
             break;
         }
-        if buffer.capacity() < step / 2 {
-            buffer.reserve(step);
+        if buffer.capacity() < step / 2 || buffer.capacity() > step * 2 {
+            buffer = BytesMut::with_capacity(step);
         }
         let read = reader.read_buf(&mut buffer).await?;
+        if read == 0 && !believed() {
+            return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
+        }
         if read == 0 {
             stream.finish();
             return Ok(());
@@ -142,12 +154,23 @@ async fn outward<R: AsyncRead + Unpin>(
             step *= 2;
         }
         step = step.min(stream.share() * READ_SHARES).min(READ_MAX);
-        if stream.write(buffer.split().freeze()).await.is_err() {
+        if stream.write(take(&mut buffer)).await.is_err() {
             break;
         }
     }
     forget(reader, received).await;
     Ok(())
+}
+
+/// What was read, in little more memory than it takes: it may be kept until the other end acknowledges it, and is counted for
+/// its length.
+fn take(buffer: &mut BytesMut) -> Bytes {
+    if buffer.len() * 4 >= buffer.capacity() * 3 {
+        return std::mem::take(buffer).freeze();
+    }
+    let read = Bytes::copy_from_slice(buffer);
+    buffer.clear();
+    read
 }
 
 /// Reads and forgets what nobody takes, until its sender is done too. When the other direction is through as well, a
@@ -177,18 +200,22 @@ pub async fn drain<R: AsyncRead + Unpin>(reader: &mut R) {
     while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
 }
 
-/// From the stream into the connection; when its last byte was written.
-async fn inward<W: AsyncWrite + Unpin>(writer: &mut W, stream: &ChannelStream) -> Result<Instant, CopyError> {
-    let mut chunks: Vec<Bytes> = Vec::new();
+/// From the stream into the connection; when its last byte was written. `chunks` are those that are not written yet, also where
+/// this future is dropped.
+async fn inward<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    stream: &ChannelStream,
+    chunks: &mut Vec<Bytes>,
+) -> Result<Instant, CopyError> {
     let mut first = true;
     let mut written = Instant::now();
     loop {
-        let read = stream.read(WRITE_MAX, &mut chunks).await;
+        let read = stream.read(WRITE_MAX, chunks).await;
         if !read.map_err(|reason| if first { CopyError::Refused(reason) } else { CopyError::Stream(reason) })? {
             break;
         }
         first = false;
-        write_all(writer, &mut chunks).await?;
+        write_all(writer, chunks).await?;
         writer.flush().await?;
         written = Instant::now();
     }
@@ -202,7 +229,7 @@ async fn inward<W: AsyncWrite + Unpin>(writer: &mut W, stream: &ChannelStream) -
 
 async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut Vec<Bytes>) -> io::Result<()> {
     const SLICES: usize = 16;
-    let mut first = 0;
+    let mut first = chunks.iter().take_while(|chunk| chunk.is_empty()).count();
     while first < chunks.len() {
         let mut slices = [io::IoSlice::new(&[]); SLICES];
         let mut n = 0;
@@ -248,6 +275,24 @@ mod tests {
             let len = buf.initialize_unfilled().len();
             buf.advance(len);
             Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_was_read_keeps_little_else_in_memory() {
+        let kept = |len: usize| {
+            let mut buffer = BytesMut::with_capacity(READ_MIN);
+            buffer.extend_from_slice(&vec![7; len]);
+            let read = take(&mut buffer);
+            assert!(read.len() == len && buffer.is_empty());
+            // Where it has the buffer itself, none of it is left for others.
+            (buffer.capacity() == 0, read.try_into_mut().unwrap().capacity())
+        };
+        for len in [1, READ_MIN / 2 + 1, READ_MIN * 3 / 4 - 1] {
+            assert_eq!(kept(len), (false, len));
+        }
+        for len in [READ_MIN * 3 / 4, READ_MIN] {
+            assert_eq!(kept(len), (true, READ_MIN));
         }
     }
 

@@ -273,9 +273,21 @@ pub enum TlsProblem {
     /// Not begun.
     #[error("its certificate is not valid yet. Check this machine's clock")]
     NotYetValid,
+    /// Not acceptable for another reason.
+    #[error("its certificate is not acceptable: {0}. Have another one made")]
+    Certificate(String),
     /// Not TLS at all.
     #[error("it does not speak TLS. Check the port, and whether the address should begin with http://")]
     NotTls,
+    /// ALPN (RFC 7301) found nothing in common.
+    #[error(
+        "it takes HTTP/2 only, and WebSockets are carried over HTTP/1.1 here. Let what answers there (the proxy or balancer before the relay) \
+         offer http/1.1 too"
+    )]
+    NoHttp1,
+    /// It ended the handshake, and this is its word for why.
+    #[error("it broke the TLS handshake off ({0}). Check host and port; its own log may say more")]
+    Alert(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),

@@ -7,12 +7,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use crate::Abort;
 
-/// A connection of which a read takes all records that are there, as far as they fit. An error that came after some of
-/// them is the next read's.
+/// A connection of which a read takes all records that are there, as far as they fit. An error comes after them, also where
+/// the connection tells of it first: of what rustls reads at once it gives the good records only once it has told of the bad
+/// one.
 #[derive(Debug)]
 pub struct Filling<S> {
     inner: S,
@@ -29,16 +33,21 @@ impl<S> Filling<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Filling<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Err(error));
-        }
         let start = buf.filled().len();
         loop {
             let before = buf.filled().len();
             match Pin::new(&mut self.inner).poll_read(cx, buf) {
                 Poll::Ready(Ok(())) if buf.filled().len() > before && buf.remaining() > 0 => continue,
-                Poll::Ready(Err(error)) if before > start => self.failed = Some(error),
-                Poll::Pending if before > start => {}
+                Poll::Ready(Err(error)) if self.failed.is_none() => {
+                    self.failed = Some(error);
+                    continue;
+                }
+                Poll::Ready(Ok(())) if buf.filled().len() > before => {}
+                // The first error is the one that counts, and nothing follows it.
+                _ if before == start && self.failed.is_some() => {
+                    return Poll::Ready(self.failed.take().map_or(Ok(()), Err));
+                }
+                Poll::Ready(Err(_)) | Poll::Pending if before > start => {}
                 polled => return polled,
             }
             return Poll::Ready(Ok(()));
@@ -73,12 +82,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Filling<S> {
 }
 
 impl<S: Abort> Abort for Filling<S> {
-    fn abort(&self) {
-        self.inner.abort();
+    const TELLS: bool = S::TELLS;
+
+    fn tcp(&self) -> &TcpStream {
+        self.inner.tcp()
     }
 
-    fn settle(&self) {
-        self.inner.settle();
+    async fn say_cut(&mut self) -> io::Result<()> {
+        self.inner.say_cut().await
     }
 }
 
@@ -135,5 +146,19 @@ mod tests {
         let mut from = filling([Ok(&b"half"[..]), Err(io::ErrorKind::ConnectionReset.into()), Ok(b"")]);
         assert_eq!(read(&mut from).await.unwrap(), b"half");
         assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::ConnectionReset);
+    }
+
+    /// As rustls gives the records before one that it cannot take.
+    #[tokio::test]
+    async fn what_stands_behind_an_error_is_read_before_it() {
+        let broken = || Err(io::ErrorKind::InvalidData.into());
+        let mut from = filling([Ok(&b"some"[..]), broken(), Ok(b"good records"), broken()]);
+        for part in ["somegood", " records"] {
+            assert_eq!(read(&mut from).await.unwrap(), part.as_bytes());
+        }
+        assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::InvalidData);
+        let mut from = filling([broken(), Ok(b"good"), Err(io::ErrorKind::UnexpectedEof.into())]);
+        assert_eq!(read(&mut from).await.unwrap(), b"good");
+        assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::InvalidData, "the first");
     }
 }

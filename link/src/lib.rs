@@ -6,9 +6,11 @@ pub mod channel;
 pub mod clock;
 mod connect;
 pub mod copy;
+mod cut;
 pub mod dial;
 pub mod error;
 mod exchange;
+pub mod fetch;
 mod filling;
 mod no_proxy;
 pub mod pair;
@@ -23,8 +25,13 @@ pub mod tls;
 pub mod transport;
 pub mod url;
 
+/// The channel itself, for tests that are a hostile end of it.
+#[doc(hidden)]
+pub use mykube_tunnel as tunnel;
+
 pub use channel::{Channel, End, Status};
-pub use copy::{Abort, CopyError, copy, drain, drain_until};
+pub use copy::{CopyError, copy, drain, drain_until};
+pub use cut::{Abort, cut};
 pub use dial::{DialOptions, Dialer};
 pub use error::{DialError, ErrorClass};
 pub use exchange::{RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX};

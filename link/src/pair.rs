@@ -1,6 +1,9 @@
 //! Drives the pairing machines of `tunnel` over the relay's socket.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -79,7 +82,7 @@ fn describe(code: u16, reason: &str) -> String {
 /// What arrived.
 pub(crate) enum Incoming {
     Text(FromRelay),
-    Frame(BytesMut),
+    Frame(Bytes),
 }
 
 /// The next text or binary frame. Unknown texts are dropped: the relay is not believed, and newer ones may say more.
@@ -98,7 +101,7 @@ pub(crate) async fn next(socket: &mut RelaySocket) -> Result<Incoming, SocketLos
 
 pub(crate) fn sort(message: Message) -> Result<Option<Incoming>, SocketLost> {
     match message {
-        Message::Binary(bytes) => Ok(Some(Incoming::Frame(owned(bytes)))),
+        Message::Binary(bytes) => Ok(Some(Incoming::Frame(bytes))),
         Message::Text(text) => Ok(text.as_str().parse().ok().map(Incoming::Text)),
         Message::Close(frame) => {
             let (code, reason) = frame.map_or((1005, String::new()), |f| (f.code.into(), printable(&f.reason, 120)));
@@ -106,11 +109,6 @@ pub(crate) fn sort(message: Message) -> Result<Option<Incoming>, SocketLost> {
         }
         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
     }
-}
-
-/// Records are opened in place.
-fn owned(bytes: Bytes) -> BytesMut {
-    bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }
 
 pub(crate) async fn send(socket: &mut RelaySocket, message: Message) -> Result<(), SocketLost> {
@@ -126,7 +124,8 @@ pub enum AgentOutcome {
     Spent(Spent),
 }
 
-/// Waits for a client that knows the secret. `notice` hears of attempts and refusals as they happen.
+/// Waits for a client that knows the secret. `notice` hears of attempts, refusals and the code's end at the moment they happen,
+/// before anything else is waited for: whoever counts them loses none when this is dropped.
 ///
 /// # Errors
 /// The socket is lost; the machine may go on over another one.
@@ -136,28 +135,42 @@ pub async fn agent(
     notice: &mut impl FnMut(AgentEvent),
 ) -> Result<AgentOutcome, SocketLost> {
     loop {
-        while let Some(out) = pairing.poll_transmit() {
-            let message = match out {
-                Transmit::Relay(text) => Message::text(text.to_string()),
-                Transmit::Peer(frame) => Message::Binary(frame),
-            };
-            send(socket, message).await?;
-        }
+        let mut outcome = None;
         while let Some(event) = pairing.poll_event() {
             match event {
-                AgentEvent::Paired(established) => return Ok(AgentOutcome::Paired(established)),
-                AgentEvent::Spent(spent) => return Ok(AgentOutcome::Spent(spent)),
+                AgentEvent::Paired(established) => outcome = Some(AgentOutcome::Paired(established)),
+                AgentEvent::Spent(spent) => {
+                    outcome = Some(AgentOutcome::Spent(spent));
+                    notice(event);
+                }
                 event => notice(event),
             }
         }
+        let said = say(socket, pairing).await;
+        // A connection that is lost at that moment undoes nothing: a channel finds another one.
+        if let Some(outcome) = outcome {
+            return Ok(outcome);
+        }
+        said?;
         tokio::select! {
             incoming = next(socket) => match incoming? {
                 Incoming::Text(text) => pairing.handle_relay(clock::now(), &text, &mut rand::rng()),
-                Incoming::Frame(frame) => pairing.handle_frame(clock::now(), frame),
+                Incoming::Frame(frame) => pairing.handle_frame(clock::now(), BytesMut::from(frame)),
             },
             () = clock::sleep_until(pairing.poll_timeout()) => pairing.handle_timeout(clock::now()),
         }
     }
+}
+
+async fn say(socket: &mut RelaySocket, pairing: &mut AgentPairing) -> Result<(), SocketLost> {
+    while let Some(out) = pairing.poll_transmit() {
+        let message = match out {
+            Transmit::Relay(text) => Message::text(text.to_string()),
+            Transmit::Peer(frame) => Message::Binary(frame),
+        };
+        send(socket, message).await?;
+    }
+    Ok(())
 }
 
 /// Why a client's pairing failed.
@@ -174,20 +187,22 @@ pub enum ClientPairError {
     Dial(#[from] DialError),
 }
 
-/// Pairs once with one typed code, over as many connections as it takes within the pair ticket's time.
+/// Pairs once with one typed code, over as many connections as it takes within the pair ticket's time. `shown` becomes true
+/// before [the tag is shown](ClientPairing::has_shown_tag): the other end may hold a session from then on.
 ///
 /// # Errors
-/// See [`ClientPairError`]; whether the code was spent is [`ClientPairing::has_shown_tag`].
+/// See [`ClientPairError`]; whether the code was spent is in `shown`.
 pub async fn client(
     dialer: &Dialer,
     claim: PairAnswer,
     pairing: &mut ClientPairing,
     window: Duration,
+    shown: &AtomicBool,
 ) -> Result<(Box<Established>, RelaySocket, Rejoin), ClientPairError> {
     let PairAnswer { session_id: session, mut ticket, attempt } = claim;
     let mut socket = dialer.websocket(Role::Client, &session, &ticket).await?;
     loop {
-        let lost = match client_over(&mut socket, pairing, &mut ticket).await {
+        let lost = match client_over(&mut socket, pairing, &mut ticket, shown).await {
             Ok(established) => {
                 let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket, window };
                 return Ok((established, socket, rejoin));
@@ -229,15 +244,17 @@ pub async fn client_over(
     socket: &mut RelaySocket,
     pairing: &mut ClientPairing,
     ticket: &mut Ticket,
+    shown: &AtomicBool,
 ) -> Result<Box<Established>, ClientPairError> {
     loop {
+        shown.store(pairing.has_shown_tag(), Ordering::Relaxed);
         while let Some(frame) = pairing.poll_transmit() {
             send(socket, Message::Binary(frame)).await?;
         }
         tokio::select! {
             incoming = next(socket) => match incoming? {
                 Incoming::Frame(frame) => {
-                    if let Some(established) = pairing.handle_frame(clock::now(), frame, &mut rand::rng())? {
+                    if let Some(established) = pairing.handle_frame(clock::now(), frame.into(), &mut rand::rng())? {
                         return Ok(established);
                     }
                 }

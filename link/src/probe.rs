@@ -14,11 +14,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Method, header};
 use mykube_protocol::{FromAgent, Role, http::SessionCreated};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::aws_lc_rs,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -31,6 +28,7 @@ use crate::{
     connect::{connect_tcp, connect_tcp_via_proxy},
     error::{Unreachable, clean},
     pair::SocketLost,
+    tls::Verifier,
 };
 
 /// What the WebSocket carries there and back.
@@ -172,11 +170,8 @@ impl Probe {
     }
 
     fn by_system(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        let (Ok(verifier), Ok(name), Some((first, more))) =
+        let verifier = Verifier::new(rustls_native_certs::load_native_certs().certs);
+        let (Some(verifier), Ok(name), Some((first, more))) =
             (verifier, ServerName::try_from(self.url.host()), chain.split_first())
         else {
             return false;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use mykube_protocol::{Role, SessionId, Ticket, limits::FRAME_MAX};
+use mykube_protocol::{Role, SessionId, Ticket, http::TICKET_REFUSED, limits::FRAME_MAX};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Dialer, Transport,
-    api::message,
+    api::{is_refusal, message},
     error::{DialError, Unreachable},
 };
 
@@ -83,7 +83,7 @@ impl Dialer {
             Err(e) => return e,
         };
         match (answer.status(), message(answer.body())) {
-            (StatusCode::UNAUTHORIZED, Some(_)) => DialError::TicketRefused,
+            (StatusCode::UNAUTHORIZED, _) if is_refusal(&answer, TICKET_REFUSED) => DialError::TicketRefused,
             (StatusCode::NOT_FOUND | StatusCode::GONE, Some(_)) => DialError::SessionUnknown,
             (StatusCode::BAD_REQUEST, Some(message)) => DialError::Refused { status: 400, message },
             (StatusCode::UPGRADE_REQUIRED, Some(_)) => DialError::Refused {

@@ -36,7 +36,8 @@ impl ChannelStream {
         Self { shared, id, released: AtomicBool::new(false), pending: Vec::new() }
     }
 
-    /// Received chunks, about `max` bytes of them, appended to `chunks`. `false` at the peer's end of the stream.
+    /// Received chunks, about `max` bytes of them, appended to `chunks`. `false` at the peer's end of the stream. The next
+    /// call says that they are consumed, and the peer may send as much again.
     ///
     /// # Errors
     /// The stream failed. Without the peer's word there is no clean end.
@@ -98,6 +99,10 @@ impl Drop for ChannelStream {
 impl AsyncRead for ChannelStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // Whoever has no room waits for nothing.
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
         if this.pending.is_empty() {
             let room = buf.remaining() as u64;
             match this.shared.poll_read(cx, this.id, room, &mut this.pending) {

@@ -1,10 +1,15 @@
 //! Whom to trust: the system's certificate authorities, and those of `--ca-file` (a TLS-intercepting proxy's, say).
 
+mod verifier;
+mod words;
+
 use std::{fmt, io, ops::DerefMut, path::Path, sync::Arc};
 
-use rustls::{CertificateError, ClientConfig, ConnectionCommon, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ConnectionCommon, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
+
+pub use verifier::{Unfit, Verifier, public_key, readable};
 
 use crate::{
     Transport,
@@ -23,23 +28,29 @@ impl Trust {
     /// # Errors
     /// [`DialError::CaFile`] where the file has no readable certificate, [`DialError::NoRoots`] where nothing is trusted.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, DialError> {
-        let mut roots = RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(native.certs);
+        let mut certificates = native.certs;
         if let Some(path) = ca_file {
-            add_file(&mut roots, path)?;
+            certificates.extend(read_file(path)?);
         }
-        if roots.is_empty() {
+        let Some(verifier) = Verifier::new(certificates) else {
             let reason = native.errors.first().map(|e| format!(" ({})", clean(&e.to_string())));
             return Err(DialError::NoRoots(reason.unwrap_or_default()));
-        }
+        };
+        Ok(Self::by(verifier))
+    }
+
+    /// These authorities and no others.
+    #[must_use]
+    pub fn by(verifier: Verifier) -> Self {
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|e| DialError::NoRoots(format!(" ({e})")))?
-            .with_root_certificates(roots)
+            .expect("the provider has cipher suites of both versions of TLS")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config) })
+        Self { config: Arc::new(config) }
     }
 
     /// Puts TLS for `host` on top of a connection; `address` is what an error calls it.
@@ -77,39 +88,24 @@ impl fmt::Debug for Trust {
     }
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), DialError> {
-    let failed = |reason: String| DialError::CaFile { path: path.to_owned(), reason };
-    let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-    let mut found = false;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|e| failed(format!("it is not valid PEM ({e})")))?;
-        roots.add(certificate).map_err(|e| failed(format!("a certificate in it cannot be read ({e})")))?;
-        found = true;
+fn read_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, DialError> {
+    let failed = |reason: &str| DialError::CaFile { path: path.to_owned(), reason: reason.to_owned() };
+    let (certificates, unreadable) = readable(&std::fs::read(path).map_err(|e| failed(&e.to_string()))?);
+    match (certificates.is_empty(), unreadable) {
+        (true, 0) => Err(failed("there is no PEM certificate (-----BEGIN CERTIFICATE-----) in it")),
+        (true, _) => Err(failed("no certificate in it can be read")),
+        (false, 0) => Ok(certificates),
+        (false, _) => {
+            tracing::warn!(file = %path.display(), unreadable, "of the certificates in --ca-file some cannot be read");
+            Ok(certificates)
+        }
     }
-    if found { Ok(()) } else { Err(failed("there is no PEM certificate (-----BEGIN CERTIFICATE-----) in it".into())) }
 }
 
 fn tls_error(address: &str, error: &io::Error) -> DialError {
-    let problem = match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
-        None => return DialError::unreachable(address, Unreachable::from_io(error, "during the TLS handshake")),
-        Some(rustls::Error::InvalidCertificate(e)) => certificate_problem(e),
-        Some(rustls::Error::InvalidMessage(_)) => TlsProblem::NotTls,
-        Some(e) => TlsProblem::Other(clean(&e.to_string())),
-    };
-    DialError::Tls { address: address.to_owned(), problem }
-}
-
-fn certificate_problem(error: &CertificateError) -> TlsProblem {
-    match error {
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsProblem::Untrusted,
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsProblem::Expired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsProblem::NotYetValid,
-        CertificateError::NotValidForName => TlsProblem::WrongName { presented: "another name".into() },
-        CertificateError::NotValidForNameContext { presented, .. } => {
-            let names = if presented.is_empty() { "no name at all".into() } else { clean(&presented.join(", ")) };
-            TlsProblem::WrongName { presented: names }
-        }
-        other => TlsProblem::Other(format!("its certificate is not acceptable ({})", clean(&other.to_string()))),
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        None => DialError::unreachable(address, Unreachable::from_io(error, "during the TLS handshake")),
+        Some(error) => DialError::Tls { address: address.to_owned(), problem: TlsProblem::of(error) },
     }
 }
 
@@ -136,7 +132,7 @@ mod tests {
     fn a_ca_file_must_hold_certificates() {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
-        for (content, what) in [("", "no PEM certificate"), (broken, "cannot be read"), (&key, "no PEM certificate")] {
+        for (content, what) in [("", "no PEM certificate"), (broken, "can be read"), (&key, "no PEM certificate")] {
             let (result, file) = ca_file(content);
             let message = result.unwrap_err().to_string();
             assert!(message.contains(what) && message.contains(file.path().to_str().unwrap()), "{message}");

@@ -5,6 +5,8 @@
 mod api;
 #[path = "dial/channel.rs"]
 mod channel;
+#[path = "dial/ends.rs"]
+mod ends;
 #[path = "dial/network.rs"]
 mod network;
 #[path = "dial/proxies.rs"]

@@ -13,6 +13,13 @@ use crate::{
 /// A stream's number. The client opens odd ones, the agent even ones, strictly increasing; 0 is the session.
 pub type StreamId = u32;
 
+/// The target that asks an agent whether it keeps more than 256 streams at once: one that does answers with a plain
+/// `done`, any other with a reason, as to every target it does not know.
+pub const STREAMS_ASK: &str = "?streams";
+/// The target of a stream to the API server whose first window is the narrow one, both ways. Only for agents that have
+/// answered [`STREAMS_ASK`].
+pub const STREAM_NARROW: &str = "?narrow";
+
 /// A text that is none of the channel's messages, or over its limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a control message of this protocol")]

@@ -4,6 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Attempt, Nameplate, SessionId, Ticket};
 
+/// A header by which a relay marks its own last word, so that what something on the way answers in its place (an
+/// authenticating proxy's 401, say) is not taken for it. [`TICKET_REFUSED`] with a 401, [`VERSION_REFUSED`] with a 400.
+pub const REFUSAL: &str = "mykube-refusal";
+/// The ticket is no good, and never will be.
+pub const TICKET_REFUSED: &str = "ticket";
+/// This relay does not speak the version that was asked for.
+pub const VERSION_REFUSED: &str = "version";
+
 /// `POST /api/sessions`. Without a version it is the plain form.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CreateSession {

@@ -48,15 +48,35 @@ pub const REKEY_BYTES: u64 = 64 << 30;
 
 /// Streams at once: bounds what one peer may make the other keep.
 pub const STREAMS_MAX: usize = 256;
+/// Streams at once where the agent says that it keeps more: each costs both ends some ten KiB beside its window, and a
+/// cluster with hundreds of kinds has as many watches.
+pub const STREAMS_MAX_ASKED: usize = 1024;
+/// A client with so many asks whether there may be more.
+pub const STREAMS_ASK_AT: usize = 128;
+/// Streams of a client that has asked with a first window of [`STREAM_WINDOW`]; the others have [`NARROW_WINDOW`].
+pub const STREAMS_WIDE_MAX: usize = 192;
+/// First windows of all streams together: reserved, so that a stream always has its own.
+pub const FIRST_WINDOWS: u64 = STREAM_WINDOW * STREAMS_MAX as u64;
 /// Streams an agent may open a second: a client's loopback services are not a target.
 pub const AGENT_OPENS_PER_SECOND: u32 = 50;
 /// A stream's first window.
 pub const STREAM_WINDOW: u64 = 256 * 1024;
+/// A narrow stream's first window: what is left of [`FIRST_WINDOWS`] is enough for all.
+pub const NARROW_WINDOW: u64 = 16 * 1024;
 /// What a stream's window may grow to.
 pub const STREAM_WINDOW_MAX: u64 = 32 * 1024 * 1024;
-/// All streams of a session together: 256 first windows are reserved, growth shares the other 64 MiB.
+/// All streams of a session together: 256 first windows and a step of credit are reserved, growth shares the rest.
 pub const SESSION_WINDOW: u64 = 128 * 1024 * 1024;
-/// Unacknowledged control text: a peer that never acknowledges is not kept for.
+/// The session's credit is told whenever so much of it is owed. The windows of all streams together leave it free: so a
+/// stream that has room in its own window has room in the session's, whatever the others leave unread.
+pub const SESSION_CREDIT_STEP: u64 = 512 * 1024;
+/// What all windows of a session may grow by together: two streams' to the largest.
+pub const GROWTH_MAX: u64 = SESSION_WINDOW - FIRST_WINDOWS - SESSION_CREDIT_STEP;
+/// What waits of a stream that its writer has let go of as failed, and of which the other end takes nothing for so long, is
+/// given up: a program that reads nothing would hold the stream's place, and what is behind it, for as long as it runs.
+/// Longer than a slow line takes for what [`STREAM_WINDOW`] lets wait on it.
+pub const RELEASED_UNTAKEN: Duration = Duration::from_secs(30);
+/// Unacknowledged control text and parts of welcomes: a peer that never acknowledges is not kept for.
 pub const CONTROL_UNACKED_MAX: usize = 1024 * 1024;
 /// An acknowledgement is sent after so many bytes ...
 pub const ACK_BYTES: u64 = 64 * 1024;

@@ -1,12 +1,22 @@
 //! Whose request it is: addresses as quotas see them, and what a trusted proxy says about them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// What quotas count by: an IPv4 address, or the /64 of an IPv6 address (one customer has a whole /64).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What quotas count by: an IPv4 address, or the /64 of an IPv6 address (one customer has a whole /64, many a /56, some
+/// a /48).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressKey(u128);
+
+/// A network that is charged for its addresses: one IPv4 address, or a /64, /56 or /48 (its length in the last byte).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Network(u128);
+
+/// IPv6 networks by length, and how many times an address's limit each has. A /56 is a household's and a /48 a company's
+/// (RIPE-690), which have several users, but also all that one attacker needs; and behind a /48 may be a provider's many
+/// customers with a /64 each.
+const IPV6_NETWORKS: [(u32, usize); 3] = [(64, 1), (56, 4), (48, 16)];
 
 impl From<IpAddr> for AddressKey {
     fn from(address: IpAddr) -> Self {
@@ -14,6 +24,19 @@ impl From<IpAddr> for AddressKey {
             IpAddr::V4(v4) => Self(v4.to_ipv6_mapped().to_bits()),
             IpAddr::V6(v6) => Self(v6.to_bits() & !u128::from(u64::MAX)),
         }
+    }
+}
+
+impl AddressKey {
+    /// The networks it is charged to, and how many times an address's limit each has.
+    pub(crate) fn networks(self) -> impl Iterator<Item = (Network, usize)> {
+        // Only a mapped IPv4 address has any of its last 64 bits.
+        let is_v6 = self.0 & u128::from(u64::MAX) == 0;
+        let v6 = IPV6_NETWORKS.into_iter().filter(move |_| is_v6).map(move |(len, times)| {
+            let mask = u128::MAX << (128 - len);
+            (Network(self.0 & mask | u128::from(len)), times)
+        });
+        v6.chain((!is_v6).then_some((Network(self.0), 1)))
     }
 }
 
@@ -34,14 +57,15 @@ impl TrustedProxies {
     }
 
     /// Who is behind `peer`: the last address in `X-Forwarded-For` that is not a trusted proxy itself. The header of
-    /// anybody else is not looked at.
-    pub(crate) fn client<'a>(&self, peer: IpAddr, forwarded_for: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
+    /// anybody else is not looked at, nor what stands before an entry that is no address: the client itself wrote that.
+    pub(crate) fn client<'a>(&self, peer: IpAddr, forwarded_for: impl Iterator<Item = &'a [u8]>) -> IpAddr {
         let mut client = peer;
-        for entry in forwarded_for.flat_map(|line| line.split(',')).collect::<Vec<_>>().into_iter().rev() {
+        let entries = forwarded_for.flat_map(|line| line.split(|byte| *byte == b','));
+        for entry in entries.collect::<Vec<_>>().into_iter().rev() {
             if !self.contains(client) {
                 break;
             }
-            match parse(entry.trim()) {
+            match std::str::from_utf8(entry).ok().and_then(|entry| parse(entry.trim())) {
                 Some(address) => client = address,
                 None => break,
             }
@@ -59,17 +83,6 @@ fn parse(entry: &str) -> Option<IpAddr> {
         return Some(address.ip().to_canonical());
     }
     entry.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|v6| IpAddr::V6(v6).to_canonical())
-}
-
-/// An address a person can connect to: loopback where a listener takes every address.
-#[must_use]
-pub(crate) fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    std::net::SocketAddr::new(ip, address.port())
 }
 
 #[cfg(test)]
@@ -90,9 +103,25 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_address_is_charged_to_three_networks() {
+        let networks = |text| AddressKey::from(ip(text)).networks().collect::<Vec<_>>();
+        assert_eq!(networks("192.0.2.1").len(), 1);
+        let (one, other) = (networks("2001:db8:1:0::1"), networks("2001:db8:1:ff::1"));
+        assert_ne!(one[0], other[0]);
+        assert_eq!(one[1..], other[1..], "of one /56");
+        let far = networks("2001:db8:1:100::1");
+        assert_ne!(one[1], far[1]);
+        assert_eq!(one[2], far[2], "of one /48");
+        assert_ne!(one[2], networks("2001:db8:2::1")[2]);
+        let all: std::collections::HashSet<_> =
+            networks("2001:db8::").into_iter().map(|(network, _)| network).collect();
+        assert_eq!(all.len(), 3, "the first /64 of a /48 is not the /48");
+    }
+
+    #[test]
     fn only_a_trusted_proxy_is_believed() {
         let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
-        let client = |peer, lines: &[&'static str]| trusted.client(ip(peer), lines.iter().copied());
+        let client = |peer, lines: &[&'static str]| trusted.client(ip(peer), lines.iter().map(|line| line.as_bytes()));
         assert_eq!(client("192.0.2.9", &["203.0.113.1"]), ip("192.0.2.9"), "not a proxy of ours");
         assert_eq!(client("10.1.1.1", &["203.0.113.1"]), ip("203.0.113.1"));
         assert_eq!(client("10.1.1.1", &["1.1.1.1, 203.0.113.1"]), ip("203.0.113.1"), "what the client itself wrote");

@@ -7,7 +7,7 @@ use mykube_protocol::limits::RETRY_AFTER_MAX;
 use serde::Serialize;
 use tracing::info;
 
-use crate::{Config, Limits, Relay, RelayError, TlsFiles, carriers};
+use crate::{Config, Limits, Relay, RelayError, TlsFiles, carriers, listen, signals::Signals};
 
 /// Tickets carry whole seconds.
 const TICKET_TTL_MIN: Duration = Duration::from_secs(8);
@@ -15,8 +15,8 @@ const TICKET_TTL_MIN: Duration = Duration::from_secs(8);
 /// Every setting of a relay.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RelayArgs {
-    /// Where to listen. Port 0 lets the system choose one
-    #[arg(long, env = "MYKUBE_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    /// Where to listen: 0.0.0.0:443, localhost:8000, or :443 for all addresses. Port 0 lets the system choose one
+    #[arg(long, env = "MYKUBE_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000", value_parser = listen::parse)]
     pub listen: SocketAddr,
     /// Threads that carry sessions [default: as many as there are processors]
     #[arg(long, env = "MYKUBE_THREADS", value_name = "N")]
@@ -24,7 +24,7 @@ pub struct RelayArgs {
     /// Directory of the ticket key [default: $XDG_STATE_HOME/mykube/relay]
     #[arg(long, env = "MYKUBE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// TLS certificate chain, PEM. Looked at again while running
+    /// TLS certificate chain, PEM. Looked at again while running, and at SIGHUP
     #[arg(long, env = "MYKUBE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// TLS private key, PEM
@@ -37,15 +37,15 @@ pub struct RelayArgs {
     #[arg(long, env = "MYKUBE_PLAIN_FORM")]
     pub plain_form: bool,
     /// Serve /metrics, /healthz and /readyz here, in plain HTTP
-    #[arg(long, env = "MYKUBE_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "MYKUBE_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen::parse)]
     pub metrics_listen: Option<SocketAddr>,
-    /// Believe X-Forwarded-For and PROXY headers from these networks only
+    /// Believe X-Forwarded-For or PROXY headers from these networks only; they hold proxies, no clients
     #[arg(long, env = "MYKUBE_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     pub trusted_proxy: Vec<IpNet>,
-    /// Expect a PROXY protocol version 2 header on every connection
+    /// Expect a PROXY protocol version 2 header on every connection; X-Forwarded-For is then not read
     #[arg(long, env = "MYKUBE_PROXY_PROTOCOL", requires = "trusted_proxy")]
     pub proxy_protocol: bool,
-    /// Admit WebSockets of browsers from this origin, like `https://console.example.com`
+    /// Admit requests and WebSockets of browsers from this origin, like `https://console.example.com`
     #[arg(long, env = "MYKUBE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
     /// Longest time a code may wait; each server says how long its own does
@@ -63,7 +63,7 @@ pub struct RelayArgs {
     /// Sessions at once, in all
     #[arg(long, env = "MYKUBE_MAX_SESSIONS", value_name = "N", default_value_t = 10_000)]
     pub max_sessions: usize,
-    /// Sessions at once, an address (IPv4 /32, IPv6 /64)
+    /// Sessions at once, an address (IPv4 /32, IPv6 /64; four times as many a /56, sixteen a /48)
     #[arg(long, env = "MYKUBE_SESSIONS_PER_ADDRESS", value_name = "N", default_value_t = 256)]
     pub sessions_per_address: usize,
     /// Sessions that wait for their client, an address
@@ -72,7 +72,7 @@ pub struct RelayArgs {
     /// Connections at once, in all
     #[arg(long, env = "MYKUBE_MAX_CONNECTIONS", value_name = "N", default_value_t = 25_000)]
     pub max_connections: usize,
-    /// Connections at once, an address (trusted proxies apart)
+    /// Connections at once, an address (of clients behind trusted proxies: as the proxies name them)
     #[arg(long, env = "MYKUBE_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 1024)]
     pub connections_per_address: usize,
     /// Requests a minute an address on /api/sessions and /api/pair; 0 is no limit
@@ -93,7 +93,7 @@ pub struct RelayArgs {
     /// PROXY header and TLS handshake together
     #[arg(long, env = "MYKUBE_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub handshake_timeout: Duration,
-    /// A request's headers, and its body
+    /// A request's headers, its body, and a pause of whoever reads the answer
     #[arg(long, env = "MYKUBE_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub header_timeout: Duration,
     /// An end that said nothing for so long is pinged
@@ -124,19 +124,36 @@ pub enum Event {
     Listening {
         /// What `--relay-url` takes: `http(s)://host:port`.
         url: String,
+        /// The address it listens on.
+        listen: SocketAddr,
+        /// What those have to know who want to use it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
     },
 }
 
-/// Runs a relay until SIGTERM or Ctrl-C.
+impl Event {
+    /// The same for a person.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Self::Listening { url, hint, .. } = self;
+        let hint = hint.as_deref().map(|hint| format!(" {hint}")).unwrap_or_default();
+        format!("The relay listens. Use it with --relay-url {url}{hint}")
+    }
+}
+
+/// Runs a relay until SIGTERM or Ctrl-C; SIGHUP has it read its TLS files again.
 ///
 /// # Errors
 /// It cannot start.
 pub async fn run(args: RelayArgs, mut output: impl FnMut(Event)) -> Result<(), RelayError> {
-    let shutdown = signals().map_err(RelayError::Signals)?;
+    let signals = Signals::new().map_err(RelayError::Signals)?;
     let relay = Relay::bind(args.into_config()?).await?;
-    info!(url = relay.url(), metrics = relay.metrics_addr().map(tracing::field::display), "listening");
-    output(Event::Listening { url: relay.url() });
-    relay.serve(shutdown).await;
+    let ((url, hint), listen) = (relay.announced(), relay.local_addr());
+    info!(url, %listen, metrics = relay.metrics_addr().map(tracing::field::display), "listening");
+    output(Event::Listening { url, listen, hint });
+    let reload = relay.reloads();
+    relay.serve(signals.stop(reload)).await;
     Ok(())
 }
 
@@ -199,27 +216,6 @@ fn default_data_dir() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     state.map(|state| state.join("mykube/relay"))
-}
-
-/// Resolves at SIGTERM or Ctrl-C.
-#[cfg(unix)]
-fn signals() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// Resolves at Ctrl-C.
-#[cfg(not(unix))]
-fn signals() -> std::io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        let _ = tokio::signal::ctrl_c().await;
-    })
 }
 
 /// `500ms`, `90s`, `10m`, `4h`; a bare number is seconds.
@@ -320,9 +316,14 @@ mod tests {
 
     #[test]
     fn events_are_one_json_object() {
-        let event = Event::Listening { url: "http://127.0.0.1:8000".to_owned() };
-        let json = serde_json::to_string(&event).unwrap();
-        assert_eq!(json, r#"{"event":"listening","url":"http://127.0.0.1:8000"}"#);
+        let (url, listen) = ("http://127.0.0.1:8000".to_owned(), "0.0.0.0:8000".parse().unwrap());
+        let event = |hint: Option<&str>| Event::Listening { url: url.clone(), listen, hint: hint.map(str::to_owned) };
+        let json = serde_json::to_string(&event(None)).unwrap();
+        assert_eq!(json, r#"{"event":"listening","url":"http://127.0.0.1:8000","listen":"0.0.0.0:8000"}"#);
+        assert_eq!(
+            event(Some("Say so.")).text(),
+            "The relay listens. Use it with --relay-url http://127.0.0.1:8000 Say so."
+        );
     }
 
     #[test]

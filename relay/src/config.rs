@@ -22,9 +22,9 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Also serve the published form.
     pub plain_form: bool,
-    /// Whose `X-Forwarded-For` and PROXY header are believed.
+    /// Whose `X-Forwarded-For`, or PROXY header, is believed: proxies, and no clients.
     pub trusted_proxies: Vec<IpNet>,
-    /// Connections begin with a PROXY protocol version 2 header.
+    /// Connections begin with a PROXY protocol version 2 header, and `X-Forwarded-For` is not read.
     pub proxy_protocol: bool,
     /// `Origin` values admitted on WebSockets.
     pub allow_origins: Vec<String>,

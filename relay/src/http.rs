@@ -4,13 +4,16 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use mykube_protocol::{
     Role, SessionId, Ticket, VERSION,
-    http::{CreateSession, ErrorBody, PairAnswer, PairRequest, PlainCreated, PlainPaired, SessionCreated},
+    http::{
+        CreateSession, ErrorBody, PairAnswer, PairRequest, PlainCreated, PlainPaired, REFUSAL, SessionCreated,
+        TICKET_REFUSED, VERSION_REFUSED,
+    },
     ticket::SUBPROTOCOL_PREFIX,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -23,8 +26,10 @@ use crate::{
     address::AddressKey,
     hub::{Hub, lock, now},
     metrics::PairResult,
+    places::TooMany,
     registry::{CreateError, PlainError},
     server::Connection,
+    stall::Stalling,
     stream::Stream,
     ws::{self, Admission},
 };
@@ -38,44 +43,81 @@ const SUBPROTOCOL: &str = "mykube.2";
 
 /// Answers one request on the main listener.
 pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: Request<Incoming>) -> Reply {
-    let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let address = hub.proxies.client(connection.peer, forwarded);
-    let path = request.uri().path().to_owned();
-    let answer = match path.as_str() {
-        "/healthz" | "/readyz" | "/api/health" => health(&hub, &request),
-        "/api/sessions" | "/api/pair" if request.method() != Method::POST => {
-            Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "use POST"))
+    // A PROXY header has said it all, where there is one: what a request says is then the client's own word.
+    let forwarded = (!hub.config.proxy_protocol).then(|| request.headers().get_all("x-forwarded-for"));
+    let address = hub.proxies.client(connection.peer, forwarded.iter().flatten().map(HeaderValue::as_bytes));
+    let answer = match Connection::named(&hub, connection, address) {
+        Ok(connection) => answer(&hub, connection, request).await,
+        Err(TooMany(limit)) => {
+            debug!(%address, limit, "request refused");
+            let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address");
+            Err(failure.retry_after(1))
         }
-        "/api/sessions" => match admit(&hub, address) {
-            Ok(()) => create(&hub, address, request).await,
-            Err(failure) => Err(failure),
-        },
-        "/api/pair" => match admit(&hub, address) {
-            Ok(()) => pair(&hub, address, request).await,
-            Err(failure) => {
-                if failure.status == StatusCode::TOO_MANY_REQUESTS {
-                    hub.metrics.pair_attempt(PairResult::RateLimited);
-                }
-                Err(failure)
-            }
-        },
-        path => match socket_path(path) {
-            Some((role, session)) => upgrade(&hub, connection, address, role, session, request),
-            None => Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
-        },
     };
     answer.unwrap_or_else(Failure::into_reply)
 }
 
+async fn answer(hub: &Arc<Hub>, connection: Arc<Connection>, request: Request<Incoming>) -> Result<Reply, Failure> {
+    let path = request.uri().path();
+    match path {
+        "/healthz" | "/readyz" | "/api/health" => health(hub, &request),
+        "/api/sessions" => create(hub, connection.peer, admit(hub, connection.peer, request)?).await,
+        "/api/pair" => {
+            let admitted = admit(hub, connection.peer, request).inspect_err(|failure| {
+                if failure.status == StatusCode::TOO_MANY_REQUESTS {
+                    hub.metrics.pair_attempt(PairResult::RateLimited);
+                }
+            });
+            pair(hub, connection.peer, admitted?).await
+        }
+        path => match socket_path(path) {
+            Some((role, session)) => upgrade(hub, connection, role, session, request),
+            None => Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
+        },
+    }
+}
+
 /// Liveness, readiness and the published health call.
 pub(crate) fn health<B>(hub: &Hub, request: &Request<B>) -> Result<Reply, Failure> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "use GET"));
-    }
+    allow_methods(request, &[Method::GET, Method::HEAD])?;
     if request.uri().path() == "/readyz" && hub.is_draining() {
         return Err(Failure::draining());
     }
     json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
+}
+
+/// RFC 9110 section 15.5.6.
+pub(crate) fn allow_methods<B>(request: &Request<B>, allowed: &[Method]) -> Result<(), Failure> {
+    if allowed.contains(request.method()) {
+        return Ok(());
+    }
+    let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}"));
+    Err(failure.with(header::ALLOW, &allowed))
+}
+
+/// A page in a browser says where it is from; what it may not do, it may not do in its visitor's name either.
+fn check_origin(hub: &Hub, headers: &HeaderMap) -> Result<(), Failure> {
+    let allowed = |origin: &HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        hub.config.allow_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    };
+    if headers.get_all(header::ORIGIN).iter().all(allowed) {
+        return Ok(());
+    }
+    Err(Failure::new(StatusCode::FORBIDDEN, "this origin is not allowed (--allow-origin on the relay)"))
+}
+
+/// JSON, or nothing said: no page can send the first without asking, and the first mykube's clients may say nothing.
+fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
+    let is_json = |value: &HeaderValue| {
+        let kind = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
+        kind.is_empty() || kind.eq_ignore_ascii_case("application/json")
+    };
+    if headers.get_all(header::CONTENT_TYPE).iter().all(is_json) {
+        return Ok(());
+    }
+    Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body with Content-Type: application/json"))
 }
 
 async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Reply, Failure> {
@@ -90,7 +132,7 @@ async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Resul
         None => return Err(Failure::only_version_2()),
         Some(version) => {
             let error = format!("this relay speaks version {VERSION}, not version {version}: use a matching mykube");
-            return Err(Failure::new(StatusCode::BAD_REQUEST, error));
+            return Err(Failure::version(error));
         }
     }
     let owner = AddressKey::from(address);
@@ -142,7 +184,6 @@ async fn pair(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<
 fn upgrade(
     hub: &Arc<Hub>,
     connection: Arc<Connection>,
-    address: IpAddr,
     role: Role,
     session: SessionId,
     mut request: Request<Incoming>,
@@ -152,38 +193,28 @@ fn upgrade(
     }
     let accept = accept_key(&request)?;
     let headers = request.headers();
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        let allowed = &hub.config.allow_origins;
-        if !origin.to_str().is_ok_and(|origin| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))) {
-            return Err(Failure::new(
-                StatusCode::FORBIDDEN,
-                "this origin is not allowed (--allow-origin on the relay)",
-            ));
-        }
-    }
+    check_origin(hub, headers)?;
     let (ticket, protocol) = ticket(headers);
     let plain = hub.config.plain_form && (ticket.is_none() || hub.with_registry(|r, _| r.is_plain(session)));
     let admission = if plain {
         Admission::Plain(session, role)
     } else {
-        let ticket = ticket.ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a ticket is needed"))?;
-        let claims = hub
-            .key
-            .verify(&ticket, now().unix)
-            .map_err(|error| Failure::new(StatusCode::UNAUTHORIZED, error.to_string()))?;
+        let ticket = ticket.ok_or_else(|| Failure::ticket("a ticket is needed"))?;
+        let claims = hub.key.verify(&ticket, now().unix).map_err(|error| Failure::ticket(error.to_string()))?;
         if claims.session != session || claims.role != role {
-            return Err(Failure::new(StatusCode::UNAUTHORIZED, "this ticket is for another session or end"));
+            return Err(Failure::ticket("this ticket is for another session or end"));
         }
         Admission::Ticket(claims)
     };
+    let address = connection.peer;
     debug!(%session, %role, %address, "upgrade");
     let upgraded = hyper::upgrade::on(&mut request);
     let shared = hub.clone();
     hub.tasks.spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Stalling<Stream>>>() else { return };
         let (tasks, carrier) = (shared.tasks.clone(), shared.carriers.of(&session).clone());
-        let mut stream = parts.io.into_inner();
+        let mut stream = parts.io.into_inner().into_inner();
         // Whoever has not even read the answer is not waited for longer than for a request.
         let moved = timeout(shared.config.header_timeout, stream.move_to(&carrier)).await;
         if let Err(error) = moved.unwrap_or_else(|late| Err(late.into())) {
@@ -207,21 +238,21 @@ fn upgrade(
 
 /// RFC 6455 section 4.2: the answer to the key, if this is an opening handshake.
 fn accept_key<B>(request: &Request<B>) -> Result<String, Failure> {
+    allow_methods(request, &[Method::GET])?;
     let has = |name, wanted: &str| {
         let values = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
     };
-    let is_upgrade = request.method() == Method::GET
-        && request.version() == http::Version::HTTP_11
+    let is_upgrade = request.version() == http::Version::HTTP_11
         && has(header::UPGRADE, "websocket")
         && has(header::CONNECTION, "upgrade");
     if !is_upgrade {
-        return Err(Failure::new(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket address"));
+        return Err(Failure::upgrade("this is a WebSocket address"));
     }
     if !has(header::SEC_WEBSOCKET_VERSION, "13") {
-        return Err(Failure::new(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is needed"));
+        return Err(Failure::upgrade("WebSocket version 13 is needed"));
     }
-    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if BASE64.decode(key).map_or(0, |key| key.len()) != 16 {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "the WebSocket key is not 16 bytes"));
     }
@@ -229,7 +260,7 @@ fn accept_key<B>(request: &Request<B>) -> Result<String, Failure> {
 }
 
 /// The ticket, and the subprotocol the answer has to name where one was offered.
-fn ticket(headers: &HeaderMap) -> (Option<Ticket>, Option<http::HeaderValue>) {
+fn ticket(headers: &HeaderMap) -> (Option<Ticket>, Option<HeaderValue>) {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = bearer.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -241,7 +272,7 @@ fn ticket(headers: &HeaderMap) -> (Option<Ticket>, Option<http::HeaderValue>) {
     let carried = carrier.and_then(|protocol| protocol[SUBPROTOCOL_PREFIX.len()..].parse().ok());
     let answer = offered.iter().find(|protocol| **protocol == SUBPROTOCOL).or(carrier);
     let answer = answer.and_then(|protocol| {
-        let mut value = http::HeaderValue::from_str(protocol).ok()?;
+        let mut value = HeaderValue::from_str(protocol).ok()?;
         value.set_sensitive(true);
         Some(value)
     });
@@ -254,19 +285,25 @@ fn socket_path(path: &str) -> Option<(Role, SessionId)> {
     Some((role, session.parse().ok()?))
 }
 
-/// Counts a request to the API.
-fn admit(hub: &Hub, address: IpAddr) -> Result<(), Failure> {
+/// Counts a request to the API. One that a page in a browser sent is not its visitor's.
+fn admit(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Request<Incoming>, Failure> {
+    allow_methods(&request, &[Method::POST])?;
+    check_origin(hub, request.headers())?;
+    check_json(request.headers())?;
     if hub.is_draining() {
         return Err(Failure::draining());
     }
-    lock(&hub.quota).handle_request(now().mono, address.into()).map_err(|wait| Failure {
-        retry_after: Some(wait.as_secs() + 1),
-        ..Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many requests")
-    })
+    match lock(&hub.quota).handle_request(now().mono, address.into()) {
+        Ok(()) => Ok(request),
+        Err(wait) => {
+            let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many requests");
+            Err(failure.retry_after(wait.as_secs() + 1))
+        }
+    }
 }
 
-/// Reads a JSON body within the limits of size and time.
-async fn read<T: DeserializeOwned>(hub: &Hub, request: Request<Incoming>) -> Result<T, Failure> {
+/// Reads a JSON body within the limits of size and time. None at all is an empty object: the first mykube sends that.
+async fn read<T: DeserializeOwned + Default>(hub: &Hub, request: Request<Incoming>) -> Result<T, Failure> {
     let body = Limited::new(request.into_body(), hub.config.request_body_max).collect();
     let body = tokio::time::timeout(hub.config.header_timeout, body)
         .await
@@ -275,8 +312,12 @@ async fn read<T: DeserializeOwned>(hub: &Hub, request: Request<Incoming>) -> Res
             Some(_) => Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
             None => Failure::new(StatusCode::BAD_REQUEST, "the body cannot be read"),
         })?;
+    let body = body.to_bytes();
+    if body.is_empty() {
+        return Ok(T::default());
+    }
     // What serde says may quote the body, and the body may hold a code.
-    serde_json::from_slice(&body.to_bytes())
+    serde_json::from_slice(&body)
         .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the body is not the JSON object this call takes"))
 }
 
@@ -294,34 +335,59 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Result<Reply, F
 pub(crate) struct Failure {
     status: StatusCode,
     error: String,
-    retry_after: Option<u64>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Failure {
     pub(crate) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, error: error.into(), retry_after: None }
+        Self { status, error: error.into(), headers: Vec::new() }
+    }
+
+    /// With a header; a value that is none is left out.
+    fn with(mut self, name: HeaderName, value: &str) -> Self {
+        self.headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
+        self
+    }
+
+    fn retry_after(self, seconds: u64) -> Self {
+        self.with(header::RETRY_AFTER, &seconds.to_string())
+    }
+
+    /// The relay's own last word on this ticket, and not what somebody on the way says: see [`REFUSAL`].
+    fn ticket(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, error).with(HeaderName::from_static(REFUSAL), TICKET_REFUSED)
+    }
+
+    /// RFC 9110 section 15.5.22 and RFC 6455 section 4.4.
+    fn upgrade(error: &str) -> Self {
+        let failure = Self::new(StatusCode::UPGRADE_REQUIRED, error);
+        let failure = failure.with(header::CONNECTION, "Upgrade").with(header::UPGRADE, "websocket");
+        failure.with(header::SEC_WEBSOCKET_VERSION, "13")
     }
 
     fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the relay could not make its answer")
     }
 
+    fn version(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error).with(HeaderName::from_static(REFUSAL), VERSION_REFUSED)
+    }
+
     fn only_version_2() -> Self {
-        let error = "this relay speaks version 2 only: use a mykube of version 2, or start the relay with --plain-form";
-        Self::new(StatusCode::BAD_REQUEST, error)
+        Self::version(
+            "this relay speaks version 2 only: use a mykube of version 2, or start the relay with --plain-form",
+        )
     }
 
     fn draining() -> Self {
         let failure = Self::new(StatusCode::SERVICE_UNAVAILABLE, "this relay is going away: try again in a moment");
-        Self { retry_after: Some(1), ..failure }
+        failure.retry_after(1)
     }
 
     pub(crate) fn into_reply(self) -> Reply {
         let mut reply = json(self.status, &ErrorBody { error: self.error }).unwrap_or_else(|_| Response::default());
         *reply.status_mut() = self.status;
-        if let Some(seconds) = self.retry_after {
-            reply.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
+        reply.headers_mut().extend(self.headers);
         reply
     }
 }
@@ -332,7 +398,7 @@ impl From<CreateError> for Failure {
             CreateError::Address => StatusCode::TOO_MANY_REQUESTS,
             CreateError::Full => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self { retry_after: Some(30), ..Self::new(status, error.to_string()) }
+        Self::new(status, error.to_string()).retry_after(30)
     }
 }
 

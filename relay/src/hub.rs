@@ -19,6 +19,7 @@ use crate::{
     address::{AddressKey, TrustedProxies},
     carriers::Carriers,
     metrics::Metrics,
+    places::Places,
     quota::RequestQuota,
     registry::{Action, Denied, Now, Registry, SocketId},
     ticket::TicketKey,
@@ -36,6 +37,7 @@ pub(crate) struct Hub {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) key: TicketKey,
     pub(crate) quota: Mutex<RequestQuota>,
+    pub(crate) places: Arc<Places>,
     /// WebSockets and connections that are still served.
     pub(crate) tasks: TaskTracker,
     /// Connections end, and the threads that carry them.
@@ -48,7 +50,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 pub(crate) enum Joined {
     /// It has it.
-    In(SocketId),
+    In,
     /// Another one has it: ask again after this time, when something was heard.
     Taken(Duration),
     /// It will not get it.
@@ -70,6 +72,7 @@ impl Hub {
             metrics: Arc::default(),
             key,
             quota: Mutex::new(RequestQuota::new(config.api_requests_per_minute)),
+            places: Places::new(config.connections, config.connections_per_address),
             tasks: TaskTracker::new(),
             stop,
             draining: AtomicBool::new(false),
@@ -105,19 +108,17 @@ impl Hub {
             return Joined::Away(CloseWith { code: close::RESTART, reason: self.come_back() });
         }
         let joined = match admission {
-            Admission::Ticket(claims) => {
-                state.registry.handle_join(now(), arrived, claims, owner, heard).map(|()| arrived)
-            }
+            Admission::Ticket(claims) => state.registry.handle_join(now(), arrived, claims, owner, heard),
             Admission::Plain(session, role) => {
-                state.registry.handle_plain_join(now(), *session, *role).map_err(Denied::Refused)
+                state.registry.handle_plain_join(now(), arrived, *session, *role).map_err(Denied::Refused)
             }
         };
-        if let Ok(socket) = joined {
-            state.sockets.insert(socket, outlet.clone());
+        if joined.is_ok() {
+            state.sockets.insert(arrived, outlet.clone());
         }
         self.act(&mut state);
         match joined {
-            Ok(socket) => Joined::In(socket),
+            Ok(()) => Joined::In,
             Err(Denied::Taken(wait)) => Joined::Taken(wait),
             Err(Denied::Refused((code, reason))) => Joined::Away(CloseWith { code, reason: reason.to_owned() }),
         }
@@ -131,9 +132,9 @@ impl Hub {
         state.sockets.remove(&socket);
     }
 
-    /// The agent said something to the relay.
-    pub(crate) fn text(&self, socket: SocketId, text: FromAgent) {
-        self.with_registry(|registry, now| registry.handle_text(now, socket, text));
+    /// The agent said something to the relay: whether anything came of it.
+    pub(crate) fn text(&self, socket: SocketId, text: FromAgent) -> bool {
+        self.with_registry(|registry, now| registry.handle_text(now, socket, text))
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -157,14 +158,10 @@ impl Hub {
     /// Lets time pass for the registry and the quotas.
     pub(crate) async fn keep_time(&self) {
         let mut ticks = tokio::time::interval(TICK);
-        let mut count = 0u32;
         loop {
             ticks.tick().await;
             self.with_registry(|registry, now| registry.handle_tick(now));
-            count = count.wrapping_add(1);
-            if count.is_multiple_of(120) {
-                lock(&self.quota).handle_tick(now().mono);
-            }
+            lock(&self.quota).handle_tick(now().mono);
         }
     }
 

@@ -7,16 +7,21 @@
 
 mod address;
 mod carriers;
+mod certificate;
 pub mod cli;
 mod config;
 mod http;
 mod hub;
+mod listen;
 pub mod logs;
 mod metrics;
+mod places;
 mod proxy;
 mod quota;
 mod registry;
 mod server;
+mod signals;
+mod stall;
 mod stream;
 mod ticket;
 mod tls;

@@ -1,6 +1,13 @@
-//! Where a relay's log lines go: standard error, for a person or for a machine.
+//! Where log lines go: standard error, for a person or for a machine.
+
+use std::io;
 
 use tracing_subscriber::{EnvFilter, fmt};
+
+mod lines;
+
+pub(crate) use lines::dropped;
+pub use lines::{Lines, Logs};
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -12,8 +19,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging: `verbosity` is the number of `-v` less the number of `-q`. `MYKUBE_LOG` overrides it.
-pub fn init(format: LogFormat, verbosity: i16) {
+/// Starts logging: `verbosity` is the number of `-v` less the number of `-q`. `MYKUBE_LOG` overrides it. Who asks for more
+/// than the default gets all of it; else there are only so many lines in a time ([`Lines::start`]).
+///
+/// # Errors
+/// There is no thread for it.
+pub fn init(format: LogFormat, verbosity: i16) -> io::Result<Logs> {
     let level = match verbosity {
         ..=-2 => "error",
         -1 => "warn",
@@ -22,13 +33,13 @@ pub fn init(format: LogFormat, verbosity: i16) {
         2 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_env("MYKUBE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let asked = EnvFilter::try_from_env("MYKUBE_LOG");
+    let (lines, writing) = Lines::start(std::io::stderr(), verbosity > 0 || asked.is_ok())?;
+    let logs = fmt().with_env_filter(asked.unwrap_or_else(|_| EnvFilter::new(level))).with_writer(lines);
     // A second start in one process (tests) keeps the first.
     let _ = match format {
-        LogFormat::Text => {
-            logs.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
-        }
+        LogFormat::Text => logs.with_target(false).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
     };
+    Ok(writing)
 }

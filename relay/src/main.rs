@@ -36,7 +36,13 @@ enum Output {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    logs::init(cli.log_format, i16::from(cli.verbose) - i16::from(cli.quiet));
+    let _logs = match logs::init(cli.log_format, i16::from(cli.verbose) - i16::from(cli.quiet)) {
+        Ok(logs) => logs,
+        Err(error) => {
+            eprintln!("mykube-relay: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     // It only takes connections in; others carry them.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -62,8 +68,8 @@ fn announce(event: &Event, output: Output) {
                 let _ = writeln!(std::io::stdout(), "{line}");
             }
         }
-        (Output::Text, Event::Listening { url }) => {
-            let _ = writeln!(std::io::stderr(), "The relay listens. Use it with --relay-url {url}");
+        (Output::Text, event) => {
+            let _ = writeln!(std::io::stderr(), "{}", event.text());
         }
     }
 }

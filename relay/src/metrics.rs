@@ -110,6 +110,8 @@ impl Metrics {
             "Time spent waiting for slow readers.",
             &seconds,
         );
+        let dropped = crate::logs::dropped();
+        plain_value(&mut out, "log_lines_dropped_total", "counter", "Log lines nobody took in time.", &dropped);
         out
     }
 }

@@ -1,8 +1,8 @@
 //! Sessions, nameplates and who may open which socket. A pure state machine: time and randomness are arguments.
 //!
 //! Call a `handle_*` method, then [`Registry::poll_action`] until it gives nothing: the actions, in this order, are
-//! what the sockets must be told. A socket that ends for whatever reason is reported once by
-//! [`Registry::handle_leave`], also after the registry itself asked for its end.
+//! what the sockets must be told. A socket that ends for whatever reason is reported by [`Registry::handle_leave`], also
+//! after the registry itself asked for its end; more than once changes nothing.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -16,6 +16,7 @@ use mykube_protocol::{
 };
 use rand::CryptoRng;
 
+mod disclosed;
 mod expiry;
 mod nameplates;
 mod plain;
@@ -24,10 +25,11 @@ mod readmit;
 #[cfg(test)]
 mod tests;
 
+use disclosed::Disclosed;
 use nameplates::Nameplates;
 pub(crate) use plain::PlainError;
 
-use crate::address::AddressKey;
+use crate::address::{AddressKey, Network};
 
 /// After a code's time is over: what a handshake that began in time may still take.
 const CODE_GRACE: Duration = Duration::from_secs(15);
@@ -173,10 +175,9 @@ pub(crate) struct Registry {
     sockets: HashMap<SocketId, (SessionId, Role)>,
     nameplates: Nameplates,
     plain: plain::Plain,
-    owners: HashMap<AddressKey, Owned>,
+    owners: HashMap<Network, Owned>,
     deadlines: BTreeSet<(Instant, SessionId)>,
-    /// Sessions whose secret an old client may have told: no ticket takes them up again, until it has expired.
-    disclosed: HashMap<SessionId, Instant>,
+    disclosed: Disclosed,
     actions: VecDeque<Action>,
     next_socket: u64,
     waiting: usize,
@@ -230,7 +231,7 @@ impl Registry {
             plain: plain::Plain::default(),
             owners: HashMap::new(),
             deadlines: BTreeSet::new(),
-            disclosed: HashMap::new(),
+            disclosed: Disclosed::default(),
             actions: VecDeque::new(),
             next_socket: 0,
             waiting: 0,
@@ -319,7 +320,7 @@ impl Registry {
         heard: bool,
     ) -> Result<(), Denied> {
         let (id, role) = (claims.session, claims.role);
-        if self.disclosed.contains_key(&id) {
+        if self.disclosed.contains(id) {
             return Err(Denied::Refused((close::UPGRADE, "mykube 2 clients only")));
         }
         let readmitted = !self.sessions.contains_key(&id);
@@ -367,11 +368,11 @@ impl Registry {
         Ok(())
     }
 
-    /// The agent said something to the relay.
-    pub(crate) fn handle_text(&mut self, now: Now, socket: SocketId, text: FromAgent) {
-        let Some(&(id, Role::Agent)) = self.sockets.get(&socket) else { return };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let State::Waiting { .. } = session.state else { return };
+    /// The agent said something to the relay: whether anything came of it.
+    pub(crate) fn handle_text(&mut self, now: Now, socket: SocketId, text: FromAgent) -> bool {
+        let Some(&(id, Role::Agent)) = self.sockets.get(&socket) else { return false };
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let State::Waiting { .. } = session.state else { return false };
         let live = session.client.socket.filter(|client| match text {
             FromAgent::Paired(attempt) | FromAgent::Refused(attempt) => client.class == Class::Pair(attempt),
             FromAgent::Burned => true,
@@ -395,9 +396,10 @@ impl Registry {
                 self.set_burned(now, id);
                 self.actions.push_back(Action::Count(Count::Burned));
             }
-            (_, None) => {}
+            (_, None) => return false,
         }
         self.schedule(id);
+        true
     }
 
     /// A socket ended. `clean`: its end said goodbye (close code 1000).
@@ -530,8 +532,10 @@ impl Registry {
             self.nameplates.free(&nameplate);
         }
         self.waiting -= 1;
-        if let Some(owned) = self.owners.get_mut(&session.owner) {
-            owned.waiting -= 1;
+        for (network, _) in session.owner.networks() {
+            if let Some(owned) = self.owners.get_mut(&network) {
+                owned.waiting -= 1;
+            }
         }
     }
 
@@ -539,38 +543,53 @@ impl Registry {
         if self.sessions.len() + self.plain.len() >= self.limits.sessions {
             return Err(CreateError::Full);
         }
-        let (has_waiting, has) = self.owners.get(&owner).map_or((0, 0), |owned| (owned.waiting, owned.all));
-        let over =
-            has >= self.limits.sessions_per_address || (waiting && has_waiting >= self.limits.waiting_per_address);
-        if over { Err(CreateError::Address) } else { Ok(()) }
+        let waiting_max = if waiting { self.limits.waiting_per_address } else { usize::MAX };
+        let room =
+            self.has_room(owner, |owned| [(owned.all, self.limits.sessions_per_address), (owned.waiting, waiting_max)]);
+        if room { Ok(()) } else { Err(CreateError::Address) }
+    }
+
+    /// Whether none of the networks an address is charged to has as much of anything as it may.
+    fn has_room<const N: usize>(&self, owner: AddressKey, of: impl Fn(&Owned) -> [(usize, usize); N]) -> bool {
+        let nothing = Owned::default();
+        owner.networks().all(|(network, times)| {
+            let owned = self.owners.get(&network).unwrap_or(&nothing);
+            of(owned).iter().all(|(has, limit)| *has < limit.saturating_mul(times))
+        })
     }
 
     /// After a restart whoever comes first is charged for a session; in the end its agent is, as at the beginning.
     fn charge(&mut self, id: SessionId, owner: AddressKey) {
-        let room = self.owners.get(&owner).is_none_or(|owned| owned.all < self.limits.sessions_per_address);
+        let room = self.has_room(owner, |owned| [(owned.all, self.limits.sessions_per_address)]);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.owner == owner || !room {
             return;
         }
         let before = std::mem::replace(&mut session.owner, owner);
-        self.owners.entry(owner).or_default().all += 1;
+        for (network, _) in owner.networks() {
+            self.owners.entry(network).or_default().all += 1;
+        }
         self.discharge(before);
     }
 
     fn discharge(&mut self, owner: AddressKey) {
-        if let Some(owned) = self.owners.get_mut(&owner) {
-            owned.all -= 1;
-            if owned.all == 0 {
-                self.owners.remove(&owner);
+        for (network, _) in owner.networks() {
+            if let Some(owned) = self.owners.get_mut(&network) {
+                owned.all -= 1;
+                if owned.all == 0 {
+                    self.owners.remove(&network);
+                }
             }
         }
     }
 
     fn insert(&mut self, id: SessionId, owner: AddressKey, state: State) {
         let waiting = usize::from(matches!(state, State::Waiting { .. }));
-        let owned = self.owners.entry(owner).or_default();
-        owned.all += 1;
-        owned.waiting += waiting;
+        for (network, _) in owner.networks() {
+            let owned = self.owners.entry(network).or_default();
+            owned.all += 1;
+            owned.waiting += waiting;
+        }
         self.waiting += waiting;
         let session = Session { owner, state, agent: Slot::default(), client: Slot::default(), deadline: None };
         self.sessions.insert(id, session);

@@ -1,29 +1,34 @@
 //! Listeners and connections: accept, PROXY header, TLS, HTTP/1.1, and the drain at the end.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
 use crate::{
     Config,
-    address::{AddressKey, reachable},
     config::DRAIN_MAX,
     http::{self as api, Failure, Reply},
-    hub::{Hub, lock},
+    hub::Hub,
+    listen,
+    places::{Place, Share, TooMany},
     proxy,
+    stall::Stalling,
     stream::{Stream, tune},
     ticket::{KeyError, TicketKey},
     tls::{Tls, TlsError},
@@ -32,6 +37,9 @@ use crate::{
 
 /// A request's line and headers together, and what a connection may hold of them.
 const HEADERS_MAX: usize = 16 * 1024;
+/// Connections at once where metrics are served; more wait to be accepted. They need no place among the others, and cannot
+/// take all descriptors.
+const METRICS_CONNECTIONS: usize = 64;
 
 /// Why a relay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +78,7 @@ pub struct Relay {
     stop: DropGuard,
     listener: TcpListener,
     metrics: Option<TcpListener>,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     local_addr: SocketAddr,
     metrics_addr: Option<SocketAddr>,
 }
@@ -79,7 +87,45 @@ pub struct Relay {
 pub(crate) struct Connection {
     /// The other side, or whom a PROXY header named.
     pub(crate) peer: IpAddr,
-    _place: Place,
+    _place: Carried,
+    /// A trusted proxy's own is charged to nobody.
+    _share: Option<Share>,
+}
+
+/// What a connection takes one of.
+enum Carried {
+    Place {
+        _place: Place,
+    },
+    /// It is a client's behind a proxy, on the proxy's.
+    On {
+        _proxy: Arc<Connection>,
+    },
+}
+
+impl Connection {
+    /// The connection of a client whom a trusted proxy's request names: it has a share of its own.
+    ///
+    /// # Errors
+    /// It has as many as it may.
+    pub(crate) fn named(hub: &Hub, proxy: Arc<Self>, client: IpAddr) -> Result<Arc<Self>, TooMany> {
+        if client == proxy.peer {
+            return Ok(proxy);
+        }
+        let share = share(hub, client)?;
+        Ok(Arc::new(Self { peer: client, _place: Carried::On { _proxy: proxy }, _share: share }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_a_test(hub: &Hub) -> Arc<Self> {
+        let place = hub.places.take().unwrap_or_else(|_| panic!("there is room"));
+        Arc::new(Self { peer: [192, 0, 2, 1].into(), _place: Carried::Place { _place: place }, _share: None })
+    }
+}
+
+/// Charges a connection to an address, if that is not a trusted proxy: everybody behind it has its address.
+fn share(hub: &Hub, address: IpAddr) -> Result<Option<Share>, TooMany> {
+    if hub.proxies.contains(address) { Ok(None) } else { hub.places.share(address.into()).map(Some) }
 }
 
 impl Relay {
@@ -89,10 +135,17 @@ impl Relay {
     /// Any of these cannot be had.
     pub async fn bind(config: Config) -> Result<Self, RelayError> {
         let key = TicketKey::load_or_create(&config.data_dir)?;
-        let tls = config.tls.clone().map(Tls::load).transpose()?;
-        let bind = async |address, flag| {
+        let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+        let bind = async |address: SocketAddr, flag| {
             let listen = |source| RelayError::Listen { address, flag, source };
-            let listener = TcpListener::bind(address).await.map_err(listen)?;
+            let listener = match TcpListener::bind(address).await {
+                // Every address of a machine that has no IPv6.
+                Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
+                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await.map_err(|_| error)
+                }
+                bound => bound,
+            };
+            let listener = listener.map_err(listen)?;
             let local = listener.local_addr().map_err(listen)?;
             Ok::<_, RelayError>((listener, local))
         };
@@ -122,14 +175,30 @@ impl Relay {
     /// What `--relay-url` takes: `http(s)://host:port`.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", reachable(self.local_addr))
+        self.announced().0
+    }
+
+    /// The same, and what else whoever shall use it has to know.
+    pub(crate) fn announced(&self) -> (String, Option<String>) {
+        let certificate = self.tls.as_ref().map(|tls| tls.certificate());
+        let host = certificate.as_ref().map(|certificate| certificate.as_ref().and_then(|it| it.host.as_deref()));
+        listen::announced(self.local_addr, host)
+    }
+
+    /// Has a running relay read again what it reads from files, when asked to.
+    pub(crate) fn reloads(&self) -> impl Fn() + use<> {
+        let tls = self.tls.clone();
+        move || match &tls {
+            Some(tls) => tls.look_now(),
+            None => {
+                info!("nothing to read again: there are no TLS files, and settings need a restart, which loses nothing")
+            }
+        }
     }
 
     /// Serves until `shutdown` resolves, then drains: at most 5 seconds more.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let Self { hub, stop: _stop, listener, metrics, tls, .. } = self;
-        let tls = tls.map(Arc::new);
         let served = async {
             tokio::join!(
                 accept_all(&hub, &listener, tls.as_ref()),
@@ -159,12 +228,11 @@ impl Relay {
 }
 
 async fn accept_all(hub: &Arc<Hub>, listener: &TcpListener, tls: Option<&Arc<Tls>>) {
-    let places = Arc::new(Places::default());
     loop {
         let (stream, peer) = accept(listener).await;
-        let place = match places.take(hub, peer.ip()) {
+        let place = match hub.places.take().and_then(|place| Ok((place, share(hub, peer.ip())?))) {
             Ok(place) => place,
-            Err(limit) => {
+            Err(TooMany(limit)) => {
                 debug!(%peer, limit, "connection refused");
                 continue;
             }
@@ -185,14 +253,22 @@ async fn accept_all(hub: &Arc<Hub>, listener: &TcpListener, tls: Option<&Arc<Tls
     }
 }
 
-async fn connection(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr, place: Place, tls: Option<Arc<Tls>>) {
+async fn connection(
+    hub: Arc<Hub>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    (place, mut charged): (Place, Option<Share>),
+    tls: Option<Arc<Tls>>,
+) {
     let timeout = hub.config.handshake_timeout;
-    let (stream, client) = match tokio::time::timeout(timeout, open(&hub, stream, peer.ip(), tls)).await {
+    let opened = open(&hub, stream, peer.ip(), &mut charged, tls);
+    let (stream, client) = match tokio::time::timeout(timeout, opened).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => return debug!(%peer, %error, "connection failed"),
         Err(_) => return debug!(%peer, "connection timed out before its first request"),
     };
-    let connection = Arc::new(Connection { peer: client, _place: place });
+    let place = Carried::Place { _place: place };
+    let connection = Arc::new(Connection { peer: client, _place: place, _share: charged });
     let header_timeout = hub.config.header_timeout;
     let service = service_fn(move |request: Request<Incoming>| {
         let (hub, connection) = (hub.clone(), connection.clone());
@@ -201,8 +277,15 @@ async fn connection(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr, place: P
     serve_http(stream, header_timeout, service).await;
 }
 
-/// PROXY header and TLS, as the configuration wants them.
-async fn open(hub: &Hub, mut stream: TcpStream, peer: IpAddr, tls: Option<Arc<Tls>>) -> io::Result<(Stream, IpAddr)> {
+/// PROXY header and TLS, as the configuration wants them. Whom the header names is charged before TLS costs anything, and is a
+/// client wherever it is.
+async fn open(
+    hub: &Hub,
+    mut stream: TcpStream,
+    peer: IpAddr,
+    charged: &mut Option<Share>,
+    tls: Option<Arc<Tls>>,
+) -> io::Result<(Stream, IpAddr)> {
     tune(&stream)?;
     let mut client = peer.to_canonical();
     if hub.config.proxy_protocol {
@@ -210,7 +293,11 @@ async fn open(hub: &Hub, mut stream: TcpStream, peer: IpAddr, tls: Option<Arc<Tl
             let error = "not a trusted proxy, and this relay takes connections from proxies only";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
         }
-        client = proxy::read(&mut stream).await?.unwrap_or(client);
+        if let Some(named) = proxy::read(&mut stream).await? {
+            let share = hub.places.share(named.into());
+            let share = share.map_err(|TooMany(limit)| io::Error::other(format!("too many for {limit}")))?;
+            (client, *charged) = (named, Some(share));
+        }
     }
     let stream = match tls {
         Some(tls) => {
@@ -222,7 +309,7 @@ async fn open(hub: &Hub, mut stream: TcpStream, peer: IpAddr, tls: Option<Arc<Tl
     Ok((stream, client))
 }
 
-async fn serve_http<S>(stream: Stream, header_timeout: std::time::Duration, service: S)
+async fn serve_http<S>(stream: Stream, header_timeout: Duration, service: S)
 where
     S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible> + Send,
     S::Future: Send,
@@ -231,7 +318,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Stalling::new(stream, header_timeout)), service)
         .with_upgrades();
     if let Err(error) = served.await {
         debug!(%error, "connection ended");
@@ -240,10 +327,13 @@ where
 
 async fn accept_metrics(hub: &Arc<Hub>, listener: Option<&TcpListener>) {
     let Some(listener) = listener else { return std::future::pending().await };
+    let places = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
     loop {
+        let place = places.clone().acquire_owned().await;
         let (stream, _) = accept(listener).await;
         let hub = hub.clone();
         tokio::spawn(async move {
+            let _place = place;
             let (stop, header_timeout) = (hub.stop.clone(), hub.config.header_timeout);
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = metrics(&hub, &request).unwrap_or_else(Failure::into_reply);
@@ -260,6 +350,7 @@ async fn accept_metrics(hub: &Arc<Hub>, listener: Option<&TcpListener>) {
 fn metrics(hub: &Hub, request: &Request<Incoming>) -> Result<Reply, Failure> {
     match request.uri().path() {
         "/metrics" => {
+            api::allow_methods(request, &[Method::GET, Method::HEAD])?;
             let text = hub.metrics.render(hub.with_registry(|registry, _| registry.counts()));
             let mut reply = Response::new(Full::from(text));
             let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -279,7 +370,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
                 warn!(%error, "cannot accept connections: trying again in a moment");
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
@@ -288,49 +379,4 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// Connections at once, in all and by address.
-#[derive(Default)]
-struct Places(Mutex<(usize, HashMap<AddressKey, usize>)>);
-
-/// One of them, until it is dropped.
-struct Place {
-    places: Arc<Places>,
-    address: Option<AddressKey>,
-}
-
-impl Places {
-    fn take(self: &Arc<Self>, hub: &Hub, peer: IpAddr) -> Result<Place, &'static str> {
-        // Everybody behind a trusted proxy has its address.
-        let address = (!hub.proxies.contains(peer)).then(|| AddressKey::from(peer));
-        let (all, by_address) = &mut *lock(&self.0);
-        if *all >= hub.config.connections {
-            return Err("--max-connections");
-        }
-        if let Some(address) = address {
-            let count = by_address.entry(address).or_default();
-            if *count >= hub.config.connections_per_address {
-                return Err("--connections-per-address");
-            }
-            *count += 1;
-        }
-        *all += 1;
-        Ok(Place { places: self.clone(), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let (all, by_address) = &mut *lock(&self.places.0);
-        *all -= 1;
-        if let Some(address) = self.address
-            && let Some(count) = by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&address);
-            }
-        }
-    }
 }

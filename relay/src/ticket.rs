@@ -12,6 +12,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use mykube_protocol::{Claims, Ticket, ticket::MAC_LEN};
 use rand::Rng as _;
 use sha2::Sha256;
+use tracing::warn;
 use zeroize::Zeroizing;
 
 const DOMAIN: &[u8] = b"mykube/2 ticket";
@@ -37,6 +38,20 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Somebody else put it there, or the file system gives away what root makes (NFS with `root_squash`).
+    #[error("the ticket key {path} belongs to another user (uid {owner}), who can read and replace it: run the relay as that user, `chown` it, or choose another directory with --data-dir", path = path.display())]
+    Foreign {
+        /// The key file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// A link may lead to somebody else's file.
+    #[error("the ticket key {path} is not a regular file of its directory (a symbolic link out of it, say): put the key itself there, or delete it to have a new one (running sessions then need new codes)", path = path.display())]
+    NoFile {
+        /// The key file.
+        path: PathBuf,
+    },
     /// Not 32 bytes.
     #[error("the ticket key {path} is damaged (not 32 bytes): delete it to have a new one (running sessions then need new codes)", path = path.display())]
     Damaged {
@@ -60,34 +75,35 @@ pub(crate) enum TicketError {
 pub(crate) struct TicketKey(Zeroizing<[u8; KEY_LEN]>);
 
 impl TicketKey {
-    /// Reads the key of this data directory, or makes directory (0700) and key (0600) where there are none.
+    /// Reads the key of this data directory, or makes directory (0700) and key (0600) where there are none. Others may be able
+    /// to write to the directory, as to many a volume: that is logged, and a key of theirs is not taken.
     ///
     /// # Errors
-    /// The directory or file cannot be used, others may read the key, or it is damaged.
+    /// The directory or file cannot be used, the file is another user's, others may read it, or it is damaged.
     pub(crate) fn load_or_create(data_dir: &Path) -> Result<Self, KeyError> {
-        create_private_dir(data_dir).map_err(|source| KeyError::Io { path: data_dir.to_owned(), source })?;
+        let at_dir = |source| KeyError::Io { path: data_dir.to_owned(), source };
+        create_private_dir(data_dir).map_err(at_dir)?;
+        #[cfg(unix)]
+        warn_of_others(data_dir).map_err(at_dir)?;
         let path = data_dir.join(KEY_FILE);
         let at = |source| KeyError::Io { path: path.clone(), source };
-        match fs::File::open(&path) {
-            Ok(file) => Self::read(&path, file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut key = Zeroizing::new([0; KEY_LEN]);
-                rand::rng().fill_bytes(key.as_mut());
-                // Another relay may start on the same directory: whoever links first wins, and both use that key.
-                let draft = data_dir.join(format!(".{KEY_FILE}.{}", std::process::id()));
-                write_private(&draft, key.as_ref()).map_err(at)?;
-                let linked = fs::hard_link(&draft, &path);
-                fs::remove_file(&draft).map_err(at)?;
-                match linked {
-                    Ok(()) => Ok(Self(key)),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        Self::read(&path, fs::File::open(&path).map_err(at)?)
-                    }
-                    Err(error) => Err(at(error)),
-                }
-            }
-            Err(error) => Err(at(error)),
+        if let Some(file) = open_key(data_dir, &path)? {
+            return Self::read(&path, file);
         }
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        rand::rng().fill_bytes(key.as_mut());
+        // Another relay may start on the same directory: whoever links first wins, and both use that key.
+        let draft = data_dir.join(format!(".{KEY_FILE}.{}", std::process::id()));
+        write_private(&draft, key.as_ref()).map_err(at)?;
+        let linked = fs::hard_link(&draft, &path);
+        fs::remove_file(&draft).map_err(at)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(error)),
+            _ => {}
+        }
+        // What a start will refuse, the first refuses too.
+        let file = open_key(data_dir, &path)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
+        Self::read(&path, file)
     }
 
     /// A key from its bytes.
@@ -127,10 +143,16 @@ impl TicketKey {
     fn read(path: &Path, mut file: fs::File) -> Result<Self, KeyError> {
         let at = |source| KeyError::Io { path: path.to_owned(), source };
         let metadata = file.metadata().map_err(at)?;
+        if !metadata.is_file() {
+            return Err(KeyError::NoFile { path: path.to_owned() });
+        }
         #[cfg(unix)]
         {
-            use std::os::unix::fs::PermissionsExt as _;
-            let mode = metadata.permissions().mode() & 0o7777;
+            use std::os::unix::fs::MetadataExt as _;
+            if metadata.uid() != own_uid() {
+                return Err(KeyError::Foreign { path: path.to_owned(), owner: metadata.uid() });
+            }
+            let mode = metadata.mode() & 0o7777;
             if mode & 0o077 != 0 {
                 return Err(KeyError::Exposed { path: path.to_owned(), mode });
             }
@@ -157,6 +179,61 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir)
+}
+
+/// Logs who else may write to the directory. They can delete the key; one that they put there is theirs, and refused.
+#[cfg(unix)]
+fn warn_of_others(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let (link, itself) = (fs::symlink_metadata(dir)?, fs::metadata(dir)?);
+    let dir = dir.display();
+    if let Some(owner) = [link.uid(), itself.uid()].into_iter().find(|owner| ![0, own_uid()].contains(owner)) {
+        warn!(
+            "the relay's data directory {dir} is another user's (uid {owner}): they can delete the ticket key, not replace it"
+        );
+    }
+    // In a sticky directory each has their own files.
+    let (mode, others, sticky) = (itself.mode() & 0o7777, 0o002, 0o1000);
+    if mode & others != 0 && mode & sticky == 0 {
+        warn!(
+            "other users may write to the relay's data directory {dir} (mode {mode:o}): they can delete the ticket key, not replace it"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Opens the key, if there is one. A link is followed where it stays in the directory, as in the mount of a Kubernetes Secret.
+fn open_key(dir: &Path, path: &Path) -> Result<Option<fs::File>, KeyError> {
+    let file = if path.is_symlink() { behind_link(dir, path) } else { Some(path.to_owned()) };
+    let file = file.ok_or_else(|| KeyError::NoFile { path: path.to_owned() })?;
+    match open_file(&file) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(KeyError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn behind_link(dir: &Path, link: &Path) -> Option<PathBuf> {
+    let (file, dir) = (fs::canonicalize(link).ok()?, fs::canonicalize(dir).ok()?);
+    file.starts_with(dir).then_some(file)
+}
+
+/// Opens what is there itself: no link is followed, and no pipe waited for.
+fn open_file(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    options.open(path)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -230,6 +307,86 @@ mod tests {
             let error = TicketKey::load_or_create(&data).unwrap_err();
             assert!(matches!(error, KeyError::Exposed { mode: 0o640, .. }), "{error}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_somebody_else_may_have_put_there_is_refused() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let load = |name: &str| TicketKey::load_or_create(&dir.path().join(name));
+        load("own").unwrap();
+        let (own, linked) = (dir.path().join("own"), dir.path().join("linked"));
+        fs::create_dir(&linked).unwrap();
+        symlink(own.join(KEY_FILE), linked.join(KEY_FILE)).unwrap();
+        let error = load("linked").unwrap_err();
+        assert!(matches!(error, KeyError::NoFile { .. }), "{error}");
+        fs::remove_file(linked.join(KEY_FILE)).unwrap();
+        // Nor is anything made where a link leads.
+        symlink(dir.path().join("elsewhere"), linked.join(KEY_FILE)).unwrap();
+        assert!(matches!(load("linked"), Err(KeyError::NoFile { .. })));
+        assert!(!dir.path().join("elsewhere").exists());
+        let pipe = dir.path().join("pipe");
+        fs::create_dir(&pipe).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, pipe.join(KEY_FILE), rustix::fs::Mode::RUSR).unwrap();
+        assert!(matches!(load("pipe"), Err(KeyError::NoFile { .. })), "and not waited for");
+
+        // A service manager's link to the directory is followed.
+        symlink(&own, dir.path().join("own-link")).unwrap();
+        load("own-link").unwrap();
+    }
+
+    /// Kubelet makes an emptyDir 0777, with fsGroup 2777; a bind mount may be another user's.
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_others_may_write_to_does_and_a_key_of_theirs_does_not() {
+        use std::os::unix::fs::{PermissionsExt as _, chown};
+        let owners = if own_uid() == 0 { &[0, 65_534][..] } else { &[own_uid()] };
+        for (owner, mode) in owners.iter().flat_map(|owner| [0o700, 0o777, 0o2777, 0o1777, 0o2770].map(|m| (*owner, m)))
+        {
+            let dir = tempfile::tempdir().unwrap();
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+            chown(&dir, Some(owner), None).unwrap();
+            let load = || TicketKey::load_or_create(dir.path());
+            let ticket = load().unwrap().sign(&claims());
+            assert!(load().unwrap().verify(&ticket, 0).is_ok(), "{owner} {mode:o}");
+            if own_uid() == 0 {
+                chown(dir.path().join(KEY_FILE), Some(65_534), None).unwrap();
+                assert!(matches!(load(), Err(KeyError::Foreign { owner: 65_534, .. })), "{owner} {mode:o}");
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_stays_in_the_directory_is_followed() {
+        use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        // As a Kubernetes Secret is mounted.
+        let (mount, version) = (dir.path().join("mount"), dir.path().join("mount/..2026"));
+        fs::create_dir_all(&version).unwrap();
+        let file = version.join(KEY_FILE);
+        write_private(&file, &[7; KEY_LEN]).unwrap();
+        symlink("..2026", mount.join("..data")).unwrap();
+        symlink(format!("..data/{KEY_FILE}"), mount.join(KEY_FILE)).unwrap();
+        let load = || TicketKey::load_or_create(&mount);
+        let mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o400);
+        assert!(load().unwrap().verify(&TicketKey::from_bytes([7; KEY_LEN]).sign(&claims()), 0).is_ok());
+        mode(0o440);
+        assert!(matches!(load(), Err(KeyError::Exposed { mode: 0o440, .. })));
+        mode(0o400);
+        if own_uid() == 0 {
+            chown(&file, Some(65_534), None).unwrap();
+            assert!(matches!(load(), Err(KeyError::Foreign { owner: 65_534, .. })));
+            chown(&file, Some(0), None).unwrap();
+        }
+        // Out of it leads nothing, on no part of the way.
+        fs::rename(&version, dir.path().join("elsewhere")).unwrap();
+        assert!(matches!(load(), Err(KeyError::NoFile { .. })), "to nothing");
+        fs::remove_file(mount.join("..data")).unwrap();
+        symlink("../elsewhere", mount.join("..data")).unwrap();
+        assert!(matches!(load(), Err(KeyError::NoFile { .. })));
     }
 
     #[test]

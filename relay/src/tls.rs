@@ -4,6 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use rustls::{
@@ -13,12 +14,19 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use tokio::io::{AsyncRead, AsyncWrite};
+use time::OffsetDateTime;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::TlsFiles;
+use crate::{TlsFiles, certificate::Certificate};
+
+/// How often an operator is told that the certificate ends.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +48,7 @@ pub enum TlsError {
         what: &'static str,
     },
     /// Certificate and key do not work (together).
-    #[error("the certificate in {} cannot be used with the key in {}: {source}", cert.display(), key.display())]
+    #[error("the certificate in {} cannot be used with the key in {}: {}", cert.display(), key.display(), why(source))]
     Mismatch {
         /// The certificate file.
         cert: PathBuf,
@@ -56,6 +64,8 @@ pub(crate) struct Tls {
     files: TlsFiles,
     current: Arc<Current>,
     acceptor: TlsAcceptor,
+    /// Somebody asks to look at the files now.
+    asked: Notify,
 }
 
 #[derive(Debug)]
@@ -78,7 +88,28 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { files, current, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let tls = Self { files, current, acceptor, asked: Notify::new() };
+        tls.complain();
+        Ok(tls)
+    }
+
+    /// What stands in the certificate that is shown; `None` if it is not X.509 as it should be.
+    pub(crate) fn certificate(&self) -> Option<Certificate> {
+        let current = self.current.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Certificate::read(current.cert.first()?)
+    }
+
+    /// Has [`Tls::keep_fresh`] look at the files now, and say what it found.
+    pub(crate) fn look_now(&self) {
+        self.asked.notify_one();
+    }
+
+    fn complain(&self) {
+        let complaint = self.certificate().and_then(|certificate| certificate.complaint(OffsetDateTime::now_utc()));
+        if let Some(complaint) = complaint {
+            warn!("the TLS certificate in {} {complaint}", self.files.cert.display());
+        }
     }
 
     /// A connection that takes a batch of `batch` bytes at once, encrypts it and gives it to the kernel, and holds a quarter more
@@ -94,10 +125,18 @@ impl Tls {
     pub(crate) async fn keep_fresh(&self) {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut last = self.contents();
+        let mut complained = Instant::now();
         loop {
-            tokio::time::sleep(self.files.reload_interval).await;
+            let asked = tokio::select! {
+                () = self.asked.notified() => true,
+                () = tokio::time::sleep(self.files.reload_interval) => false,
+            };
+            if complained.elapsed() >= COMPLAINT_EVERY {
+                self.complain();
+                complained = Instant::now();
+            }
             let contents = self.contents();
-            if contents == last {
+            if contents == last && !asked {
                 continue;
             }
             match read(&self.files, &provider) {
@@ -105,9 +144,10 @@ impl Tls {
                     *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
                     last = Some(read);
                     info!(cert = %self.files.cert.display(), "TLS certificate reloaded");
+                    self.complain();
                 }
                 Err(error) => {
-                    warn!(%error, "TLS files changed but cannot be used: the old certificate stays");
+                    warn!(%error, "the TLS files cannot be used: the old certificate stays");
                     last = contents;
                 }
             }
@@ -140,6 +180,15 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<(CertifiedKey, Co
     Ok((certified, (cert, key)))
 }
 
+/// rustls names the first two as they are named in its source.
+fn why(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => "they do not belong together".into(),
+        rustls::Error::InvalidCertificate(_) => "the certificate cannot be read (it must be X.509, version 3)".into(),
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::{FutureExt as _, future::join};
@@ -163,10 +212,7 @@ mod tests {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        (
-            TlsFiles { cert, key, reload_interval: std::time::Duration::from_secs(10) },
-            TlsConnector::from(Arc::new(client)),
-        )
+        (TlsFiles { cert, key, reload_interval: Duration::from_secs(10) }, TlsConnector::from(Arc::new(client)))
     }
 
     #[tokio::test]

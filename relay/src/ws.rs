@@ -14,6 +14,7 @@ use std::{
 use mykube_protocol::{Claims, FromAgent, Role, SessionId, close};
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
+    task::coop::consume_budget,
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info};
@@ -95,42 +96,40 @@ pub(crate) fn serve(
     connection: Arc<Connection>,
 ) -> impl Future<Output = ()> + Send + use<> {
     let (read, write) = stream.into_halves();
-    let outlet = Outlet::new(write, hub.metrics.clone());
     let mut reader = Reader::new(&hub, read, early, &admission);
-    let arrived = hub.arrive();
+    let seat = Seat { outlet: Outlet::new(write, hub.metrics.clone()), socket: hub.arrive(), hub };
     let admission = Box::new(admission);
     async move {
-        let mut joined = hub.join(arrived, &admission, owner, &outlet, false);
+        let mut joined = seat.hub.join(seat.socket, &admission, owner, &seat.outlet, false);
         if let Joined::Taken(_) = joined {
             // Boxed, as all that is not idling: it would make every idle socket's future as large.
-            joined = Box::pin(wait_for_place(&hub, arrived, &admission, owner, &outlet, &mut reader)).await;
+            joined = Box::pin(wait_for_place(&seat, &admission, owner, &mut reader)).await;
         }
         drop(admission);
-        let socket = match joined {
-            Joined::In(socket) => socket,
+        match joined {
+            Joined::In => {}
             Joined::Away(close) => {
                 let (session, role) = (reader.session, reader.role);
                 debug!(%session, %role, code = close.code, reason = close.reason, "socket refused");
-                Box::pin(conclude(&hub, &outlet, &mut reader, Some(close))).await;
+                Box::pin(conclude(&seat, &mut reader, Some(close))).await;
                 return;
             }
             Joined::Taken(_) => {
                 debug!(session = %reader.session, role = %reader.role, "socket lost before it had its place");
                 return;
             }
-        };
+        }
         info!(session = %reader.session, role = %reader.role, "socket open");
         let ended = tokio::select! {
             biased;
-            () = outlet.closing() => Ended::Asked,
-            ended = reader.run(&hub, &outlet, socket) => ended,
-            _ = outlet.write_posted() => Ended::Lost,
+            () = seat.outlet.closing() => Ended::Asked,
+            ended = reader.run(&seat.hub, &seat.outlet, seat.socket) => ended,
+            _ = seat.outlet.write_posted() => Ended::Lost,
         };
-        outlet.release();
-        hub.leave(socket, matches!(ended, Ended::Stop(Stop::Closed(NORMAL))));
+        seat.leave(matches!(ended, Ended::Stop(Stop::Closed(NORMAL))));
         let with = |code, reason: &str| Some(CloseWith { code, reason: reason.to_owned() });
         let close = match ended {
-            Ended::Asked => outlet.close_reason(),
+            Ended::Asked => seat.outlet.close_reason(),
             Ended::Stop(Stop::Closed(code)) => with(code, ""),
             Ended::Stop(Stop::Violation(code, reason)) => with(code, reason),
             Ended::Silent => with(close::SILENT, SILENT),
@@ -139,8 +138,30 @@ pub(crate) fn serve(
         let code = close.as_ref().map(|close| close.code);
         let (session, role) = (reader.session, reader.role);
         info!(%session, %role, code, bytes = reader.forwarded, "socket closed");
-        Box::pin(conclude(&hub, &outlet, &mut reader, close)).await;
+        Box::pin(conclude(&seat, &mut reader, close)).await;
         drop(connection);
+    }
+}
+
+/// A socket in the registry, and in its peer's hands. However its task ends, by a panic or by being dropped too, the
+/// registry hears of it, and with that its peer.
+struct Seat {
+    hub: Arc<Hub>,
+    outlet: Arc<Outlet>,
+    socket: SocketId,
+}
+
+impl Seat {
+    /// A second time it does nothing.
+    fn leave(&self, clean: bool) {
+        self.outlet.release();
+        self.hub.leave(self.socket, clean);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.leave(false);
     }
 }
 
@@ -148,18 +169,12 @@ pub(crate) fn serve(
 /// and when the last replacement is long enough ago. `Taken` if it is lost meanwhile.
 ///
 /// An abandoned dial may arrive late, after the one that followed it: it must not take the place of a live socket.
-async fn wait_for_place(
-    hub: &Hub,
-    arrived: SocketId,
-    admission: &Admission,
-    owner: AddressKey,
-    outlet: &Arc<Outlet>,
-    reader: &mut Reader,
-) -> Joined {
+async fn wait_for_place(seat: &Seat, admission: &Admission, owner: AddressKey, reader: &mut Reader) -> Joined {
+    let Seat { hub, outlet, socket } = seat;
     outlet.post_ping();
     let mut heard = false;
     loop {
-        let wait = match hub.join(arrived, admission, owner, outlet, heard) {
+        let wait = match hub.join(*socket, admission, owner, outlet, heard) {
             Joined::Taken(wait) => wait,
             joined => return joined,
         };
@@ -183,7 +198,7 @@ async fn wait_for_place(
     }
 }
 
-async fn conclude(hub: &Hub, outlet: &Outlet, reader: &mut Reader, close: Option<CloseWith>) {
+async fn conclude(Seat { hub, outlet, .. }: &Seat, reader: &mut Reader, close: Option<CloseWith>) {
     if let Some(close) = close {
         let goodbye = async {
             if outlet.finish(&close).await.is_ok() {
@@ -240,13 +255,7 @@ impl Reader {
 
     async fn run(&mut self, hub: &Hub, outlet: &Outlet, socket: SocketId) -> Ended {
         if !self.carry.is_empty() {
-            self.read_at = outlet.link();
-            self.carried_at = self.read_at;
-            let early = {
-                let (early, filled) = (self.carry.clone(), self.carry.len());
-                self.set_carry(&[]);
-                Box::pin(self.process(hub, outlet, socket, early, filled))
-            };
+            let early = Box::pin(self.catch_up(hub, outlet, socket));
             if let Err(stop) = early.await {
                 return Ended::Stop(stop);
             }
@@ -260,6 +269,18 @@ impl Reader {
                 return Ended::Stop(stop);
             }
         }
+    }
+
+    /// Forwards what came before admission.
+    async fn catch_up(&mut self, hub: &Hub, outlet: &Outlet, socket: SocketId) -> Result<(), Stop> {
+        self.read_at = outlet.link();
+        self.carried_at = self.read_at;
+        let early = self.take_carry();
+        let mut rest = early.as_slice();
+        while let Some((input, filled)) = self.refill(&mut rest) {
+            self.process(hub, outlet, socket, input, filled).await?;
+        }
+        Ok(())
     }
 
     /// Waits for data. Who says nothing is pinged, and given up when there is no answer. Only time spent waiting here
@@ -295,6 +316,23 @@ impl Reader {
         true
     }
 
+    /// What was carried over, then as much of `early` as is looked at at once: behind a request more may come, and be read
+    /// with it, than `--buffer` is. `None` when all of it was given.
+    fn refill(&mut self, early: &mut &[u8]) -> Option<(Vec<u8>, usize)> {
+        let (carried, size) = (self.carry.len(), self.frames.buffer());
+        let (now, later) = early.split_at(early.len().min(size - carried));
+        if now.is_empty() {
+            return None;
+        }
+        *early = later;
+        let filled = carried + now.len();
+        let mut buf = pool::take(size + HEADER_MAX);
+        buf[..carried].copy_from_slice(&self.carry);
+        buf[carried..filled].copy_from_slice(now);
+        self.set_carry(&[]);
+        Some((buf, filled))
+    }
+
     /// Waits for data, and only then holds a buffer: what was carried over, then what came.
     fn fill(&mut self, outlet: &Outlet) -> impl Future<Output = Filled> + Send {
         std::future::poll_fn(|cx| self.poll_fill(cx, outlet))
@@ -320,7 +358,8 @@ impl Reader {
         Poll::Ready(Ok(Some((buf, carried + len))))
     }
 
-    /// Forwards every whole frame of `input[..filled]` and carries the rest.
+    /// Forwards every whole frame of `input[..filled]` and carries the rest. What the relay itself is asked counts as reading
+    /// does: a buffer holds ten thousand of these, and others of this thread have their turn in between.
     async fn process(
         &mut self,
         hub: &Hub,
@@ -340,13 +379,17 @@ impl Reader {
                 Ok(Step::Text(text, n)) => {
                     // What the relay does about it comes after the frames before it and before those behind it.
                     batch = self.send(outlet, batch).await;
-                    info!(session = %self.session, said = verb(text), "agent");
-                    hub.text(socket, text);
+                    // Only what changed something: an agent may say as much as the line carries.
+                    if hub.text(socket, text) {
+                        info!(session = %self.session, said = verb(text), "agent");
+                    }
                     at += n;
+                    consume_budget().await;
                 }
                 Ok(Step::Ping(payload, n)) => {
                     outlet.post_pong(payload);
                     at += n;
+                    consume_budget().await;
                 }
                 Err(stop) => break Err(stop),
             }
@@ -382,7 +425,16 @@ impl Reader {
     /// Reads and drops until the other side has answered the close frame, or closed.
     async fn skip_to_end(&mut self, outlet: &Outlet) {
         let mut dropped = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
-        while let Ok(Some((input, filled))) = self.fill(outlet).await {
+        let early = self.take_carry();
+        let mut early = early.as_slice();
+        loop {
+            let (input, filled) = match self.refill(&mut early) {
+                Some(refilled) => refilled,
+                None => match self.fill(outlet).await {
+                    Ok(Some(filled)) => filled,
+                    Ok(None) | Err(_) => return,
+                },
+            };
             let mut at = 0;
             loop {
                 match self.frames.next(false, &mut dropped, &input[at..filled]) {
@@ -404,6 +456,12 @@ impl Reader {
             self.metrics.buffered(rest.len(), true);
         }
         self.carry = rest.to_vec();
+    }
+
+    fn take_carry(&mut self) -> Vec<u8> {
+        let carry = self.carry.clone();
+        self.set_carry(&[]);
+        carry
     }
 }
 

@@ -8,7 +8,7 @@ use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, heade
 use hyper_util::rt::TokioIo;
 use mykube_agent::{
     Environment, KubeconfigError, KubeconfigSource, Upstream,
-    guarded::{Audit, Forwarder, Gateway, Policy, Settings, Visitor},
+    guarded::{Audit, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor},
 };
 use mykube_client::link::Trust;
 use mykube_protocol::text::printable;
@@ -71,11 +71,12 @@ pub(super) async fn check(
         return report.skip_rest("depends on the API server");
     }
     let policy = Arc::new(Policy::default().or_as(upstream.impersonation.as_ref()));
-    let api = Api { gateway: Gateway::new(forwarder, Audit::off()), policy };
+    let api = Api { gateway: Gateway::new(forwarder.clone(), Audit::off()), policy };
     match api.version().await {
         Ok(version) => report.ok(Name::ApiServer, version),
         Err(problem) => {
-            report.fail(Name::ApiServer, problem);
+            // A client is not told what names things of this side.
+            report.fail(Name::ApiServer, forwarder.unconnected().unwrap_or(problem));
             return report.skip_rest("depends on the API server");
         }
     }
@@ -83,6 +84,24 @@ pub(super) async fn check(
         Ok(rights) => report.ok(Name::Rbac, rights),
         Err(problem) => report.fail(Name::Rbac, problem),
     }
+}
+
+/// Which of some namespaces are not there, as far as may be seen.
+pub(crate) async fn missing_namespaces(
+    forwarder: Arc<Forwarder>,
+    upstream: &Upstream,
+    names: &[String],
+) -> Vec<String> {
+    let policy = Arc::new(Policy::default().or_as(upstream.impersonation.as_ref()));
+    let api = Api { gateway: Gateway::new(forwarder, Audit::off()), policy };
+    let mut missing = Vec::new();
+    for name in names {
+        let answer = api.call(Method::GET, &format!("/api/v1/namespaces/{name}"), None).await;
+        if matches!(answer, Ok((StatusCode::NOT_FOUND, _))) {
+            missing.push(name.clone());
+        }
+    }
+    missing
 }
 
 impl Report {
@@ -164,7 +183,8 @@ impl Api {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
 
         let (here, there) = tokio::io::duplex(PIPE);
-        let visitor = Visitor { name: "mykube doctor".into(), policy: self.policy.clone() };
+        let visitor =
+            Visitor { name: "mykube doctor".into(), id: None, policy: self.policy.clone(), heads: HeadRoom::default() };
         let exchange = async {
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;

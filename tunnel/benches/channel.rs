@@ -11,16 +11,17 @@ use mykube_tunnel::{
     Config, Established, Session, Time,
     pairing::{AgentEvent, AgentPairing, ClientPairing, Transmit},
     protocol::{Attempt, FromRelay, Role, SessionId, channel::StreamId, control::Peer},
-    seam::{Opener, Sealer},
+    seam::{self, Opener, Sealer},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
 /// Name, bytes of payload an operation (0: none), and what makes it.
-const OPERATIONS: [(&str, u64, Make); 5] = [
+const OPERATIONS: [(&str, u64, Make); 6] = [
     ("record_seal_open_64", 64, || record(64)),
     ("record_seal_open_16384", 16384, || record(16384)),
     ("session_1_stream_mib", 1 << 20, || streams(1)),
     ("session_200_streams_mib", 1 << 20, || streams(200)),
+    ("record_of_900_credit_texts", 0, credit_texts),
     ("handshake", 0, handshake),
 ];
 
@@ -90,6 +91,26 @@ fn streams(count: usize) -> Operation {
         }
         ends.read_all();
     })
+}
+
+/// A record full of texts that concern all of 256 streams, as a hostile peer may say it.
+fn credit_texts() -> Operation {
+    let now = Time::from_micros(1_000_000);
+    let mut session = Session::new(now, seam::established(Role::Agent, [1; 32], [2; 32]), Config::default());
+    let mut sealer = Sealer::from_secret([1; 32]);
+    let mut say = move |texts: &[String]| {
+        let mut frame = BytesMut::from(&[5][..]);
+        for text in texts {
+            frame.extend_from_slice(&[2, 0, 0, 0, u8::try_from(text.len()).unwrap()]);
+            frame.extend_from_slice(text.as_bytes());
+        }
+        sealer.seal(&mut frame);
+        session.handle_frame(now, frame).unwrap();
+        while session.poll_event().is_some() {}
+    };
+    say(&(0..256).map(|n| format!("new:{}", 2 * n + 1)).collect::<Vec<_>>());
+    let credit = vec!["credit:0:1".to_owned(); 900];
+    Box::new(move || say(&credit))
 }
 
 /// From a code to keys at both ends.

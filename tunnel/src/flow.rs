@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use mykube_protocol::limits::{SESSION_CREDIT_STEP, SESSION_WINDOW};
+
 use crate::Time;
 
 /// Round trips shorter than this are more waiting for a processor than for a line: a window that drains in two of them
 /// may still be what its sender waits for.
 const RTT_MIN: Duration = Duration::from_millis(2);
 
-/// Growth that all streams of a session share: the session's credit less the first window of every stream.
+/// Growth that all streams of a session share: see [`mykube_protocol::limits::GROWTH_MAX`].
 #[derive(Debug)]
 pub(crate) struct GrowthPool {
     left: u64,
@@ -36,7 +38,43 @@ impl GrowthPool {
     }
 }
 
-/// One window, of a stream or of the session.
+/// The session's window.
+#[derive(Debug)]
+pub(crate) struct SessionWindow {
+    /// What the peer may still send.
+    allowance: u64,
+    /// Consumed, and not yet told to the peer. Less than a step, which the streams' windows leave free.
+    owed: u64,
+}
+
+impl SessionWindow {
+    pub(crate) fn new() -> Self {
+        Self { allowance: SESSION_WINDOW, owed: 0 }
+    }
+
+    /// Bytes arrived.
+    pub(crate) fn receive(&mut self, bytes: u64) -> Result<(), Overflow> {
+        self.allowance = self.allowance.checked_sub(bytes).ok_or(Overflow)?;
+        Ok(())
+    }
+
+    /// Bytes left this end's memory. Gives the credit to send, once it is a step.
+    pub(crate) fn consume(&mut self, bytes: u64) -> Option<u64> {
+        self.owed += bytes;
+        if self.owed < SESSION_CREDIT_STEP {
+            return None;
+        }
+        self.allowance += self.owed;
+        Some(std::mem::take(&mut self.owed))
+    }
+
+    /// What the peer may send, told to it or not: the whole window when nothing is unread.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.allowance + self.owed
+    }
+}
+
+/// A stream's window.
 #[derive(Debug)]
 pub(crate) struct RecvWindow {
     first: u64,
@@ -101,11 +139,6 @@ impl RecvWindow {
         })
     }
 
-    /// What the peer may send, told to it or not: the whole window when nothing is unread.
-    pub(crate) fn outstanding(&self) -> u64 {
-        self.allowance + self.owed
-    }
-
     /// The window is over: its growth goes back to the pool.
     pub(crate) fn retire(&mut self, pool: &mut GrowthPool) {
         pool.give_back(self.size - self.first);
@@ -126,6 +159,20 @@ mod tests {
 
     fn at(ms: u64) -> Time {
         Time::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn the_sessions_credit_comes_by_the_step_and_is_exact() {
+        let mut window = SessionWindow::new();
+        window.receive(SESSION_WINDOW).unwrap();
+        assert_eq!(window.receive(1), Err(Overflow));
+        assert_eq!(window.consume(SESSION_CREDIT_STEP - 1), None);
+        assert_eq!((window.receive(1), window.outstanding()), (Err(Overflow), SESSION_CREDIT_STEP - 1));
+        assert_eq!(window.consume(2), Some(SESSION_CREDIT_STEP + 1));
+        assert_eq!(
+            (window.receive(SESSION_CREDIT_STEP + 2), window.receive(SESSION_CREDIT_STEP + 1)),
+            (Err(Overflow), Ok(()))
+        );
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl std::ops::Add<Duration> for Time {
     }
 }
 
-/// Bench and fuzz entry points into the record layer.
+/// Entry points into the record layer for benches, fuzzing and hostile ends.
 pub mod seam {
     use crate::{
         Established,
@@ -84,6 +84,12 @@ pub mod seam {
         message::is_valid as is_valid_plaintext,
         record::{Opener, RecordError, Sealer},
     };
+
+    /// The keys of an established channel, for an end that is a test and says what it likes.
+    #[must_use]
+    pub fn keys(established: Established) -> (Sealer, Opener) {
+        (established.sealer, established.opener)
+    }
 
     /// One end of a channel with given traffic secrets.
     #[must_use]

@@ -66,8 +66,11 @@ const MIN_RTT_AGE_FOLLOW: Duration = Duration::from_secs(6);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// What streams with little to say may have under way beyond bulk's cap, in caps.
 const SPARSE_CAPS: u64 = 2;
-/// Never more than this, whatever credit the peer gives: it bounds what is kept for a peer that acknowledges nothing.
+/// Never more than this, whatever credit the peer gives: it bounds what is kept for a peer that acknowledges nothing. A
+/// message counts with what it takes beside its payload (its place in a queue, an allocation), or of the smallest ones a
+/// hundred times as much would be kept.
 const UNACKED_MAX: u64 = SESSION_WINDOW;
+pub(crate) const MESSAGE: u64 = 128;
 const RATE_HALF_ROUNDS: u64 = 5;
 /// A rate that has not grown by a quarter for so many round trips is what the line gives.
 const FLAT_ROUNDS: u32 = 3;
@@ -121,6 +124,8 @@ pub(crate) struct Pace {
     delivered_at: Time,
     first_sent: Time,
     in_flight: u64,
+    /// Messages of `in_flight`.
+    messages: u64,
     round: u64,
     round_ends: u64,
     plateau: u64,
@@ -156,6 +161,7 @@ impl Pace {
             delivered_at: now,
             first_sent: now,
             in_flight: 0,
+            messages: 0,
             round: 0,
             round_ends: 0,
             plateau: 0,
@@ -202,6 +208,7 @@ impl Pace {
             self.first_sent = now;
         }
         self.in_flight += bytes;
+        self.messages += 1;
         if let Some(rtt) = self.paced_rtt() {
             let takes = u128::from(micros(rtt)) * u128::from(bytes) / u128::from(self.on_the_line().max(1));
             let takes = u64::try_from(takes).unwrap_or(u64::MAX);
@@ -221,6 +228,7 @@ impl Pace {
     /// Payload was acknowledged; called for every message, the newest last.
     pub(crate) fn handle_acked(&mut self, now: Time, bytes: u64, stamp: &Stamp) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.messages = self.messages.saturating_sub(1);
         self.delivered += bytes;
         self.delivered_at = now;
         self.first_sent = stamp.sent;
@@ -339,14 +347,20 @@ impl Pace {
     pub(crate) fn room(&self, now: Time) -> Room {
         let cap = self.cap();
         match self.in_flight {
+            _ if self.is_full() => Room::None,
             _ if self.has_room_for_bulk(cap) && self.paced_until <= now => Room::Bulk,
-            under_way if under_way < cap.saturating_mul(SPARSE_CAPS).min(UNACKED_MAX) => Room::Sparse,
+            under_way if under_way < cap.saturating_mul(SPARSE_CAPS) => Room::Sparse,
             _ => Room::None,
         }
     }
 
     fn has_room_for_bulk(&self, cap: u64) -> bool {
-        self.in_flight < cap && self.pause.is_none()
+        self.in_flight < cap && self.pause.is_none() && !self.is_full()
+    }
+
+    /// As much is kept as may be.
+    fn is_full(&self) -> bool {
+        self.in_flight + self.messages * MESSAGE >= UNACKED_MAX
     }
 
     /// When bulk may go on, where only its pace holds it back.
@@ -393,6 +407,28 @@ mod tests {
     use super::*;
 
     const CHUNK: u64 = 16 * 1024;
+
+    #[test]
+    fn of_the_smallest_messages_no_more_is_under_way_than_a_window_takes() {
+        // A peer that answers pings late and acknowledges at once, until it stops.
+        let mut now = Time::from_micros(1_000_000);
+        let mut pace = Pace::new(now);
+        pace.handle_rtt(now, Duration::from_secs(10));
+        let stamp = pace.handle_sent(now, 1 << 20, false);
+        now = now + Duration::from_millis(1);
+        pace.handle_acked(now, 1 << 20, &stamp);
+        pace.sample(now, &stamp);
+        assert_eq!(pace.cap(), UNACKED_MAX, "it shows a path that holds as much as there may be");
+        let mut messages = 0;
+        while pace.room(now) > Room::None {
+            pace.handle_sent(now, 1, true);
+            messages += 1;
+        }
+        assert_eq!(messages, UNACKED_MAX.div_ceil(1 + MESSAGE));
+        // One more goes when one is acknowledged.
+        pace.handle_acked(now, 1, &stamp);
+        assert!(pace.room(now) > Room::None);
+    }
 
     /// A line of `rate` bytes a second and `rtt`; the application always has more.
     fn run(rate: u64, rtt: Duration, seconds: u64) -> (u64, u64) {

@@ -4,6 +4,7 @@
 //! docs/protocol.md, "Records". This file is the seam behind which another AES-GCM may sit.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use bytes::BytesMut;
 use mykube_protocol::{
     frame,
     limits::{REKEY_BYTES, REKEY_RECORDS},
@@ -117,7 +118,7 @@ impl Sealer {
     }
 
     /// Seals a frame in place: `frame` is the type byte and the plaintext, the tag is appended.
-    pub fn seal(&mut self, frame: &mut bytes::BytesMut) {
+    pub fn seal(&mut self, frame: &mut BytesMut) {
         debug_assert_eq!(frame.first(), Some(&frame::RECORD));
         let nonce = self.key.nonce();
         let (kind, plaintext) = frame.split_at_mut(1);
@@ -159,17 +160,38 @@ impl Opener {
     /// # Errors
     /// Anything but the next record of the peer under the current key. The key does not move then.
     pub fn open<'f>(&mut self, frame: &'f mut [u8]) -> Result<&'f mut [u8], RecordError> {
-        let over =
-            self.key.seq >= self.max_records || self.key.bytes.saturating_add(frame.len() as u64) > self.max_bytes;
+        self.check(frame)?;
         let len = frame.len();
-        if over || len < 1 + TAG || frame[0] != frame::RECORD {
-            return Err(RecordError);
-        }
         let nonce = self.key.nonce();
         let (kind, rest) = frame.split_at_mut(1);
         let opened = self.key.cipher.open_in_place(nonce, Aad::from(&*kind), rest).map_err(|_| RecordError)?;
         self.key.spend(len);
         Ok(opened)
+    }
+
+    /// Opens a frame into a buffer that is as long as its plaintext: frames lie in the large buffers they were read into,
+    /// and whoever keeps a part of the plaintext shall keep none of those.
+    ///
+    /// # Errors
+    /// See [`Opener::open`].
+    pub fn open_apart(&mut self, frame: &[u8]) -> Result<BytesMut, RecordError> {
+        self.check(frame)?;
+        let nonce = self.key.nonce();
+        let (kind, rest) = frame.split_at(1);
+        let (ciphertext, tag) = rest.split_at(rest.len() - TAG);
+        let mut plaintext = BytesMut::zeroed(ciphertext.len());
+        let opened = self.key.cipher.open_separate_gather(nonce, Aad::from(kind), ciphertext, tag, &mut plaintext);
+        opened.map_err(|_| RecordError)?;
+        self.key.spend(frame.len());
+        Ok(plaintext)
+    }
+
+    /// Whether a frame may be the next record at all: type, length, and what is left under the key.
+    fn check(&self, frame: &[u8]) -> Result<(), RecordError> {
+        let over =
+            self.key.seq >= self.max_records || self.key.bytes.saturating_add(frame.len() as u64) > self.max_bytes;
+        let right = !over && frame.len() > TAG && frame[0] == frame::RECORD;
+        if right { Ok(()) } else { Err(RecordError) }
     }
 
     /// Moves on to the next key, after a record that ended with `rekey`.
@@ -180,8 +202,6 @@ impl Opener {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-
     use super::*;
 
     fn pair() -> (Sealer, Opener) {
@@ -215,8 +235,11 @@ mod tests {
             bad[i] ^= 1;
             assert_eq!(opener.open(&mut bad), Err(RecordError));
             assert_eq!(opener.open(&mut good.clone()[..i]), Err(RecordError));
+            assert_eq!(opener.open_apart(&bad), Err(RecordError));
+            assert_eq!(opener.open_apart(&good[..i]), Err(RecordError));
         }
-        assert!(opener.open(&mut good.clone()).is_ok());
+        assert_eq!(opener.open_apart(&good).unwrap(), "some plaintext");
+        assert_eq!((opener.open_apart(&good), opener.open(&mut good.clone())), (Err(RecordError), Err(RecordError)));
     }
 
     #[test]
@@ -226,7 +249,9 @@ mod tests {
         for _ in 0..2 {
             assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());
         }
-        assert_eq!(opener.open(&mut sealed(&mut sealer, b"x")), Err(RecordError));
+        let over = sealed(&mut sealer, b"x");
+        assert_eq!(opener.open_apart(&over), Err(RecordError));
+        assert_eq!(opener.open(&mut over.clone()), Err(RecordError));
         opener.rekey();
         sealer.rekey();
         assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());

@@ -1,7 +1,7 @@
 //! The audit log: one JSON line for every request, and one when a client pairs, leaves or is refused.
 //!
 //! ```json
-//! {"time":"2026-01-31T12:00:00.123Z","event":"request","client":"laptop","audit_id":"2f1c...","method":"GET",
+//! {"time":"2026-01-31T12:00:00.123Z","event":"request","client":"laptop","client_id":1,"audit_id":"2f1c...","method":"GET",
 //!  "verb":"list","api_group":"","api_version":"v1","resource":"pods","namespace":"default","status":200,
 //!  "decision":"allowed","bytes_in":0,"bytes_out":1834,"duration_ms":12,"end":"complete","user_agent":"kubectl/v1.36.0"}
 //! ```
@@ -9,7 +9,8 @@
 //! - A line is written when its request is over, an `exec` or a watch when it ends. `end` is `complete`, or `aborted`
 //!   where the client left or the API server broke off in the middle; an `exec` is complete when either side said that
 //!   it is done. `status` is missing where there was no answer. `audit_id` is also in the cluster's own audit log.
-//!   `removed` names headers that were taken out because they say who somebody is. What is no HTTP request at all is a
+//!   Of a value that a client chose, control characters are left out and only so much is written; `shortened` names the
+//!   fields that are not as they came, and one that was cut ends with `…`. `removed` names headers that were taken out because they say who somebody is. What is no HTTP request at all is a
 //!   `refused` line of its client.
 //! - One thread writes, whole lines, in append mode; a file that was renamed or removed is opened anew, so any rotation
 //!   works, and `copytruncate` too.
@@ -21,13 +22,15 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use mykube_protocol::text::printable;
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
+use crate::moment::moment_ms;
 
 /// A log that cannot be written is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
@@ -72,6 +75,8 @@ pub enum ClientEvent<'a> {
 pub struct Audit {
     lines: Option<mpsc::Sender<Entry>>,
     patience: Duration,
+    /// Of lines that will still be said.
+    promises: TaskTracker,
 }
 
 enum Entry {
@@ -80,13 +85,22 @@ enum Entry {
 }
 
 /// Room for one line.
-pub(super) struct Slot(Option<mpsc::OwnedPermit<Entry>>);
+pub(super) struct Slot {
+    room: Option<mpsc::OwnedPermit<Entry>>,
+    /// Kept as long as the room.
+    _promise: Promise,
+}
+
+/// That something will be said, at the latest where this is dropped.
+pub(crate) struct Promise {
+    _counted: TaskTrackerToken,
+}
 
 impl Audit {
     /// No log.
     #[must_use]
     pub fn off() -> Self {
-        Self { lines: None, patience: Duration::ZERO }
+        Self { lines: None, patience: Duration::ZERO, promises: TaskTracker::new() }
     }
 
     /// Appends to a file, which others cannot read if it is made here.
@@ -112,30 +126,36 @@ impl Audit {
     pub fn writer(writer: impl Write + Send + 'static, settings: AuditSettings) -> io::Result<Self> {
         let (lines, entries) = mpsc::channel(settings.lines.max(1));
         std::thread::Builder::new().name("mykube-audit".into()).spawn(move || write_all(writer, entries))?;
-        Ok(Self { lines: Some(lines), patience: settings.patience })
+        Ok(Self { lines: Some(lines), patience: settings.patience, promises: TaskTracker::new() })
     }
 
     /// Writes that a client paired, left or was refused.
     ///
     /// # Errors
     /// The log has had no room for [`AuditSettings::patience`].
-    pub async fn client(&self, client: &str, event: ClientEvent<'_>) -> Result<(), AuditFull> {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            time: String,
-            event: &'a str,
-            client: String,
-            #[serde(skip_serializing_if = "str::is_empty")]
-            reason: String,
-        }
-        let (event, reason) = match event {
-            ClientEvent::Paired => ("paired", ""),
-            ClientEvent::Left(reason) => ("left", reason),
-            ClientEvent::Refused(reason) => ("refused", reason),
-        };
-        let reason = printable(reason, FIELD_MAX);
-        self.reserve().await?.write(&Line { time: now(), event, client: printable(client, FIELD_MAX), reason });
+    pub async fn client(&self, name: &str, id: Option<u64>, event: ClientEvent<'_>) -> Result<(), AuditFull> {
+        write_client(self.reserve().await?, name, id, event);
         Ok(())
+    }
+
+    /// The same where nothing can be waited for; without room it is not written.
+    pub(crate) fn client_at_once(&self, name: &str, id: Option<u64>, event: ClientEvent<'_>) {
+        if let Some(Ok(permit)) = self.lines.clone().map(mpsc::Sender::try_reserve_owned) {
+            write_client(Slot { room: Some(permit), _promise: self.promise() }, name, id, event);
+        }
+    }
+
+    /// [`Self::finish`] waits for it.
+    pub(crate) fn promise(&self) -> Promise {
+        Promise { _counted: self.promises.token() }
+    }
+
+    /// Waits until everybody has said what they will, and that is written. A task that is given up ends, and says so, only
+    /// some time after that.
+    pub async fn finish(&self) {
+        self.promises.close();
+        self.promises.wait().await;
+        self.flush().await;
     }
 
     /// Waits until everything said so far is written.
@@ -149,10 +169,38 @@ impl Audit {
     }
 
     pub(super) async fn reserve(&self) -> Result<Slot, AuditFull> {
-        let Some(lines) = &self.lines else { return Ok(Slot(None)) };
+        let promise = self.promise();
+        let Some(lines) = &self.lines else { return Ok(Slot { room: None, _promise: promise }) };
         let reserved = tokio::time::timeout(self.patience, lines.clone().reserve_owned()).await;
-        reserved.map_err(|_| AuditFull)?.map(|permit| Slot(Some(permit))).map_err(|_| AuditFull)
+        reserved
+            .map_err(|_| AuditFull)?
+            .map(|permit| Slot { room: Some(permit), _promise: promise })
+            .map_err(|_| AuditFull)
     }
+}
+
+fn write_client(slot: Slot, name: &str, id: Option<u64>, event: ClientEvent<'_>) {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        time: String,
+        event: &'a str,
+        client: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<u64>,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        reason: String,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        shortened: Vec<&'static str>,
+    }
+    let (event, reason) = match event {
+        ClientEvent::Paired => ("paired", ""),
+        ClientEvent::Left(reason) => ("left", reason),
+        ClientEvent::Refused(reason) => ("refused", reason),
+    };
+    let mut shortened = Vec::new();
+    let reason = shown(reason, FIELD_MAX, "reason", &mut shortened);
+    let client = shown(name, FIELD_MAX, "client", &mut shortened);
+    slot.write(&Line { time: now(), event, client, client_id: id, reason, shortened });
 }
 
 impl std::fmt::Debug for Audit {
@@ -163,7 +211,7 @@ impl std::fmt::Debug for Audit {
 
 impl Slot {
     pub(super) fn write(self, line: &impl Serialize) {
-        if let (Some(permit), Ok(mut text)) = (self.0, serde_json::to_string(line)) {
+        if let (Some(permit), Ok(mut text)) = (self.room, serde_json::to_string(line)) {
             text.push('\n');
             permit.send(Entry::Line(text));
         }
@@ -172,8 +220,23 @@ impl Slot {
 
 /// This moment, to the millisecond.
 pub(super) fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    now.replace_millisecond(now.millisecond()).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
+    moment_ms(SystemTime::now())
+}
+
+/// A value that somebody else chose, fit for a terminal, at most `max` bytes long and `…`. Where it is not as it came, its
+/// field is among the shortened ones.
+pub(super) fn shown(text: &str, max: usize, field: &'static str, shortened: &mut Vec<&'static str>) -> String {
+    let mut shown = printable(text, max);
+    if shown == text {
+        return shown;
+    }
+    if !shortened.contains(&field) {
+        shortened.push(field);
+    }
+    if printable(text, usize::MAX).len() > shown.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// The thread that writes; it ends with the last [`Audit`].

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::{
     body::{Body as _, Incoming},
@@ -16,13 +16,18 @@ use hyper::{
 
 use super::{
     Gateway, Visitor,
+    audit::ClientEvent,
     body::{Answer, Upload},
     exchange::Exchange,
+    flushes::Flushes,
     forwarder::{ForwardError, Outgoing},
+    head::{Head, Problem, Target},
     headers,
+    inner::Wanted,
     intake::Progress,
+    policy::Asked,
     record::{self, Plan, Recording},
-    request_info::{PathError, RequestInfo},
+    request_info::{PathError, RequestInfo, query_flag},
     status,
     upgrade::Upgrading,
 };
@@ -36,11 +41,15 @@ const NO_UPGRADE: &[u8] = b"Upgrade request required";
 /// Longest refusal that is looked at, in bytes.
 const ASKED_MAX: usize = 64 * 1024;
 
+/// Places of a map of fields that a client's idle connection may keep: some KiB.
+const MAP_KEPT: usize = 64;
+
 /// One client's connection.
 pub(super) struct Connection<'a> {
     gateway: &'a Gateway,
     visitor: &'a Visitor,
     pub(super) progress: Arc<Progress>,
+    pub(super) flushes: Flushes,
     upgrading: Mutex<Option<Upgrading>>,
 }
 
@@ -71,7 +80,7 @@ struct Judged {
 
 impl<'a> Connection<'a> {
     pub(super) fn new(gateway: &'a Gateway, visitor: &'a Visitor) -> Self {
-        Self { gateway, visitor, progress: Arc::default(), upgrading: Mutex::default() }
+        Self { gateway, visitor, progress: Arc::default(), flushes: Flushes::default(), upgrading: Mutex::default() }
     }
 
     /// What the connection becomes, if it becomes something else.
@@ -81,20 +90,28 @@ impl<'a> Connection<'a> {
 
     /// Answers one request.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
-        let alone = self.progress.take();
-        let (method, path) = (request.method(), request.uri().path());
-        let mut exchange = Exchange::new(&self.visitor.name, method, path, request.headers(), self.progress.clone());
-        let info = RequestInfo::new(method, path, request.uri().query());
+        let (mut parts, body) = request.into_parts();
+        let head = match self.progress.take() {
+            Some(head) if !head.problem.as_ref().is_some_and(|problem| problem.foreign) => head,
+            _ => return Ok(self.refuse_foreign().await),
+        };
+        // What hyper read was made for it; this was sent.
+        let Head { method, target, version, headers, problem, room, .. } = head;
+        let progress = self.progress.clone();
+        let mut exchange = Exchange::new(self.visitor, method.as_ref(), target.path(), &headers, progress, room);
+        // Where there is no method there is a problem, and nothing is judged.
+        (parts.method, parts.version, parts.headers) = (method.unwrap_or_default(), version, headers);
+        let info = RequestInfo::new(&parts.method, target.path(), target.query());
         exchange.discovery = info.as_ref().is_ok_and(RequestInfo::is_discovery);
         let audit_id = HeaderValue::from_str(&exchange.record.audit_id).expect("a UUID is a header value");
         let uploaded = exchange.uploaded.clone();
-        if request.body().is_end_stream() {
+        if body.is_end_stream() {
             uploaded.whole.store(true, Ordering::Relaxed);
         }
         let mut response = match self.gateway.audit.reserve().await {
             Ok(slot) => {
                 exchange.reserved(slot);
-                self.answer(request, alone, info, exchange).await
+                self.answer(Request::from_parts(parts, body), target, problem, info, exchange).await
             }
             Err(full) => {
                 tracing::error!(client = %self.visitor.name, "{full}");
@@ -112,19 +129,22 @@ impl<'a> Connection<'a> {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        alone: Result<(), &'static str>,
+        target: Target,
+        problem: Option<Problem>,
         info: Result<RequestInfo, PathError>,
         mut exchange: Exchange,
     ) -> Response<Answer> {
         let (mut parts, body) = request.into_parts();
-        let judged = match alone {
-            Ok(()) => self.judge(&mut parts, body, info, &mut exchange),
-            Err(problem) => {
+        let judged = match problem {
+            None => self.judge(&mut parts, target, body, info, &mut exchange),
+            Some(Problem { status, what, .. }) => {
                 // Where one request ends and the next begins is in doubt: nothing more is read.
                 exchange.uploaded.whole.store(false, Ordering::Relaxed);
-                Err(Refused::bad(problem))
+                Err(Refused { status, ..Refused::bad(what) })
             }
         };
+        // What is forwarded may wait for long, and is all that is needed of them.
+        drop(parts);
         let Judged { outgoing, client, plan } = match judged {
             Ok(judged) => judged,
             Err(refused) => return self.refuse(refused, exchange),
@@ -141,18 +161,38 @@ impl<'a> Connection<'a> {
         match self.forward(outgoing, &mut exchange).await {
             Ok(response) if ask => self.answer_asked(response, exchange).await,
             Ok(response) => self.pass(response, client, recording, exchange),
+            Err(_) if exchange.uploaded.broken.load(Ordering::Relaxed) => {
+                exchange.uploaded.whole.store(false, Ordering::Relaxed);
+                let message = "mykube: the request's body ended early, or its chunks or trailers cannot be read";
+                exchange.failed(message);
+                local(StatusCode::BAD_REQUEST, message, exchange)
+            }
             Err(error) => {
-                let message = format!("mykube: {error}");
-                exchange.failed(&message);
-                local(error.status(), &message, exchange)
+                exchange.failed(&format!("mykube: {}", error.full()));
+                local(error.status(), &format!("mykube: {error}"), exchange)
             }
         }
+    }
+
+    /// Answers what is no request at all.
+    async fn refuse_foreign(&self) -> Response<Answer> {
+        let _ = self
+            .gateway
+            .audit
+            .client(&self.visitor.name, self.visitor.id, ClientEvent::Refused("a request: not HTTP/1.1"))
+            .await;
+        // Not before: behind a last answer the client's end is the connection's.
+        self.progress.finish();
+        let mut response = status::failure(StatusCode::BAD_REQUEST, "mykube: this is not HTTP/1.1");
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.map(Answer::words)
     }
 
     /// Decides on a request.
     fn judge(
         &self,
         parts: &mut request::Parts,
+        target: Target,
         body: Incoming,
         info: Result<RequestInfo, PathError>,
         exchange: &mut Exchange,
@@ -162,21 +202,26 @@ impl<'a> Connection<'a> {
             return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, message });
         }
         let info = info.map_err(|error| Refused::bad(format!("path {error}")))?;
-        exchange.describe(&info, parts.uri.query());
-        let headers = headers::request(&parts.headers, parts.version).map_err(Refused::bad)?;
-        exchange.record.upgrade =
-            headers.upgrade.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into());
-        exchange.record.impersonated = headers.impersonates.as_deref().map(|user| user.chars().take(128).collect());
+        exchange.describe(&info, target.query());
+        let headers = headers::request(&parts.headers, parts.version, exchange.cookies).map_err(Refused::bad)?;
+        headers.upgrade.iter().for_each(|protocol| exchange.upgrades(protocol));
+        headers.impersonates.iter().for_each(|wanted| exchange.impersonates(wanted));
         self.report(&headers.removed);
         exchange.record.removed = headers.removed;
-        let (upgrade, impersonates) = (headers.upgrade.is_some(), headers.impersonates.is_some());
+        let upgrade = headers.upgrade.is_some();
         if upgrade && !body.is_end_stream() {
             return Err(Refused::bad("has a body and asks for an upgrade"));
         }
         let policy = &self.visitor.policy;
-        policy
-            .decide(&info, &parts.method, upgrade, impersonates, SystemTime::now())
-            .map_err(|refusal| Refused::forbidden(refusal.message))?;
+        let nobody = Wanted::default();
+        let asked = Asked {
+            info: &info,
+            method: &parts.method,
+            upgrade,
+            applies: headers.applies,
+            impersonates: headers.impersonates.as_ref().or(headers.disguised.then_some(&nobody)),
+        };
+        policy.decide(asked, SystemTime::now()).map_err(|refusal| Refused::forbidden(refusal.message))?;
 
         let mut forwarded = headers.forwarded;
         policy.impersonate(&mut forwarded);
@@ -184,22 +229,25 @@ impl<'a> Connection<'a> {
         let reads = matches!(info.verb.as_str(), "get" | "list" | "watch")
             && matches!(parts.method, Method::GET | Method::HEAD);
         let plan = self.gateway.recorder.as_ref().map_or(Plan::Pass, |recorder| {
-            recorder.plan(&info, &parts.method, parts.uri.query(), headers.upgrade.as_ref(), &mut forwarded)
+            recorder.plan(&info, &parts.method, target.query(), headers.upgrade.as_ref(), &mut forwarded)
         });
         let upgrade = match plan {
             Plan::Refuse(message) => return Err(Refused::forbidden(message)),
             Plan::Ask => None,
             Plan::Pass | Plan::Record(_) => headers.upgrade,
         };
+        let follows = info.subresource == "log" && query_flag(target.query(), "follow");
         let client = upgrade.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
         let outgoing = Outgoing {
             method: parts.method.clone(),
-            target: parts.uri.path_and_query().map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned()),
+            target: target.into_string(),
             headers: forwarded,
             reads: reads && upgrade.is_none() && !info.is_proxy() && !info.is_connect(),
+            lasts: upgrade.is_some() || info.verb == "watch" || follows,
             upgrade,
             body: (!body.is_end_stream()).then(|| Upload::of(body, exchange.uploaded.clone())),
             proxied: info.is_proxy(),
+            held: exchange.held(),
         };
         Ok(Judged { outgoing, client, plan })
     }
@@ -225,7 +273,7 @@ impl<'a> Connection<'a> {
             return self.refuse(Refused::forbidden(record::WEBSOCKET_ONLY), exchange);
         }
         let mut response = Response::from_parts(parts, body);
-        headers::clean_response(response.headers_mut());
+        headers::clean_response(response.headers_mut(), exchange.cookies);
         passed(response, exchange)
     }
 
@@ -237,7 +285,7 @@ impl<'a> Connection<'a> {
 
     async fn forward(&self, outgoing: Outgoing, exchange: &mut Exchange) -> Result<Response<Incoming>, ForwardError> {
         let forwarder = &self.gateway.forwarder;
-        exchange.connected(forwarder.connection().await?);
+        exchange.connected(forwarder.connection(outgoing.lasts).await?);
         forwarder.send(outgoing).await
     }
 
@@ -251,10 +299,11 @@ impl<'a> Connection<'a> {
     ) -> Response<Answer> {
         let status = response.status();
         let protocol = response.headers().get(header::UPGRADE).cloned();
-        headers::clean_response(response.headers_mut());
+        own_map(response.headers_mut());
+        headers::clean_response(response.headers_mut(), exchange.cookies);
         if status != StatusCode::SWITCHING_PROTOCOLS {
             exchange.answered(status);
-            return response.map(|body| Answer::upstream(body, exchange));
+            return response.map(|body| Answer::upstream(body, self.flushes.clone(), exchange));
         }
         let (Some(client), Some(protocol)) = (client, protocol) else {
             let message = "mykube: the API server changed the protocol unasked";
@@ -271,6 +320,7 @@ impl<'a> Connection<'a> {
             exchange.record.recording = Some(recording.name.clone());
         }
         exchange.answered(status);
+        self.progress.upgrade();
         let upstream = hyper::upgrade::on(&mut response);
         *self.upgrading.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Upgrading { client, upstream, exchange, recording });
@@ -296,6 +346,18 @@ impl<'a> Connection<'a> {
                  of this side"
             );
         }
+    }
+}
+
+/// hyper reads an answer's fields into the map that the request's were in, and keeps it for the next ones of the connection it
+/// writes them to: a client's idle connection would hold as much as its longest head.
+fn own_map(headers: &mut HeaderMap) {
+    if headers.capacity() > MAP_KEPT {
+        let mut own = HeaderMap::with_capacity(headers.keys_len());
+        for (name, value) in &*headers {
+            own.append(name, value.clone());
+        }
+        *headers = own;
     }
 }
 

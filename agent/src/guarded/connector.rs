@@ -12,19 +12,29 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use mykube_link::{Filling, Transport, tls::large_writes};
+use mykube_link::{
+    Filling, Transport, cut,
+    error::TlsProblem,
+    tls::{Verifier, large_writes, readable},
+};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, sign::any_supported_type},
+        verify_tls12_signature, verify_tls13_signature,
+    },
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
+use super::flushes::{Flushes, Telling};
 use crate::{ConnectError, Upstream};
 
-/// Why there is no connection.
+/// Why there is no connection. Shown, it is what the operator may know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConnectFailed {
     /// Nobody there, or no way.
@@ -61,23 +71,35 @@ impl Connector {
         Ok(Self { upstream, tls: TlsConnector::from(Arc::new(config)), name, handshake })
     }
 
-    async fn connect(self) -> Result<Io, ConnectFailed> {
+    pub(super) async fn connect(self) -> Result<Io, ConnectFailed> {
         let transport = self.upstream.connect().await.map_err(ConnectFailed::Unreachable)?;
         let address = self.upstream.address();
-        let failed = |why: &str| ConnectError::new(&format!("the API server {address} {why}"));
+        let failed = |why: &str, told: &str| {
+            ConnectError::new(&format!("the API server {address} {why}"), &format!("the API server {told}"))
+        };
         match tokio::time::timeout(self.handshake, self.tls.connect_with(self.name, transport, large_writes)).await {
-            Ok(Ok(stream)) => Ok(Io(TokioIo::new(Filling::new(stream)))),
+            Ok(Ok(stream)) => Ok(Io(TokioIo::new(Telling::new(Filling::new(stream), Flushes::default())))),
             Ok(Err(error)) => {
                 let problem = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 Err(match problem {
-                    Some(rustls::Error::InvalidCertificate(problem)) => ConnectFailed::Tls(failed(&format!(
-                        "has a certificate that cannot be verified ({problem:?}); check its CA and tls-server-name"
-                    ))),
-                    Some(problem) => ConnectFailed::Tls(failed(&format!("refused TLS: {problem}"))),
-                    None => ConnectFailed::Unreachable(failed("closed the connection during the TLS handshake")),
+                    Some(problem) => {
+                        let told = match problem {
+                            rustls::Error::InvalidCertificate(_) => "has a certificate that cannot be verified",
+                            _ => "refused TLS",
+                        };
+                        let told = format!("{told}, the log of mykube server says why");
+                        ConnectFailed::Tls(failed(&why(&TlsProblem::of(problem)), &told))
+                    }
+                    None => {
+                        let why = "closed the connection during the TLS handshake";
+                        ConnectFailed::Unreachable(failed(why, why))
+                    }
                 })
             }
-            Err(_) => Err(ConnectFailed::Unreachable(failed("took the connection but did not answer in time"))),
+            Err(_) => {
+                let why = "took the connection but did not answer in time";
+                Err(ConnectFailed::Unreachable(failed(why, why)))
+            }
         }
     }
 }
@@ -104,7 +126,7 @@ fn config(inputs: &TlsInputs<'_>, insecure: bool) -> Result<ClientConfig, String
     let builder = if insecure {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
     } else {
-        builder.with_root_certificates(roots(inputs.ca)?)
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier(inputs.ca)?))
     };
     let mut config = match inputs.certificate {
         None => builder.with_no_client_auth(),
@@ -114,33 +136,47 @@ fn config(inputs: &TlsInputs<'_>, insecure: bool) -> Result<ClientConfig, String
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|error| unusable(&error))?;
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&error))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| unusable(&error))?
+            let key = any_supported_type(&key).map_err(|error| unusable(&error))?;
+            // Not `with_client_auth_cert`, which reads the certificate and knows version 3 only. That the two belong together was seen
+            // when they were read.
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
         }
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// The cluster's CA, else the system's roots, as kubectl has it.
-fn roots(ca: Option<&str>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                certificate
-                    .map_err(|error| error.to_string())
-                    .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()))
-                    .map_err(|error| format!("a certificate of the cluster's CA cannot be used: {error}"))?;
-            }
+/// What the operator can do. The names in the certificate are for the log alone: clients do not learn where the API server is.
+fn why(problem: &TlsProblem) -> String {
+    let unverified = |why: &str| format!("has a certificate that cannot be verified: {why}");
+    match problem {
+        TlsProblem::Untrusted => unverified("the kubeconfig's CA did not sign it; fetch the kubeconfig again"),
+        TlsProblem::WrongName { presented } => {
+            tracing::warn!(%presented, "the API server's certificate is for other names");
+            unverified("it is for other names; check `server` and tls-server-name")
         }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        TlsProblem::Expired => unverified("it has expired; have it renewed, or check this machine's clock"),
+        TlsProblem::NotYetValid => unverified("it is not valid yet; check this machine's clock"),
+        TlsProblem::Certificate(problem) => unverified(problem),
+        TlsProblem::NotTls => "does not speak TLS: check the port in `server`".into(),
+        TlsProblem::NoHttp1 => "takes HTTP/2 only: let what stands before it offer http/1.1 too (ALPN)".into(),
+        TlsProblem::Alert(alert) => {
+            format!(
+                "refused TLS ({alert}): check the host in `server`, and whether the client certificate is still good"
+            )
         }
+        TlsProblem::Other(problem) => format!("failed in TLS: {problem}"),
     }
-    if roots.is_empty() {
-        return Err("there is no CA to verify the API server with: add certificate-authority-data".into());
-    }
-    Ok(roots)
+}
+
+/// By the cluster's CA, else the system's, as kubectl has it.
+fn verifier(ca: Option<&str>) -> Result<Verifier, String> {
+    let certificates = match ca {
+        Some(pem) => readable(pem.as_bytes()).0,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    Verifier::new(certificates)
+        .ok_or_else(|| "there is no CA to verify the API server with: add certificate-authority-data".into())
 }
 
 /// `insecure-skip-tls-verify`: whoever answers is believed, as the kubeconfig says.
@@ -183,11 +219,23 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// A connection, for hyper.
-pub(super) struct Io(TokioIo<Filling<TlsStream<Transport>>>);
+pub(super) struct Io(TokioIo<Telling<Filling<TlsStream<Transport>>>>);
+
+impl Io {
+    pub(super) fn flushes(&self) -> &Flushes {
+        self.0.inner().flushes()
+    }
+
+    /// Ends it without looking complete, once its other end has everything.
+    pub(super) async fn cut(self) {
+        cut(self.0.into_inner().into_inner()).await;
+    }
+}
 
 impl Connection for Io {
+    /// Whoever sends on it can wait for its flushes.
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(self.flushes().clone())
     }
 }
 
@@ -220,5 +268,26 @@ impl Write for Io {
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_does_not_say_where_the_api_server_is() {
+        let problems = [
+            (TlsProblem::Untrusted, "the kubeconfig's CA did not sign it"),
+            (TlsProblem::WrongName { presented: "master.internal, 10.1.2.3".into() }, "tls-server-name"),
+            (TlsProblem::Expired, "it has expired"),
+            (TlsProblem::NotTls, "check the port in `server`"),
+            (TlsProblem::NoHttp1, "offer http/1.1 too"),
+            (TlsProblem::Alert("unknown CA".into()), "refused TLS (unknown CA)"),
+        ];
+        for (problem, expected) in problems {
+            let said = why(&problem);
+            assert!(said.contains(expected) && !said.contains("internal") && !said.contains("10.1"), "{said}");
+        }
     }
 }

@@ -8,21 +8,25 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, StatusCode, header};
-use mykube_protocol::text::printable;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use rand::RngExt as _;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    audit::{self, FIELD_MAX, Slot},
+    Visitor,
+    audit::{self, FIELD_MAX, Slot, shown},
     body::Uploaded,
+    forwarder::Place,
+    inner::Wanted,
     intake::Progress,
     request_info::{RequestInfo, query_pairs},
+    room::Room,
 };
 
-/// Words of a command that are written.
-const COMMAND_WORDS: usize = 32;
+/// Words of a command, and groups, that are written.
+const WORDS: usize = 32;
+/// Longest path that is written, in bytes: names in it have up to 253.
+const PATH_MAX: usize = 1024;
 
 /// Lives as long as the exchange, in whatever holds its last byte.
 pub(super) struct Exchange {
@@ -31,10 +35,14 @@ pub(super) struct Exchange {
     pub(super) record: Record,
     /// It asks what the API server offers.
     pub(super) discovery: bool,
+    /// A pod's or a service's program answers, which may have cookies.
+    pub(super) cookies: bool,
     started: Instant,
     slot: Option<Slot>,
     progress: Arc<Progress>,
-    connection: Option<OwnedSemaphorePermit>,
+    connection: Option<Place>,
+    /// What its head holds: hyper keeps the room it wrote one from as long as its connection to the API server.
+    room: Option<Room>,
 }
 
 /// What is written of a request.
@@ -43,7 +51,12 @@ pub(super) struct Record {
     time: String,
     event: &'static str,
     client: String,
+    /// Its number in `mykube sessions`: names may be the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<u64>,
     pub(super) audit_id: String,
+    /// Missing where it did not come whole.
+    #[serde(skip_serializing_if = "String::is_empty")]
     method: String,
     /// Missing where the path could not be read, or resources know no such method.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -60,15 +73,20 @@ pub(super) struct Record {
     namespace: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
+    /// What stands behind the subresource.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    subpath: String,
     /// Where no resource is meant.
     #[serde(skip_serializing_if = "String::is_empty")]
     path: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     command: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) upgrade: Option<String>,
+    upgrade: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) impersonated: Option<String>,
+    impersonated: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    impersonated_groups: Vec<String>,
     /// The name of its recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) recording: Option<String>,
@@ -85,58 +103,105 @@ pub(super) struct Record {
     end: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     user_agent: String,
+    /// Names of the fields that are not as they came.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shortened: Vec<&'static str>,
+}
+
+impl Record {
+    fn field(&mut self, name: &'static str, text: &str) -> String {
+        shown(text, FIELD_MAX, name, &mut self.shortened)
+    }
+
+    fn path(&mut self, name: &'static str, text: &str) -> String {
+        shown(text, PATH_MAX, name, &mut self.shortened)
+    }
+
+    /// The first words, and a mark where there are more.
+    fn words(&mut self, name: &'static str, mut words: impl Iterator<Item = String>) -> Vec<String> {
+        let mut out: Vec<_> = words.by_ref().take(WORDS).map(|word| self.field(name, &word)).collect();
+        if words.next().is_some() {
+            out.push("…".to_owned());
+            if !self.shortened.contains(&name) {
+                self.shortened.push(name);
+            }
+        }
+        out
+    }
 }
 
 impl Exchange {
     pub(super) fn new(
-        client: &str,
-        method: &http::Method,
+        client: &Visitor,
+        method: Option<&http::Method>,
         raw_path: &str,
         headers: &HeaderMap,
         progress: Arc<Progress>,
+        room: Option<Room>,
     ) -> Self {
         let user_agent = headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let record = Record {
+        let mut record = Record {
             time: audit::now(),
             event: "request",
-            client: shown(client),
+            client_id: client.id,
             audit_id: audit_id(),
-            method: shown(method.as_str()),
-            path: shown(raw_path),
-            user_agent: shown(&user_agent.unwrap_or_default()),
             decision: "allowed",
             end: "aborted",
             ..Record::default()
         };
+        record.client = record.field("client", &client.name);
+        record.method = record.field("method", method.map_or("", http::Method::as_str));
+        record.path = record.path("path", raw_path);
+        record.user_agent = record.field("user_agent", &user_agent.unwrap_or_default());
         Self {
             bytes_out: Arc::default(),
             uploaded: Arc::default(),
             record,
             discovery: false,
+            cookies: false,
             started: Instant::now(),
             slot: None,
             progress,
             connection: None,
+            room,
         }
     }
 
     /// What it asks for is known.
     pub(super) fn describe(&mut self, info: &RequestInfo, query: Option<&str>) {
+        self.cookies = info.is_application();
         let record = &mut self.record;
-        record.verb = shown(&info.verb);
-        record.path = shown(if info.is_resource { "" } else { &info.path });
+        record.shortened.retain(|field| *field != "path");
+        record.verb = record.field("verb", &info.verb);
+        record.path = record.path("path", if info.is_resource { "" } else { &info.path });
         if info.is_resource {
-            record.api_group = Some(shown(&info.group));
-            record.api_version = shown(&info.version);
-            record.resource = shown(&info.resource);
-            record.subresource = shown(&info.subresource);
-            record.namespace = shown(&info.namespace);
-            record.name = shown(&info.name);
+            record.api_group = Some(record.field("api_group", &info.group));
+            record.api_version = record.field("api_version", &info.version);
+            record.resource = record.field("resource", &info.resource);
+            record.subresource = record.field("subresource", &info.subresource);
+            record.namespace = record.field("namespace", &info.namespace);
+            record.name = record.field("name", &info.name);
+            record.subpath = record.path("subpath", &info.subpath);
         }
-        if info.subresource == "exec" {
-            let words = query_pairs(query).filter(|(key, _)| key == "command").map(|(_, word)| shown(&word));
-            record.command = words.take(COMMAND_WORDS).collect();
+        // A kubelet's own API runs commands too: `/exec/...?command=`, `/run/...?cmd=`.
+        let runs = info.subresource == "exec" || (info.is_proxy() && info.resource == "nodes");
+        if runs {
+            let words = query_pairs(query).filter(|(key, _)| matches!(key.as_str(), "command" | "cmd"));
+            record.command = record.words("command", words.map(|(_, word)| word));
         }
+    }
+
+    /// It wants to become something else than HTTP.
+    pub(super) fn upgrades(&mut self, protocol: &HeaderValue) {
+        let protocol = String::from_utf8_lossy(protocol.as_bytes());
+        self.record.upgrade = Some(self.record.field("upgrade", &protocol));
+    }
+
+    /// It wants to be somebody.
+    pub(super) fn impersonates(&mut self, wanted: &Wanted) {
+        let record = &mut self.record;
+        record.impersonated = Some(record.field("impersonated", &wanted.user));
+        record.impersonated_groups = record.words("impersonated_groups", wanted.groups.iter().cloned());
     }
 
     /// Its line has a place.
@@ -145,8 +210,13 @@ impl Exchange {
     }
 
     /// It holds a connection to the API server.
-    pub(super) fn connected(&mut self, connection: OwnedSemaphorePermit) {
+    pub(super) fn connected(&mut self, connection: Place) {
         self.connection = Some(connection);
+    }
+
+    /// What its head holds, beyond what any may.
+    pub(super) fn held(&self) -> usize {
+        self.room.as_ref().map_or(0, Room::held)
     }
 
     /// It was not forwarded.
@@ -157,7 +227,7 @@ impl Exchange {
 
     /// It was not answered by the API server.
     pub(super) fn failed(&mut self, reason: &str) {
-        self.record.reason = shown(reason);
+        self.record.reason = self.record.path("reason", reason);
     }
 
     pub(super) fn answered(&mut self, status: StatusCode) {
@@ -181,10 +251,6 @@ impl Drop for Exchange {
             slot.write(record);
         }
     }
-}
-
-fn shown(text: &str) -> String {
-    printable(text, FIELD_MAX)
 }
 
 /// A random UUID (RFC 9562, version 4), as the API server makes them.

@@ -1,9 +1,13 @@
 //! Headers on their way to the API server and back.
 //!
 //! What belongs to one hop is rebuilt (RFC 9110 section 7.6.1). What says who somebody is is removed, whoever wrote it:
-//! the agent's credentials decide, and a `--token` must not silently act as someone else.
+//! the agent's credentials decide, and a `--token` must not silently act as someone else. What a front of the API server
+//! keeps with a client (cookies) is between it and the agent.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use percent_encoding::percent_decode_str;
+
+use super::inner::Wanted;
 
 /// Headers of one hop only.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -28,6 +32,10 @@ const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 /// Protocols that a connection may become: WebSocket exec and port-forward, and SPDY before it.
 const UPGRADES: [&str; 2] = ["websocket", "spdy/3.1"];
 
+/// Patches of an object that is there. Another one, like server-side apply's, may make it.
+const PATCHES: [&[u8]; 3] =
+    [b"application/json-patch+json", b"application/merge-patch+json", b"application/strategic-merge-patch+json"];
+
 /// A request's headers, fit to be forwarded.
 #[derive(Debug, Default)]
 pub(super) struct RequestHeaders {
@@ -37,15 +45,19 @@ pub(super) struct RequestHeaders {
     pub(super) upgrade: Option<HeaderValue>,
     /// Names of those removed because they say who somebody is.
     pub(super) removed: Vec<&'static str>,
-    /// The user of `Impersonate-User`, or nothing but that there are `Impersonate-*` headers.
-    pub(super) impersonates: Option<String>,
+    /// Whom it wants to be, where there are `Impersonate-*` headers.
+    pub(super) impersonates: Option<Wanted>,
+    /// There were such headers with `_` for `-`: nobody wants to be somebody by them, or should not.
+    pub(super) disguised: bool,
+    /// As a PATCH it may make its object.
+    pub(super) applies: bool,
 }
 
-/// Takes a request's headers apart.
+/// Takes a request's headers apart. With `cookies` it is for a program behind the API server, which may have some.
 ///
 /// # Errors
 /// What is wrong with them, as the end of a sentence.
-pub(super) fn request(headers: &HeaderMap, version: Version) -> Result<RequestHeaders, &'static str> {
+pub(super) fn request(headers: &HeaderMap, version: Version, cookies: bool) -> Result<RequestHeaders, &'static str> {
     if headers.get_all(header::HOST).iter().count() > 1 {
         return Err("has more than one Host");
     }
@@ -59,13 +71,25 @@ pub(super) fn request(headers: &HeaderMap, version: Version) -> Result<RequestHe
     if options.iter().any(|option| !CONNECTION_OPTIONS.contains(&option.as_str())) {
         return Err("has a Connection header that names another header");
     }
-    let mut out = RequestHeaders::default();
+    let once = |name| headers.get_all(name).iter().count() < 2;
+    if !once("impersonate-user") || !once("impersonate-uid") {
+        return Err("has more than one Impersonate-User or Impersonate-Uid");
+    }
+    let mut out = RequestHeaders { applies: applies(headers), ..RequestHeaders::default() };
     if options.iter().any(|option| option == "upgrade") && version == Version::HTTP_11 {
         out.upgrade = upgrade(headers)?;
     }
     for (name, value) in headers {
         let plain = name.as_str().replace('_', "-");
-        if let Some(removed) = speaks_for_somebody(&plain) {
+        // With `_` the API server does not know them, and something before it may.
+        let disguised = plain.starts_with("impersonate-") && !name.as_str().starts_with("impersonate-");
+        out.disguised |= disguised;
+        let removed = match () {
+            () if disguised => Some("impersonate_*"),
+            () if plain == "cookie" && !cookies => Some("cookie"),
+            () => speaks_for_somebody(&plain),
+        };
+        if let Some(removed) = removed {
             if !out.removed.contains(&removed) {
                 out.removed.push(removed);
             }
@@ -75,11 +99,18 @@ pub(super) fn request(headers: &HeaderMap, version: Version) -> Result<RequestHe
                 out.forwarded.append(name, kept);
             }
         } else if !is_rebuilt(name) {
-            if plain.starts_with("impersonate-") {
-                let user =
-                    if plain == "impersonate-user" { String::from_utf8_lossy(value.as_bytes()) } else { "".into() };
-                let known = out.impersonates.get_or_insert_default();
-                known.push_str(&user);
+            if let Some(what) = name.as_str().strip_prefix("impersonate-") {
+                let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+                let wanted = out.impersonates.get_or_insert_default();
+                match what {
+                    "user" => wanted.user = value,
+                    "uid" => wanted.uid = value,
+                    "group" => wanted.groups.push(value),
+                    _ => {
+                        let key = what.strip_prefix("extra-").unwrap_or(what);
+                        wanted.extra.push((percent_decode_str(key).decode_utf8_lossy().into_owned(), value));
+                    }
+                }
             }
             out.forwarded.append(name, value.clone());
         }
@@ -87,8 +118,24 @@ pub(super) fn request(headers: &HeaderMap, version: Version) -> Result<RequestHe
     Ok(out)
 }
 
-/// Removes what belongs to the hop to the API server.
-pub(super) fn clean_response(headers: &mut HeaderMap) {
+/// Whether a PATCH of this type may make its object.
+fn applies(headers: &HeaderMap) -> bool {
+    let known = |value: &HeaderValue| {
+        let kind = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
+        PATCHES.contains(&kind)
+    };
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter().peekable();
+    types.peek().is_none() || !types.all(known)
+}
+
+/// Removes what belongs to the hop to the API server, and what its front keeps with the agent. With `cookies` they are a
+/// program's behind it.
+pub(super) fn clean_response(headers: &mut HeaderMap, cookies: bool) {
+    if !cookies {
+        headers.remove(header::SET_COOKIE);
+    }
+    // Another way to the same server, by an address of that side.
+    headers.remove(header::ALT_SVC);
     for named in tokens(headers, &header::CONNECTION).unwrap_or_default() {
         headers.remove(named);
     }
@@ -106,17 +153,35 @@ fn is_rebuilt(name: &HeaderName) -> bool {
 
 /// The name, or the family's, where a header says who somebody is, where they come from or what they really ask.
 fn speaks_for_somebody(plain: &str) -> Option<&'static str> {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 10] = [
         "authorization",
         "forwarded",
         "x-real-ip",
-        "x-original-url",
-        "x-rewrite-url",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
         "x-http-method",
         "x-http-method-override",
         "x-method-override",
+        "x-webauth-user",
     ];
-    const FAMILIES: [(&str, &str); 2] = [("x-remote-", "x-remote-*"), ("x-forwarded-", "x-forwarded-*")];
+    // Of the API server's own front proxy, and of those that people put before one and that pass on whom they know.
+    const FAMILIES: [(&str, &str); 14] = [
+        ("x-remote-", "x-remote-*"),
+        ("x-forwarded-", "x-forwarded-*"),
+        ("x-auth-request-", "x-auth-request-*"),
+        ("x-authenticated-", "x-authenticated-*"),
+        ("x-original-", "x-original-*"),
+        ("x-rewrite-", "x-rewrite-*"),
+        ("x-ssl-client-", "x-ssl-client-*"),
+        ("ssl-client-", "ssl-client-*"),
+        ("remote-", "remote-*"),
+        ("x-amzn-oidc-", "x-amzn-oidc-*"),
+        ("x-goog-authenticated-user-", "x-goog-authenticated-user-*"),
+        ("x-goog-iap-", "x-goog-iap-*"),
+        ("x-ms-client-principal", "x-ms-client-principal*"),
+        ("cf-access-", "cf-access-*"),
+    ];
     NAMES
         .into_iter()
         .find(|name| *name == plain)
@@ -203,6 +268,7 @@ mod tests {
                 ("te", "trailers"),
             ]),
             Version::HTTP_11,
+            false,
         )
         .unwrap();
         assert_eq!(names(&out.forwarded), ["accept"]);
@@ -215,7 +281,7 @@ mod tests {
     #[test]
     fn the_bearer_subprotocol_is_taken_out_of_the_list() {
         let protocol = |value| {
-            let out = request(&headers(&[("sec-websocket-protocol", value)]), Version::HTTP_11).unwrap();
+            let out = request(&headers(&[("sec-websocket-protocol", value)]), Version::HTTP_11, false).unwrap();
             let kept = out.forwarded.get("sec-websocket-protocol").map(|kept| kept.to_str().unwrap().to_owned());
             (kept, !out.removed.is_empty())
         };
@@ -230,7 +296,7 @@ mod tests {
     #[test]
     fn upgrades() {
         let upgrade = |pairs: &[(&str, &str)]| {
-            request(&headers(pairs), Version::HTTP_11)
+            request(&headers(pairs), Version::HTTP_11, false)
                 .map(|out| out.upgrade.map(|value| value.to_str().unwrap().to_owned()))
         };
         assert_eq!(upgrade(&[("connection", "Upgrade"), ("upgrade", "websocket")]), Ok(Some("websocket".into())));
@@ -255,16 +321,83 @@ mod tests {
             &[("transfer-encoding", "identity")],
             &[("host", "a"), ("host", "b")],
         ] {
-            assert!(request(&headers(pairs), Version::HTTP_11).is_err(), "{pairs:?}");
+            assert!(request(&headers(pairs), Version::HTTP_11, false).is_err(), "{pairs:?}");
         }
     }
 
     #[test]
     fn impersonation_is_seen_however_it_is_written() {
-        let seen = |name| request(&headers(&[(name, "x")]), Version::HTTP_11).unwrap().impersonates;
-        assert_eq!(seen("impersonate-user"), Some("x".into()));
-        for name in ["Impersonate-Group", "impersonate-extra-scopes", "impersonate-uid", "impersonate_user_"] {
-            assert_eq!(seen(name), Some(String::new()), "{name}");
+        let seen = |name| request(&headers(&[(name, "x")]), Version::HTTP_11, false).unwrap().impersonates;
+        let wanted = |user: &str, group: &str, uid: &str, extra: &[(&str, &str)]| Wanted {
+            user: user.into(),
+            groups: Some(group.to_owned()).filter(|group| !group.is_empty()).into_iter().collect(),
+            uid: uid.into(),
+            extra: extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        };
+        assert_eq!(seen("impersonate-user"), Some(wanted("x", "", "", &[])));
+        assert_eq!(seen("Impersonate-Group"), Some(wanted("", "x", "", &[])));
+        assert_eq!(seen("impersonate-uid"), Some(wanted("", "", "x", &[])));
+        assert_eq!(
+            seen("Impersonate-Extra-Example.org%2fScopes"),
+            Some(wanted("", "", "", &[("example.org/scopes", "x")]))
+        );
+        assert_eq!(seen("impersonate-extra-a_b"), Some(wanted("", "", "", &[("a_b", "x")])));
+        assert_eq!(seen("impersonate-else"), Some(wanted("", "", "", &[("else", "x")])));
+        // Nobody is to be taken for the one that the API server does not read.
+        let both = headers(&[("impersonate-user", "ann"), ("impersonate_user", "admin"), ("impersonate_group", "g")]);
+        let out = request(&both, Version::HTTP_11, false).unwrap();
+        assert_eq!((out.impersonates, out.disguised), (Some(wanted("ann", "", "", &[])), true));
+        assert_eq!((names(&out.forwarded), out.removed), (vec!["impersonate-user"], vec!["impersonate_*"]));
+        for name in ["impersonate-user", "Impersonate-Uid"] {
+            assert!(request(&headers(&[(name, "a"), (name, "b")]), Version::HTTP_11, false).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_patch_of_another_type_may_make_its_object() {
+        let applies = |pairs: &[(&str, &str)]| request(&headers(pairs), Version::HTTP_11, false).unwrap().applies;
+        for kind in [
+            "application/merge-patch+json",
+            "application/json-patch+json",
+            "application/strategic-merge-patch+json; charset=utf-8",
+        ] {
+            assert!(!applies(&[("content-type", kind)]), "{kind}");
+        }
+        for kind in [
+            "application/apply-patch+yaml",
+            "application/apply-patch+cbor",
+            "application/apply-patch+yaml; charset=utf-8",
+            "Application/Apply-Patch+YAML",
+            "application/json",
+            "application/merge-patch+json ; x",
+            ";application/merge-patch+json",
+            "",
+        ] {
+            assert!(applies(&[("content-type", kind)]), "{kind}");
+        }
+        assert!(applies(&[]));
+        let two = ["application/merge-patch+json", "application/apply-patch+yaml"];
+        assert!(applies(&[("content-type", two[0]), ("content-type", two[1])]));
+    }
+
+    #[test]
+    fn what_a_front_keeps_with_a_client_is_the_agents() {
+        let sent = headers(&[
+            ("cookie", "session=1"),
+            ("X-Auth-Request-User", "admin"),
+            ("x_auth_request_email", "a"),
+            ("x-app", "1"),
+        ]);
+        let out = request(&sent, Version::HTTP_11, false).unwrap();
+        assert_eq!(names(&out.forwarded), ["x-app"]);
+        assert_eq!(out.removed, ["cookie", "x-auth-request-*"]);
+        let out = request(&sent, Version::HTTP_11, true).unwrap();
+        assert_eq!(names(&out.forwarded), ["cookie", "x-app"]);
+        for (cookies, expected) in [(false, vec!["etag"]), (true, vec!["etag", "set-cookie"])] {
+            let mut answer =
+                headers(&[("set-cookie", "a=b"), ("set-cookie", "c=d"), ("etag", "1"), ("alt-svc", "h3=\":443\"")]);
+            clean_response(&mut answer, cookies);
+            assert_eq!(names(&answer), expected);
         }
     }
 
@@ -276,7 +409,7 @@ mod tests {
             ("keep-alive", "1"),
             ("content-length", "5"),
         ]);
-        clean_response(&mut map);
+        clean_response(&mut map, false);
         assert_eq!(names(&map), ["content-length"]);
     }
 }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::HeaderValue;
+use http::{HeaderValue, Request, Response};
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
@@ -20,8 +21,10 @@ use zeroize::Zeroizing;
 
 use super::{
     Settings,
-    body::Upload,
-    connector::{Connector, TlsInputs},
+    body::{Upload, Way},
+    connector::{ConnectFailed, Connector, TlsInputs},
+    head::ANSWER_FIELDS_MAX,
+    retarget::Retarget,
 };
 use crate::{
     KubeconfigError, Upstream,
@@ -52,8 +55,36 @@ pub enum IdentityError {
 pub(super) struct Identity {
     pub(super) authorization: Option<HeaderValue>,
     pub(super) client: ApiClient,
+    /// Makes connections like those of `client`.
+    connector: Connector,
     credentials: Credentials,
     ca: Option<String>,
+}
+
+/// Why a request on a connection of its own has no answer.
+pub(super) enum AloneError {
+    Connect(ConnectFailed),
+    Http(hyper::Error),
+    /// A target that would end its line.
+    Target,
+}
+
+impl Identity {
+    /// Sends a request to `target`, which the pool's client cannot write, on a connection of its own.
+    pub(super) async fn alone(
+        &self,
+        mut request: Request<Upload>,
+        target: &str,
+    ) -> Result<Response<Incoming>, AloneError> {
+        let io = self.connector.clone().connect().await.map_err(AloneError::Connect)?;
+        request.body_mut().by(Way::Own(io.flushes().clone()));
+        let io = Retarget::new(io, request.method(), target).ok_or(AloneError::Target)?;
+        let (mut sender, connection) =
+            http1::Builder::new().max_headers(ANSWER_FIELDS_MAX).handshake(io).await.map_err(AloneError::Http)?;
+        // Ends with the answer's last byte, or with whoever reads it.
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await.map_err(AloneError::Http)
+    }
 }
 
 /// The identity, kept fresh.
@@ -179,27 +210,29 @@ impl Shared {
         if let Some(last) = same_tls.filter(|last| last.credentials == credentials) {
             return Ok((last.clone(), expiry));
         }
-        let client = match same_tls {
-            Some(last) => last.client.clone(),
+        let (client, connector) = match same_tls {
+            Some(last) => (last.client.clone(), last.connector.clone()),
             None => self.client(ca.as_deref(), &credentials)?,
         };
         let authorization = authorization(&credentials);
-        Ok((Arc::new(Identity { authorization, client, credentials, ca }), expiry))
+        Ok((Arc::new(Identity { authorization, client, connector, credentials, ca }), expiry))
     }
 
     /// A client with a pool of its own: connections made with another certificate are somebody else's.
-    fn client(&self, ca: Option<&str>, credentials: &Credentials) -> Result<ApiClient, IdentityError> {
+    fn client(&self, ca: Option<&str>, credentials: &Credentials) -> Result<(ApiClient, Connector), IdentityError> {
         let certificate = credentials.certificate.as_deref().zip(credentials.key.as_deref());
         let inputs = TlsInputs { ca, certificate };
         let connector = Connector::new(self.upstream.clone(), &inputs, self.settings.handshake_timeout)
             .map_err(IdentityError::Tls)?;
-        Ok(Client::builder(TokioExecutor::new())
+        let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.settings.pool_idle)
             .pool_max_idle_per_host(IDLE_MAX)
             .retry_canceled_requests(false)
             .set_host(false)
-            .build(connector))
+            .http1_max_headers(ANSWER_FIELDS_MAX)
+            .build(connector.clone());
+        Ok((client, connector))
     }
 }
 

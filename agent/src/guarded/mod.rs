@@ -5,7 +5,7 @@
 //! [`Audit`] log. Bodies and upgraded connections stream both ways; nothing is gathered.
 //!
 //! ```text
-//! stream -> intake (raw head: lengths, time) -> hyper -> request_info (path as the API server reads it)
+//! stream -> intake (heads, and where bodies end) -> hyper (bodies, answers) -> request_info (path as the API server reads it)
 //!        -> headers (hop by hop, who somebody is) -> policy -> audit (room for a line) -> forwarder -> API server
 //! ```
 //!
@@ -16,14 +16,22 @@ mod body;
 mod connection;
 mod connector;
 mod exchange;
+mod flushes;
 mod forwarder;
+mod framing;
+mod head;
 mod headers;
+mod hints;
 mod identity;
+mod inner;
 mod intake;
 mod policy;
 mod record;
 mod request_info;
+mod retarget;
+mod room;
 mod rules;
+mod scope;
 mod status;
 mod upgrade;
 
@@ -37,19 +45,28 @@ use hyper_util::rt::TokioIo;
 use mykube_link::drain;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use self::audit::Promise;
 pub use self::{
     audit::{Audit, AuditFull, AuditSettings, ClientEvent},
     forwarder::Forwarder,
     identity::IdentityError,
-    policy::{Policy, PolicyError, Refusal},
+    inner::Wanted,
+    policy::{Asked, Policy, PolicyError, Refusal},
     record::{Recorder, RecorderError},
     request_info::{PathError, RequestInfo},
+    room::HeadRoom,
     rules::{RULES_FILE_MAX, Rule, RulesError, read_rules},
 };
-use self::{connection::Connection, intake::Intake};
+use self::{
+    connection::Connection,
+    flushes::Telling,
+    intake::{HeadLimits, Intake},
+};
 
 /// How long an answered connection that we end waits for the other end's word, so that the answer is read.
 const LINGER: Duration = Duration::from_secs(5);
+/// What hyper reads and writes at once, in bytes.
+const BUFFER: usize = 64 * 1024;
 
 /// Limits and patience.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +75,9 @@ pub struct Settings {
     pub upstream_connections: usize,
     /// How long a request waits for one of them before it is answered 429.
     pub queue_timeout: Duration,
-    /// Longest head of a request, in bytes; a longer one is answered 431. At least 8 KiB.
+    /// Longest head of a request, in bytes, as the API server counts it: 4 KiB more are taken. A longer one is answered 431.
     pub header_max: usize,
-    /// How long a head may take from its first byte.
+    /// How long a head may take from its first byte; then 408.
     pub header_timeout: Duration,
     /// How long TLS to the API server may take.
     pub handshake_timeout: Duration,
@@ -75,7 +92,7 @@ impl Default for Settings {
         Self {
             upstream_connections: 512,
             queue_timeout: Duration::from_secs(30),
-            header_max: 64 * 1024,
+            header_max: 1024 * 1024,
             header_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             pool_idle: Duration::from_secs(60),
@@ -89,8 +106,12 @@ impl Default for Settings {
 pub struct Visitor {
     /// The client's name, for the audit log.
     pub name: String,
+    /// Its number in `mykube sessions`, where it is there: several may have one name.
+    pub id: Option<u64>,
     /// What it may do. [`Policy::check`] has passed.
     pub policy: Arc<Policy>,
+    /// What the heads of its requests may hold.
+    pub heads: HeadRoom,
 }
 
 /// Serves clients, each under its policy. Clones share all there is.
@@ -145,21 +166,19 @@ impl Gateway {
     {
         let settings = &self.forwarder.settings;
         let connection = Connection::new(self, visitor);
-        let intake = Intake::new(stream, connection.progress.clone(), settings.header_timeout);
+        let limits =
+            HeadLimits { max: settings.header_max, time: settings.header_timeout, room: visitor.heads.clone() };
+        let intake = Intake::new(stream, connection.progress.clone(), limits);
+        let intake = Telling::new(intake, connection.flushes.clone());
         let served = &connection;
         let mut http = http1::Builder::new()
             .header_read_timeout(None)
-            .max_header_size(settings.header_max)
-            .max_buf_size(settings.header_max.max(64 * 1024))
+            .max_buf_size(BUFFER)
             .serve_connection(TokioIo::new(intake), service_fn(move |request| served.handle(request)))
             .with_upgrades();
         let ended = (&mut http).await;
         if let Err(error) = &ended {
             tracing::debug!(client = %visitor.name, ?error, "a client's connection ended early");
-            if error.is_parse() {
-                let what = if error.is_parse_too_large() { "headers too long" } else { "not HTTP/1.1" };
-                let _ = self.audit.client(&visitor.name, ClientEvent::Refused(&format!("a request: {what}"))).await;
-            }
         }
         if let Some(upgrading) = connection.upgrading() {
             return upgrading.run().await;

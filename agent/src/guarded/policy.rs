@@ -9,14 +9,27 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use mykube_protocol::text::printable;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{request_info::RequestInfo, rules::Rule};
-use crate::{Impersonation, impersonation::fits};
+use super::{
+    inner::{Wanted, inner},
+    request_info::RequestInfo,
+    rules::Rule,
+};
+use crate::{
+    Impersonation,
+    impersonation::fits,
+    moment::{latest, moment},
+};
 
 /// How often the wall clock is looked at for `--expires`: a machine that slept notices this late at most.
 const EXPIRY_LOOK: Duration = Duration::from_secs(10);
+/// Most texts that are compared for each of the few ways to ask whether a request may be made as somebody: that has as many
+/// groups as a head has room for, and each is compared with each rule that speaks of impersonation. Some 10 ms.
+const IMPERSONATION_MAX: usize = 2_000_000;
+/// Longest message to a user, in bytes: a name has 253.
+const MESSAGE_MAX: usize = 1024;
 
 /// What stands as it is in the name of an `Impersonate-Extra-` header.
 const EXTRA_KEY: &AsciiSet = &NON_ALPHANUMERIC
@@ -36,7 +49,11 @@ const EXTRA_KEY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// What clients may do. The default is everything that RBAC lets the agent's identity do.
+///
+/// It is sent from `mykube sessions new` to a server of maybe another release. A field that the server does not know is a
+/// restriction that it could not hold, so it takes none; a field that is newer than others is left out where it says nothing.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Policy {
     /// `--read-only`: get, list, watch, logs and the self-subject reviews; nothing that runs, opens or proxies.
     pub read_only: bool,
@@ -45,10 +62,10 @@ pub struct Policy {
     /// `--as-group`: and as a member of these groups.
     pub as_groups: Vec<String>,
     /// And with this uid: `as-uid` of a kubeconfig.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_uid: Option<String>,
     /// And with these attributes: `as-user-extra` of a kubeconfig.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub as_extra: BTreeMap<String, Vec<String>>,
     /// `--namespace`: only these, and of the cluster only what it offers. Empty: all.
     pub namespaces: Vec<String>,
@@ -75,6 +92,27 @@ pub enum PolicyError {
     /// Not a namespace's name.
     #[error("`{0}` is not a namespace (a-z, 0-9 and -): correct --namespace")]
     BadNamespace(String),
+    /// A rule that names nothing.
+    #[error("a rule of {0} {1}")]
+    BadRule(&'static str, String),
+    /// Later than calendars go.
+    #[error("the time of --expires is too far away: leave it out to mean for ever")]
+    TooLate,
+}
+
+/// A request as the policy sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// What it asks for.
+    pub info: &'a RequestInfo,
+    /// Its method.
+    pub method: &'a Method,
+    /// It wants to become something else than HTTP.
+    pub upgrade: bool,
+    /// It is a PATCH that may make its object, as server-side apply does.
+    pub applies: bool,
+    /// Whom it wants to be.
+    pub impersonates: Option<&'a Wanted>,
 }
 
 /// A request that is not forwarded.
@@ -106,10 +144,18 @@ impl Policy {
             (1..=63).contains(&name.len())
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
-        match self.namespaces.iter().find(|name| !is_label(name)) {
-            Some(name) => Err(PolicyError::BadNamespace(mykube_protocol::text::printable(name, 63))),
-            None => Ok(()),
+        if let Some(name) = self.namespaces.iter().find(|name| !is_label(name)) {
+            return Err(PolicyError::BadNamespace(printable(name, 63)));
         }
+        for (flag, rules) in [("--allow", self.allow.as_ref()), ("--deny", Some(&self.deny))] {
+            for rule in rules.into_iter().flatten() {
+                rule.check().map_err(|problem| PolicyError::BadRule(flag, problem))?;
+            }
+        }
+        if self.expires.is_some_and(|expires| expires > latest()) {
+            return Err(PolicyError::TooLate);
+        }
+        Ok(())
     }
 
     /// Whether anything is restricted.
@@ -176,32 +222,25 @@ impl Policy {
         })
     }
 
-    /// Decides on one request. `upgrade` says that it wants to become something else than HTTP, `impersonates` that it
-    /// brought `Impersonate-*` headers.
+    /// Decides on one request.
     ///
     /// # Errors
     /// It is refused.
-    pub fn decide(
-        &self,
-        info: &RequestInfo,
-        method: &Method,
-        upgrade: bool,
-        impersonates: bool,
-        now: SystemTime,
-    ) -> Result<(), Refusal> {
-        let refuse = |rule, message: String| Err(Refusal { rule, message: format!("mykube: {message}") });
+    pub fn decide(&self, asked: Asked<'_>, now: SystemTime) -> Result<(), Refusal> {
+        let Asked { info, method, upgrade, applies, impersonates } = asked;
+        let refuse = |rule, message: String| {
+            Err(Refusal { rule, message: printable(&format!("mykube: {message}"), MESSAGE_MAX) })
+        };
         if let Some(expires) = self.expires.filter(|expires| now >= *expires) {
-            let at = OffsetDateTime::from(expires).format(&Rfc3339).unwrap_or_default();
-            return refuse("expired", format!("expired: this access ended at {at}"));
+            return refuse("expired", format!("expired: this access ended at {}", moment(expires)));
         }
-        if let Some(user) = self.as_user.as_ref().filter(|_| impersonates) {
+        if let Some(user) = self.as_user.as_ref().filter(|_| impersonates.is_some()) {
             let text = format!("impersonation: requests here are made as \"{user}\", --as of your own is refused");
             return refuse("impersonation", text);
         }
-        let asked =
-            || format!("{} of {}", if info.verb.is_empty() { method.as_str() } else { &info.verb }, info.target());
+        let what = || words(info, method);
         if self.read_only && !reads(info, method, upgrade) {
-            return refuse("read-only", format!("read-only: {} is refused", asked()));
+            return refuse("read-only", format!("read-only: {} is refused", what()));
         }
         if !self.namespaces.is_empty() && !self.in_namespaces(info) {
             let place = match info.namespace.as_str() {
@@ -210,19 +249,71 @@ impl Policy {
                 namespace => format!(" in namespace \"{namespace}\""),
             };
             let allowed = self.namespaces.join(", ");
-            return refuse("namespace", format!("only in namespace {allowed}: {}{place} is refused", asked()));
+            return refuse("namespace", format!("only in namespace {allowed}: {}{place} is refused", what()));
         }
-        if self.deny.iter().any(|rule| rule.denies(info)) {
-            return refuse("deny", format!("deny: a rule refuses {}", asked()));
+        let inner = inner(info, applies);
+        if let Some(text) = self.denied(info, method) {
+            return refuse("deny", text);
         }
-        if let Some(allow) = &self.allow
-            && !info.is_discovery()
-            && !info.is_self_review()
-            && !allow.iter().any(|rule| rule.allows(info))
+        if let Some(inner) = &inner
+            && let Some(text) = self.denied(&inner.info, method)
         {
-            return refuse("allow", format!("allow: no rule allows {}", asked()));
+            return refuse("deny", format!("{text}: {}", inner.why));
+        }
+        if let Some(wanted) = impersonates {
+            let rules = self.deny.iter().chain(self.allow.iter().flatten());
+            let cost: usize = rules.map(Rule::impersonation_cost).sum();
+            if cost.saturating_mul(wanted.len()) > IMPERSONATION_MAX {
+                let text = "impersonation: these are too many groups at once for as many rules as there are here";
+                return refuse("impersonation", text.to_owned());
+            }
+            let rules = speaking(&self.deny);
+            let all = [wanted.plain(), wanted.constrained(info), wanted.otherwise(info)];
+            if let Some(ask) = all.iter().flatten().find(|ask| rules.iter().any(|rule| rule.denies(ask))) {
+                return refuse("deny", format!("deny: a rule refuses {}", words(ask, method)));
+            }
+        }
+        if !self.allowed(info) && !info.is_discovery() && !info.is_self_review() {
+            // For `exec` and the like by GET it is `create` that a rule has to say.
+            let create = RequestInfo { verb: "create".into(), ..info.clone() };
+            let info = if info.is_connect() { &create } else { info };
+            return refuse("allow", format!("allow: no rule allows {}", words(info, method)));
+        }
+        if let Some(inner) = inner.filter(|inner| inner.asked && !self.allowed(&inner.info)) {
+            let text = format!("allow: no rule allows {} too: {}", words(&inner.info, method), inner.why);
+            return refuse("allow", text);
+        }
+        if let Some(wanted) = impersonates {
+            let (plain, constrained) = (wanted.plain(), wanted.constrained(info));
+            let rules = self.allow.as_deref().map(speaking);
+            let allowed =
+                |ask: &RequestInfo| rules.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.allows(ask)));
+            let all = |asks: &[RequestInfo]| !asks.is_empty() && asks.iter().all(allowed);
+            if !all(&plain) && !all(&constrained) {
+                let missing = plain.iter().find(|ask| !allowed(ask));
+                let text = missing.map_or_else(|| "impersonate".to_owned(), |ask| words(ask, method));
+                return refuse("allow", format!("allow: no rule allows {text}"));
+            }
         }
         Ok(())
+    }
+
+    /// Why a rule of `--deny` refuses it.
+    fn denied(&self, info: &RequestInfo, method: &Method) -> Option<String> {
+        if self.deny.iter().any(|rule| rule.denies(info)) {
+            return Some(format!("deny: a rule refuses {}", words(info, method)));
+        }
+        let names_resources = self.deny.iter().any(|rule| !rule.resources.is_empty());
+        (info.is_foreign() && names_resources).then(|| {
+            format!(
+                "deny: {} is refused: it is no path of the API server, and denied resources may be under it",
+                info.path
+            )
+        })
+    }
+
+    fn allowed(&self, info: &RequestInfo) -> bool {
+        self.allow.as_ref().is_none_or(|allow| allow.iter().any(|rule| rule.allows(info)))
     }
 
     /// Adds whom the request is made as.
@@ -269,11 +360,24 @@ impl Policy {
     }
 }
 
+/// Those that say something of impersonation.
+fn speaking(rules: &[Rule]) -> Vec<&Rule> {
+    rules.iter().filter(|rule| rule.impersonation_cost() > 0).collect()
+}
+
+/// `create of pods/exec`, `impersonate of users "ann"`.
+fn words(info: &RequestInfo, method: &Method) -> String {
+    let verb = if info.verb.is_empty() { method.as_str() } else { &info.verb };
+    let whom = if verb.starts_with("impersonate") { format!(" \"{}\"", info.name) } else { String::new() };
+    format!("{verb} of {}{whom}", info.target())
+}
+
 /// What `--read-only` lets through.
 fn reads(info: &RequestInfo, method: &Method, upgrade: bool) -> bool {
     let by_reading = matches!(*method, Method::GET | Method::HEAD);
     if !info.is_resource {
-        return by_reading && !upgrade;
+        // Under a path of somebody else's there may be another API server, and a proxy of its pods.
+        return by_reading && !upgrade && !info.is_foreign();
     }
     if info.is_self_review() {
         return *method == Method::POST && info.subresource.is_empty() && !upgrade;
@@ -294,7 +398,8 @@ mod tests {
         let method: Method = method.parse().unwrap();
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let info = RequestInfo::new(&method, path, query).unwrap();
-        policy.decide(&info, &method, upgrade, false, SystemTime::now()).map_err(|refusal| refusal.rule)
+        let asked = Asked { info: &info, method: &method, upgrade, applies: false, impersonates: None };
+        policy.decide(asked, SystemTime::now()).map_err(|refusal| refusal.rule)
     }
 
     #[test]
@@ -440,11 +545,48 @@ mod tests {
         let info = RequestInfo::new(&Method::GET, "/api", None).unwrap();
         let now = SystemTime::now();
         let policy = Policy { expires: Some(now), as_user: Some("dev".into()), ..Policy::default() };
-        let decide = |impersonates, at| policy.decide(&info, &Method::GET, false, impersonates, at).map_err(|r| r.rule);
+        let ann = Wanted { user: "ann".into(), ..Wanted::default() };
+        let decide = |impersonates, at| {
+            let asked = Asked { info: &info, method: &Method::GET, upgrade: false, applies: false, impersonates };
+            policy.decide(asked, at).map_err(|refusal| refusal.rule)
+        };
         let before = now - Duration::from_secs(1);
-        assert_eq!(decide(false, before), Ok(()));
-        assert_eq!(decide(true, before), Err("impersonation"));
-        assert_eq!(decide(false, now), Err("expired"));
+        assert_eq!(decide(None, before), Ok(()));
+        assert_eq!(decide(Some(&ann), before), Err("impersonation"));
+        assert_eq!(decide(None, now), Err("expired"));
+    }
+
+    #[test]
+    fn being_many_is_judged_by_few_rules_or_not_at_all() {
+        let rule = |verb: &str, name: String| Rule {
+            verbs: vec![verb.into()],
+            api_groups: vec![String::new()],
+            resources: vec![if verb == "get" { "secrets" } else { "groups" }.into()],
+            resource_names: vec![name],
+            ..Rule::default()
+        };
+        let many = |verb: &str| (0..2_000).map(|n| rule(verb, format!("g{n}"))).collect::<Vec<_>>();
+        let pods = RequestInfo::new(&Method::GET, "/api/v1/pods", None).unwrap();
+        let decide = |policy: &Policy, groups: usize| {
+            let groups = (0..groups).map(|n| format!("other{n}")).collect();
+            let wanted = Wanted { user: "ann".into(), groups, ..Wanted::default() };
+            let impersonates = Some(&wanted);
+            let asked = Asked { info: &pods, method: &Method::GET, upgrade: false, applies: false, impersonates };
+            policy.decide(asked, SystemTime::now()).map_err(|refusal| refusal.rule)
+        };
+        let denies = |verb: &str| Policy { deny: many(verb), ..Policy::default() };
+        assert_eq!(decide(&denies("get"), 4_000), Ok(()), "rules that say nothing of it do not count");
+        assert_eq!(decide(&denies("impersonate"), 100), Ok(()));
+        assert_eq!(decide(&denies("impersonate"), 4_000), Err("impersonation"));
+        let mut allow = vec![Rule { resource_names: Vec::new(), ..rule("impersonate", String::new()) }];
+        allow[0].resources.extend(["users".into(), "pods".into()]);
+        allow[0].verbs.push("list".into());
+        let mut few = Policy { allow: Some(allow), ..Policy::default() };
+        assert_eq!(decide(&few, 4_000), Ok(()));
+        few.deny = vec![rule("impersonate", "other3999".into())];
+        assert_eq!((decide(&few, 4_000), decide(&few, 3_000)), (Err("deny"), Ok(())), "each is looked at");
+        few.allow.as_mut().unwrap().extend(many("impersonate"));
+        assert_eq!(decide(&few, 4_000), Err("impersonation"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,15 +2,20 @@
 //!
 //! The path is decoded once. What two readers could understand differently is refused: encoded slashes, dot segments,
 //! empty segments, control characters, text that is not UTF-8. Judged and forwarded is the same text.
+//!
+//! So is, of a resource, a query of which Go's `url.ParseQuery` leaves something out without a word: all of it where it has
+//! more than 10,000 parameters (releases built with Go before 1.24 read them), what has a `;` (before 1.17 that is as good
+//! as `&`), what has a broken percent-encoding. A list for one name would be a list of all. What a proxy's target, or
+//! another API than Kubernetes', makes of a query is its own affair.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-/// Why a path is not forwarded, as the end of a sentence.
+/// Why a path, or a query, is not forwarded, as the end of a sentence about the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// `%2f`, `%5c`.
-    #[error("has an encoded slash")]
+    /// `%2f`, `%5c`, and a backslash as it is, which some take for a slash.
+    #[error("has an encoded slash, or a backslash")]
     EncodedSlash,
     /// `.` or `..`, encoded or not.
     #[error("has a dot segment")]
@@ -33,7 +38,20 @@ pub enum PathError {
     /// `/api/v1/proxy` or `/api/v1/watch` with nothing behind it.
     #[error("names no resource")]
     NoResource,
+    /// More parameters than 10,000.
+    #[error("has more than {PARAMETERS_MAX} parameters in its query")]
+    TooManyParameters,
+    /// `;` in a query.
+    #[error("has a `;` in its query: write `&` or `%3B`")]
+    Semicolon,
+    /// `%zz` in a query.
+    #[error("has a broken percent-encoding in its query: write `%25` for `%`")]
+    BrokenQuery,
 }
+
+/// Most parameters of a query that every release of Go reads (`urlmaxqueryparams`): beyond, `url.ParseQuery` reads none.
+/// Empty ones count.
+const PARAMETERS_MAX: usize = 10_000;
 
 /// A request as policy and audit see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,13 +75,15 @@ pub struct RequestInfo {
     pub subresource: String,
     /// The object's name, where the path has one, or the `metadata.name=` of a list's or a watch's field selector.
     pub name: String,
+    /// What stands behind the subresource, without a slash before it: of a proxy, what is asked there.
+    pub subpath: String,
 }
 
 impl RequestInfo {
     /// Reads a method, a path as it was sent, and a query.
     ///
     /// # Errors
-    /// The path could mean something else to another reader.
+    /// The path, or the query of a resource, could mean something else to another reader.
     pub fn new(method: &Method, raw_path: &str, query: Option<&str>) -> Result<Self, PathError> {
         let path = decode(raw_path)?;
         let mut info = Self { verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
@@ -77,6 +97,9 @@ impl RequestInfo {
             }
             info.version = parts[1].to_owned();
             info.read_resource(method, &parts[2..], query)?;
+            if !info.is_proxy() {
+                check_query(query.unwrap_or_default())?;
+            }
         }
         info.path = path;
         Ok(info)
@@ -111,14 +134,17 @@ impl RequestInfo {
         let part = |at: usize| parts.get(at).copied().unwrap_or_default().to_owned();
         self.resource = part(0);
         self.name = part(1);
+        let behind = if self.verb == "proxy" { 2 } else { 3 };
         if self.verb != "proxy" {
             self.subresource = part(2);
         }
+        self.subpath = parts.get(behind..).unwrap_or_default().join("/");
         if self.name.is_empty() {
             match self.verb.as_str() {
                 "get" => {
-                    self.verb = if query_flag(query, "watch") { "watch" } else { "list" }.into();
-                    self.name = selected_name(query).unwrap_or_default();
+                    let options = ListOptions::new(query);
+                    self.verb = if options.watch { "watch" } else { "list" }.into();
+                    self.name = options.name.unwrap_or_default();
                 }
                 "delete" => self.verb = "deletecollection".into(),
                 _ => {}
@@ -139,16 +165,63 @@ impl RequestInfo {
         self.verb == "proxy" || self.subresource == "proxy"
     }
 
+    /// Whether a pod's or a service's own program answers, which may have cookies of its own.
+    #[must_use]
+    pub fn is_application(&self) -> bool {
+        self.is_proxy() && self.resource != "nodes"
+    }
+
     /// Whether it says what the API server offers, and nothing of what is in it.
     #[must_use]
     pub fn is_discovery(&self) -> bool {
-        const PREFIXES: [&str; 7] = ["/api", "/apis", "/openapi", "/version", "/healthz", "/livez", "/readyz"];
-        let path = self.path.as_str();
-        !self.is_resource
-            && matches!(self.verb.as_str(), "get" | "head")
-            && PREFIXES
-                .iter()
-                .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        const FIRST: [&str; 7] = ["api", "apis", "openapi", "version", "healthz", "livez", "readyz"];
+        !self.is_resource && matches!(self.verb.as_str(), "get" | "head") && FIRST.contains(&self.first_segment())
+    }
+
+    /// Whether the path is none of kube-apiserver's own. Something before it (Rancher, kcp) may have a whole API there:
+    /// what is a resource under it cannot be told.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        const OWN: [&str; 18] = [
+            "",
+            "api",
+            "apis",
+            "openapi",
+            "version",
+            "healthz",
+            "livez",
+            "readyz",
+            "metrics",
+            "logs",
+            "debug",
+            "flagz",
+            "statusz",
+            "openid",
+            ".well-known",
+            "swagger.json",
+            "swagger-2.0.0.json",
+            "index.html",
+        ];
+        !self.is_resource && !OWN.contains(&self.first_segment())
+    }
+
+    fn first_segment(&self) -> &str {
+        let path = self.path.trim_start_matches('/');
+        path.split('/').next().unwrap_or_default()
+    }
+
+    /// The object that the API server takes the name to mean: of a proxy, without scheme and port
+    /// (`k8s.io/apimachinery/pkg/util/net.SplitSchemeNamePort`).
+    #[must_use]
+    pub fn object(&self) -> &str {
+        if !self.is_proxy() {
+            return &self.name;
+        }
+        let parts: Vec<_> = self.name.split(':').collect();
+        match parts[..] {
+            [name, _] | [_, name, _] => name,
+            _ => &self.name,
+        }
     }
 
     /// Whether it asks what its own sender is, and may do: `kubectl auth whoami` and `can-i`.
@@ -190,16 +263,53 @@ pub(super) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, 
 
 /// As `Convert_Slice_string_To_bool`: only absence, `false` and `0` are no.
 pub(super) fn query_flag(query: Option<&str>, name: &str) -> bool {
-    query_pairs(query)
-        .find(|(key, _)| key == name)
-        .is_some_and(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
+    query_value(query, name).is_some_and(|value| value != "0" && !equal_fold(&value, "false"))
 }
 
-/// The one object that a field selector leaves, as `fields.ParseSelector` and `RequiresExactMatch` find it.
-fn selected_name(query: Option<&str>) -> Option<String> {
-    let (_, selector) = query_pairs(query).find(|(key, _)| key == "fieldSelector")?;
+fn query_value(query: Option<&str>, name: &str) -> Option<String> {
+    query_pairs(query).find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+/// As Go's `strings.EqualFold` compares with lower-case ASCII: the long s and the Kelvin sign fold too.
+fn equal_fold(text: &str, lower: &str) -> bool {
+    let fold = |c| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    text.chars().map(fold).eq(lower.chars())
+}
+
+/// What the options of a list say about what it is.
+struct ListOptions {
+    watch: bool,
+    /// The one object that the field selector leaves.
+    name: Option<String>,
+}
+
+impl ListOptions {
+    /// Options that cannot be read leave nothing but the watch, which then is compared without Go's folding. Label
+    /// selectors are not read: with a broken one the API server refuses the list.
+    fn new(query: Option<&str>) -> Self {
+        let is_number = |name| query_value(query, name).is_none_or(|value: String| value.parse::<i64>().is_ok());
+        let selected = query_value(query, "fieldSelector").map_or(Some(None), |selector| selected_name(&selector));
+        match selected.filter(|_| is_number("limit") && is_number("timeoutSeconds")) {
+            Some(name) => Self { watch: query_flag(query, "watch"), name },
+            None => {
+                let off = |value: String| value == "0" || value.eq_ignore_ascii_case("false");
+                Self { watch: query_value(query, "watch").is_some_and(|value| !off(value)), name: None }
+            }
+        }
+    }
+}
+
+/// The one object that a field selector leaves, if it leaves one, as `fields.ParseSelector` and `RequiresExactMatch`
+/// find it; nothing where it cannot be read.
+fn selected_name(selector: &str) -> Option<Option<String>> {
     let mut name = None;
-    for term in split_unescaped(&selector).filter(|term| !term.is_empty()) {
+    let mut terms: Vec<_> = split_unescaped(selector).filter(|term| !term.is_empty()).collect();
+    terms.sort_unstable();
+    for term in terms {
         let (at, operator) = (0..term.len()).filter(|at| term.is_char_boundary(*at)).find_map(|at| {
             let operator = ["!=", "==", "="].into_iter().find(|operator| term[at..].starts_with(operator));
             operator.map(|operator| (at, operator))
@@ -209,7 +319,7 @@ fn selected_name(query: Option<&str>) -> Option<String> {
             name = Some(value);
         }
     }
-    name.filter(|name| !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '%']))
+    Some(name.filter(|name| !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '%'])))
 }
 
 /// The parts between commas that no backslash stands before.
@@ -236,6 +346,17 @@ fn unescape(text: &str) -> Option<String> {
     Some(out)
 }
 
+/// Whether every reader finds the same parameters in it.
+fn check_query(query: &str) -> Result<(), PathError> {
+    if query.split('&').count() > PARAMETERS_MAX {
+        return Err(PathError::TooManyParameters);
+    }
+    if query.contains(';') {
+        return Err(PathError::Semicolon);
+    }
+    if is_well_encoded(query) { Ok(()) } else { Err(PathError::BrokenQuery) }
+}
+
 fn decode(raw: &str) -> Result<String, PathError> {
     if !raw.starts_with('/') {
         return Err(PathError::NotAbsolute);
@@ -244,7 +365,7 @@ fn decode(raw: &str) -> Result<String, PathError> {
         return Err(PathError::BrokenEncoding);
     }
     let lower = raw.to_ascii_lowercase();
-    if lower.contains("%2f") || lower.contains("%5c") {
+    if ["%2f", "%5c", "\\"].iter().any(|slash| lower.contains(slash)) {
         return Err(PathError::EncodedSlash);
     }
     let path = percent_decode_str(raw).decode_utf8().map_err(|_| PathError::NotUtf8)?.into_owned();
@@ -347,6 +468,7 @@ mod tests {
                 resource: resource.into(),
                 subresource: subresource.into(),
                 name: name.into(),
+                subpath: info.subpath.clone(),
             };
             assert_eq!(info, expected, "{method} {target}");
         }
@@ -360,6 +482,8 @@ mod tests {
             (",metadata.name=a,", "a"),
             ("status.phase=Running,metadata.name=a", "a"),
             ("metadata.name=a,metadata.name=b", "a"),
+            ("metadata.name=b,metadata.name=a", "a"),
+            ("metadata.name=a,metadata.name==b", "b"),
             ("metadata.name=a\\,b", "a,b"),
             ("metadata.name!=a", ""),
             ("metadata.name=", ""),
@@ -375,9 +499,56 @@ mod tests {
             ("&fieldSelector=metadata.name=a", ""),
         ] {
             let query = format!("limit=1&fieldSelector={}", selector.replace(' ', "+"));
-            assert_eq!(selected_name(Some(&query)).unwrap_or_default(), expected, "{selector}");
+            assert_eq!(ListOptions::new(Some(&query)).name.unwrap_or_default(), expected, "{selector}");
         }
-        assert_eq!(selected_name(None), None);
+        assert_eq!(ListOptions::new(None).name, None);
+    }
+
+    #[test]
+    fn flags_fold_as_in_go_and_options_that_cannot_be_read_leave_the_watch() {
+        for (query, verb, name) in [
+            ("watch=fal%C5%BFe", "list", ""),
+            ("watch=FAL%C5%BFE&fieldSelector=metadata.name=a", "list", "a"),
+            ("watch=fal%C5%BFe&limit=x", "watch", ""),
+            ("watch=FALSE&limit=", "list", ""),
+            ("watch=1&timeoutSeconds=1.5&fieldSelector=metadata.name=a", "watch", ""),
+            ("limit=+5&fieldSelector=metadata.name=a", "list", ""),
+            ("limit=-5&fieldSelector=metadata.name=a", "list", "a"),
+            ("watch=0&fieldSelector=broken", "list", ""),
+        ] {
+            let info = read(Method::GET, &format!("/api/v1/pods?{query}"));
+            assert_eq!((info.verb.as_str(), info.name.as_str()), (verb, name), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_proxied_name_has_scheme_and_port_and_a_path_behind_it() {
+        for (target, object, subpath) in [
+            ("/api/v1/namespaces/a/services/https:vault:8200/proxy/v1/x/", "vault", "v1/x"),
+            ("/api/v1/namespaces/a/services/vault:8200/proxy", "vault", ""),
+            ("/api/v1/namespaces/a/services/:vault:/proxy/", "vault", ""),
+            ("/api/v1/namespaces/a/services/vault/proxy/a%20b", "vault", "a b"),
+            ("/api/v1/nodes/https:n:10250/proxy/run/a/p/c", "n", "run/a/p/c"),
+            ("/api/v1/proxy/namespaces/a/pods/http:p:80/x/y", "p", "x/y"),
+            ("/api/v1/namespaces/a/pods/a:b/exec/x", "a:b", "x"),
+        ] {
+            let info = read(Method::GET, target);
+            assert_eq!((info.object(), info.subpath.as_str()), (object, subpath), "{target}");
+        }
+    }
+
+    #[test]
+    fn paths_of_others() {
+        for target in
+            ["/v1/secrets", "/v1", "/k8s/clusters/c/api/v1/secrets", "/clusters/a:b/api/v1/secrets", "/API/v1/pods"]
+        {
+            assert!(read(Method::GET, target).is_foreign(), "{target}");
+        }
+        for target in
+            ["/", "/api", "/apis/apps", "/api/v1/pods", "/metrics", "/logs/a", "/.well-known/openid-configuration"]
+        {
+            assert!(!read(Method::GET, target).is_foreign(), "{target}");
+        }
     }
 
     #[test]
@@ -399,6 +570,34 @@ mod tests {
             assert_eq!(read(Method::GET, target).is_discovery(), expected, "{target}");
         }
         assert!(!read(Method::POST, "/api").is_discovery());
+    }
+
+    #[test]
+    fn a_query_that_others_could_read_differently_is_refused() {
+        let amps = |count| format!("fieldSelector=metadata.name=x{}", "&".repeat(count));
+        let (most, more) = (amps(9_999), amps(10_000));
+        for (query, refused) in [
+            (most.as_str(), false),
+            (&more, true),
+            ("a;watch=1", true),
+            ("watch=1;", true),
+            ("watch=1&a=%3B", false),
+            ("watch=%", true),
+            ("watch=1&%zz=1", true),
+            ("watch=1&a=%2", true),
+            ("a=\"<>`^|\\{}[]+&=&&b", false),
+        ] {
+            for path in ["/api/v1/pods", "/api/v1/namespaces/a/pods/p/exec", "/apis/example.com/v1/widgets"] {
+                let read = RequestInfo::new(&Method::GET, path, Some(query));
+                assert_eq!(read.is_err(), refused, "{path}?{}", &query[..query.len().min(40)]);
+            }
+            // Of a program behind the API server, and of another API, it is not read here.
+            for path in
+                ["/api/v1/namespaces/a/services/s/proxy/x", "/api/v1/proxy/nodes/n/x", "/v1/secrets", "/metrics"]
+            {
+                assert!(RequestInfo::new(&Method::GET, path, Some(query)).is_ok(), "{path}");
+            }
+        }
     }
 
     #[test]
@@ -424,6 +623,7 @@ mod tests {
             ("", PathError::NotAbsolute),
             ("/api/v1/proxy", PathError::NoResource),
             ("/api/v1/watch/", PathError::NoResource),
+            ("/api/v1/pods\\exec", PathError::EncodedSlash),
         ] {
             assert_eq!(RequestInfo::new(&Method::GET, target, None), Err(expected), "{target}");
         }

@@ -5,23 +5,29 @@ use std::{
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use mykube_link::drain_until;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split},
     sync::Notify,
+    time::timeout,
 };
 
 use super::{
+    connector::Io,
     exchange::Exchange,
     record::{self, Ended, Recording, UNWRITABLE},
+    retarget::Retarget,
 };
 
 /// Copied at once, each way.
 const BUFFER: usize = 64 * 1024;
+/// How long an upstream has to take what a client had said that is gone.
+pub(super) const OUTLIVES: Duration = Duration::from_secs(10);
 
 /// Both ends of a connection that is about to become something else.
 pub(super) struct Upgrading {
@@ -32,8 +38,9 @@ pub(super) struct Upgrading {
 }
 
 impl Upgrading {
-    /// Copies both ways, each direction with its own end. A side that fails fails the other; it is no failure of the
-    /// exchange where one of them had said that it is done, as kubectl does without waiting for the last word.
+    /// Copies both ways, each direction with its own end. A side that fails fails the other, which has first what came before; it
+    /// is no failure of the exchange where one of them had said that it is done, as kubectl does without waiting for the last
+    /// word.
     pub(super) async fn run(self) {
         let Self { client, upstream, mut exchange, recording } = self;
         let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
@@ -47,7 +54,12 @@ impl Upgrading {
             },
         };
         let done = client.done || upstream.done;
-        drop((client, upstream));
+        let cut = !client.done && matches!(ended, Ended::Broken);
+        let upstream = upstream.inner.into_inner();
+        drop(client.inner);
+        if let Some(io) = connection(upstream).filter(|_| cut) {
+            io.cut().await;
+        }
         match ended {
             Ended::Unrecorded(why) => {
                 tracing::error!(why, "a recording cannot be written any more: its session was ended");
@@ -59,7 +71,16 @@ impl Upgrading {
     }
 }
 
-/// Copies both ways. An upstream that takes no more has closed; what it said before is still handed on, to its end.
+/// The connection below: one of the pool's, or one made for its request.
+fn connection(upstream: Upgraded) -> Option<Io> {
+    match upstream.downcast::<Io>() {
+        Ok(pooled) => Some(pooled.io),
+        Err(upstream) => upstream.downcast::<Retarget<Io>>().ok().map(|own| own.io.into_inner()),
+    }
+}
+
+/// Copies both ways. Where one side takes no more, the other has nobody to speak to; what it has said itself still goes to
+/// whoever reads it, to its end.
 async fn copy<C, U>(client: &mut C, upstream: &mut U) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -67,17 +88,20 @@ where
 {
     let (mut from_client, mut to_client) = split(client);
     let (mut from_upstream, mut to_upstream) = split(upstream);
-    let over = Notify::new();
+    let (down_over, up_over) = (Notify::new(), Notify::new());
     let down = async {
         let mut buffer = vec![0; BUFFER];
         loop {
             let read = from_upstream.read(&mut buffer).await?;
             if read == 0 {
                 to_client.shutdown().await?;
-                over.notify_one();
+                down_over.notify_one();
                 return Ok(());
             }
-            pass_on(&mut to_client, &buffer[..read]).await?;
+            if let Err(error) = pass_on(&mut to_client, &buffer[..read]).await {
+                outlive(&mut from_upstream, &up_over).await;
+                return Err(error);
+            }
         }
     };
     let up = async {
@@ -87,15 +111,23 @@ where
             if read == 0 {
                 // It may be closed already.
                 let _ = to_upstream.shutdown().await;
+                up_over.notify_one();
                 return Ok(());
             }
             if pass_on(&mut to_upstream, &buffer[..read]).await.is_err() {
-                drain_until(&mut from_client, over.notified()).await;
+                drain_until(&mut from_client, down_over.notified()).await;
+                up_over.notify_one();
                 return Ok(());
             }
         }
     };
     tokio::try_join!(up, down).map(|((), ())| ())
+}
+
+/// The client takes no more. What it has said goes up all the same, for a while; whatever comes is forgotten, as an upstream that
+/// waits for its own words to be read might not read.
+pub(super) async fn outlive(from_upstream: &mut (impl AsyncRead + Unpin), up_over: &Notify) {
+    let _ = timeout(OUTLIVES, drain_until(from_upstream, up_over.notified())).await;
 }
 
 pub(super) async fn pass_on(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {

@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Absent, Access, Config, Ended, Event, Offer, ServeError, Ui,
     dismiss::{Dismiss, Unaware, Why},
-    front::{Front, Notice, Post, deliver},
+    front::{Front, Notice, Post, Questions},
     pairing::{Guesses, Pairing},
     places::{Full, Places, Wanted},
     visit::Visit,
 };
 use crate::{
     Upstream,
-    guarded::{ClientEvent, Policy, Visitor},
+    guarded::{ClientEvent, HeadRoom, Policy, Visitor},
 };
 
 /// Whom a code is for.
@@ -72,6 +72,7 @@ pub enum Command {
 
 struct Entry {
     listed: Listed,
+
     dismiss: Dismiss,
     /// Ends the wait for it to come back and hear that it was replaced.
     forget: CancellationToken,
@@ -98,6 +99,9 @@ pub(super) struct Desk {
     tasks: JoinSet<(u64, Result<Ended, ServeError>)>,
     post: mpsc::UnboundedSender<Post>,
     posts: mpsc::UnboundedReceiver<Post>,
+    questions: Questions,
+    /// Lines on their way into the audit log.
+    lines: JoinSet<()>,
     next: u64,
     stop: CancellationToken,
     /// Why no further codes are made.
@@ -122,6 +126,8 @@ impl Desk {
             tasks: JoinSet::new(),
             post,
             posts,
+            questions: Questions::default(),
+            lines: JoinSet::new(),
             next: 1,
             stop: CancellationToken::new(),
             closed: None,
@@ -143,17 +149,20 @@ impl Desk {
         loop {
             let due = self.places.poll_timeout();
             tokio::select! {
-                Some((client, notice)) = self.posts.recv() => self.handle(client, notice, ui).await,
+                Some(post) = self.posts.recv() => self.handle(post, ui),
+                () = self.questions.put(ui) => {}
+                Some(_) = self.lines.join_next() => {}
                 Some(ended) = self.tasks.join_next() => {
-                    while let Ok((client, notice)) = self.posts.try_recv() {
-                        self.handle(client, notice, ui).await;
+                    while let Ok(post) = self.posts.try_recv() {
+                        self.handle(post, ui);
                     }
                     let Ok((client, ended)) = ended else { continue };
                     if let Some(end) = self.left(client, ended, ui) {
+                        self.lines.join_all().await;
                         return end;
                     }
                 }
-                Some(command) = commands.recv() => self.obey(command),
+                Some(command) = commands.recv() => self.obey(command, ui),
                 () = until(due) => self.keep_waiting(),
                 () = &mut expired => {
                     // Whoever is in has expired with it, and is told so by its own task.
@@ -170,17 +179,19 @@ impl Desk {
             self.stop.cancel();
         }
         self.places.close();
+        // Nobody is asked anything any more, and no code is shown.
+        self.questions = Questions::default();
         while let Some(ended) = self.tasks.join_next().await {
-            while let Ok((client, notice)) = self.posts.try_recv() {
-                // Nobody is asked anything any more, and no code is shown.
-                if matches!(notice, Notice::Event(Event::Paired | Event::Refused { .. })) {
-                    self.handle(client, notice, ui).await;
+            while let Ok(post) = self.posts.try_recv() {
+                if matches!(post.notice, Notice::Event(Event::Paired | Event::Refused { .. })) {
+                    self.handle(post, ui);
                 }
             }
             if let Ok((client, ended)) = ended {
                 self.gone(client, &ended, ui);
             }
         }
+        self.lines.join_all().await;
         Ok(ended)
     }
 
@@ -194,14 +205,19 @@ impl Desk {
         let id = self.next;
         self.next += 1;
         let name = invitation.name.unwrap_or_else(|| format!("client-{id}"));
-        let visitor = Arc::new(Visitor { name: name.clone(), policy: invitation.policy.clone() });
+        let visitor = Arc::new(Visitor {
+            name: name.clone(),
+            id: Some(id),
+            policy: invitation.policy.clone(),
+            heads: HeadRoom::default(),
+        });
         let ((dismiss, dismissed), forget) = (Dismiss::new(), CancellationToken::new());
-        let front = Front { client: id, post: self.post.clone() };
+        let front = Front { client: id, name: name.clone(), post: self.post.clone() };
         let (dialer, config, guesses) = (self.dialer.clone(), self.config, self.guesses.clone());
         let (upstream, access, stop) = (self.upstream.clone(), self.access.clone(), self.stop.clone());
         let (first, standing, forgotten) = (id == 1, invited.is_none(), forget.clone());
         self.tasks.spawn(async move {
-            let mut pairing = Pairing { dialer: &dialer, config, guesses, front: &front, first, open: None };
+            let mut pairing = Pairing { dialer: &dialer, config, guesses, front: &front, first, standing, open: None };
             let paired = tokio::select! {
                 paired = pairing.run() => Ok(paired),
                 () = stop.cancelled() => return (id, Ok(Ended::Stopped)),
@@ -248,45 +264,49 @@ impl Desk {
         }
     }
 
-    async fn handle(&mut self, client: u64, mut notice: Notice, ui: &mut impl Ui) {
+    fn handle(&mut self, Post { client, name, notice }: Post, ui: &mut impl Ui) {
+        if let Notice::Event(Event::Refused { why, .. }) = &notice {
+            // Also of a code that is not there any more.
+            self.log(&name, client, why.to_string());
+        }
         let absent = self.places.instead_of(client).and_then(|other| self.absent(other));
         let Some(entry) = self.entries.get_mut(&client) else { return };
-        let name = entry.listed.name.clone();
+        let mut event = match notice {
+            Notice::Event(event) => event,
+            Notice::Ask(question, reply) => return self.questions.ask(name, question, reply),
+        };
         let (mut lost_its_place, mut withdrawn) = (None, None);
-        match &mut notice {
-            Notice::Event(Event::Code { code, instead_of, .. }) => {
+        match &mut event {
+            Event::Code { code, instead_of, .. } => {
                 // Whoever asked for this code gets it, and nobody else.
                 if let Some(invited) = entry.invited.take() {
-                    let _ = invited.send(Ok((client, code.to_string())));
+                    if invited.send(Ok((client, code.to_string()))).is_err() {
+                        // Nobody waits for it any more, and nobody would ever see it.
+                        entry.dismiss.dismiss(Why::Killed);
+                    }
                     return;
                 }
                 entry.shown = true;
                 *instead_of = absent;
             }
-            Notice::Event(Event::Paired) => {
+            Event::Paired => {
                 entry.listed.state = State::Connected;
                 entry.listed.since = SystemTime::now();
                 lost_its_place = self.places.handle_paired(client);
             }
-            Notice::Event(Event::Lost(_)) => {
+            Event::Lost(_) => {
                 entry.listed.state = State::Lost;
                 entry.listed.since = SystemTime::now();
                 self.places.handle_lost(client, clock::now());
             }
-            Notice::Event(Event::Back(_)) => {
+            Event::Back(_) => {
                 entry.listed.state = State::Connected;
                 entry.listed.since = SystemTime::now();
                 withdrawn = self.places.handle_back(client);
             }
-            Notice::Event(Event::Refused { why, .. }) => {
-                if let Access::Guarded(gateway) = &self.access {
-                    // A full log is reported when a client is let in, or makes a request.
-                    let _ = gateway.audit().client(&name, ClientEvent::Refused(&why.to_string())).await;
-                }
-            }
             _ => {}
         }
-        deliver(ui, &name, notice).await;
+        ui.event(&name, event);
         if let Some(other) = lost_its_place {
             self.replace(other, &name, ui);
         }
@@ -294,6 +314,16 @@ impl Desk {
             self.withdraw(code, ui);
         }
         self.keep_waiting();
+    }
+
+    /// Writes that somebody was refused, beside everything else: the disk may be slow.
+    fn log(&mut self, name: &str, client: u64, why: String) {
+        let Access::Guarded(gateway) = &self.access else { return };
+        let (audit, name) = (gateway.audit().clone(), name.to_owned());
+        self.lines.spawn(async move {
+            // A full log is reported when a client is let in, or makes a request.
+            let _ = audit.client(&name, Some(client), ClientEvent::Refused(&why)).await;
+        });
     }
 
     fn absent(&self, client: u64) -> Option<Absent> {
@@ -342,11 +372,13 @@ impl Desk {
                 Err(error) => error.to_string(),
             };
             ui.event(&entry.listed.name, Event::ClientGone(reason));
+        } else if entry.shown && matches!(ended, Ok(Ended::Dismissed(_))) {
+            ui.event(&entry.listed.name, Event::Withdrawn);
         }
         Some(entry)
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command, ui: &mut impl Ui) {
         match command {
             Command::List(reply) => {
                 let _ = reply.send(self.entries.values().map(|entry| entry.listed.clone()).collect());
@@ -358,7 +390,7 @@ impl Desk {
                 }
                 let _ = reply.send(entry.is_some());
             }
-            Command::Invite(invitation, reply) => match self.invite(&invitation.policy) {
+            Command::Invite(invitation, reply) => match self.invite(&invitation.policy, ui) {
                 Ok(policy) => {
                     let invitation = Invitation { name: invitation.name, policy: Arc::new(policy) };
                     self.admit(invitation, Some(reply), Wanted::Free);
@@ -369,7 +401,7 @@ impl Desk {
     }
 
     /// What an invited client may do, if there is a place for it. A standing code that nobody has typed makes room.
-    fn invite(&mut self, asked: &Policy) -> Result<Policy, String> {
+    fn invite(&mut self, asked: &Policy, ui: &mut impl Ui) -> Result<Policy, String> {
         if matches!(self.access, Access::Shared) && asked.restricts() {
             return Err("this server shares its credentials: nothing can be restricted for whoever has them".into());
         }
@@ -383,6 +415,9 @@ impl Desk {
         })?;
         if let Some(entry) = gives_way.and_then(|code| self.entries.remove(&code)) {
             entry.dismiss.dismiss(Why::Killed);
+            if entry.shown {
+                ui.event(&entry.listed.name, Event::Withdrawn);
+            }
         }
         Ok(policy)
     }
@@ -393,5 +428,101 @@ async fn until(deadline: Option<Time>) {
     match deadline {
         Some(deadline) => tokio::time::sleep(deadline.since(clock::now())).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use mykube_link::{DialOptions, Trust};
+    use tokio::{sync::watch, time::timeout};
+
+    use super::*;
+    use crate::{Environment, KubeconfigSource, serve::Answer};
+
+    /// Within that it is answered, or the test has failed.
+    const BOUND: Duration = Duration::from_secs(60);
+
+    /// Nobody at the terminal answers.
+    struct Silent(watch::Sender<u32>);
+
+    impl Ui for Silent {
+        fn event(&mut self, _: &str, _: Event) {}
+
+        fn confirm_words(&mut self, _: &str, _: &str) -> Answer {
+            unreachable!("nobody pairs")
+        }
+
+        fn another_code(&mut self) -> Answer {
+            self.0.send_modify(|asked| *asked += 1);
+            Box::pin(std::future::pending())
+        }
+    }
+
+    async fn desk(config: Config) -> Desk {
+        let dir = tempfile::tempdir().unwrap();
+        let (kubeconfig, ca) = (dir.path().join("config"), dir.path().join("ca.pem"));
+        fs::write(
+            &kubeconfig,
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\n\
+             users: [{name: u, user: {token: t}}]\n\
+             contexts: [{name: c, context: {cluster: c, user: u}}]\n",
+        )
+        .unwrap();
+        fs::write(&ca, rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem()).unwrap();
+        let source = KubeconfigSource { kubeconfig: Some(kubeconfig), ..Default::default() };
+        let environment = Environment {
+            vars: Default::default(),
+            home: None,
+            service_account: dir.path().join("none"),
+            attended: true,
+            terminal: false,
+        };
+        let upstream = Upstream::load(&source, &environment, Trust::new(Some(&ca)).unwrap()).await.unwrap();
+        let options = DialOptions { ca_file: Some(ca), ..DialOptions::default() };
+        let dialer = Dialer::new("http://127.0.0.1:1".parse().unwrap(), options).unwrap();
+        let offer = Offer { upstream: Arc::new(upstream), access: Access::Shared, standing: Invitation::default() };
+        Desk::new(dialer, offer, config)
+    }
+
+    #[tokio::test]
+    async fn an_unanswered_question_holds_nobody_up() {
+        let config = Config {
+            code_ttl: BOUND,
+            verify: false,
+            attended: true,
+            burned_backoff: BOUND,
+            max_clients: 1,
+            stay: true,
+            resume_window: BOUND,
+            replace_after: None,
+        };
+        let desk = desk(config).await;
+        desk.guesses.burn(BOUND);
+        let (say, commands) = mpsc::channel(1);
+        let (asked, mut questions) = watch::channel(0);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let operator = async {
+            for number in 1..=2 {
+                // Whoever is ended while its question is open makes place for the next, with a question of its own.
+                questions.wait_for(|asked| *asked == number).await.unwrap();
+                let (reply, listed) = oneshot::channel();
+                say.send(Command::List(reply)).await.ok().unwrap();
+                let listed: Vec<_> = listed.await.unwrap().iter().map(|one| one.id).collect();
+                assert_eq!(listed, [u64::from(number)]);
+                let (reply, killed) = oneshot::channel();
+                if number == 1 {
+                    say.send(Command::Kill(1, reply)).await.ok().unwrap();
+                    assert!(killed.await.unwrap());
+                }
+            }
+            stop.send(()).unwrap();
+        };
+        let mut ui = Silent(asked);
+        let serve = desk.run(commands, &mut ui, async { drop(stopped.await) });
+        let (ended, ()) = timeout(BOUND, async { tokio::join!(serve, operator) }).await.expect("it hangs");
+        assert_eq!(ended.unwrap(), Ended::Stopped);
     }
 }

@@ -1,56 +1,174 @@
-//! From the tasks to the operator: one queue, one thing at a time.
+//! From the tasks to the operator: one queue of what is said, and questions one at a time.
+
+use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Event, Ui};
+use super::{Answer, Event, Ui};
 
 /// What a task says or asks.
 pub(super) enum Notice {
     Event(Event),
-    Words(String, oneshot::Sender<bool>),
-    AnotherCode(oneshot::Sender<bool>),
+    Ask(Question, oneshot::Sender<bool>),
 }
 
-/// Which client it is about, and what.
-pub(super) type Post = (u64, Notice);
+/// What a task asks.
+pub(super) enum Question {
+    Words(String),
+    AnotherCode,
+}
+
+/// Which client it is about, by number and name, and what.
+pub(super) struct Post {
+    pub(super) client: u64,
+    pub(super) name: String,
+    pub(super) notice: Notice,
+}
 
 /// One client's way to the operator.
 #[derive(Clone)]
 pub(super) struct Front {
     pub(super) client: u64,
+    pub(super) name: String,
     pub(super) post: mpsc::UnboundedSender<Post>,
 }
 
 impl Front {
     /// Tells. Events are few: a code's life has at most some dozens, and a failing stream's are limited by its task.
     pub(super) fn event(&self, event: Event) {
-        let _ = self.post.send((self.client, Notice::Event(event)));
+        self.send(Notice::Event(event));
     }
 
     pub(super) async fn confirm_words(&self, words: String) -> bool {
-        self.ask(|reply| Notice::Words(words, reply)).await
+        self.ask(Question::Words(words)).await
     }
 
     pub(super) async fn another_code(&self) -> bool {
-        self.ask(Notice::AnotherCode).await
+        self.ask(Question::AnotherCode).await
     }
 
-    async fn ask(&self, notice: impl FnOnce(oneshot::Sender<bool>) -> Notice) -> bool {
+    async fn ask(&self, question: Question) -> bool {
         let (reply, answer) = oneshot::channel();
-        let asked = self.post.send((self.client, notice(reply)));
-        asked.is_ok() && answer.await.unwrap_or(false)
+        self.send(Notice::Ask(question, reply));
+        answer.await.unwrap_or(false)
+    }
+
+    fn send(&self, notice: Notice) {
+        // Where the desk is gone nobody is told, and the question is dropped.
+        let _ = self.post.send(Post { client: self.client, name: self.name.clone(), notice });
     }
 }
 
-/// Brings a notice to the operator and the answer back.
-pub(super) async fn deliver(ui: &mut impl Ui, name: &str, notice: Notice) {
-    match notice {
-        Notice::Event(event) => ui.event(name, event),
-        Notice::Words(words, reply) => {
-            let _ = reply.send(ui.confirm_words(name, &words).await);
+/// Questions to the operator, put one after the other beside everything else. Whoever asked may be gone before there is an
+/// answer: then it is not waited for any more.
+#[derive(Default)]
+pub(super) struct Questions {
+    waiting: VecDeque<(String, Question, oneshot::Sender<bool>)>,
+    open: Option<(Answer, oneshot::Sender<bool>)>,
+}
+
+impl Questions {
+    pub(super) fn ask(&mut self, name: String, question: Question, reply: oneshot::Sender<bool>) {
+        self.waiting.push_back((name, question, reply));
+    }
+
+    /// Puts them and brings the answers back; never ends by itself. Dropped, it goes on with the same question.
+    pub(super) async fn put(&mut self, ui: &mut impl Ui) {
+        loop {
+            if self.open.is_none() {
+                let Some((name, question, reply)) = self.waiting.pop_front() else {
+                    return std::future::pending().await;
+                };
+                if reply.is_closed() {
+                    continue;
+                }
+                let answer = match question {
+                    Question::Words(words) => ui.confirm_words(&name, &words),
+                    Question::AnotherCode => ui.another_code(),
+                };
+                self.open = Some((answer, reply));
+            }
+            if let Some((answer, reply)) = &mut self.open {
+                let said = tokio::select! {
+                    said = answer => Some(said),
+                    () = reply.closed() => None,
+                };
+                if let (Some((_, reply)), Some(said)) = (self.open.take(), said) {
+                    let _ = reply.send(said);
+                }
+            }
         }
-        Notice::AnotherCode(reply) => {
-            let _ = reply.send(ui.another_code().await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Is asked, and answers when it is told to.
+    #[derive(Default)]
+    struct Person {
+        answers: VecDeque<oneshot::Receiver<bool>>,
+        asked: Vec<String>,
+    }
+
+    impl Person {
+        fn answer(&mut self, question: &str) -> Answer {
+            self.asked.push(question.to_owned());
+            let answer = self.answers.pop_front().expect("not so many questions");
+            Box::pin(async { answer.await.unwrap_or(false) })
         }
+    }
+
+    impl Ui for Person {
+        fn event(&mut self, _: &str, _: Event) {}
+
+        fn confirm_words(&mut self, client: &str, words: &str) -> Answer {
+            self.answer(&format!("{client}: {words}"))
+        }
+
+        fn another_code(&mut self) -> Answer {
+            self.answer("another?")
+        }
+    }
+
+    #[tokio::test]
+    async fn questions_are_put_one_at_a_time_and_only_for_whoever_waits() {
+        let (mut person, mut questions) = (Person::default(), Questions::default());
+        let (first, answer) = oneshot::channel();
+        person.answers.push_back(answer);
+        // Never answered.
+        let (_silent, answer) = oneshot::channel();
+        person.answers.push_back(answer);
+        let (third, answer) = oneshot::channel();
+        person.answers.push_back(answer);
+        let mut asks = |question, name: &str| {
+            let (reply, answered) = oneshot::channel();
+            questions.ask(name.to_owned(), question, reply);
+            answered
+        };
+        let mut words = asks(Question::Words("a b c d".into()), "one");
+        let another = asks(Question::AnotherCode, "two");
+        let gone = asks(Question::Words("not put".into()), "gone");
+        let mut last = asks(Question::Words("e f g h".into()), "three");
+        drop(gone);
+        // It can be left and taken up again at any time.
+        for _ in 0..3 {
+            assert!(questions.put(&mut person).now_or_never().is_none());
+        }
+        assert_eq!(person.asked, ["one: a b c d"]);
+        first.send(true).unwrap();
+        assert!(questions.put(&mut person).now_or_never().is_none());
+        assert_eq!(words.try_recv(), Ok(true));
+        assert_eq!(person.asked, ["one: a b c d", "another?"]);
+        // Whoever asked has gone: the next one's turn.
+        drop(another);
+        assert!(questions.put(&mut person).now_or_never().is_none());
+        assert_eq!(person.asked, ["one: a b c d", "another?", "three: e f g h"]);
+        third.send(false).unwrap();
+        assert!(questions.put(&mut person).now_or_never().is_none());
+        assert_eq!(last.try_recv(), Ok(false));
     }
 }

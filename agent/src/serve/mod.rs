@@ -2,7 +2,8 @@
 //!
 //! One task a client: it waits with a code (`pairing`), then serves the channel (`visit`). The desk (`desk`)
 //! knows them all, keeps one code waiting while there is a place (`places`), and does what the operator asks for. What
-//! the tasks have to say or to ask reaches the operator through one queue, one thing at a time.
+//! the tasks have to say or to ask reaches the operator through one queue. Questions are put one at a time, and nothing
+//! else waits for their answers.
 
 mod desk;
 mod dismiss;
@@ -11,7 +12,7 @@ mod pairing;
 mod places;
 mod visit;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use mykube_link::{
     DialError, Dialer, End,
@@ -99,6 +100,8 @@ pub enum Event {
     CodeLost(SocketLost),
     /// The relay is out of reach while a code waits; it is dialled again.
     RelayLost(String),
+    /// It is back, and the code waits as before.
+    RelayBack,
     /// A burned code: the next one comes after this long.
     BackingOff(Duration),
     /// A client is in.
@@ -122,14 +125,17 @@ pub struct Absent {
     pub lasting: Duration,
 }
 
-/// The operator, as the server sees one. `client` is the client's name.
+/// The operator's answer to a question, waited for beside everything else. Dropped, it is not wanted any more.
+pub type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// The operator, as the server sees one. `client` is the client's name. No call waits for anything.
 pub trait Ui {
     /// Something happened.
     fn event(&mut self, client: &str, event: Event);
     /// Whether these four words stand at the other end too. Only asked of an attended server.
-    fn confirm_words(&mut self, client: &str, words: &str) -> impl Future<Output = bool>;
+    fn confirm_words(&mut self, client: &str, words: &str) -> Answer;
     /// Whether to make another code after one was burned. Only asked of an attended server.
-    fn another_code(&mut self) -> impl Future<Output = bool>;
+    fn another_code(&mut self) -> Answer;
 }
 
 /// Why a server ended, when not by its client's or its operator's word.

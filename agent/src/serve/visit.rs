@@ -1,10 +1,13 @@
 //! One client's visit: words to compare, the welcome, and streams until it leaves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mykube_link::{Channel, ChannelStream, End, Rejoin, RelaySocket, Status, clock, copy, pair::Established};
-use mykube_protocol::channel::{Mode, Welcome};
-use tokio::{sync::mpsc, task::JoinSet};
+use mykube_protocol::{
+    channel::{Mode, Welcome},
+    limits::STREAMS_MAX_ASKED,
+};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -15,11 +18,21 @@ use super::{
 };
 use crate::{
     Credentialer, Upstream,
-    guarded::{ClientEvent, Gateway, Visitor},
+    guarded::{Audit, ClientEvent, Gateway, Promise, Visitor},
 };
 
 /// Said to a client that asks for anything but the API server.
 const NOT_ALLOWED: &str = "target not allowed";
+/// How long streams have, once their session is over, to hand on what had come for the API server.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+/// Connections to the API server that may still be given their last bytes while their streams' places are free already; streams
+/// after them wait.
+const LINGERING_MAX: usize = 64;
+/// Said to a client when its time is over, and when the server ends.
+const EXPIRED: &str = "this access has expired";
+const STOPPED: &str = "the server was stopped";
+/// Said to a client that nothing can be done for; the operator hears why.
+const CANNOT: &str = "the server cannot serve this client; its log says why";
 
 /// See the module.
 pub(super) struct Visit<'a> {
@@ -43,54 +56,85 @@ impl Visit<'_> {
         socket: RelaySocket,
         rejoin: Rejoin,
     ) -> Result<Ended, ServeError> {
-        if established.verify {
-            if !self.attended {
-                return Err(ServeError::NobodyToAsk);
-            }
-            let agreed = tokio::select! {
-                agreed = self.front.confirm_words(established.words.clone()) => agreed,
-                () = self.stop.cancelled() => return Ok(Ended::Stopped),
-                why = self.dismissed.wait() => return Ok(Ended::Dismissed(why.reason().into())),
-            };
-            if !agreed {
-                return Err(ServeError::WordsDiffer);
-            }
+        if established.verify
+            && let Err((end, reason)) = self.compare(&established.words).await
+        {
+            // The other end waits for its own person, or for the welcome: it is told, and nothing else passes.
+            Channel::start(established, socket, rejoin).bye(&reason).await;
+            return end;
         }
         self.front.event(Event::Paired);
         let channel = Channel::start(established, socket, rejoin);
         let ended = self.serve(&channel).await;
+        if let Err(error) = &ended {
+            debug!(%error, "a client cannot be served");
+            channel.bye(CANNOT).await;
+        }
         if self.dismissed.is_replaced() {
             self.see_off(&channel).await;
         }
         ended
     }
 
+    /// Has the operator compare the four words. Otherwise: how this ends, and what the other end is told.
+    async fn compare(&self, words: &str) -> Result<(), (Result<Ended, ServeError>, String)> {
+        const DIFFER: &str = "the four words were not confirmed as equal";
+        if !self.attended {
+            return Err((Err(ServeError::NobodyToAsk), DIFFER.into()));
+        }
+        tokio::select! {
+            agreed = self.front.confirm_words(words.to_owned()) => match agreed {
+                true => Ok(()),
+                false => Err((Err(ServeError::WordsDiffer), DIFFER.into())),
+            },
+            (ended, reason) = self.over() => Err((Ok(ended), reason.into())),
+        }
+    }
+
+    /// The server's word that this is over before anything was served, and what the other end is told.
+    async fn over(&self) -> (Ended, &'static str) {
+        let reason = tokio::select! {
+            () = self.stop.cancelled() => return (Ended::Stopped, STOPPED),
+            () = self.visitor.policy.expired() => EXPIRED,
+            why = self.dismissed.wait() => why.reason(),
+        };
+        (Ended::Dismissed(reason.into()), reason)
+    }
+
     /// From the welcome to the end.
     async fn serve(&self, channel: &Channel) -> Result<Ended, ServeError> {
         match &self.access {
             Access::Shared => {
-                let mut credentials = Credentialer::new(self.upstream.clone());
-                send(channel, &credentials.welcome().await?)?;
-                let renew = async {
-                    loop {
-                        if let Err(error) = send(channel, &credentials.changed().await) {
-                            break error;
-                        }
+                // A task of its own: a plugin may ask a person, who may take their time, and is not stopped halfway.
+                let told = tokio::spawn(tell(Credentialer::new(self.upstream.clone()), channel.clone()));
+                let failed = async {
+                    match told.await {
+                        Ok(Err(error)) => error,
+                        _ => std::future::pending().await,
                     }
                 };
                 tokio::select! {
-                    error = renew => Err(error),
+                    error = failed => Err(error),
                     ended = self.streams(channel, None) => ended,
                 }
             }
             Access::Guarded(gateway) => {
-                let (audit, name) = (gateway.audit(), &self.visitor.name);
+                let (audit, visitor) = (gateway.audit(), &self.visitor);
                 // A log that takes no more lines lets nobody in.
-                audit.client(name, ClientEvent::Paired).await.map_err(|_| ServeError::Audit)?;
+                tokio::select! {
+                    written = audit.client(&visitor.name, visitor.id, ClientEvent::Paired) => {
+                        written.map_err(|_| ServeError::Audit)?;
+                    }
+                    (ended, reason) = self.over() => {
+                        channel.bye(reason).await;
+                        return Ok(ended);
+                    }
+                }
+                let mut left = Left { audit, visitor, said: false, _promise: audit.promise() };
                 send(channel, &self.guarded_welcome(gateway.records()))?;
                 let ended = self.streams(channel, Some(gateway)).await;
                 let reason = ended.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-                let _ = audit.client(name, ClientEvent::Left(&reason)).await;
+                left.said = audit.client(&visitor.name, visitor.id, ClientEvent::Left(&reason)).await.is_ok();
                 ended
             }
         }
@@ -139,7 +183,7 @@ impl Visit<'_> {
         };
         let ended = loop {
             tokio::select! {
-                accepted = channel.accept() => match accepted {
+                accepted = channel.accept(), if tasks.len() < STREAMS_MAX_ASKED + LINGERING_MAX => match accepted {
                     Some((stream, Some(_))) => stream.fail(NOT_ALLOWED),
                     Some((stream, None)) => match gateway.cloned() {
                         None => drop(tasks.spawn(share(self.upstream.clone(), stream, failed.clone()))),
@@ -170,7 +214,7 @@ impl Visit<'_> {
                     End::Bye(reason) => Ok(Ended::Client(reason)),
                     end => Err(ServeError::Lost(end)),
                 },
-                () = &mut expired => break dismissed("this access has expired").await,
+                () = &mut expired => break dismissed(EXPIRED).await,
                 why = self.dismissed.wait() => break match why {
                     // Away, it does not hear it yet: what it left running is not kept for that.
                     Why::Replaced => {
@@ -180,14 +224,46 @@ impl Visit<'_> {
                     Why::Killed | Why::Withdrawn => dismissed(why.reason()).await,
                 },
                 () = self.stop.cancelled() => {
-                    channel.bye("the server was stopped").await;
+                    channel.bye(STOPPED).await;
                     break Ok(Ended::Stopped);
                 }
             }
         };
+        // Whoever left, or was lost, has said before that what the API server is still to have.
+        if matches!(ended, Ok(Ended::Client(_)) | Err(_)) {
+            let _ = timeout(LAST_BYTES, async { while tasks.join_next().await.is_some() {} }).await;
+        }
         // What ends with them is in the audit log before it says that the client left.
         tasks.shutdown().await;
         ended
+    }
+}
+
+/// Tells a client of the cluster, and of new credentials, until its channel ends.
+async fn tell(mut credentials: Credentialer, channel: Channel) -> Result<(), ServeError> {
+    send(&channel, &credentials.welcome().await?)?;
+    loop {
+        tokio::select! {
+            newer = credentials.changed() => send(&channel, &newer)?,
+            _ = channel.ended() => return Ok(()),
+        }
+    }
+}
+
+/// That a client left is written, also where its task is dropped in the middle of its end.
+struct Left<'a> {
+    audit: &'a Audit,
+    visitor: &'a Visitor,
+    said: bool,
+    /// Dropped after it is said.
+    _promise: Promise,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if !self.said {
+            self.audit.client_at_once(&self.visitor.name, self.visitor.id, ClientEvent::Left("the server ended"));
+        }
     }
 }
 
@@ -204,10 +280,45 @@ async fn share(upstream: Arc<Upstream>, stream: ChannelStream, failed: mpsc::Sen
             }
         }
         Err(error) => {
-            let reason = error.to_string();
-            stream.fail(&reason);
+            stream.fail(error.told());
             // A full queue means that the operator is being told already.
-            let _ = failed.try_send(reason);
+            let _ = failed.try_send(error.to_string());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guarded::{AuditSettings, HeadRoom};
+
+    /// Where a server's own end is overdue, its clients' tasks are given up, which end some time later.
+    #[tokio::test]
+    async fn a_client_that_is_given_up_is_still_written_as_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let audit = Audit::file(&path, AuditSettings::default()).unwrap();
+        let mut tasks = JoinSet::new();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let of_task = audit.clone();
+        tasks.spawn(async move {
+            let visitor =
+                Visitor { name: "ann".into(), id: Some(1), policy: Arc::default(), heads: HeadRoom::default() };
+            let _left = Left { audit: &of_task, visitor: &visitor, said: false, _promise: of_task.promise() };
+            begun.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        begins.await.unwrap();
+        let finishing = audit.finish();
+        tokio::pin!(finishing);
+        tokio::select! {
+            biased;
+            () = &mut finishing => panic!("the client is still there"),
+            () = audit.flush() => {}
+        }
+        drop(tasks);
+        timeout(Duration::from_secs(20), finishing).await.expect("it hangs");
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert!(written.contains(r#""event":"left""#), "{written}");
     }
 }

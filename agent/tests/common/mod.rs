@@ -14,6 +14,8 @@ use mykube_link::Trust;
 use mykube_protocol::channel::{Credentials, Welcome};
 use tempfile::TempDir;
 
+mod version_1;
+
 pub(crate) struct Fixture {
     pub dir: TempDir,
     pub env: Environment,
@@ -28,6 +30,7 @@ impl Fixture {
             home: Some(dir.path().join("home")),
             service_account: dir.path().join("serviceaccount"),
             attended: false,
+            terminal: false,
         };
         Self { dir, env, source: KubeconfigSource::default() }
     }
@@ -43,6 +46,14 @@ impl Fixture {
         let mut this = Self::new();
         this.source.kubeconfig = Some(this.write("config", config(cluster, "token: t0k3n")));
         this
+    }
+
+    /// With something else in the kubeconfig.
+    pub(crate) fn changed(self, from: &str, to: &str) -> Self {
+        let text = fs::read_to_string(self.path("config")).unwrap();
+        assert!(text.contains(from), "{text}");
+        self.write("config", text.replace(from, to));
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -113,4 +124,9 @@ pub(crate) fn trust(dir: &Path) -> Trust {
     let path = dir.join("trusted.pem");
     fs::write(&path, identity().0).unwrap();
     Trust::new(Some(&path)).unwrap()
+}
+
+/// The same of version 1.
+pub(crate) fn version_1() -> (String, String) {
+    version_1::version_1(|der| STANDARD.encode(der))
 }

@@ -32,6 +32,8 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use crate::lines::Lines;
+
 type BoxBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// A certificate authority, and what it signs.
@@ -181,10 +183,18 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>)
                     };
                     // Upgraded connections live and die with this task.
                     let upgraded = Mutex::new(None);
+                    let lines = Lines::new(tls);
+                    let target = lines.target.clone();
                     let service = service_fn(|request| {
-                        answer(request, state.clone(), connection, certificate.clone(), &upgraded)
+                        let target = target.lock().unwrap().clone();
+                        answer(request, target, state.clone(), connection, certificate.clone(), &upgraded)
                     });
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(tls), service).with_upgrades().await;
+                    let _ = http1::Builder::new()
+                        .max_headers(10_000)
+                        .max_buf_size(2 << 20)
+                        .serve_connection(TokioIo::new(lines), service)
+                        .with_upgrades()
+                        .await;
                     let upgrade = upgraded.lock().unwrap().take();
                     if let Some(upgrade) = upgrade {
                         echo(upgrade).await;
@@ -198,12 +208,12 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>)
 
 async fn answer(
     mut request: Request<Incoming>,
+    target: String,
     state: Arc<State>,
     connection: usize,
     certificate: Option<Vec<u8>>,
     upgraded: &Mutex<Option<hyper::upgrade::OnUpgrade>>,
 ) -> Result<Response<BoxBody>, std::io::Error> {
-    let target = request.uri().to_string();
     let headers = request.headers().clone();
     let method = request.method().to_string();
     state.seen.lock().unwrap().push(Seen {
@@ -253,7 +263,16 @@ async fn answer(
         state.received.send_modify(|received| *received += data);
     }
     let mut response = text(StatusCode::OK, &format!("{target} {length}"));
+    let number = |name| target.split_once(name).and_then(|(_, number)| number.parse::<usize>().ok());
+    for n in 0..number("?warnings=").unwrap_or(0) {
+        response.headers_mut().append("warning", format!("299 - \"{n}\"").try_into().unwrap());
+    }
+    if let Some(len) = number("?long=") {
+        response.headers_mut().insert("x-long", "x".repeat(len).try_into().unwrap());
+    }
     response.headers_mut().insert("keep-alive", HeaderValue::from_static("timeout=5"));
+    response.headers_mut().append("set-cookie", HeaderValue::from_static("front=agent; Path=/"));
+    response.headers_mut().append("set-cookie", HeaderValue::from_static("session=1"));
     response
         .headers_mut()
         .insert("audit-id", headers.get("audit-id").cloned().unwrap_or(HeaderValue::from_static("none")));

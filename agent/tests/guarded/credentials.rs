@@ -77,6 +77,24 @@ async fn a_refused_token_is_fetched_anew_once_and_the_request_sent_again() {
 }
 
 #[tokio::test]
+async fn a_refused_id_token_is_looked_for_in_the_kubeconfig() {
+    // Claims `{"exp": 4070908800}`; nobody listens at the issuer.
+    const CLAIMS: &str = "eyJleHAiOiA0MDcwOTA4ODAwfQ";
+    let user = format!(
+        "auth-provider:\n  name: oidc\n  config: {{idp-issuer-url: 'https://127.0.0.1:1', client-id: k, id-token: one.{CLAIMS}.sig}}"
+    );
+    let mut setup = Setup::new(&user).await;
+    let mut client = setup.client();
+    assert_eq!(client.get("/version").await.status, 200);
+    let (one, two) = (format!("one.{CLAIMS}.sig"), format!("two.{CLAIMS}.sig"));
+    accept(&setup, &[&two]);
+    let text = fs::read_to_string(setup.fixture.path("config")).unwrap();
+    setup.fixture.write("config", text.replace(&one, &two));
+    assert_eq!(client.get("/version").await.status, 200);
+    assert_eq!(setup.api.last().header("authorization"), [format!("Bearer {two}")]);
+}
+
+#[tokio::test]
 async fn a_refused_request_with_a_body_is_not_sent_again() {
     let mut setup = Setup::with(|fixture, _| plugin(fixture, ""), eager()).await;
     let mut client = setup.client();
@@ -207,5 +225,7 @@ async fn the_cas_of_the_kubeconfig_or_nobody() {
     setup.fixture.write("config", crate::common::config(&cluster, "token: t0k3n"));
     setup.rebuild().await;
     let answer = setup.client().get("/api/v1/nodes").await;
-    assert!(answer.status == 502 && answer.message().contains("NotValidForName"), "{}", answer.message());
+    assert!(answer.status == 502 && answer.message().contains("cannot be verified"), "{}", answer.message());
+    let reason = setup.log.wait(3).await[2]["reason"].to_string();
+    assert!(reason.contains("it is for other names"), "{reason}");
 }

@@ -6,9 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
+use mykube_agent::guarded::Settings;
+use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time};
 
 use crate::setup::Setup;
 
@@ -108,4 +110,51 @@ async fn an_upload_that_never_ends_waits_for_its_reader() {
     reads.add_permits(1 << 24);
     let line = setup.log.wait(1).await.remove(0);
     assert!(line["bytes_in"].as_u64().unwrap() >= 2 * most, "{line}");
+}
+
+/// The only request that may be under way sends up to `most` bytes, of which nobody takes any, and its client leaves once nothing
+/// moves. Its place is free for others after a while. How much it could send.
+async fn stalls_and_leaves(most: u64) -> u64 {
+    let settings = Settings { upstream_connections: 1, ..Settings::default() };
+    let mut setup = Setup::with(|_, _| "token: t0k3n".into(), settings).await;
+    *setup.api.state.reads.lock().unwrap() = Some(Arc::new(Semaphore::new(0)));
+    let mut client = setup.client();
+    client
+        .send("PUT /api/v1/namespaces/a/services/s/proxy/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+        .await;
+    let written = Arc::new(AtomicU64::new(0));
+    let count = written.clone();
+    let writer = tokio::spawn(async move {
+        let part = [7; 8192];
+        while count.load(Ordering::Relaxed) < most {
+            client.stream.write_all(&part).await.unwrap();
+            count.fetch_add(part.len() as u64, Ordering::Relaxed);
+        }
+        std::future::pending::<()>().await;
+    });
+    let sent = settled(&written).await;
+    *setup.api.state.reads.lock().unwrap() = None;
+    writer.abort();
+    time::pause();
+    for _ in 0..3 {
+        settled(&written).await;
+        time::advance(Duration::from_secs(10)).await;
+    }
+    settled(&written).await;
+    time::resume();
+    let line = time::timeout(Duration::from_secs(20), setup.log.wait(1)).await;
+    let line = line.unwrap_or_else(|_| panic!("nobody is there any more, and it goes on after {sent} bytes")).remove(0);
+    assert_eq!(line["end"], if line["status"].is_null() { "aborted" } else { "complete" }, "{line}");
+    assert_eq!(setup.client().get("/version").await.status, 200);
+    sent
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_takes_ends_with_its_client() {
+    // Its end stands behind what nobody reads; or it was read, and waits for what comes before it.
+    let all = stalls_and_leaves(ENDLESS).await;
+    assert!(all < ENDLESS);
+    for less in [64, 128, 256, 384, 512, 1024] {
+        stalls_and_leaves(all.saturating_sub(less * 1024)).await;
+    }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mykube_agent::guarded::{Audit, Forwarder, Gateway, Policy, Settings, Visitor};
+use mykube_agent::guarded::{Audit, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
 use crate::{api::Api, raw::Raw, setup::Setup};
@@ -223,7 +223,7 @@ async fn an_api_server_goes_away_and_comes_back() {
         let answer = client.get("/api/v1/nodes").await;
         assert_eq!(answer.status, 503);
         let message = answer.message();
-        assert!(message.contains(&format!("cannot reach the API server {address}: connection refused")), "{message}");
+        assert_eq!(message, "mykube: cannot reach the API server: connection refused; is it running?");
         // client-go would try ten times.
         assert_eq!(answer.header("retry-after"), None);
     }
@@ -233,7 +233,7 @@ async fn an_api_server_goes_away_and_comes_back() {
     assert!(answer.text().starts_with("mykube: cannot reach the API server"), "{}", answer.text());
     let lines = setup.log.wait(5).await;
     assert_eq!((&lines[3]["status"], &lines[3]["decision"]), (&503.into(), &"allowed".into()));
-    assert!(lines[3]["reason"].as_str().unwrap().contains("cannot reach"));
+    assert!(lines[3]["reason"].as_str().unwrap().contains(&format!("cannot reach the API server {address}: ")));
     setup.api = Api::start_at(&setup.authority, address, state).await;
     assert_eq!(client.get("/version").await.status, 200);
 }
@@ -269,17 +269,48 @@ async fn a_thousand_at_once_are_served_by_a_few_connections() {
 async fn who_finds_every_connection_taken_is_told() {
     let settings = Settings { upstream_connections: 1, queue_timeout: Duration::ZERO, ..Settings::default() };
     let mut setup = Setup::with(|_, _| "token: t".into(), settings).await;
-    let events = setup.api.stream("/api/v1/pods?watch=1");
-    let mut watching = setup.client();
-    watching.send("GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    watching.head().await;
     let mut other = setup.client();
-    let answer = other.get("/api/v1/nodes").await;
-    assert_eq!((answer.status, answer.header("retry-after").as_deref()), (429, Some("1")));
-    assert!(answer.message().contains("too many requests"));
-    drop(events);
-    assert_eq!(watching.chunk().await, None);
-    assert_eq!(other.get("/version").await.status, 200);
+    let log = "/api/v1/namespaces/a/pods/p/log";
+    for (target, status, again) in [
+        ("/api/v1/pods?limit=1", 429, Some("1")),
+        ("/api/v1/pods?watch=1", 503, None),
+        (&format!("{log}?follow=1"), 503, None),
+        (&format!("{log}?follow=false"), 429, Some("1")),
+    ] {
+        let events = setup.api.stream(target);
+        let mut first = setup.client();
+        first.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        first.head().await;
+        let answer = other.get("/api/v1/nodes").await;
+        assert_eq!((answer.status, answer.header("retry-after").as_deref()), (status, again), "{target}");
+        assert!(answer.message().starts_with(if status == 429 {
+            "mykube: too many requests"
+        } else {
+            "mykube: all 1 "
+        }));
+        drop(events);
+        assert_eq!(first.chunk().await, None);
+        assert_eq!(other.get("/version").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_does_not_end() {
+    // The default's time in the queue would be longer than this test.
+    let settings = Settings { upstream_connections: 1, ..Settings::default() };
+    let mut setup = Setup::with(|_, _| "token: t".into(), settings).await;
+    let mut exec = setup.client();
+    exec.send(
+        "POST /api/v1/namespaces/a/pods/p/exec HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n",
+    )
+    .await;
+    assert!(exec.head().await.starts_with("HTTP/1.1 101 "));
+    let answered = tokio::time::timeout(settings.queue_timeout / 2, setup.client().get("/api/v1/nodes")).await;
+    let answer = answered.expect("at once");
+    assert_eq!(answer.status, 503);
+    assert!(answer.message().contains("(--max-requests)"), "{}", answer.message());
+    let discovery = setup.client().get("/version").await;
+    assert_eq!((discovery.status, discovery.text().contains("(--max-requests)")), (502, true));
 }
 
 #[tokio::test]
@@ -311,7 +342,7 @@ async fn a_servers_path_is_put_in_front() {
     let forwarder = Arc::new(Forwarder::new(upstream, Settings::default()));
     let gateway = Gateway::new(forwarder, Audit::off());
     let (near, far) = tokio::io::duplex(1024);
-    let visitor = Visitor { name: "x".into(), policy: Arc::default() };
+    let visitor = Visitor { name: "x".into(), id: None, policy: Arc::default(), heads: HeadRoom::default() };
     let served = tokio::spawn(async move { gateway.serve(far, Arc::new(visitor)).await });
     let mut client = Raw::new(near);
     let text = client.get("/api/v1/pods?limit=1").await.text();

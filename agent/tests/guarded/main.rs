@@ -8,9 +8,12 @@ mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;
+mod cut;
+mod differential;
 mod endless;
 mod forwarding;
 mod limits;
+mod lines;
 mod raw;
 mod recording;
 mod setup;

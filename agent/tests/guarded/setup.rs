@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use mykube_agent::guarded::{Audit, AuditSettings, Forwarder, Gateway, Policy, Settings, Visitor};
+use mykube_agent::guarded::{Audit, AuditSettings, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -102,7 +102,11 @@ impl Setup {
 
     /// Reads the kubeconfig again.
     pub(crate) async fn rebuild(&mut self) {
-        (self.gateway, self.forwarder) = build(&self.fixture, &self.log, Settings::default()).await;
+        self.rebuild_with(Settings::default()).await;
+    }
+
+    pub(crate) async fn rebuild_with(&mut self, settings: Settings) {
+        (self.gateway, self.forwarder) = build(&self.fixture, &self.log, settings).await;
     }
 
     /// A connection of a client.
@@ -116,9 +120,21 @@ impl Setup {
         Raw::new(near)
     }
 
-    pub(crate) fn serve(&mut self, far: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, policy: Policy) {
+    pub(crate) fn visitor(&self, policy: Policy) -> Arc<Visitor> {
         policy.check().unwrap();
-        let visitor = Arc::new(Visitor { name: "laptop".into(), policy: Arc::new(policy) });
+        Arc::new(Visitor { name: "laptop".into(), id: Some(7), policy: Arc::new(policy), heads: HeadRoom::default() })
+    }
+
+    /// Another connection of a client.
+    pub(crate) fn client_of(&mut self, visitor: Arc<Visitor>) -> Raw {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let gateway = self.gateway.clone();
+        self.served.spawn(async move { gateway.serve(far, visitor).await });
+        Raw::new(near)
+    }
+
+    pub(crate) fn serve(&mut self, far: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, policy: Policy) {
+        let visitor = self.visitor(policy);
         let gateway = self.gateway.clone();
         self.served.spawn(async move { gateway.serve(far, visitor).await });
     }

@@ -2,12 +2,14 @@
 
 use httparse::{EMPTY_HEADER, Header, Request, Response, Status};
 
-/// Longest head of a request that is looked at; the agent takes none longer.
-pub(super) const REQUEST_MAX: usize = 64 * 1024;
+/// Longest head of a request that is looked at; the agent, as the API server, takes none longer.
+pub(super) const REQUEST_MAX: usize = 1024 * 1024 + 4096;
 /// Longest head of an answer that is looked at. An API server's 101 has about 200 bytes.
 pub(super) const RESPONSE_MAX: usize = 16 * 1024;
-/// Most headers that are looked at; kubectl sends about ten.
-const HEADERS_MAX: usize = 100;
+/// Headers that most heads have room in: kubectl sends about ten.
+const HEADERS: usize = 100;
+/// Most headers of a request that are looked at, as many as the agent takes: one for each group of `--as-group`.
+const HEADERS_MAX: usize = 4096;
 
 /// What a head says so far.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,18 +26,26 @@ pub(super) enum Head {
 
 /// The head of a request; those of its bytes before `seen` were looked at.
 pub(super) fn request(bytes: &[u8], seen: usize) -> Head {
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-    let mut request = Request::new(&mut headers);
-    match parsed(bytes, seen, REQUEST_MAX, || request.parse(bytes)) {
-        Ok(Status::Partial) => Head::Partial,
-        Ok(Status::Complete(len)) if request.method == Some("GET") && upgrades(request.headers) => Head::WebSocket(len),
-        _ => Head::Other,
-    }
+    request_with(bytes, seen, &mut [EMPTY_HEADER; HEADERS])
+        .or_else(|error| match error {
+            httparse::Error::TooManyHeaders => request_with(bytes, seen, &mut vec![EMPTY_HEADER; HEADERS_MAX]),
+            error => Err(error),
+        })
+        .unwrap_or(Head::Other)
+}
+
+fn request_with<'b>(bytes: &'b [u8], seen: usize, headers: &mut [Header<'b>]) -> Result<Head, httparse::Error> {
+    let mut request = Request::new(headers);
+    Ok(match parsed(bytes, seen, REQUEST_MAX, || request.parse(bytes))? {
+        Status::Partial => Head::Partial,
+        Status::Complete(len) if request.method == Some("GET") && upgrades(request.headers) => Head::WebSocket(len),
+        Status::Complete(_) => Head::Other,
+    })
 }
 
 /// The head of its answer; those of its bytes before `seen` were looked at.
 pub(super) fn response(bytes: &[u8], seen: usize) -> Head {
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+    let mut headers = [EMPTY_HEADER; HEADERS];
     let mut response = Response::new(&mut headers);
     match parsed(bytes, seen, RESPONSE_MAX, || response.parse(bytes)) {
         Ok(Status::Partial) => Head::Partial,

@@ -249,7 +249,9 @@ fn only_the_first_requests_websocket_is_followed() {
     let post = format!("POST /x HTTP/1.1\r\nContent-Length: {}\r\n\r\n{upgrade}", upgrade.len());
     let spdy = upgrade.replace("websocket", "SPDY/3.1");
     let two = upgrade.replace("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: websocket");
-    let long = upgrade.replace("\r\n\r\n", &format!("\r\nX: {}\r\n\r\n", "x".repeat(80_000)));
+    let long = upgrade.replace("?command=sh", &format!("?command={}", "x".repeat(100_000)));
+    let many = upgrade.replace("\r\n\r\n", &format!("\r\n{}\r\n", "Impersonate-Group: g\r\n".repeat(300)));
+    let too_long = upgrade.replace("\r\n\r\n", &format!("\r\nX: {}\r\n\r\n", "x".repeat(1_060_000)));
     let get = format!("GET / HTTP/1.1\r\n\r\n{upgrade}");
     let early = format!("{upgrade}early");
     let not_granted = granted.replace("WebSocket", "h2c");
@@ -262,7 +264,9 @@ fn only_the_first_requests_websocket_is_followed() {
         (&*get, granted, false),
         (&*spdy, granted, false),
         (&*two, granted, false),
-        (&*long, granted, false),
+        (&*long, granted, true),
+        (&*many, granted, true),
+        (&*too_long, granted, false),
         (&*early, granted, false),
         ("\u{16}\u{3}\u{1}", granted, false),
         (upgrade, &*not_granted, false),

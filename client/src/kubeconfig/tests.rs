@@ -4,6 +4,8 @@ use mykube_protocol::channel::Mode;
 
 use super::*;
 
+const ADDRESS: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 40123);
+
 fn welcome() -> Welcome {
     Welcome {
         mode: Mode::Shared,
@@ -29,14 +31,14 @@ fn section(label: &str, len: usize) -> String {
 }
 
 fn rendered(welcome: &Welcome) -> (Value, Vec<(&'static str, Zeroizing<String>)>) {
-    let Ok(Rendered { kubeconfig, files }) = render(welcome, 40123, Path::new("/ram/dir")) else { panic!("refused") };
+    let Ok(Rendered { kubeconfig, files }) = render(welcome, ADDRESS, Path::new("/ram/dir")) else { panic!("refused") };
     (serde_json::from_str(&kubeconfig).unwrap(), files)
 }
 
 fn refused(change: impl FnOnce(&mut Welcome)) -> String {
     let mut welcome = welcome();
     change(&mut welcome);
-    match render(&welcome, 40123, Path::new("/ram/dir")) {
+    match render(&welcome, ADDRESS, Path::new("/ram/dir")) {
         Ok(_) => panic!("accepted"),
         Err(error) => error.to_string(),
     }

@@ -1,13 +1,14 @@
 //! A kubeconfig as text: single items of its lists come and go, every other byte stays as it is, comments too.
 //!
 //! The YAML parser says where things stand; the change is made in the text; the parser then reads the result, which
-//! must say what the old text said, plus or minus the one item. Where it does not, nothing is written.
+//! must say what the old text said, plus or minus the one item. Where it does not, nothing is written. Only the first
+//! document counts, and of equal keys the last one, as for kubectl.
 
 use std::ops::Range;
 
 use serde_json::Value;
 
-use super::yaml::{self, Kind, Node, one_line};
+use super::yaml::{self, Kind, Node, Read, one_line};
 
 /// Why a text cannot be changed. Never holds the text: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,32 +35,30 @@ pub enum DocumentError {
 /// The lists, each with the key of its items' own part.
 pub(super) const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context"), ("users", "user")];
 
+/// In place of a list: there is not even its key.
+const NO_KEY: &str = "none";
+
 /// A parsed kubeconfig.
 #[derive(Clone, Debug)]
 pub(super) struct Document<'t> {
     text: &'t str,
     /// Nothing in an empty file.
     root: Option<Node>,
+    /// Where the first line of an empty document may stand.
+    start: usize,
 }
 
 impl<'t> Document<'t> {
     pub(super) fn parse(text: &'t str) -> Result<Self, DocumentError> {
-        let root = yaml::read(text)?;
-        match &root {
-            None => {}
-            Some(Node { kind: Kind::Map { entries, .. }, .. }) => {
-                for (at, (key, _)) in entries.iter().enumerate() {
-                    let Kind::Scalar { value, .. } = &key.kind else {
-                        return Err(DocumentError::Shape("a key of it is not a word"));
-                    };
-                    if entries[..at].iter().any(|(other, _)| other.scalar() == Some(value)) {
-                        return Err(DocumentError::Shape("a key stands in it twice"));
-                    }
-                }
+        let Read { root, start } = yaml::read(text)?;
+        match root.as_ref().map(|root| &root.kind) {
+            Some(Kind::Map { entries, .. }) if entries.iter().any(|(key, _)| key.scalar().is_none()) => {
+                return Err(DocumentError::Shape("a key of it is not a word"));
             }
+            None | Some(Kind::Map { .. }) => {}
             Some(_) => return Err(DocumentError::Shape("it has no keys")),
         }
-        let document = Self { text, root };
+        let document = Self { text, root, start: start.unwrap_or_default() };
         for (list, _) in LISTS {
             document.list(list)?;
         }
@@ -83,16 +82,27 @@ impl<'t> Document<'t> {
         self.root.as_ref()?.get("current-context")?.scalar()
     }
 
+    /// What stands in place of a list that is not there: `none`, or a null as it is written. To be given back to
+    /// [`Document::remove`], so that it stands there again.
+    pub(super) fn absence(&self, list: &'static str) -> Option<&'t str> {
+        match self.list(list) {
+            Ok(None) => Some(NO_KEY),
+            Ok(Some((_, value))) if value.is_null() => Some(&self.text[value.start..value.end]),
+            _ => None,
+        }
+    }
+
     /// The text with one more item, given as JSON on one line, at the head of a list.
     pub(super) fn insert(&self, list: &'static str, item: &Value) -> Result<String, DocumentError> {
         let json = one_line(item);
         let newline = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
         let found = self.list(list)?;
+        if self.root.as_ref().is_some_and(|root| root.get("<<").is_some()) {
+            // A list may come with it, which ours would hide, or be hidden by.
+            return Err(DocumentError::Unsafe(list));
+        }
         let (at, new) = match (&self.root, found) {
-            (None, _) => {
-                let gap = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { newline };
-                (self.text.len()..self.text.len(), format!("{gap}{list}: [{json}]{newline}"))
-            }
+            (None, _) => (self.start..self.start, format!("{list}: [{json}]{newline}")),
             (Some(root), None) => match &root.kind {
                 Kind::Map { flow: true, entries } => {
                     let comma = if entries.is_empty() { "" } else { ", " };
@@ -127,13 +137,19 @@ impl<'t> Document<'t> {
         self.checked(at, &new, &expected, list)
     }
 
-    /// The text without one item of a list.
-    pub(super) fn remove(&self, list: &'static str, index: usize) -> Result<String, DocumentError> {
+    /// The text without one item of a list. With its last one the list goes too, if it `was` not there before.
+    pub(super) fn remove(&self, list: &'static str, index: usize, was: Option<&str>) -> Result<String, DocumentError> {
         let (Some(root), Some((key, value))) = (&self.root, self.list(list)?) else {
             return Err(DocumentError::Unsafe(list));
         };
         let Kind::Seq { flow, items } = &value.kind else { return Err(DocumentError::Unsafe(list)) };
         let item = items.get(index).ok_or(DocumentError::Unsafe(list))?;
+        // Written anew by kubectl it is a list like any other.
+        if let (true, [_], Some(was)) = (flow, items.as_slice(), was)
+            && let Ok(text) = self.without(list, key, value, was)
+        {
+            return Ok(text);
+        }
         let mut expected = root.clone();
         expected.list_mut(list).remove(index);
         let (previous, next) = (index.checked_sub(1).map(|at| &items[at]), items.get(index + 1));
@@ -160,10 +176,42 @@ impl<'t> Document<'t> {
         self.checked(at, new, &expected, list)
     }
 
+    /// The text as it was before a list was made.
+    fn without(&self, list: &'static str, key: &Node, value: &Node, was: &str) -> Result<String, DocumentError> {
+        let Some(root) = &self.root else { return Err(DocumentError::Unsafe(list)) };
+        let mut expected = root.clone();
+        let at = expected.entries_mut().iter().rposition(|(key, _)| key.scalar() == Some(list));
+        let at = at.ok_or(DocumentError::Unsafe(list))?;
+        if was != NO_KEY {
+            let null = Node::new(Kind::Scalar { value: was.to_owned(), plain: true, tag: None });
+            if !null.is_null() {
+                return Err(DocumentError::Unsafe(list));
+            }
+            expected.entries_mut()[at].1 = null;
+            let start = if was.is_empty() { self.colon(key, list)? } else { value.start };
+            return self.checked(start..value.end, was, &expected, list);
+        }
+        expected.entries_mut().remove(at);
+        let Kind::Map { flow, entries } = &root.kind else { return Err(DocumentError::Unsafe(list)) };
+        let rest = &self.text[value.end..];
+        let range = match (flow, at.checked_sub(1).map(|at| &entries[at].1)) {
+            (true, _) if rest.starts_with(", ") => key.start..value.end + 2,
+            (true, Some(previous)) => previous.end..value.end,
+            (true, None) => key.start..value.end,
+            (false, _) => {
+                let (start, end) = (self.line_start(key.start), self.line_end(value.end));
+                self.blank(start..key.start, list)?;
+                self.blank(value.end..end, list)?;
+                start..end
+            }
+        };
+        self.checked(range, "", &expected, list)
+    }
+
     /// Key and value of a list; nothing where it is not there.
     fn list(&self, list: &'static str) -> Result<Option<(&Node, &Node)>, DocumentError> {
         let Some(Node { kind: Kind::Map { entries, .. }, .. }) = &self.root else { return Ok(None) };
-        let found = entries.iter().find(|(key, _)| key.scalar() == Some(list));
+        let found = entries.iter().rfind(|(key, _)| key.scalar() == Some(list));
         match found {
             Some((_, value)) if !value.is_null() && !matches!(value.kind, Kind::Seq { .. }) => {
                 Err(DocumentError::NotAList(list))
@@ -186,10 +234,11 @@ impl<'t> Document<'t> {
     }
 
     fn verified(text: String, expected: &Node, list: &'static str) -> Result<String, DocumentError> {
-        match Document::parse(&text) {
-            Ok(Document { root: Some(root), .. }) if root.says(expected) => Ok(text),
-            _ => Err(DocumentError::Unsafe(list)),
-        }
+        let says = match Document::parse(&text).map_err(|_| DocumentError::Unsafe(list))?.root {
+            Some(root) => root.says(expected),
+            None => matches!(&expected.kind, Kind::Map { entries, .. } if entries.is_empty()),
+        };
+        if says { Ok(text) } else { Err(DocumentError::Unsafe(list)) }
     }
 
     /// Where an item's dash stands: before it on its line, or alone but for the item's properties on a line before.

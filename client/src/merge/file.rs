@@ -4,11 +4,13 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
     io::{self, Read as _, Write as _},
+    iter,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use mykube_protocol::text;
 use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
@@ -40,11 +42,11 @@ impl Places {
 
     /// The files kubectl reads, first one first.
     pub(super) fn files(&self) -> Vec<PathBuf> {
-        let list = self.kubeconfig.iter().flat_map(std::env::split_paths);
-        let mut files: Vec<_> = list.filter(|path| !path.as_os_str().is_empty()).collect();
-        if files.is_empty() {
-            files.extend(self.home.as_ref().map(|home| home.join(".kube").join("config")));
-        }
+        let files: Vec<PathBuf> = match self.kubeconfig.as_ref().filter(|list| !list.is_empty()) {
+            // A list of nothing (`:`) is one.
+            Some(list) => std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect(),
+            None => self.home.iter().map(|home| home.join(".kube").join("config")).collect(),
+        };
         files.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path)).collect()
     }
 }
@@ -60,9 +62,41 @@ pub(super) struct Target {
 
 /// What a file held when it was read.
 pub(super) struct Content {
+    /// Without a byte order mark.
     pub(super) text: Zeroizing<String>,
+    encoding: Encoding,
     /// Nothing where there was no file.
     meta: Option<Metadata>,
+}
+
+/// How text is written, by its byte order mark: those that kubectl reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Utf8,
+    Utf8Marked,
+    Utf16Le,
+    Utf16Be,
+}
+
+impl Encoding {
+    fn of(bytes: &[u8]) -> Self {
+        match bytes {
+            [0xff, 0xfe, ..] => Self::Utf16Le,
+            [0xfe, 0xff, ..] => Self::Utf16Be,
+            [0xef, 0xbb, 0xbf, ..] => Self::Utf8Marked,
+            _ => Self::Utf8,
+        }
+    }
+
+    fn encode(self, text: &str) -> Zeroizing<Vec<u8>> {
+        let utf16 = |unit: fn(u16) -> [u8; 2]| iter::once(0xfeff).chain(text.encode_utf16()).flat_map(unit).collect();
+        Zeroizing::new(match self {
+            Self::Utf8 => text.as_bytes().to_vec(),
+            Self::Utf8Marked => [b"\xef\xbb\xbf", text.as_bytes()].concat(),
+            Self::Utf16Le => utf16(u16::to_le_bytes),
+            Self::Utf16Be => utf16(u16::to_be_bytes),
+        })
+    }
 }
 
 impl Content {
@@ -103,7 +137,7 @@ impl Target {
             // A pipe would make us wait.
             Ok(_) => return Err(MergeError::NotAFile(self.named.clone())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Content { text: Zeroizing::default(), meta: None });
+                return Ok(Content { text: Zeroizing::default(), encoding: Encoding::Utf8, meta: None });
             }
             Err(error) => return Err(failed(error)),
         };
@@ -113,8 +147,8 @@ impl Target {
         if bytes.len() as u64 > FILE_MAX {
             return Err(MergeError::TooLarge(self.named.clone()));
         }
-        let text = std::str::from_utf8(&bytes).map_err(|_| MergeError::NotText(self.named.clone()))?;
-        Ok(Content { text: Zeroizing::new(text.to_owned()), meta: Some(meta) })
+        let text = text::decode(&bytes).ok_or_else(|| MergeError::NotText(self.named.clone()))?;
+        Ok(Content { text: Zeroizing::new(text), encoding: Encoding::of(&bytes), meta: Some(meta) })
     }
 
     /// Takes kubectl's lock, and that of the file behind a symbolic link.
@@ -177,9 +211,9 @@ impl Locked<'_> {
     pub(super) fn replace(&self, content: &Content, text: &str) -> Result<bool, MergeError> {
         let failed = |source| self.target.failed("write", source);
         let mut file = self.fresh(content)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        file.write_all(&content.encoding.encode(text)).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         let now = self.target.read()?;
-        if now.text != content.text || now.exists() != content.exists() {
+        if now.text != content.text || now.encoding != content.encoding || now.exists() != content.exists() {
             return Ok(false);
         }
         file.persist(&self.target.real).map_err(|error| failed(error.error))?;

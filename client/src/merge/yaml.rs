@@ -5,8 +5,15 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, S
 
 use super::document::DocumentError;
 
-/// The one document of a text; nothing where it is empty.
-pub(super) fn read(text: &str) -> Result<Option<Node>, DocumentError> {
+/// The first document of a text, which is all that kubectl reads.
+pub(super) struct Read {
+    /// Nothing where it is empty.
+    pub(super) root: Option<Node>,
+    /// The end of the line on which it starts, where one says so (`---`).
+    pub(super) start: Option<usize>,
+}
+
+pub(super) fn read(text: &str) -> Result<Read, DocumentError> {
     Reader { text, events: Parser::new_from_str(text) }.document()
 }
 
@@ -48,9 +55,10 @@ impl Node {
         })
     }
 
+    /// The last of that name, as kubectl takes it.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         let Kind::Map { entries, .. } = &self.kind else { return None };
-        entries.iter().find(|(name, _)| name.scalar() == Some(key)).map(|(_, value)| value)
+        entries.iter().rfind(|(name, _)| name.scalar() == Some(key)).map(|(_, value)| value)
     }
 
     pub(super) fn scalar(&self) -> Option<&str> {
@@ -78,10 +86,16 @@ impl Node {
         self.end > self.start
     }
 
+    /// Keys and values of a map.
+    pub(super) fn entries_mut(&mut self) -> &mut Vec<(Node, Node)> {
+        let Kind::Map { entries, .. } = &mut self.kind else { unreachable!("the root is a map") };
+        entries
+    }
+
     /// The items of a list, made where there is none.
     pub(super) fn list_mut(&mut self, list: &str) -> &mut Vec<Node> {
-        let Kind::Map { entries, .. } = &mut self.kind else { unreachable!("the root is a map") };
-        let at = entries.iter().position(|(key, _)| key.scalar() == Some(list)).unwrap_or_else(|| {
+        let entries = self.entries_mut();
+        let at = entries.iter().rposition(|(key, _)| key.scalar() == Some(list)).unwrap_or_else(|| {
             let key = Kind::Scalar { value: list.to_owned(), plain: true, tag: None };
             entries.insert(0, (Self::new(key), Self::new(Kind::Seq { flow: true, items: vec![] })));
             0
@@ -97,6 +111,7 @@ impl Node {
     /// Whether two nodes mean the same. How they are written is of no importance, but for what quotes mean.
     pub(super) fn says(&self, other: &Self) -> bool {
         match (&self.kind, &other.kind) {
+            _ if self.is_null() && other.is_null() => true,
             (Kind::Scalar { value, plain, tag }, Kind::Scalar { value: other, plain: other_plain, tag: other_tag }) => {
                 value == other && plain == other_plain && tag == other_tag
             }
@@ -124,15 +139,27 @@ struct Reader<'t, P> {
 }
 
 impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<'t, P> {
-    fn document(&mut self) -> Result<Option<Node>, DocumentError> {
-        let mut root = None;
+    fn document(&mut self) -> Result<Read, DocumentError> {
+        let mut start = None;
         loop {
             let (event, span) = self.next()?;
             match event {
-                Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
-                Event::StreamEnd => return Ok(root.filter(|root: &Node| root.is_written() || !root.is_null())),
-                _ if root.is_some() => return Err(DocumentError::Shape("it has more than one YAML document")),
-                event => root = Some(self.node(event, span)?),
+                Event::StreamStart => {}
+                Event::DocumentStart(explicit, _) => {
+                    let end = self.place(span)?.1;
+                    let rest = &self.text[end..];
+                    start = explicit.then(|| rest.find('\n').map_or(self.text.len(), |newline| end + newline + 1));
+                }
+                Event::DocumentEnd | Event::StreamEnd => return Ok(Read { root: None, start }),
+                event => {
+                    let root = self.node(event, span)?;
+                    return match self.next()? {
+                        (Event::DocumentEnd | Event::StreamEnd, _) => {
+                            Ok(Read { root: Some(root).filter(|root| root.is_written() || !root.is_null()), start })
+                        }
+                        _ => Err(DocumentError::Shape("it does not end where it should")),
+                    };
+                }
             }
         }
     }

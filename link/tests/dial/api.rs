@@ -73,8 +73,10 @@ async fn each_refusal_has_its_meaning_and_exit_code() {
     assert!(full.to_string().contains("(status 503: this relay is full). Try again"), "{full}");
 
     let cleaned = "no [31msession".to_owned();
-    let old = create(json("400 Bad", error)).await;
+    let old = create(answer("400 Bad", "Mykube-Refusal: version\r\n", error)).await;
     assert_eq!(old, DialError::VersionUnsupported { message: cleaned.clone() });
+    let others = create(json("400 Bad", error)).await;
+    assert_eq!(others, DialError::Refused { status: 400, message: cleaned.clone() });
     let old = create(json("200 OK", &format!(r#"{{"session_id":"{SESSION}","code":"48320417"}}"#))).await;
     assert!(matches!(old, DialError::VersionUnsupported { .. }), "{old}");
     assert!(!old.to_string().contains("48320417"));

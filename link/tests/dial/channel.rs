@@ -1,6 +1,6 @@
 //! The channel's driver over real sockets: two ends, the relay's texts played by the test.
 
-use std::{io, time::Duration};
+use std::{io, sync::atomic::AtomicBool, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -27,7 +27,7 @@ use tokio_tungstenite::{
 /// Nothing here takes that long: a test that waits for it has failed.
 const BOUND: Duration = Duration::from_secs(30);
 
-async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (one, two) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (one, two) = (one.unwrap(), two.unwrap().0);
@@ -69,17 +69,17 @@ async fn relayed() -> (RelaySocket, RelaySocket, tokio::task::JoinHandle<()>) {
     (socket(agent_end, Role::Client).await, socket(client_end, Role::Client).await, relay)
 }
 
-async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
+pub(crate) async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
     let (mut agent, mut client, relay) = relayed().await;
     let session = SessionId::from_bytes([2; 16]);
     let code: PairingCode = "483 20417".parse().unwrap();
     let mut agent_pairing = AgentPairing::new(clock::now(), session, code.clone(), false, BOUND);
     let mut client_pairing = ClientPairing::new(clock::now(), session, code, false);
     let mut ignore = |_| {};
-    let mut ticket = Ticket::from_bytes(b"ticket");
+    let (mut ticket, shown) = (Ticket::from_bytes(b"ticket"), AtomicBool::new(false));
     let (at_agent, at_client) = tokio::join!(
         pair::agent(&mut agent, &mut agent_pairing, &mut ignore),
-        pair::client_over(&mut client, &mut client_pairing, &mut ticket)
+        pair::client_over(&mut client, &mut client_pairing, &mut ticket, &shown)
     );
     let Ok(AgentOutcome::Paired(at_agent)) = at_agent else { panic!("{at_agent:?}") };
     let at_client = at_client.unwrap();
@@ -95,7 +95,7 @@ async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
     (Channel::start(*at_agent, agent, rejoin.clone()), Channel::start(*at_client, client, rejoin), relay)
 }
 
-async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, ChannelStream) {
+pub(crate) async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, ChannelStream) {
     let opened = client.open().await.unwrap();
     let (accepted, target) = agent.accept().await.unwrap();
     assert_eq!(target, None);
@@ -103,7 +103,7 @@ async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, Chann
 }
 
 /// A TCP connection whose other end is copied over the channel to another one.
-async fn joined(
+pub(crate) async fn joined(
     agent: &Channel,
     client: &Channel,
 ) -> (TcpStream, TcpStream, [tokio::task::JoinHandle<Result<(), CopyError>>; 2]) {
@@ -113,8 +113,32 @@ async fn joined(
     (laptop, server, [tokio::spawn(copy(laptop_inner, opened)), tokio::spawn(copy(server_inner, accepted))])
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(BOUND, work).await.expect("it hangs")
+}
+
+#[tokio::test]
+async fn a_read_without_room_waits_for_nothing_and_hides_nothing() {
+    within(async {
+        let (agent, client, _relay) = channels().await;
+        let (mut accepted, mut opened) = stream_pair(&agent, &client).await;
+        // Nothing is there yet; then something; then the end.
+        assert_eq!(AsyncReadExt::read(&mut accepted, &mut []).await.unwrap(), 0);
+        opened.write_all(b"unread").await.unwrap();
+        assert_eq!(AsyncReadExt::read(&mut accepted, &mut []).await.unwrap(), 0);
+        let mut all = [0; 6];
+        accepted.read_exact(&mut all).await.unwrap();
+        assert_eq!(all, *b"unread");
+        // The same by chunks: no room still means one chunk, or whoever asks would wait for what is there already.
+        opened.write_all(b"more").await.unwrap();
+        let mut chunks = Vec::new();
+        assert!(ChannelStream::read(&accepted, 0, &mut chunks).await.unwrap());
+        assert_eq!(chunks.concat(), b"more");
+        opened.shutdown().await.unwrap();
+        assert!(!ChannelStream::read(&accepted, 0, &mut chunks).await.unwrap());
+        assert_eq!(AsyncReadExt::read(&mut accepted, &mut []).await.unwrap(), 0);
+    })
+    .await;
 }
 
 #[tokio::test]

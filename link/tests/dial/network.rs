@@ -116,6 +116,7 @@ async fn what_stands_in_the_relays_place_is_named_and_waited_out() {
         ends.relay.0.instead.lock().unwrap().extend([
             instead(StatusCode::FOUND, ""),
             instead(StatusCode::UNAUTHORIZED, "<html>log in"),
+            instead(StatusCode::UNAUTHORIZED, r#"{"error":"log in first"}"#),
             instead(StatusCode::PROXY_AUTHENTICATION_REQUIRED, "<html>log in"),
             instead(StatusCode::FORBIDDEN, "<html>log in"),
             instead(StatusCode::FORBIDDEN, r#"{"error":"log in first"}"#),
@@ -139,7 +140,7 @@ async fn what_stands_in_the_relays_place_in_the_middle_of_pairing_is_waited_out(
         relay.0.instead.lock().unwrap().extend([
             instead(StatusCode::FOUND, ""),
             instead(StatusCode::FORBIDDEN, "<html>log in"),
-            instead(StatusCode::FORBIDDEN, r#"{"error":"log in first"}"#),
+            instead(StatusCode::UNAUTHORIZED, r#"{"error":"log in first"}"#),
         ]);
         let ends = paired_over((relay, address), BOUND).await;
         ends.client.status().wait_for(Status::is_up).await.unwrap();

@@ -7,7 +7,11 @@ use mykube_link::{
     error::{TlsProblem, Unreachable},
 };
 
-use crate::support::{Canned, ca::Ca, created, dialer, dialer_with, silent};
+use crate::support::{
+    Canned,
+    ca::{Ca, own_authority},
+    created, dialer, dialer_with, silent,
+};
 
 fn https(server: &Canned) -> String {
     format!("https://127.0.0.1:{}", server.at.port())
@@ -39,8 +43,8 @@ async fn a_certificate_for_another_name_is_refused_and_names_it() {
     let ca = Ca::new();
     let server = Canned::tls(created(), ca.server("relay.test")).await;
     let error = dialer_with(https(&server), Some(&ca.file), &[]).create_session().await.unwrap_err();
-    assert!(error.to_string().contains("relay.test"), "{error}");
-    assert!(matches!(problem(error), TlsProblem::WrongName { .. }));
+    assert!(error.to_string().contains("its certificate is for relay.test, not for this name"), "{error}");
+    assert_eq!(problem(error), TlsProblem::WrongName { presented: "relay.test".into() });
 }
 
 #[tokio::test]
@@ -49,6 +53,31 @@ async fn an_expired_certificate_is_refused() {
     let server = Canned::tls(created(), ca.expired_server("127.0.0.1")).await;
     let error = dialer_with(https(&server), Some(&ca.file), &[]).create_session().await.unwrap_err();
     assert_eq!(problem(error), TlsProblem::Expired);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_its_own_authority_is_trusted_by_its_own_certificate() {
+    let (file, owner, thief) = own_authority("127.0.0.1");
+    let server = Canned::tls(created(), owner).await;
+    dialer_with(https(&server), Some(&file), &[]).create_session().await.unwrap();
+
+    let error = dialer(https(&server)).create_session().await.unwrap_err();
+    assert!(error.to_string().contains("--ca-file"), "{error}");
+    let other = Canned::tls(created(), own_authority("127.0.0.1").1).await;
+    assert!(dialer_with(https(&other), Some(&file), &[]).create_session().await.is_err(), "another of the same name");
+    let thief = Canned::tls(created(), thief).await;
+    let error = dialer_with(https(&thief), Some(&file), &[]).create_session().await.unwrap_err();
+    assert_eq!(problem(error), TlsProblem::Untrusted, "the certificate is for all to see, its key is not");
+    assert!(thief.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_front_of_http2_only_is_told_to_offer_http1_too() {
+    let ca = Ca::new();
+    let server = Canned::tls(created(), ca.http2_server("127.0.0.1")).await;
+    let error = dialer_with(https(&server), Some(&ca.file), &[]).create_session().await.unwrap_err();
+    assert!(error.to_string().contains("offer http/1.1 too"), "{error}");
+    assert_eq!((error.exit_code(), problem(error)), (4, TlsProblem::NoHttp1));
 }
 
 #[tokio::test]

@@ -104,7 +104,9 @@ async fn each_refusal_has_its_meaning() {
         assert!(!format!("{error} {error:?}").contains(ticket().expose()));
         error
     };
-    assert_eq!(refused(json("401 No", error)).await, DialError::TicketRefused);
+    assert_eq!(refused(answer("401 No", "Mykube-Refusal: ticket\r\n", error)).await, DialError::TicketRefused);
+    // An authenticating proxy's, however much like the relay's it looks.
+    assert_eq!(refused(json("401 No", error)).await, DialError::Refused { status: 401, message: "no".into() });
     // The relay's own is for an `Origin`, which no end sends: a proxy's.
     assert_eq!(refused(json("403 No", error)).await, DialError::Refused { status: 403, message: "no".into() });
     assert_eq!(refused(json("404 No", error)).await, DialError::SessionUnknown);

@@ -17,7 +17,9 @@ use mykube_link::{
     pair::{self, AgentOutcome, AgentPairing, ClientPairing},
 };
 use mykube_protocol::{
-    Attempt, FromAgent, FromRelay, PairingCode, Role, SessionId, Ticket, close, control::Peer, http::PairAnswer,
+    Attempt, FromAgent, FromRelay, PairingCode, Role, SessionId, Ticket, close,
+    control::Peer,
+    http::{PairAnswer, REFUSAL, TICKET_REFUSED},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -118,6 +120,7 @@ impl Relay {
             if self.0.forgets.load(Ordering::Relaxed) {
                 let mut refused = ErrorResponse::new(Some(r#"{"error":"ticket refused"}"#.into()));
                 *refused.status_mut() = http::StatusCode::UNAUTHORIZED;
+                refused.headers_mut().insert(REFUSAL, http::HeaderValue::from_static(TICKET_REFUSED));
                 return Err(refused);
             }
             if self.0.paired.load(Ordering::Relaxed)
@@ -250,7 +253,9 @@ pub(crate) async fn paired_over((relay, address): (Relay, SocketAddr), window: D
         Channel::start(*established, agent, rejoin)
     };
     let at_client = async {
-        let (established, socket, rejoin) = pair::client(&dialer, claim, &mut client_pairing, window).await.unwrap();
+        let shown = AtomicBool::new(false);
+        let paired = pair::client(&dialer, claim, &mut client_pairing, window, &shown).await;
+        let (established, socket, rejoin) = paired.unwrap();
         Channel::start(*established, socket, rejoin)
     };
     let (agent, client) = tokio::join!(at_agent, at_client);

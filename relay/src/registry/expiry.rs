@@ -13,7 +13,7 @@ impl Registry {
             self.deadlines.pop_first();
             self.expire(now, id);
         }
-        self.disclosed.retain(|_, until| *until > now.mono);
+        self.disclosed.tick(now.mono);
         self.tick_plain(now);
     }
 

@@ -37,11 +37,17 @@ impl Registry {
         self.plain.contains(id)
     }
 
-    /// Plain form: a socket opens.
+    /// Plain form: a socket that arrived opens.
     ///
     /// # Errors
     /// 4403 not paired, 4409 connected already.
-    pub(crate) fn handle_plain_join(&mut self, now: Now, id: SessionId, role: Role) -> Result<SocketId, Refusal> {
+    pub(crate) fn handle_plain_join(
+        &mut self,
+        now: Now,
+        socket: SocketId,
+        id: SessionId,
+        role: Role,
+    ) -> Result<(), Refusal> {
         let session = self
             .plain
             .get_mut(id)
@@ -51,15 +57,13 @@ impl Registry {
         if slot.is_some() {
             return Err((close::ALREADY_CONNECTED, "already connected"));
         }
-        self.next_socket += 1;
-        let socket = SocketId(self.next_socket);
         *slot = Some(socket);
         self.sockets.insert(socket, (id, role));
         if let (Some(agent), Some(client)) = (session.agent, session.client) {
             let (link, paired) = (Action::Link(agent, client), Action::SendPaired(agent));
             self.actions.extend(if role == Role::Agent { [paired, link] } else { [link, paired] });
         }
-        Ok(socket)
+        Ok(())
     }
 
     /// `{"code"}` from an old client that no plain-form session has: it may just have disclosed a version 2 secret.

@@ -60,6 +60,12 @@ impl World {
         }
     }
 
+    fn join_plain(&mut self, id: SessionId, role: Role) -> Result<SocketId, u16> {
+        let socket = self.registry.handle_arrival();
+        let joined = self.registry.handle_plain_join(self.now, socket, id, role);
+        joined.map(|()| socket).map_err(|(code, _)| code)
+    }
+
     fn ask(&mut self, socket: SocketId, claims: &Claims, heard: bool) -> Result<(), Denied> {
         self.registry.handle_join(self.now, socket, claims, address(1), heard)
     }
@@ -101,6 +107,10 @@ struct Meeting {
 
 fn address(n: u32) -> AddressKey {
     IpAddr::V4(Ipv4Addr::from_bits(n)).into()
+}
+
+fn network(v6: &str) -> AddressKey {
+    v6.parse::<IpAddr>().unwrap().into()
 }
 
 fn closed(actions: &[Action], socket: SocketId) -> Option<u16> {
@@ -550,6 +560,23 @@ fn after_a_restart_a_session_is_charged_to_its_agent() {
     check(&world.registry);
 }
 
+/// Whoever has a /56 or a /48 has many addresses, but not as many sessions.
+#[test]
+fn many_addresses_of_one_network_do_not_have_as_many_sessions() {
+    for (of, last) in [(4, 0), (16, 256)] {
+        let mut world = World::new(|limits| limits.waiting_per_address = 2);
+        let mut create = |n: u32| {
+            // Networks of the same /56 for the first, of the same /48 for the second.
+            let from = network(&format!("2001:db8:1:{:x}::1", if last == 0 { n } else { n * last }));
+            world.registry.handle_create(world.now, from, &mut world.rng).is_ok()
+        };
+        assert!((0..of).all(|n| create(n) && create(n)));
+        assert!(!create(of), "the {of} times as many of an address are taken");
+        assert!(world.registry.handle_create(world.now, network("2001:db8:2::1"), &mut world.rng).is_ok());
+        check(&world.registry);
+    }
+}
+
 #[test]
 fn waiting_sessions_are_limited_by_address_and_in_all() {
     let mut world = World::new(|limits| {
@@ -643,8 +670,7 @@ fn the_plain_form_has_its_own_rules() {
     let mut world = World::new(|limits| limits.plain_attempts = 2);
     let (id, code) = world.registry.handle_plain_create(world.now, &mut world.rng).unwrap();
     let pair = |world: &mut World, code: &str| world.registry.handle_plain_pair(world.now, code);
-    let join =
-        |world: &mut World, role| world.registry.handle_plain_join(world.now, id, role).map_err(|(code, _)| code);
+    let join = |world: &mut World, role| world.join_plain(id, role);
     assert_eq!(pair(&mut world, "12x"), Err(PlainError::Invalid));
     let other = if code == "00000000" { "11111111" } else { "00000000" };
     assert_eq!(pair(&mut world, other), Err(PlainError::NotFound));
@@ -667,7 +693,7 @@ fn the_plain_form_has_its_own_rules() {
 fn plain_codes_expire_and_say_so_for_a_while() {
     let mut world = World::new(|_| {});
     let (id, code) = world.registry.handle_plain_create(world.now, &mut world.rng).unwrap();
-    let agent = world.registry.handle_plain_join(world.now, id, Role::Agent).unwrap();
+    let agent = world.join_plain(id, Role::Agent).unwrap();
     let actions = world.pass(600);
     assert_eq!(closed(&actions, agent), Some(close::NOT_PAIRED));
     assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(PlainError::Expired));
@@ -680,8 +706,9 @@ fn check(registry: &Registry) {
     let waiting = |session: &&Session| matches!(session.state, State::Waiting { .. });
     assert_eq!(registry.waiting, registry.sessions.values().filter(waiting).count());
     assert_eq!(registry.deadlines.len(), registry.sessions.len(), "each session has one deadline");
-    for (owner, owned) in &registry.owners {
-        let of = || registry.sessions.values().filter(|session| session.owner == *owner);
+    for (network, owned) in &registry.owners {
+        let is_in = |session: &&Session| session.owner.networks().any(|(of, _)| of == *network);
+        let of = || registry.sessions.values().filter(is_in);
         assert_eq!((owned.all, owned.waiting), (of().count(), of().filter(waiting).count()));
     }
     let slots = registry.sessions.values().flat_map(|session| [&session.agent, &session.client]);
@@ -708,6 +735,7 @@ fn no_sequence_of_events_breaks_the_books() {
         let mut dice = StdRng::seed_from_u64(seed);
         let (mut nameplates, mut tickets, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
         let mut attempts = vec![Attempt::from_bytes([0; 16])];
+        let addresses = [address(1), address(2), network("2001:db8:1:1::1"), network("2001:db8:1:2::1")];
         for _ in 0..400 {
             let pick = dice.random_range(0..usize::MAX);
             let last = |len: usize| len.saturating_sub(1 + pick % 4);
@@ -729,7 +757,7 @@ fn no_sequence_of_events_breaks_the_books() {
                 4..=6 if !tickets.is_empty() => {
                     let claims = tickets[last(tickets.len())].clone();
                     if claims.expires_at > world.now.unix {
-                        let (socket, from) = (world.registry.handle_arrival(), address([1, 2, 3][pick % 3]));
+                        let (socket, from) = (world.registry.handle_arrival(), addresses[pick % 4]);
                         let joined = world.registry.handle_join(world.now, socket, &claims, from, pick % 5 > 0);
                         sockets.extend(joined.is_ok().then_some(socket));
                     }

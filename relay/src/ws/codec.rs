@@ -99,10 +99,11 @@ pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A close frame. The reason is cut to what a control frame holds.
+/// A close frame. The reason is cut to what a control frame holds, between two characters.
 pub(crate) fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     let mut payload = code.to_be_bytes().to_vec();
-    payload.extend_from_slice(&reason.as_bytes()[..reason.len().min(CONTROL_MAX - 2)]);
+    let end = (0..=reason.len().min(CONTROL_MAX - 2)).rev().find(|at| reason.is_char_boundary(*at));
+    payload.extend_from_slice(&reason.as_bytes()[..end.unwrap_or_default()]);
     frame(CLOSE, &payload)
 }
 
@@ -199,6 +200,7 @@ mod tests {
     #[test]
     fn long_close_reasons_fit() {
         assert_eq!(close_frame(1000, &"x".repeat(500)).len(), 2 + CONTROL_MAX);
+        assert_eq!(close_frame(1000, &"\u{fc}".repeat(99)).len(), 2 + 2 + 122, "and stay UTF-8");
         assert_eq!(close_frame(4401, "no"), [0x88, 4, 0x11, 0x31, b'n', b'o']);
     }
 }

@@ -9,6 +9,8 @@ use super::codec::{self, BINARY, CLOSE, CONTINUATION, HEADER_MAX, Header, PING, 
 
 /// RFC 6455 section 7.4.1.
 pub(crate) const NORMAL: u16 = 1000;
+/// RFC 6455 section 7.4.1: text that is not UTF-8.
+pub(crate) const NOT_UTF_8: u16 = 1007;
 
 /// The frames of one end, on their way to its peer.
 #[derive(Debug)]
@@ -117,9 +119,9 @@ impl Frames {
                 return Err(Stop::Violation(close::POLICY, "a text frame is too long"));
             }
             codec::unmask(payload, &mut text, header.key);
-            let text = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-            let unknown = Stop::Violation(close::POLICY, "not a text frame of this protocol");
-            return text.map(|text| Step::Text(text, header.size + len)).ok_or(unknown);
+            let text = std::str::from_utf8(&text).map_err(|_| Stop::Violation(NOT_UTF_8, "a text is not UTF-8"))?;
+            let unknown = |_| Stop::Violation(close::POLICY, "not a text frame of this protocol");
+            return text.parse().map(|text| Step::Text(text, header.size + len)).map_err(unknown);
         }
         self.count_message(header, deliver);
         if deliver {
@@ -188,7 +190,10 @@ fn control(header: Header, payload: &[u8], size: usize) -> Result<Step, Stop> {
     }
     match *plain.as_slice() {
         [] => Err(Stop::Closed(NORMAL)),
-        [high, low, ..] => match u16::from_be_bytes([high, low]) {
+        [high, low, ref reason @ ..] => match u16::from_be_bytes([high, low]) {
+            1000..=1003 | 1007..=1014 | 3000..=4999 if std::str::from_utf8(reason).is_err() => {
+                Err(Stop::Violation(NOT_UTF_8, "a close reason is not UTF-8"))
+            }
             code @ (1000..=1003 | 1007..=1014 | 3000..=4999) => Err(Stop::Closed(code)),
             _ => Err(Stop::Violation(PROTOCOL_ERROR, "not a close code")),
         },

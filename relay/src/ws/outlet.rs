@@ -192,12 +192,17 @@ impl Outlet {
         writer.flush().await
     }
 
-    /// Writes what is posted, as it is posted. Ends only with an error.
+    /// Writes what is posted, as it is posted. Ends only with an error. Safe to cancel: the next call goes on with it.
     pub(crate) async fn write_posted(&self) -> io::Error {
         loop {
             self.posted.notified().await;
             // Boxed: while nothing is posted, this is not part of what an idle socket's future holds.
-            let write = Box::pin(async { self.write_mail(&mut *self.writer.lock().await).await });
+            let write = Box::pin(async {
+                let unfinished = Unfinished { posted: &self.posted, armed: true };
+                let written = self.write_mail(&mut *self.writer.lock().await).await;
+                unfinished.disarm();
+                written
+            });
             if let Err(error) = write.await {
                 return error;
             }
@@ -298,6 +303,12 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.clear_pending();
+    }
+}
+
 /// Wakes the socket's own task when a writer goes away before it is done.
 struct Unfinished<'a> {
     posted: &'a Notify,
@@ -344,12 +355,40 @@ mod tests {
     use super::*;
     use crate::stream::{ReadHalf, Stream};
 
+    /// Within that something comes, or the test has failed.
+    const BOUND: std::time::Duration = std::time::Duration::from_secs(30);
+
     /// An outlet, and what comes out at the other side of its connection.
     async fn outlet() -> (Arc<Outlet>, ReadHalf, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (read, write) = Stream::Plain(listener.accept().await.unwrap().0).into_halves();
         (Outlet::new(write, Arc::default()), read, far)
+    }
+
+    #[tokio::test]
+    async fn a_text_is_not_forgotten_with_the_call_that_wrote_it() {
+        use futures_util::FutureExt as _;
+        let (outlet, _read, mut far) = outlet().await;
+        let (peer, _peer_read, _) = self::outlet().await;
+        peer.set_peer(Some(outlet.clone()));
+        // Until nothing more is taken.
+        let mut sent = 0;
+        loop {
+            sent += 1 << 20;
+            if outlet.forward(&peer, vec![7; 1 << 20], 1 << 20).now_or_never().is_none() {
+                break;
+            }
+        }
+        outlet.post("a text".to_owned());
+        assert!(outlet.write_posted().now_or_never().is_none(), "as long as nobody reads");
+        let expected = sent + codec::frame(codec::TEXT, b"a text").len();
+        let mut got = vec![0; expected];
+        tokio::select! {
+            error = outlet.write_posted() => panic!("{error}"),
+            read = tokio::time::timeout(BOUND, far.read_exact(&mut got)) => drop(read.unwrap().unwrap()),
+        }
+        assert!(got.ends_with(b"a text"));
     }
 
     #[tokio::test]

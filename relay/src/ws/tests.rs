@@ -112,6 +112,76 @@ async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
     assert_eq!(said(&mut old).await, [0x88, 2, 3, 0xe8]);
 }
 
+#[tokio::test]
+async fn what_an_agent_asks_leaves_others_of_its_thread_their_turn() {
+    let hub = hub();
+    let socket = hub.arrive();
+    let End { outlet, mut reader, .. } = end(&hub, Role::Agent).await;
+    let turns = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let other = turns.clone();
+    tokio::spawn(async move {
+        loop {
+            other.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    for opcode in [codec::TEXT, codec::PING] {
+        let mut frame = codec::frame(opcode, b"burned");
+        frame[1] |= 0x80;
+        frame.splice(2..2, [0; 4]);
+        let input = frame.repeat(5000);
+        let (filled, before) = (input.len(), turns.load(std::sync::atomic::Ordering::Relaxed));
+        reader.process(&hub, &outlet, socket, input, filled).await.unwrap();
+        let had = turns.load(std::sync::atomic::Ordering::Relaxed) - before;
+        assert!(had >= 10, "{had} turns while 5000 frames of opcode {opcode} were read");
+    }
+}
+
+/// A task may also end by a panic, which drops it as this does.
+#[tokio::test]
+async fn a_socket_whose_task_is_dropped_leaves_nothing_behind() {
+    let hub = Arc::new(hub());
+    let owner = std::net::IpAddr::from([192, 0, 2, 1]).into();
+    let connection = async || {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Stream::Plain(listener.accept().await.unwrap().0), far)
+    };
+    let created = hub.with_registry(|r, now| r.handle_create(now, owner, &mut rand::rng())).unwrap();
+    let (attempt, claims) =
+        hub.with_registry(|r, now| r.handle_claim(now, created.nameplate.as_str(), &mut rand::rng())).unwrap();
+    let ((agent, mut agent_far), (client, mut client_far)) = (connection().await, connection().await);
+    let serve = |stream, claims| ws_serve(&hub, stream, Admission::Ticket(claims), owner);
+    let agent = tokio::spawn(serve(agent, created.claims));
+    let client = tokio::spawn(serve(client, claims));
+    let here = codec::frame(codec::TEXT, format!("peer:here:{attempt}").as_bytes());
+    for far in [&mut agent_far, &mut client_far] {
+        let mut got = vec![0; here.len()];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, here);
+    }
+    client.abort();
+    assert!(client.await.unwrap_err().is_cancelled());
+    let gone = codec::frame(codec::TEXT, format!("peer:gone:{attempt}").as_bytes());
+    let mut got = vec![0; gone.len()];
+    agent_far.read_exact(&mut got).await.unwrap();
+    assert_eq!(got, gone);
+    assert!(matches!(client_far.read(&mut got).await, Ok(0) | Err(_)), "its connection is closed");
+    agent.abort();
+    let _ = agent.await;
+    assert_eq!(Arc::strong_count(&hub), 1);
+    assert_eq!(hub.places.taken(), 0);
+}
+
+fn ws_serve(
+    hub: &Arc<Hub>,
+    stream: Stream,
+    admission: Admission,
+    owner: AddressKey,
+) -> impl Future<Output = ()> + Send + use<> {
+    serve(hub.clone(), stream, &[], admission, owner, Connection::of_a_test(hub))
+}
+
 /// Half of what an idle session costs are these futures: what forwards is boxed, and there only while it forwards.
 #[tokio::test]
 async fn an_idle_socket_waits_in_little_memory() {

@@ -7,7 +7,7 @@ use mykube_protocol::FromAgent;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::support::{Socket, TestRelay, bearer, bounded, raw, reading, until};
+use crate::support::{Socket, TestRelay, bearer, bounded, masked, raw, reading, until};
 
 const FRAME_MAX: usize = 64 * 1024;
 
@@ -236,4 +236,17 @@ async fn a_close_is_answered_with_its_code() {
     let mut answer = Vec::new();
     bounded(stream.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer, [0x88, 0x02, 0x0f, 0xa0]);
+}
+
+/// RFC 6455 section 8.1.
+#[tokio::test]
+async fn what_is_said_is_utf_8() {
+    let relay = TestRelay::start().await;
+    let bad = b"no\xff";
+    for frame in [masked(1, bad), masked(8, &[&1000_u16.to_be_bytes()[..], bad].concat())] {
+        let created = relay.create().await;
+        let mut agent = raw(&relay, &format!("/ws/agent/{}", created.session_id), created.ticket.expose()).await;
+        agent.write_all(&frame).await.unwrap();
+        assert_eq!(reading(agent).await.closed().await.0, 1007);
+    }
 }

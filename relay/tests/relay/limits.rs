@@ -93,6 +93,42 @@ async fn who_says_nothing_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn who_asks_and_never_reads_the_answers_is_not_waited_for() {
+    let relay = TestRelay::with(|config| {
+        config.header_timeout = std::time::Duration::from_millis(100);
+        config.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
+    })
+    .await;
+    for address in [relay.addr, relay.metrics] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let requests = b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n".repeat(1000);
+        // Until the answers fill every buffer between the two, and then some.
+        let ended = async { while stream.write_all(&requests).await.is_ok() {} };
+        bounded(ended).await;
+    }
+}
+
+/// A browser sends these without asking; the answer it would not show, but a session was made.
+#[tokio::test]
+async fn pages_of_other_sites_make_no_requests() {
+    let relay = TestRelay::with(|config| {
+        config.api_requests_per_minute = 1;
+        config.allow_origins = vec!["https://console.example".to_owned()];
+    })
+    .await;
+    let status = async |path: &str, headers: &str| relay.call("POST", path, headers, CREATE).await.status;
+    for path in ["/api/sessions", "/api/pair"] {
+        assert_eq!(status(path, "Origin: https://evil.example\r\n").await, 403);
+        assert_eq!(status(path, "Origin: null\r\n").await, 403);
+        assert_eq!(status(path, "Content-Type: text/plain\r\n").await, 415);
+        assert_eq!(status(path, "Content-Type: text/plain; application/json\r\n").await, 415);
+        assert_eq!(status(path, "Content-Type: application/x-www-form-urlencoded\r\n").await, 415);
+    }
+    let allowed = "Origin: https://console.example\r\nContent-Type: application/json\r\n";
+    assert_eq!(status("/api/sessions", allowed).await, 201, "and none of those was charged to the visitor");
+}
+
+#[tokio::test]
 async fn websockets_of_other_origins_are_refused() {
     let relay = TestRelay::with(|config| config.allow_origins = vec!["https://console.example".to_owned()]).await;
     let created = relay.create().await;
@@ -125,7 +161,29 @@ async fn a_forwarded_address_is_believed_only_from_a_trusted_proxy() {
     assert_eq!(create_for(&relay, "203.0.113.1").await.status, 201);
     assert_eq!(create_for(&relay, "198.51.100.9, 203.0.113.2").await.status, 201);
     assert_eq!(create_for(&relay, "198.51.100.8, 203.0.113.2").await.status, 429);
+    // What a client itself wrote may be no text at all.
+    let after_a_byte = async |last| {
+        let mut stream = TcpStream::connect(relay.addr).await.unwrap();
+        let head = b"POST /api/sessions HTTP/1.1\r\nHost: relay\r\nConnection: close\r\nX-Forwarded-For: \xff, ";
+        let rest = format!("203.0.113.{last}\r\nContent-Length: {}\r\n\r\n{CREATE}", CREATE.len());
+        stream.write_all(&[head, rest.as_bytes()].concat()).await.unwrap();
+        let mut answer = String::new();
+        bounded(stream.read_to_string(&mut answer)).await.unwrap();
+        answer[9..12].to_owned()
+    };
+    assert_eq!([after_a_byte(3).await, after_a_byte(4).await, after_a_byte(4).await], ["201", "201", "429"]);
 }
+
+/// A connection from a proxy, which says for whom.
+async fn proxied(relay: &TestRelay, client: [u8; 4]) -> TcpStream {
+    let mut stream = TcpStream::connect(relay.addr).await.unwrap();
+    let header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &client, &[127, 0, 0, 1, 0, 1, 0, 2]];
+    stream.write_all(&header.concat()).await.unwrap();
+    stream
+}
+
+/// In the network of trusted proxies, and a client: `--trusted-proxy` may name more than the proxies.
+const NEIGHBOUR: [u8; 4] = [127, 9, 9, 9];
 
 #[tokio::test]
 async fn the_proxy_protocol_names_the_client() {
@@ -135,19 +193,66 @@ async fn the_proxy_protocol_names_the_client() {
         config.proxy_protocol = true;
     })
     .await;
-    let create = async |last: u8| {
-        let mut stream = TcpStream::connect(relay.addr).await.unwrap();
-        let header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[203, 0, 113, last, 127, 0, 0, 1, 0, 1, 0, 2]];
-        stream.write_all(&header.concat()).await.unwrap();
-        call(stream, "POST", "/api/sessions", "", CREATE).await.status
+    let create = async |client, headers: &str| {
+        call(proxied(&relay, client).await, "POST", "/api/sessions", headers, CREATE).await.status
     };
-    assert_eq!((create(1).await, create(2).await, create(2).await), (201, 201, 429));
+    for (client, other) in [([203, 0, 113, 1], [203, 0, 113, 2]), (NEIGHBOUR, [127, 9, 9, 8])] {
+        assert_eq!((create(client, "").await, create(other, "").await, create(other, "").await), (201, 201, 429));
+    }
+    let named = "X-Forwarded-For: 198.51.100.1\r\n";
+    assert_eq!(create(NEIGHBOUR, named).await, 429, "and nobody else does, the client least of all");
 
     let mut bare = TcpStream::connect(relay.addr).await.unwrap();
     bare.write_all(b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n").await.unwrap();
     let mut nothing = Vec::new();
     let _ = bounded(bare.read_to_end(&mut nothing)).await;
     assert!(nothing.is_empty(), "no header, no service");
+}
+
+#[tokio::test]
+async fn a_client_behind_a_proxy_has_its_own_limit_of_connections() {
+    let relay = TestRelay::with(|config| {
+        config.connections_per_address = 1;
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.proxy_protocol = true;
+    })
+    .await;
+    let open = async |client| {
+        let mut stream = proxied(&relay, client).await;
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+        let answered = bounded(stream.read_u8()).await.is_ok();
+        (answered, stream)
+    };
+    for (client, other) in [([203, 0, 113, 1], [203, 0, 113, 2]), (NEIGHBOUR, [127, 9, 9, 8])] {
+        let (answered, first) = open(client).await;
+        assert!(answered && !open(client).await.0 && open(other).await.0);
+        drop(first);
+        crate::support::until(|| async { open(client).await.0 }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_whom_a_proxys_request_names_has_its_own_limit_too() {
+    let relay = TestRelay::with(|config| {
+        config.connections_per_address = 1;
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let created = relay.create().await;
+    let named = |last: u8| ("x-forwarded-for", format!("203.0.113.{last}"));
+    let mut headers = bearer(created.ticket.expose()).to_vec();
+    headers.push(named(1));
+    let mut socket = relay.open(&format!("/ws/agent/{}", created.session_id), &headers).await;
+    let health = async |last: u8| {
+        let headers = format!("X-Forwarded-For: {}\r\n", named(last).1);
+        relay.call("GET", "/api/health", &headers, "").await
+    };
+    let over = health(1).await;
+    assert_eq!((over.status, over.error().as_str()), (429, "too many connections from this address"));
+    assert!(over.header("retry-after").is_some());
+    assert_eq!(health(2).await.status, 200);
+    socket.close().await;
+    crate::support::until(|| async { health(1).await.status == 200 }).await;
 }
 
 #[tokio::test]

@@ -15,18 +15,35 @@ use tokio_rustls::{
 
 use crate::support::{Socket, TestRelay, bearer, bounded, call, request, until, write_file};
 
-struct Certificate {
-    cert: String,
-    key: String,
-    der: CertificateDer<'static>,
+pub(crate) struct Certificate {
+    pub(crate) cert: String,
+    pub(crate) key: String,
+    pub(crate) der: CertificateDer<'static>,
 }
 
-fn certificate() -> Certificate {
-    let made = rcgen::generate_simple_self_signed(vec!["relay.test".to_owned()]).unwrap();
-    Certificate { cert: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
+pub(crate) fn certificate() -> Certificate {
+    certificate_until(3000)
+}
+
+/// One that ends so many days from now, and began a thousand days ago.
+pub(crate) fn certificate_until(days: i64) -> Certificate {
+    let now = time::OffsetDateTime::now_utc();
+    let mut params = rcgen::CertificateParams::new(vec!["relay.test".to_owned()]).unwrap();
+    params.not_before = now - time::Duration::days(1000);
+    params.not_after = now + time::Duration::days(days);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    Certificate { cert: made.pem(), key: key.serialize_pem(), der: made.der().clone() }
 }
 
 async fn connect(relay: &TestRelay, trusted: &CertificateDer<'static>) -> std::io::Result<TlsStream<TcpStream>> {
+    handshake(relay.addr, trusted).await
+}
+
+pub(crate) async fn handshake(
+    relay: std::net::SocketAddr,
+    trusted: &CertificateDer<'static>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -35,7 +52,7 @@ async fn connect(relay: &TestRelay, trusted: &CertificateDer<'static>) -> std::i
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let stream = TcpStream::connect(relay.addr).await?;
+    let stream = TcpStream::connect(relay).await?;
     bounded(TlsConnector::from(Arc::new(config)).connect("relay.test".try_into().unwrap(), stream)).await
 }
 
@@ -175,6 +192,7 @@ async fn metrics_have_the_documented_names_and_no_sessions() {
         "mykube_relay_reconnects_total{reason=\"replaced\"} 0",
         "mykube_relay_buffered_bytes 0",
         "mykube_relay_backpressure_seconds_total 0",
+        "mykube_relay_log_lines_dropped_total 0",
     ] {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }
@@ -185,18 +203,46 @@ async fn metrics_have_the_documented_names_and_no_sessions() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_json_errors() {
     let relay = TestRelay::start().await;
-    for (method, path, status) in [
-        ("GET", "/", 404),
-        ("GET", "/ws/agent/../../etc", 404),
-        ("GET", "/ws/nobody/000102030405060708090a0b0c0d0e0f", 404),
-        ("GET", "/ws/agent/000102030405060708090a0b0c0d0e0f", 426),
-        ("GET", "/api/pair", 405),
-        ("POST", "/healthz", 405),
+    for (method, path, status, header) in [
+        ("GET", "/", 404, None),
+        ("GET", "/ws/agent/../../etc", 404, None),
+        ("GET", "/ws/nobody/000102030405060708090a0b0c0d0e0f", 404, None),
+        ("GET", "/ws/agent/000102030405060708090a0b0c0d0e0f", 426, Some(("upgrade", "websocket"))),
+        ("GET", "/ws/agent/000102030405060708090a0b0c0d0e0f", 426, Some(("sec-websocket-version", "13"))),
+        ("GET", "/ws/agent/000102030405060708090a0b0c0d0e0f", 426, Some(("connection", "Upgrade, close"))),
+        ("POST", "/ws/agent/000102030405060708090a0b0c0d0e0f", 405, Some(("allow", "GET"))),
+        ("GET", "/api/pair", 405, Some(("allow", "POST"))),
+        ("OPTIONS", "/api/sessions", 405, Some(("allow", "POST"))),
+        ("POST", "/healthz", 405, Some(("allow", "GET, HEAD"))),
     ] {
         let answer = relay.call(method, path, "", "").await;
         assert_eq!(answer.status, status, "{method} {path}");
         assert!(!answer.error().is_empty());
+        assert!(header.is_none_or(|(name, value)| answer.header(name) == Some(value)), "{}", answer.head);
     }
+    let stream = TcpStream::connect(relay.metrics).await.unwrap();
+    let answer = call(stream, "DELETE", "/metrics", "", "").await;
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
+}
+
+/// What ends go by: see docs/protocol.md.
+#[tokio::test]
+async fn the_relays_own_last_words_are_marked() {
+    let relay = TestRelay::start().await;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let path = "/ws/agent/000102030405060708090a0b0c0d0e0f";
+    let other = relay.create().await;
+    for ticket in [String::new(), bearer("AAAA")[0].1.clone(), bearer(other.ticket.expose())[0].1.clone()] {
+        let authorization = if ticket.is_empty() { ticket } else { format!("Authorization: {ticket}\r\n") };
+        let answer = relay.call("GET", path, &format!("{upgrade}{authorization}"), "").await;
+        assert_eq!((answer.status, answer.header("mykube-refusal")), (401, Some("ticket")), "{}", answer.head);
+    }
+    for body in ["{}", r#"{"version":3}"#] {
+        let answer = relay.post("/api/sessions", body).await;
+        assert_eq!((answer.status, answer.header("mykube-refusal")), (400, Some("version")), "{}", answer.head);
+    }
+    assert_eq!(relay.post("/api/sessions", "nonsense").await.header("mykube-refusal"), None);
 }
 
 #[tokio::test]

@@ -2,10 +2,13 @@
 
 use futures_util::future::join;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::support::{TestRelay, raw};
+use crate::support::{TestRelay, bounded, masked, raw, raw_early, reading};
 
 async fn plain() -> TestRelay {
     TestRelay::with(|config| config.plain_form = true).await
@@ -65,6 +68,56 @@ async fn a_small_buffer_carries_large_messages() {
         let message: Bytes = (0..len).map(|i: u32| i.to_le_bytes()[0]).collect();
         join(client.binary(message.clone()), async { assert!(agent.bytes().await == message, "{len}") }).await;
     }
+}
+
+/// Behind the request hyper reads up to its own buffer's size, whatever the relay's is.
+#[tokio::test]
+async fn more_may_come_with_the_request_than_the_buffer_holds() {
+    let relay = TestRelay::with(|config| {
+        config.plain_form = true;
+        config.buffer = 1024;
+    })
+    .await;
+    let (session, code) = create(&relay).await;
+    let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
+    let early = (0..60_u8).flat_map(|n| masked(2, &[n; 120])).collect::<Vec<_>>();
+    let path = format!("/ws/client/{session}");
+    let refused = raw_early(&relay, &path, "", &early).await;
+    assert_eq!(reading(refused).await.closed().await.0, 4403, "and is dropped where nobody is let in");
+
+    relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    let mut client = raw_early(&relay, &path, "", &early).await;
+    assert_eq!(agent.text().await, "paired");
+    client.write_all(&masked(2, b"and more")).await.unwrap();
+    for n in 0..60 {
+        assert_eq!(&agent.bytes().await[..], [n; 120]);
+    }
+    assert_eq!(&agent.bytes().await[..], b"and more");
+    drop(client);
+    assert_eq!(agent.closed().await.0, 1000, "and its peer is not left behind");
+}
+
+#[tokio::test]
+async fn the_first_mykubes_calls_may_say_nothing_of_their_body() {
+    let relay = plain().await;
+    let bare = async |headers: &str| {
+        let mut stream = TcpStream::connect(relay.addr).await.unwrap();
+        let request = format!("POST /api/sessions HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        bounded(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    for headers in
+        ["", "Content-Length: 0\r\n", "Content-Type: \r\n", "Content-Type: application/json; charset=utf-8\r\n"]
+    {
+        let answer = bare(headers).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""code":"#), "{headers}: {answer}");
+    }
+    let without = TestRelay::start().await;
+    let refused = without.call("POST", "/api/sessions", "", "").await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.error().contains("--plain-form"), "{}", refused.error());
 }
 
 #[tokio::test]

@@ -308,13 +308,18 @@ pub(crate) fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A WebSocket without a client library: what is written goes out as it is.
 pub(crate) async fn raw(relay: &TestRelay, path: &str, ticket: &str) -> TcpStream {
+    raw_early(relay, path, ticket, &[]).await
+}
+
+/// The same, with what comes right behind the request.
+pub(crate) async fn raw_early(relay: &TestRelay, path: &str, ticket: &str, early: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(relay.addr).await.unwrap();
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Authorization: Bearer {ticket}\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(&[request.as_bytes(), early].concat()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(bounded(stream.read_u8()).await.unwrap());

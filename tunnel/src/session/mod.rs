@@ -4,11 +4,14 @@
 //! Messages are kept until the peer acknowledges them, and nothing here knows what carries the frames: a transport
 //! that is lost can be replaced without the streams noticing (docs/protocol.md, "Resume").
 
+mod places;
 mod receive;
+mod release;
 mod transmit;
 mod transport;
 mod types;
 
+use places::{More, Places};
 use transport::Owed;
 pub use types::{Audit, Config, Event, OpenError, ReadState, SessionError, Write};
 
@@ -20,22 +23,25 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use mykube_protocol::{
     Role,
-    channel::{self, Control, StreamId, Upkeep, Welcome},
+    channel::{self, Control, STREAM_NARROW, StreamId, Upkeep, Welcome},
     limits::{self, SESSION_WINDOW},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     Established, Time,
-    flow::{GrowthPool, RecvWindow},
+    flow::{GrowthPool, SessionWindow},
     message::HEAD,
-    pace::{Pace, Stamp},
+    pace::{self, Pace, Stamp},
     record::{Opener, Sealer},
     resume::Resume,
     schedule::Scheduler,
     stream::{Ending, Item, Stream},
 };
 
-/// Payload a stream takes from the application before it must wait; less where many streams share what all may take.
+/// Payload a stream takes from the application before it must wait; less where many streams share what all may take, and
+/// less again than the least where there are more than 256. What is given beyond it is taken as well: one read of whoever
+/// writes, and what waited before others came stays (docs/protocol.md, "Limits").
 const SEND_QUEUE: usize = 512 * 1024;
 const SEND_QUEUE_MIN: usize = 32 * 1024;
 const SEND_QUEUES: usize = 2 * 1024 * 1024;
@@ -46,13 +52,18 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A transport's first ping is answered beside an attach, a welcome or TCP's own beginning, so others follow it.
 const PINGS_FIRST: u32 = 4;
 
+/// Part of a welcome, which may hold credentials: wiped when it is dropped.
+type WelcomePart = Zeroizing<Vec<u8>>;
+
 /// A message that was sent and is kept until it is acknowledged.
-#[derive(Debug)]
 enum Kept {
     Control(Control),
     Data(Stamp, StreamId, Bytes),
-    Welcome(bool, Bytes),
+    Welcome(bool, WelcomePart),
 }
+
+/// It counts for what it takes, with the smallest allocation beside it.
+const _: () = assert!(size_of::<Kept>() as u64 + 32 <= pace::MESSAGE);
 
 impl Kept {
     /// Bytes of stream data.
@@ -65,6 +76,7 @@ impl Kept {
 }
 
 /// One end of the channel after the handshake.
+#[allow(clippy::struct_excessive_bools, reason = "each says how far one thing has come, and none excludes another")]
 pub struct Session {
     role: Role,
     config: Config,
@@ -88,9 +100,14 @@ pub struct Session {
     bye_m: Option<u64>,
 
     streams: HashMap<StreamId, Stream>,
+    ours: Places,
+    theirs: Places,
+    more: More,
     next_id: StreamId,
     peer_last_id: StreamId,
     agent_opens: (Time, u32),
+    /// When streams are looked at that were let go of, and of which something waits.
+    untaken_due: Option<Time>,
     scheduler: Scheduler,
     pace: Pace,
 
@@ -100,17 +117,20 @@ pub struct Session {
     credit_due: Option<Time>,
     /// Bytes of `control` and `credit`.
     waiting_control: usize,
-    welcome_out: VecDeque<(bool, Bytes)>,
+    welcome_out: VecDeque<(bool, WelcomePart)>,
+    /// A part of the first welcome in it was sent.
+    welcome_begun: bool,
     upkeep: VecDeque<Upkeep>,
     send_credit: u64,
     kept: VecDeque<Kept>,
     /// How many at the end of `kept` are yet to be sent again, under the present keys.
     unsent: usize,
+    /// Bytes of `kept` that are control or of a welcome.
     kept_control: usize,
     next_m: u64,
     acked_m: u64,
 
-    window: RecvWindow,
+    window: SessionWindow,
     growth: GrowthPool,
     received_m: u64,
     told_m: u64,
@@ -120,7 +140,7 @@ pub struct Session {
     /// When an acknowledgement, or credit, last left.
     told_at: Time,
     ack_due: Option<Time>,
-    welcome_in: Vec<u8>,
+    welcome_in: WelcomePart,
 
     ping: Option<(u64, Time)>,
     ping_due: Option<Time>,
@@ -160,9 +180,13 @@ impl Session {
             peer_over: false,
             bye_m: None,
             streams: HashMap::new(),
+            ours: Places::default(),
+            theirs: Places::default(),
+            more: More::Unasked,
             next_id: if role == Role::Client { 1 } else { 2 },
             peer_last_id: 0,
             agent_opens: (now, 0),
+            untaken_due: None,
             scheduler: Scheduler::default(),
             pace: Pace::new(now),
             control: VecDeque::new(),
@@ -170,6 +194,7 @@ impl Session {
             credit_due: None,
             waiting_control: 0,
             welcome_out: VecDeque::new(),
+            welcome_begun: false,
             upkeep: VecDeque::new(),
             send_credit: SESSION_WINDOW,
             kept: VecDeque::new(),
@@ -177,7 +202,7 @@ impl Session {
             kept_control: 0,
             next_m: 0,
             acked_m: 0,
-            window: RecvWindow::new(SESSION_WINDOW, SESSION_WINDOW),
+            window: SessionWindow::new(),
             growth: GrowthPool::new(growth),
             received_m: 0,
             told_m: 0,
@@ -185,7 +210,7 @@ impl Session {
             ack_step: limits::ACK_BYTES,
             told_at: now,
             ack_due: None,
-            welcome_in: Vec::new(),
+            welcome_in: WelcomePart::default(),
             ping: None,
             ping_due: Some(now),
             pong: None,
@@ -198,19 +223,21 @@ impl Session {
     /// Opens a stream to the API server, or to a target the agent allows (4,000 bytes of it). Bytes may follow at once.
     ///
     /// # Errors
-    /// 256 streams are open, or the session is over.
+    /// As many streams are open as there may be (256, or 1,024 where the agent keeps so many), or the session is over.
     pub fn open(&mut self, now: Time, target: Option<String>) -> Result<StreamId, OpenError> {
         if self.over {
             return Err(OpenError::Closed);
         }
-        if self.streams.len() >= limits::STREAMS_MAX {
+        let narrow = self.place(now)?;
+        // Nobody has asked for a target and for a narrow stream to it.
+        if narrow && target.is_some() {
             return Err(OpenError::TooMany);
         }
-        let id = self.next_id;
-        self.next_id = id.checked_add(2).ok_or(OpenError::Closed)?;
-        let mut stream = Stream::new();
+        let id = self.next_id()?;
+        let target = if narrow { Some(STREAM_NARROW.to_owned()) } else { target };
+        let mut stream = Stream::new(narrow);
         stream.outbox.push_back(Item::New(target.map(|target| cut(target, TARGET_MAX))));
-        self.streams.insert(id, stream);
+        self.keep_stream(id, stream);
         self.activate(now, id, false);
         Ok(id)
     }
@@ -220,8 +247,7 @@ impl Session {
         let most = self.share();
         let Some(stream) = self.streams.get_mut(&id).filter(|s| s.takes_data()) else { return Write::Over };
         if !payload.is_empty() {
-            stream.queued += payload.len();
-            stream.outbox.push_back(Item::Data(payload));
+            stream.push_outbox(payload);
         }
         let full = stream.queued >= most;
         stream.write_waits = full;
@@ -238,15 +264,17 @@ impl Session {
         }
     }
 
-    /// Takes received chunks, up to about `max` bytes, and tells how the stream stands after them.
+    /// Takes received chunks, up to about `max` bytes (one chunk at least, if there is any), and tells how the stream
+    /// stands after them. What the read before gave counts as consumed from here on.
     pub fn read(&mut self, now: Time, id: StreamId, max: u64, chunks: &mut Vec<Bytes>) -> ReadState {
         let Some(stream) = self.streams.get_mut(&id) else { return ReadState::Failed("the stream is closed".into()) };
         let mut taken = 0;
-        while taken < max {
+        while taken < max.max(1) {
             let Some(chunk) = stream.pop_inbox() else { break };
             taken += chunk.len() as u64;
             chunks.push(chunk);
         }
+        let consumed = std::mem::replace(&mut stream.in_hand, taken);
         let failed = match &stream.done_received {
             Some(Ending::Failed(reason)) => Some(reason.clone()),
             _ => None,
@@ -261,47 +289,30 @@ impl Session {
                 ReadState::Open
             }
         };
-        self.consumed(now, id, taken);
+        self.consumed(now, id, consumed);
         state
     }
 
-    /// The application is through with a stream. If both ends had ended their directions it closes cleanly, else it
-    /// fails with `reason` at the peer. A direction that was finished still arrives whole, unless there is a reason.
-    pub fn release(&mut self, now: Time, id: StreamId, reason: Option<&str>) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let unread = stream.clear_inbox();
-        stream.released = true;
-        if !stream.done_queued {
-            stream.done_queued = true;
-            // What was written and ended is still owed to the peer.
-            let whole = reason.is_none() && stream.eof_sent;
-            if !whole {
-                stream.clear_outbox();
-            }
-            let clean = whole && stream.eof_received;
-            let reason = (!clean).then(|| channel::reason(reason.unwrap_or("closed")));
-            stream.outbox.push_back(Item::Done(reason));
-        }
-        self.consumed(now, id, unread);
-        self.activate(now, id, false);
-        self.forget_if_over(id);
-    }
-
-    /// Sends the agent's word on the cluster. Later ones replace the credentials.
+    /// Sends the agent's word on the cluster. Later ones replace the credentials, and those of which nothing was sent yet.
     ///
     /// # Errors
     /// It is longer than 256 KiB.
     pub fn welcome(&mut self, welcome: &Welcome) -> Result<(), SessionError> {
-        let json = serde_json::to_vec(welcome).map_err(|_| SessionError::Misbehaved("a welcome that is no JSON"))?;
+        // With room for the longest, so that it is nowhere else when it is wiped.
+        let mut json = Zeroizing::new(Vec::with_capacity(limits::WELCOME_MAX));
+        serde_json::to_writer(&mut *json, welcome)
+            .map_err(|_| SessionError::Misbehaved("a welcome that is no JSON"))?;
         if json.len() > limits::WELCOME_MAX {
             return Err(SessionError::Misbehaved(
                 "this end's welcome is longer than 256 KiB: is the CA bundle that large?",
             ));
         }
+        let begun = self.welcome_out.iter().position(|(last, _)| *last).filter(|_| self.welcome_begun);
+        self.welcome_out.truncate(begun.map_or(0, |last| last + 1));
         let part = limits::RECORD_PLAINTEXT_MAX - 256;
         let parts = json.chunks(part).len();
         for (i, part) in json.chunks(part).enumerate() {
-            self.welcome_out.push_back((i + 1 == parts, Bytes::copy_from_slice(part)));
+            self.welcome_out.push_back((i + 1 == parts, Zeroizing::new(part.to_vec())));
         }
         Ok(())
     }
@@ -328,12 +339,13 @@ impl Session {
         let ping = self.ping_due.filter(|_| self.ping.is_none());
         // What is sent again goes first.
         let credit = self.credit_due.filter(|_| self.unsent == 0);
-        [self.ack_due, credit, ping, self.silence_due(), self.pace_due()].into_iter().flatten().min()
+        [self.ack_due, credit, ping, self.silence_due(), self.pace_due(), self.untaken_due].into_iter().flatten().min()
     }
 
     /// A timer ran out.
     pub fn handle_timeout(&mut self, now: Time) {
         self.notice_silence(now);
+        self.give_up_untaken(now);
         if self.ping_is_due(now) {
             self.send_ping(now);
         }
@@ -416,7 +428,9 @@ impl Session {
     /// Payload that each of the streams may have waiting.
     #[must_use]
     pub fn share(&self) -> usize {
-        (SEND_QUEUES / self.streams.len().max(1)).clamp(SEND_QUEUE_MIN, SEND_QUEUE)
+        let streams = self.streams.len().max(1);
+        let least = SEND_QUEUE_MIN.min(SEND_QUEUE_MIN * limits::STREAMS_MAX / streams);
+        (SEND_QUEUES / streams).clamp(least, SEND_QUEUE)
     }
 
     fn activate(&mut self, now: Time, id: StreamId, backlogged: bool) {
@@ -432,12 +446,11 @@ impl Session {
         if bytes == 0 {
             return;
         }
-        let rtt = self.pace.rtt();
         if let Some(stream) = self.streams.get_mut(&id) {
+            // What is dropped is no quick reader's.
+            let rtt = self.pace.rtt().filter(|_| !stream.released);
             let credit = stream.window.consume(now, bytes, rtt, &mut self.growth);
-            if let Some((n, grown)) =
-                credit.filter(|_| !stream.released && !stream.eof_received && stream.done_received.is_none())
-            {
+            if let Some((n, grown)) = credit.filter(|_| stream.wants_more()) {
                 self.credit(now, id, n, grown);
             }
         }
@@ -445,8 +458,8 @@ impl Session {
     }
 
     fn consumed_session(&mut self, now: Time, bytes: u64) {
-        if let Some((n, grown)) = self.window.consume(now, bytes, None, &mut self.growth) {
-            self.credit(now, 0, n, grown);
+        if let Some(n) = self.window.consume(bytes) {
+            self.credit(now, 0, n, false);
         }
     }
 
@@ -477,10 +490,16 @@ impl Session {
         self.control.push_back(control);
     }
 
+    /// Whether this end opened it, or would.
+    fn is_ours(&self, id: StreamId) -> bool {
+        (id % 2 == 1) == (self.role == Role::Client)
+    }
+
     fn forget_if_over(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(Stream::is_over)
             && let Some(mut stream) = self.streams.remove(&id)
         {
+            self.free_place(id, stream.narrow);
             self.scheduler.remove(id, &mut stream.turn);
             stream.window.retire(&mut self.growth);
             self.events.push_back(Event::Closed(id));
@@ -510,5 +529,27 @@ fn control_len(control: &Control) -> usize {
 impl Stream {
     fn takes_data(&self) -> bool {
         !self.eof_sent && !self.done_queued && !self.released && self.done_received.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    #[test]
+    fn credentials_that_wait_or_are_kept_are_wiped() {
+        fn wiped<T: ZeroizeOnDrop>(_: &T) {}
+        let established = crate::seam::established(Role::Client, [1; 32], [2; 32]);
+        let session = Session::new(Time::default(), established, Config::default());
+        wiped(&session.welcome_in);
+        session.welcome_out.iter().for_each(|(_, part)| wiped(part));
+        let kept = |kept: &Kept| {
+            if let Kept::Welcome(_, part) = kept {
+                wiped(part);
+            }
+        };
+        kept(&Kept::Welcome(true, WelcomePart::default()));
     }
 }

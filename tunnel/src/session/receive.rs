@@ -1,13 +1,14 @@
 //! What the peer says. Nothing of it is trusted with this end's memory.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mykube_protocol::{
     Role,
-    channel::{Control, StreamId, Upkeep},
-    limits::{AGENT_OPENS_PER_SECOND, IDLE_PING, STREAMS_MAX, WELCOME_MAX},
+    channel::{Control, STREAM_NARROW, STREAMS_ASK, StreamId, Upkeep},
+    limits::{AGENT_OPENS_PER_SECOND, IDLE_PING, WELCOME_MAX},
 };
+use zeroize::Zeroize as _;
 
 use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved, control_len};
 use crate::{
@@ -19,22 +20,40 @@ use crate::{
 
 /// No honest peer gives more credit than this at once or in sum.
 const CREDIT_MAX: u64 = 1 << 40;
+/// Messages there is room for without asking for memory again: what is under way on most lines.
+const KEPT_ROOM: usize = 1024;
 
 impl Session {
-    /// A binary frame arrived.
+    /// A binary frame arrived. Nothing of it is kept: what it says is opened into a buffer of its own.
     ///
     /// # Errors
     /// [`SessionError::Record`] ends the transport, everything else the session.
-    pub fn handle_frame(&mut self, now: Time, mut frame: BytesMut) -> Result<(), SessionError> {
-        if self.handle_first(now, &frame)? || !self.attached {
+    pub fn handle_frame(&mut self, now: Time, frame: impl AsRef<[u8]>) -> Result<(), SessionError> {
+        let frame = frame.as_ref();
+        if self.handle_first(now, frame)? || !self.attached {
             return Ok(());
         }
-        let Ok(plaintext) = self.opener.open(&mut frame) else { return Err(self.count_bad()) };
-        let len = plaintext.len();
+        let Ok(plaintext) = self.opener.open_apart(frame) else { return Err(self.count_bad()) };
         self.heard();
-        let plaintext = frame.freeze().slice(1..=len);
+        let plaintext = plaintext.freeze();
+        let (mut welcomes, dry) = (false, self.send_credit == 0);
+        let handled = self.handle_messages(now, &plaintext, &mut welcomes);
+        if welcomes && let Ok(mut credentials) = plaintext.try_into_mut() {
+            credentials.zeroize();
+        }
+        handled?;
+        // Whoever waits for the session's credit is looked at once a record, however often it comes in one.
+        if dry && self.send_credit > 0 {
+            self.activate_all(now);
+        }
+        self.reckon_debt(now);
+        Ok(())
+    }
+
+    /// `welcomes`: whether a part of a welcome is among them.
+    fn handle_messages(&mut self, now: Time, plaintext: &Bytes, welcomes: &mut bool) -> Result<(), SessionError> {
         let mut rekeyed = false;
-        for message in message::parse(&plaintext) {
+        for message in message::parse(plaintext) {
             if rekeyed {
                 return Err(Misbehaved("a message after rekey"));
             }
@@ -52,15 +71,10 @@ impl Session {
                 }
                 Message::Data(id, range) => {
                     self.numbered(now, range.len() as u64);
-                    // A little payload must not keep a whole record in memory.
-                    let payload = if range.len() * 2 < plaintext.len() {
-                        Bytes::copy_from_slice(&plaintext[range])
-                    } else {
-                        plaintext.slice(range)
-                    };
-                    self.handle_data(now, id, payload)?;
+                    self.handle_data(now, id, plaintext, range)?;
                 }
                 Message::Welcome(last, part) => {
+                    *welcomes = true;
                     self.numbered(now, part.len() as u64);
                     self.handle_welcome(last, part)?;
                 }
@@ -69,7 +83,6 @@ impl Session {
         if rekeyed {
             self.opener.rekey();
         }
-        self.reckon_debt(now);
         Ok(())
     }
 
@@ -121,6 +134,10 @@ impl Session {
         if let Some(stamp) = newest {
             self.pace.sample(now, &stamp);
         }
+        // A queue keeps its room, which many small messages at once may have made large.
+        if self.kept.is_empty() {
+            self.kept.shrink_to(KEPT_ROOM);
+        }
         Ok(())
     }
 
@@ -133,7 +150,10 @@ impl Session {
                 None
             }
             Kept::Data(stamp, _, payload) => Some((payload.len() as u64, stamp)),
-            Kept::Welcome(..) => None,
+            Kept::Welcome(_, part) => {
+                self.kept_control -= part.len();
+                None
+            }
         }
     }
 
@@ -142,11 +162,6 @@ impl Session {
             Control::New { id, target } => self.handle_new(now, id, target),
             Control::Credit { id: 0, n } => {
                 self.send_credit = add_credit(self.send_credit, n)?;
-                let mut waiting: Vec<_> = self.streams.keys().copied().collect();
-                waiting.sort_unstable();
-                for id in waiting {
-                    self.activate(now, id, true);
-                }
                 Ok(())
             }
             Control::Credit { id, n } => {
@@ -178,24 +193,38 @@ impl Session {
         }
     }
 
+    fn activate_all(&mut self, now: Time) {
+        let mut waiting: Vec<_> = self.streams.keys().copied().collect();
+        waiting.sort_unstable();
+        for id in waiting {
+            self.activate(now, id, true);
+        }
+    }
+
     fn handle_new(&mut self, now: Time, id: StreamId, target: Option<String>) -> Result<(), SessionError> {
-        let from_client = id % 2 == 1;
-        if from_client == (self.role == Role::Client) || id <= self.peer_last_id {
+        if self.is_ours(id) || id <= self.peer_last_id {
             return Err(Misbehaved("a stream number that is not the peer's next"));
         }
+        let from_client = self.role == Role::Agent;
+        let narrow = from_client && target.as_deref() == Some(STREAM_NARROW);
         // The peer counts its own; only both ends' together may be more without its fault.
-        if self.streams.keys().filter(|other| *other % 2 == id % 2).count() >= STREAMS_MAX {
-            return Err(Misbehaved("more than 256 streams at once"));
+        if !self.peer_counts(narrow) {
+            return Err(Misbehaved("more streams at once than there may be"));
         }
         self.peer_last_id = id;
-        if self.streams.len() >= STREAMS_MAX {
-            return self.refuse(id, "256 streams are open already");
+        if from_client && target.as_deref() == Some(STREAMS_ASK) {
+            self.say(Control::Done { id, reason: None });
+            return self.check_control();
+        }
+        if !self.has_place(narrow) {
+            return self.refuse(id, "all streams of the session are in use");
         }
         // Not the agent's fault either, when the line held back what it opened over many seconds.
         if !from_client && !self.agent_may_open(now) {
             return self.refuse(id, "more than 50 streams a second");
         }
-        self.streams.insert(id, Stream::new());
+        self.keep_stream(id, Stream::new(narrow));
+        let target = target.filter(|_| !narrow);
         self.events.push_back(Event::Opened { id, target });
         Ok(())
     }
@@ -222,7 +251,8 @@ impl Session {
         }
         // A plain `done` is the peer's word that its direction is complete.
         stream.eof_received |= reason.is_none();
-        stream.done_received = Some(reason.map_or(Ending::Clean, Ending::Failed));
+        let ending = reason.map_or(Ending::Clean, Ending::Failed);
+        stream.done_received = Some(ending.clone());
         // Nobody reads there any more, and no credit will come for it.
         stream.clear_outbox();
         self.activate(now, id, false);
@@ -232,13 +262,21 @@ impl Session {
         {
             self.events.push_back(Event::Writable(id));
         }
+        self.answered_for_more(now, id, &ending);
         self.forget_if_over(id);
         Ok(())
     }
 
-    fn handle_data(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), SessionError> {
-        let bytes = payload.len() as u64;
-        self.window.receive(now, bytes).map_err(|_| Misbehaved("more data than the session's credit"))?;
+    /// Payload: `range` of a record's plaintext.
+    fn handle_data(
+        &mut self,
+        now: Time,
+        id: StreamId,
+        plaintext: &Bytes,
+        range: Range<usize>,
+    ) -> Result<(), SessionError> {
+        let bytes = range.len() as u64;
+        self.window.receive(bytes).map_err(|_| Misbehaved("more data than the session's credit"))?;
         let Some(stream) = self.known(id)? else {
             self.consumed_session(now, bytes);
             return Ok(());
@@ -248,9 +286,9 @@ impl Session {
             return Err(Misbehaved("data after the end of a stream"));
         }
         if stream.released {
-            self.consumed_session(now, bytes);
+            self.consumed(now, id, bytes);
         } else {
-            stream.push_inbox(payload);
+            stream.push_inbox(plaintext, range);
             self.wake_reader(id);
         }
         self.heard_since_probe += bytes;
@@ -265,9 +303,12 @@ impl Session {
         if self.welcome_in.len() + part.len() > WELCOME_MAX {
             return Err(Misbehaved("a welcome of more than 256 KiB"));
         }
+        // All the room at once: what grows leaves copies behind.
+        let room = WELCOME_MAX - self.welcome_in.len();
+        self.welcome_in.reserve_exact(room);
         self.welcome_in.extend_from_slice(part);
         if last {
-            let json = zeroize::Zeroizing::new(std::mem::take(&mut self.welcome_in));
+            let json = std::mem::take(&mut self.welcome_in);
             if !json.starts_with(b"{") {
                 return Err(Misbehaved("a welcome that is no object"));
             }
@@ -279,8 +320,7 @@ impl Session {
 
     /// The stream, or nothing if it is closed already.
     fn known(&mut self, id: StreamId) -> Result<Option<&mut Stream>, SessionError> {
-        let ours = (id % 2 == 1) == (self.role == Role::Client);
-        let opened = if ours { id < self.next_id } else { id <= self.peer_last_id };
+        let opened = if self.is_ours(id) { id < self.next_id } else { id <= self.peer_last_id };
         if id == 0 || !opened {
             return Err(Misbehaved("a stream that was never opened"));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Bytes, BytesMut};
 use mykube_protocol::{
     channel::{Control, StreamId, Upkeep},
     limits::{ACK_BYTES_MAX, ACK_BYTES_MIN, CONTROL_UNACKED_MAX},
@@ -219,6 +219,8 @@ impl Session {
             return false;
         }
         message::put_welcome(frame, last, &part);
+        self.kept_control += part.len();
+        self.welcome_begun = !last;
         self.keep(Kept::Welcome(last, part));
         true
     }
@@ -258,20 +260,27 @@ impl Session {
             let room = Self::room(frame);
             match stream.outbox.front_mut() {
                 None => return sent,
-                Some(Item::Data(payload)) => {
+                Some(item @ (Item::Data(_) | Item::Joined(_))) => {
+                    let waits = item.len();
                     let credit = stream.credit.min(self.send_credit);
                     let most = room.saturating_sub(DATA_HEAD).min(allowance - sent);
-                    let len = payload.len().min(most).min(usize::try_from(credit).unwrap_or(usize::MAX));
-                    if len == 0 || (len < PAYLOAD_MIN && len < payload.len() && room < PAYLOAD_MIN + DATA_HEAD) {
+                    let len = waits.min(most).min(usize::try_from(credit).unwrap_or(usize::MAX));
+                    if len == 0 || (len < PAYLOAD_MIN && len < waits && room < PAYLOAD_MIN + DATA_HEAD) {
                         return sent;
                     }
-                    let part = payload.split_to(len);
-                    if !payload.has_remaining() {
+                    let mut part = item.split_to(len);
+                    if len == waits {
                         stream.outbox.pop_front();
+                    } else if stream.narrow {
+                        // What is kept of it would keep the rest in memory, also when that is dropped.
+                        part = Bytes::copy_from_slice(&part);
                     }
                     stream.queued -= len;
                     stream.credit -= len as u64;
                     self.send_credit -= len as u64;
+                    if stream.credit == 0 {
+                        stream.dry_since = now;
+                    }
                     let dry = stream.outbox.is_empty();
                     message::put_data(frame, id, &part);
                     let stamp: Stamp = self.pace.handle_sent(now, len as u64, dry);
@@ -284,7 +293,7 @@ impl Session {
                         Item::New(target) => Control::New { id, target: target.take() },
                         Item::Eof => Control::Eof { id },
                         Item::Done(reason) => Control::Done { id, reason: reason.take() },
-                        Item::Data(_) => return sent,
+                        Item::Data(_) | Item::Joined(_) => return sent,
                     };
                     // A text that does not fit waits for a record of its own, in its place.
                     if control_len(&control) > room {

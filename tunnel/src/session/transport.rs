@@ -144,6 +144,7 @@ impl Session {
         self.ping_due = Some(now);
         self.pings_first = PINGS_FIRST;
         self.heard_since_probe = 0;
+        self.wait_anew(now);
         self.events.push_back(Event::Back);
         Ok(true)
     }

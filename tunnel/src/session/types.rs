@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mykube_protocol::{
     channel::{StreamId, Welcome},
-    limits::{self, SESSION_WINDOW, STREAM_WINDOW},
+    limits,
 };
 
 use crate::record::RecordError;
@@ -17,17 +17,13 @@ pub struct Config {
     /// Bytes under one key. At most 64 GiB.
     pub rekey_bytes: u64,
     /// Growth of stream windows beyond their first 256 KiB, all streams together: this session's part of the
-    /// process's budget. At most 64 MiB.
+    /// process's budget. At most [`limits::GROWTH_MAX`].
     pub growth: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            rekey_records: limits::REKEY_RECORDS,
-            rekey_bytes: limits::REKEY_BYTES,
-            growth: SESSION_WINDOW - STREAM_WINDOW * limits::STREAMS_MAX as u64,
-        }
+        Self { rekey_records: limits::REKEY_RECORDS, rekey_bytes: limits::REKEY_BYTES, growth: limits::GROWTH_MAX }
     }
 }
 
@@ -54,8 +50,8 @@ pub enum SessionError {
 /// Why a stream was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// 256 at once; one must end first.
-    #[error("all {} streams of the session are in use", limits::STREAMS_MAX)]
+    /// As many at once as the agent keeps, 256 or 1,024; one must end first.
+    #[error("all streams of the session are in use")]
     TooMany,
     /// The session is over, or its numbers are used up.
     #[error("the session takes no more streams")]

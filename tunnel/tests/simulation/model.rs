@@ -86,6 +86,16 @@ impl Model {
             (67..71, Some(id)) if self.stream(id).ways[1 - who].state == Some(ReadState::Eof) => {
                 self.release(who, session, now, id, None);
             }
+            (73..76, Some(id)) => {
+                // As much as it takes: the windows of a stream that is let go of may be full both ways.
+                while !session.is_full(id) && !self.stream(id).ways[who].finished && !self.stream(id).released[1 - who]
+                {
+                    self.write(who, session, now, id, 60_000);
+                }
+                if rng.random_ratio(1, 2) {
+                    self.release(who, session, now, id, Some("enough"));
+                }
+            }
             (71..73, _) if who == 1 => {
                 self.welcomes.0 += 1;
                 session.welcome(&welcome(self.welcomes.0)).unwrap();
@@ -179,8 +189,9 @@ impl Model {
             }
             Event::Welcome(got) => {
                 assert_eq!(who, 0);
-                self.welcomes.1 += 1;
-                assert_eq!(*got, welcome(self.welcomes.1), "welcomes come once and in order");
+                // One that nobody has heard a word of when the next is said need not come.
+                let come = (self.welcomes.1 + 1..=self.welcomes.0).find(|n| *got == welcome(*n));
+                self.welcomes.1 = come.expect("welcomes come once and in order");
             }
             Event::Bye(reason) => {
                 assert_eq!(Some(reason.as_str()), self.bye[1 - who], "an end in words the peer never said");
@@ -194,8 +205,9 @@ impl Model {
     pub(crate) fn check_memory(session: &Session) {
         let audit = session.audit();
         assert!(audit.kept_bytes <= limits::SESSION_WINDOW - audit.session_credit, "{audit:?}");
+        // A stream may have been alone when it was filled; with a write begun below that.
         assert!(
-            audit.control <= limits::CONTROL_UNACKED_MAX && audit.queued <= OPEN_MAX * (256 + 64) * 1024,
+            audit.control <= limits::CONTROL_UNACKED_MAX && audit.queued <= OPEN_MAX * (512 + 64) * 1024,
             "{audit:?}"
         );
         assert!(audit.session_allowance <= limits::SESSION_WINDOW, "{audit:?}");

@@ -10,6 +10,7 @@ mod fair;
 mod flow;
 mod hellos;
 mod hostile;
+mod let_go;
 mod pair;
 mod records;
 mod resume;

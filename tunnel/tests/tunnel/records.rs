@@ -238,14 +238,49 @@ fn a_welcome_arrives_whole_in_records_that_tell_nothing_of_its_length() {
         assert_eq!(pair.read(Role::Client, id).0, b"beside it");
         pair.ok();
     }
-    // A later one replaces it; two at once keep their order.
+    // A later one replaces it, and those that nobody has heard a word of; one that was begun is said to its end.
     let mut pair = Pair::new(Line::new(MS, 0));
-    for ca in [5, 40_000, 7] {
+    pair.settle();
+    pair.agent.session.welcome(&welcome(40_000)).unwrap();
+    let begun = pair.agent.session.poll_transmit(pair.now).unwrap().unwrap();
+    pair.client.session.handle_frame(pair.now, begun).unwrap();
+    for ca in [5, 100_000, 7] {
         pair.agent.session.welcome(&welcome(ca)).unwrap();
     }
     pair.settle();
     let came: Vec<_> = pair.client.events.iter().filter(|event| matches!(event, Event::Welcome(_))).cloned().collect();
-    assert_eq!(came, [5, 40_000, 7].map(|ca| Event::Welcome(Box::new(welcome(ca)))));
+    assert_eq!(came, [40_000, 7].map(|ca| Event::Welcome(Box::new(welcome(ca)))));
+}
+
+#[test]
+fn welcomes_that_are_never_acknowledged_end_the_session_before_they_fill_memory() {
+    let mut peer = Hostile::against(Role::Agent);
+    let ended = (0..100).find_map(|n| {
+        peer.session.welcome(&welcome(200_000)).unwrap();
+        peer.now = peer.now + MS;
+        peer.say(&[upkeep("ping:1")]).unwrap();
+        peer.try_hear().err().map(|error| (n, error))
+    });
+    assert_eq!(ended, Some((5, SessionError::Unacknowledged)));
+    // Acknowledged they count nothing.
+    let mut peer = Hostile::against(Role::Agent);
+    let mut heard = 0;
+    for _ in 0..20 {
+        peer.session.welcome(&welcome(200_000)).unwrap();
+        heard += peer.hear().iter().filter(|(kind, _)| *kind == 5).count();
+        peer.say(&[upkeep(&format!("ack:{heard}"))]).unwrap();
+    }
+    assert_eq!(peer.session.audit().control, 0);
+}
+
+#[test]
+fn welcomes_that_wait_for_a_client_to_come_back_are_one() {
+    let mut peer = Hostile::against(Role::Agent);
+    for _ in 0..100 {
+        peer.session.welcome(&welcome(200_000)).unwrap();
+    }
+    let parts = serde_json::to_vec(&welcome(200_000)).unwrap().len().div_ceil(RECORD_PLAINTEXT_MAX - 256);
+    assert_eq!(peer.hear().iter().filter(|(kind, _)| *kind == 5).count(), parts);
 }
 
 #[test]

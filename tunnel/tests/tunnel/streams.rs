@@ -141,6 +141,42 @@ fn a_failure_is_seen_after_what_came_before_it_and_wakes_reader_and_writer() {
 }
 
 #[test]
+fn what_was_written_before_a_failure_is_delivered_and_then_it_fails() {
+    const LEN: usize = 1_500_000;
+    for (finished, reason, ends) in [
+        (false, Some("gone"), ReadState::Failed("gone".into())),
+        (false, None, ReadState::Failed("closed".into())),
+        // A direction that was ended is whole, whatever became of the other one.
+        (true, Some("gone"), ReadState::Eof),
+        (true, None, ReadState::Eof),
+    ] {
+        let (mut pair, id) = opened(Role::Client);
+        // Far more than the stream's first window: most of it waits.
+        pair.write(Role::Agent, id, &vec![7; LEN]);
+        if finished {
+            pair.finish(Role::Agent, id);
+        }
+        pair.release(Role::Agent, id, reason);
+        let mut received = 0;
+        let state = loop {
+            pair.run(50 * MS);
+            let (bytes, state) = pair.read(Role::Client, id);
+            received += bytes.len();
+            if state != ReadState::Open {
+                break state;
+            }
+        };
+        assert_eq!((received, state), (LEN, ends), "finished: {finished}, {reason:?}");
+        assert_eq!(pair.write(Role::Client, id, b"x"), Write::Over);
+        pair.release(Role::Client, id, None);
+        pair.settle();
+        pair.ok();
+        assert_eq!((pair.agent.session.streams(), pair.client.session.streams()), (0, 0));
+        assert_eq!(pair.agent.session.audit().queued, 0);
+    }
+}
+
+#[test]
 fn the_order_of_a_stream_is_kept_whatever_its_priority() {
     // One stream with a lot of data in many turns, eof at its end; others come and go beside it.
     let mut peer = Hostile::against(Role::Client);
@@ -176,8 +212,7 @@ fn the_order_of_a_stream_is_kept_whatever_its_priority() {
             .collect();
         let mut shape = of_stream.clone();
         shape.dedup();
-        // A release that is not clean drops what was not sent yet, never the order of what is.
-        let expected: &[&str] = if id == bulk { &["new", "data", "eof"] } else { &["new", "done"] };
+        let expected: &[&str] = if id == bulk { &["new", "data", "eof"] } else { &["new", "data", "eof", "done"] };
         assert_eq!(shape, expected, "stream {id}");
     }
     assert!(log.iter().filter(|(kind, _)| *kind == 3).count() > 6, "in several turns");
@@ -212,6 +247,16 @@ fn numbers_have_parity_grow_and_are_never_reused() {
         }
         assert_ends(peer.say_text(last), last);
     }
+}
+
+#[test]
+fn a_number_that_was_passed_over_is_a_stream_that_is_closed() {
+    let mut peer = Hostile::against(Role::Agent);
+    peer.say(&[text("new:1"), text("new:7")]).unwrap();
+    peer.events();
+    peer.say(&[data(3, b"x"), text("credit:3:1"), text("eof:5"), text("done:5")]).unwrap();
+    assert_eq!((peer.events(), peer.session.streams()), (vec![], 2));
+    assert_ends(peer.say_text("new:5"), "a stream number that is not the peer's next");
 }
 
 #[test]
@@ -252,48 +297,141 @@ fn nothing_comes_after_the_end_of_a_stream() {
     }
 }
 
+/// An agent of before: it knows no targets.
+fn old_agent(peer: &mut Hostile) {
+    for text in peer.texts() {
+        if let Some(id) = text.strip_prefix("new:").and_then(|new| new.strip_suffix(":?streams")) {
+            peer.say_text(&format!("done:{id}:target not allowed")).unwrap();
+        }
+    }
+}
+
 #[test]
-fn two_hundred_and_fifty_six_streams_at_once() {
+fn two_hundred_and_fifty_six_streams_at_once_with_an_agent_that_keeps_no_more() {
+    let mut peer = Hostile::against(Role::Client);
+    let now = peer.now;
+    let open = |peer: &mut Hostile, count: usize| -> Vec<u32> {
+        (0..count).map_while(|_| peer.session.open(now, None).ok()).collect()
+    };
+    let first = open(&mut peer, 300);
+    assert_eq!(first.len(), limits::STREAMS_WIDE_MAX - 1, "one asks, the others wait for the answer");
+    old_agent(&mut peer);
+    // The question's own place is free once both have said that it is over.
+    assert!(peer.texts().iter().any(|text| text.starts_with("done:")));
+    let rest = open(&mut peer, 300);
+    assert_eq!(first.len() + rest.len(), limits::STREAMS_MAX);
+    assert_eq!(peer.session.open(now, None), Err(OpenError::TooMany));
+    let news: Vec<_> = peer.texts().into_iter().filter(|text| text.starts_with("new:")).collect();
+    assert!(news.len() == rest.len() && news.iter().all(|text| !text.contains('?')), "{news:?}");
+}
+
+#[test]
+fn a_thousand_streams_at_once_with_an_agent_that_keeps_them() {
     let mut pair = pair();
-    let ids: Vec<u32> = (0..limits::STREAMS_MAX).map(|_| pair.open(Role::Client)).collect();
-    assert_eq!(pair.client.session.open(pair.now, None), Err(OpenError::TooMany));
+    let mut ids = Vec::new();
+    while let Ok(id) = pair.client.session.open(pair.now, None) {
+        ids.push(id);
+    }
+    assert_eq!(ids.len(), limits::STREAMS_WIDE_MAX - 1);
     pair.run(SECOND);
-    assert_eq!(pair.agent.session.streams(), limits::STREAMS_MAX);
+    while let Ok(id) = pair.client.session.open(pair.now, None) {
+        ids.push(id);
+        pair.run(MS);
+    }
+    pair.run(SECOND);
+    pair.ok();
+    assert_eq!(ids.len(), limits::STREAMS_MAX_ASKED);
+    assert_eq!(pair.agent.session.streams(), limits::STREAMS_MAX_ASKED);
     assert_eq!(pair.agent.session.open(pair.now, None), Err(OpenError::TooMany));
+    // All are streams to the API server, and what they may have unread together is what it always was.
+    let opened = pair.agent.events.iter().filter(|event| matches!(event, Event::Opened { target: None, .. })).count();
+    assert_eq!(opened, ids.len());
+    for id in &ids {
+        pair.write(Role::Client, *id, &[1; 300_000]);
+        pair.write(Role::Agent, *id, &[1; 300_000]);
+    }
+    pair.run(60 * SECOND);
+    pair.ok();
+    for end in [&pair.agent.session, &pair.client.session] {
+        let unread = limits::SESSION_WINDOW - end.audit().session_allowance;
+        assert_eq!(unread, 192 * limits::STREAM_WINDOW + (1024 - 192) * limits::NARROW_WINDOW);
+        assert!(unread <= limits::FIRST_WINDOWS, "{unread}");
+        assert_eq!(end.share(), 8 * 1024, "of what waits");
+    }
+    let (wide, narrow) = (ids[0], ids[ids.len() - 1]);
+    for role in [Role::Agent, Role::Client] {
+        assert_eq!(pair.read(role, wide).0.len() as u64, limits::STREAM_WINDOW);
+        assert_eq!(pair.read(role, narrow).0.len() as u64, limits::NARROW_WINDOW);
+    }
     // One end's release frees nothing yet: it counts until the backend has closed as well.
-    pair.release(Role::Client, ids[0], None);
+    let last = *ids.last().unwrap();
+    pair.release(Role::Client, last, None);
     pair.run(SECOND);
     assert_eq!(pair.client.session.open(pair.now, None), Err(OpenError::TooMany));
-    pair.release(Role::Agent, ids[0], None);
+    pair.release(Role::Agent, last, None);
     pair.run(SECOND);
-    assert!(pair.client.events.contains(&Event::Closed(ids[0])));
+    assert!(pair.client.events.contains(&Event::Closed(last)));
     pair.open(Role::Client);
     pair.run(SECOND);
     pair.ok();
-    // A peer that does not count is cut off.
+}
+
+#[test]
+fn a_peer_that_does_not_count_is_cut_off() {
     let mut peer = Hostile::against(Role::Agent);
     for n in 0..256 {
         peer.say_text(&format!("new:{}", 2 * n + 1)).unwrap();
     }
     assert_ends(peer.say_text("new:513"), "the 257th");
+    let mut peer = Hostile::against(Role::Agent);
+    for n in 0..1024 {
+        let target = if n < 192 { "" } else { ":?narrow" };
+        peer.say_text(&format!("new:{}{target}", 2 * n + 1)).unwrap();
+    }
+    assert_ends(peer.say_text("new:2049:?narrow"), "the 1,025th");
+    let mut peer = Hostile::against(Role::Agent);
+    for n in 0..1024 {
+        let target = if n < 208 { "" } else { ":?narrow" };
+        if let Err(error) = peer.say_text(&format!("new:{}{target}", 2 * n + 1)) {
+            assert!(n > 900, "{n}: {error}");
+            assert_ends(Err(error), "first windows beyond 64 MiB");
+            return;
+        }
+    }
+    panic!("all taken");
+}
+
+#[test]
+fn an_agent_that_is_asked_keeps_nothing_for_the_question() {
+    let mut peer = Hostile::against(Role::Agent);
+    for id in [1, 3] {
+        peer.say(&[text(&format!("new:{id}:?streams")), text(&format!("eof:{id}"))]).unwrap();
+        assert_eq!(peer.texts(), [format!("done:{id}")]);
+        peer.say_text(&format!("done:{id}")).unwrap();
+    }
+    assert_eq!((peer.session.streams(), peer.session.poll_event()), (0, None));
+    // A client is asked for nothing.
+    let mut peer = Hostile::against(Role::Client);
+    peer.say_text("new:2:?streams").unwrap();
+    assert_eq!(peer.session.poll_event(), Some(Event::Opened { id: 2, target: Some("?streams".into()) }));
 }
 
 #[test]
 fn streams_that_both_ends_open_at_the_same_moment_end_no_session() {
     let mut pair = pair();
-    for _ in 0..250 {
+    for _ in 0..limits::STREAMS_WIDE_MAX - 1 {
         pair.open(Role::Client);
     }
-    for _ in 0..40 {
+    for _ in 0..90 {
         pair.open(Role::Agent);
     }
     pair.run(SECOND);
     pair.ok();
-    assert_eq!((pair.client.session.streams(), pair.agent.session.streams()), (256, 256));
     // What is one too many is refused with a reason; the others go on.
-    let told = ReadState::Failed("256 streams are open already".into());
-    assert_eq!((pair.read(Role::Agent, 2).1, pair.read(Role::Agent, 80).1), (ReadState::Open, told.clone()));
-    assert_eq!((pair.read(Role::Client, 1).1, pair.read(Role::Client, 499).1), (ReadState::Open, told));
+    assert!(pair.client.session.streams() <= limits::STREAMS_MAX);
+    let told = ReadState::Failed("more than 50 streams a second".into());
+    assert_eq!((pair.read(Role::Agent, 2).1, pair.read(Role::Agent, 180).1), (ReadState::Open, told));
+    assert_eq!(pair.read(Role::Client, 1).1, ReadState::Open);
 }
 
 #[test]

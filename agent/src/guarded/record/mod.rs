@@ -21,12 +21,14 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, header};
-use mykube_protocol::text::printable;
 use time::OffsetDateTime;
 
 use self::cast::{About, Cast};
 pub(super) use self::session::{Ended, copy};
-use super::request_info::{RequestInfo, query_flag, query_pairs};
+use super::{
+    audit::shown,
+    request_info::{RequestInfo, query_flag, query_pairs},
+};
 
 /// Subprotocols that are read.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -46,6 +48,9 @@ pub(super) const WEBSOCKET_ONLY: &str = "mykube: exec and attach are recorded he
 /// Answered to a request of the kubelet's own API that could run something.
 const KUBELET: &str = "mykube: exec and attach are recorded here, and what a node's proxy runs could not be: only GET without \
      an upgrade is let through to nodes/proxy";
+
+/// Answered to an upgrade that is none of the API server's.
+const FOREIGN: &str = "mykube: exec and attach are recorded here, and what this path opens could not be";
 
 /// The directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +154,10 @@ impl Recorder {
             let plain = upgrade.is_none() && matches!(*method, Method::GET | Method::HEAD);
             return if plain { Plan::Pass } else { Plan::Refuse(KUBELET) };
         }
+        // Under a path of somebody else's there may be another API server, and its exec.
+        if info.is_foreign() && upgrade.is_some() {
+            return Plan::Refuse(FOREIGN);
+        }
         let Some(upgrade) = upgrade.filter(|_| matches!(info.subresource.as_str(), "exec" | "attach")) else {
             return Plan::Pass;
         };
@@ -239,12 +248,14 @@ impl Session {
             _ => None,
         };
         let command: Vec<_> = query_pairs(query).filter(|(key, _)| key == "command").map(|(_, word)| word).collect();
-        let command = printable(&command.join(" "), TITLE_MAX);
+        // What is cut ends with a mark, as in the audit log.
+        let short = |text: &str| shown(text, TITLE_MAX, "", &mut Vec::new());
+        let command = short(&command.join(" "));
         let mut title = format!("{} {}/{}", info.subresource, info.namespace, info.name);
         if let Some(container) = value("container") {
             let _ = write!(title, " -c {container}");
         }
-        let about = About { title: printable(&title, TITLE_MAX), command, timestamp: 0, terminal };
+        let about = About { title: short(&title), command, timestamp: 0, terminal };
         Self { namespace: info.namespace.clone(), pod: info.name.clone(), about, notice }
     }
 }

@@ -10,7 +10,10 @@ use tokio::{
 };
 
 use super::{
-    super::{linger, upgrade::pass_on},
+    super::{
+        linger,
+        upgrade::{outlive, pass_on},
+    },
     Notice, Recording, UNWRITABLE,
     frames::Frames,
 };
@@ -53,17 +56,22 @@ where
     let (mut from_client, to_client) = split(client);
     let (from_upstream, mut to_upstream) = split(upstream);
     let notice = recording.notice;
-    let (recording, over) = (Mutex::new(recording), Notify::new());
+    let (recording, down_over, up_over) = (Mutex::new(recording), Notify::new(), Notify::new());
     let mut to_client = Downstream { writer: to_client, at_boundary: true };
     let down = async {
         if let Some(Notice { channel, text }) = notice {
             to_client.frame(0x82, &[&[channel], text.as_bytes()].concat()).await?;
         }
-        down(from_upstream, &mut to_client, &recording).await?;
-        over.notify_one();
+        down(from_upstream, &mut to_client, &recording, &up_over).await?;
+        down_over.notify_one();
         Ok(())
     };
-    let ended = tokio::try_join!(down, up(&mut from_client, &mut to_upstream, &recording, &over)).err();
+    let up = async {
+        up(&mut from_client, &mut to_upstream, &recording, &down_over).await?;
+        up_over.notify_one();
+        Ok(())
+    };
+    let ended = tokio::try_join!(down, up).err();
     let ended = match ended {
         Some(Ended::Unrecorded(why)) => Ended::Unrecorded(why),
         ended => match recording.into_inner().end().await {
@@ -85,14 +93,19 @@ async fn down(
     mut from: impl AsyncRead + Unpin,
     to: &mut Downstream<impl AsyncWrite + Unpin>,
     recording: &Mutex<Recording>,
+    up_over: &Notify,
 ) -> Result<(), Ended> {
     let (mut frames, mut buffer) = (Frames::default(), vec![0; BUFFER]);
     // At its front, what is recorded and not passed on yet.
     let mut held = 0;
     loop {
-        let read = from.read(&mut buffer[held..]).await?;
-        if read == 0 {
+        let read = from.read(&mut buffer[held..]).await;
+        if !matches!(read, Ok(1..)) {
             to.writer.write_all(&buffer[..held]).await?;
+            to.writer.flush().await?;
+        }
+        let read = read?;
+        if read == 0 {
             return Ok(to.writer.shutdown().await?);
         }
         let (end, mut lines) = (held + read, String::new());
@@ -108,8 +121,10 @@ async fn down(
         let whole = end - open;
         if whole > 0 {
             to.at_boundary = false;
-            to.writer.write_all(&buffer[..whole]).await?;
-            to.writer.flush().await?;
+            if let Err(error) = pass_on(&mut to.writer, &buffer[..whole]).await {
+                outlive(&mut from, up_over).await;
+                return Err(error.into());
+            }
             to.at_boundary = frames.open() == open as u64;
             buffer.copy_within(whole..end, 0);
         }
@@ -122,7 +137,7 @@ async fn up(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     recording: &Mutex<Recording>,
-    over: &Notify,
+    down_over: &Notify,
 ) -> Result<(), Ended> {
     let (mut frames, mut buffer) = (Frames::default(), vec![0; BUFFER]);
     loop {
@@ -147,7 +162,7 @@ async fn up(
             }
         }
         if pass_on(&mut to, bytes).await.is_err() {
-            drain_until(&mut from, over.notified()).await;
+            drain_until(&mut from, down_over.notified()).await;
             return Ok(());
         }
     }
@@ -204,6 +219,14 @@ mod tests {
         assert!(recording.name.ends_with("-.._a_b-n-p-id.cast"), "{}", recording.name);
         recording.begins();
         recording
+    }
+
+    #[test]
+    fn a_command_that_is_cut_says_so() {
+        let info = RequestInfo::new(&Method::GET, "/api/v1/namespaces/n/pods/p/exec", None).unwrap();
+        let about = |script: &str| Session::new(&info, Some(&format!("command=sh&command=-c&command={script}"))).about;
+        assert_eq!(about("id%E2%80%AE").command, "sh -c id");
+        assert!(about(&"x".repeat(2000)).command.ends_with("x…"));
     }
 
     fn frame(payload: &[u8]) -> Vec<u8> {

@@ -95,6 +95,29 @@ fn silence_is_noticed() {
 }
 
 #[test]
+fn without_a_transport_what_waits_of_a_stream_is_not_given_up() {
+    let mut two = Two::new(Config::default());
+    let id = two.open(Role::Client);
+    two.write(Role::Client, id, &[1; 400_000]);
+    two.exchange();
+    let now = two.now;
+    two.client.release(now, id, Some("gone"));
+    two.exchange();
+    two.pass(limits::RELEASED_UNTAKEN / 2);
+    two.lose();
+    two.pass(100 * limits::RELEASED_UNTAKEN);
+    let now = two.now;
+    two.client.handle_timeout(now);
+    two.attach();
+    two.pass(limits::RELEASED_UNTAKEN - SECOND);
+    two.exchange();
+    assert!(two.client.audit().queued > 0, "it could be taken only now");
+    two.pass(2 * SECOND);
+    two.exchange();
+    assert_eq!(two.client.audit().queued, 0);
+}
+
+#[test]
 fn a_client_asks_again() {
     let mut two = Two::new(Config::default());
     two.exchange();

@@ -1,0 +1,535 @@
+//! YAML as kubectl reads it: as `sigs.k8s.io/yaml` makes JSON of a text's first document by the rules of go-yaml v2.
+//!
+//! Those are YAML 1.1's: `yes` and `off` are booleans, the last of two equal keys wins, `<<` merges where it stands.
+//! What the scanner takes is the parser's own affair (YAML 1.2, `docs/decisions/0005-yaml.md`).
+
+use std::{collections::HashMap, ops::Range, rc::Rc};
+
+use base64::Engine as _;
+use mykube_protocol::text;
+use serde_json::{Map, Number, Value};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::credentials::BASE64;
+
+/// What aliases may add to a document, in bytes of memory: a few lines of them can mean terabytes otherwise. kubectl
+/// bounds it too, at 400,000 nodes.
+const ALIASED_MAX: usize = 16 * 1024 * 1024;
+/// What a node takes beside its text, about.
+const NODE: usize = 32;
+/// How many values a document may have: each takes far more memory than the two bytes it may be written with.
+pub(crate) const NODES_MAX: usize = 1_000_000;
+/// How deep they may stand in each other, aliases followed. The parser takes about as much of what is written (255), but an alias may
+/// stand at the bottom of what the next one names, and whoever walks through a document does it on the stack.
+const DEPTH_MAX: usize = 256;
+
+/// A document as JSON, wiped when dropped: it may hold secrets.
+pub(crate) struct Document(Value);
+
+impl std::ops::Deref for Document {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+pub(crate) fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(map) => map.values_mut().for_each(wipe),
+        _ => {}
+    }
+}
+
+/// Why a text cannot be read. Never holds any of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum YamlError {
+    /// Not text, or text with control characters, which YAML does not have.
+    NotText,
+    /// Line and column, from 1.
+    Syntax(usize, usize),
+    /// It is YAML, but means nothing in JSON: a tag that does not fit, a list as a key, an infinity.
+    Meaning,
+    /// Its aliases would fill the memory, or the stack.
+    Aliases,
+    /// More than [`NODES_MAX`] values.
+    TooMany,
+}
+
+/// Reads the first document; null where there is none. UTF-8, or UTF-16 with its byte order mark.
+pub(crate) fn read(bytes: &[u8]) -> Result<Document, YamlError> {
+    let text = Zeroizing::new(text::decode(bytes).ok_or(YamlError::NotText)?);
+    if text
+        .chars()
+        .any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}') || matches!(c, '\u{fffe}' | '\u{ffff}'))
+    {
+        return Err(YamlError::NotText);
+    }
+    let Some(root) = document(&text, NODES_MAX)? else { return Ok(Document(Value::Null)) };
+    Ok(Document(Converter { left: ALIASED_MAX }.value(&root.node)?))
+}
+
+/// Where in a text the scalar stands that a JSON pointer (RFC 6901, without escapes) names, in bytes; nothing where it is an alias, or
+/// what holds it is.
+pub(crate) fn span(text: &str, pointer: &str) -> Option<Range<usize>> {
+    let mut found = document(text, NODES_MAX).ok()??;
+    for step in pointer.split('/').skip(1) {
+        found = match &*found.node {
+            Node::List(items) => items.get(step.parse::<usize>().ok()?)?.clone(),
+            Node::Map(entries) => {
+                entries.iter().rev().find(|(key, _)| name(&key.node).is_ok_and(|name| name == step))?.1.clone()
+            }
+            Node::Scalar(_) => return None,
+        };
+        if found.is_alias {
+            return None;
+        }
+    }
+    if matches!(*found.node, Node::Scalar(_)) { found.span } else { None }
+}
+
+/// The first document of a text, which has no more values than that.
+fn document(text: &str, nodes: usize) -> Result<Option<Child>, YamlError> {
+    Reader { events: Parser::new_from_str(text), anchors: HashMap::new(), left: nodes }.document()
+}
+
+/// Reads JSON alone, the last of equal keys wins; nothing where it is not all JSON.
+pub(crate) fn json(bytes: &[u8]) -> Option<Document> {
+    serde_json::from_slice(bytes).ok().map(Document)
+}
+
+/// A node as it is written. Aliases share theirs.
+enum Node {
+    Scalar(Scalar),
+    List(Vec<Child>),
+    Map(Vec<(Child, Child)>),
+}
+
+#[derive(Clone)]
+struct Child {
+    node: Rc<Node>,
+    /// How deep it is: 1 for a scalar, one more than the deepest for what holds some.
+    depth: usize,
+    is_alias: bool,
+    span: Option<Range<usize>>,
+}
+
+enum Scalar {
+    Null,
+    Bool(bool),
+    Int(i64),
+    /// Above what `Int` holds.
+    Large(u64),
+    Float(f64),
+    Text(Zeroizing<String>),
+    /// A plain `<<`: as a key it merges, elsewhere it is a text.
+    Merge,
+}
+
+/// Builds nodes out of the parser's events. The parser bounds the depth of what is written (255).
+struct Reader<P> {
+    events: P,
+    anchors: HashMap<usize, Child>,
+    /// How many more values there may be.
+    left: usize,
+}
+
+impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<P> {
+    fn document(&mut self) -> Result<Option<Child>, YamlError> {
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamStart | Event::DocumentStart(..) => {}
+                Event::StreamEnd | Event::DocumentEnd => return Ok(None),
+                event => {
+                    let root = self.child(event, span)?;
+                    // What is wrong in the same document further on is wrong with it.
+                    return match self.next()?.0 {
+                        Event::DocumentEnd | Event::StreamEnd => Ok(Some(root)),
+                        _ => Err(YamlError::Meaning),
+                    };
+                }
+            }
+        }
+    }
+
+    /// The next event that is not a comment.
+    fn next(&mut self) -> Result<(Event<'t>, Span), YamlError> {
+        loop {
+            match self.events.next() {
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok(event)) => return Ok(event),
+                Some(Err(error)) => {
+                    let mark = error.marker();
+                    return Err(YamlError::Syntax(mark.line(), mark.col() + 1));
+                }
+                None => return Ok((Event::StreamEnd, Span::default())),
+            }
+        }
+    }
+
+    fn child(&mut self, event: Event<'t>, span: Span) -> Result<Child, YamlError> {
+        self.left = self.left.checked_sub(1).ok_or(YamlError::TooMany)?;
+        let mut depth = 0;
+        let mut inner = |child: Child| {
+            depth = depth.max(child.depth);
+            if depth < DEPTH_MAX { Ok(child) } else { Err(YamlError::Aliases) }
+        };
+        let (anchor, node) = match event {
+            Event::Alias(id) => {
+                // One that stands in what it names has no end.
+                let named = self.anchors.get(&id).cloned().ok_or(YamlError::Meaning)?;
+                return Ok(Child { is_alias: true, ..named });
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                (anchor, Node::Scalar(scalar(Zeroizing::new(text.into_owned()), plain, tag.as_deref())?))
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                let mut items = Vec::new();
+                loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, _) => break (anchor, Node::List(items)),
+                        (event, span) => items.push(inner(self.child(event, span)?)?),
+                    }
+                }
+            }
+            Event::MappingStart(_, anchor, _) => {
+                let mut entries = Vec::new();
+                loop {
+                    match self.next()? {
+                        (Event::MappingEnd, _) => break (anchor, Node::Map(entries)),
+                        (event, span) => {
+                            let key = inner(self.child(event, span)?)?;
+                            let (event, span) = self.next()?;
+                            entries.push((key, inner(self.child(event, span)?)?));
+                        }
+                    }
+                }
+            }
+            _ => return Err(YamlError::Meaning),
+        };
+        let child = Child { node: Rc::new(node), depth: depth + 1, is_alias: false, span: span.byte_range() };
+        // Nothing has the anchor 0.
+        if anchor != 0 {
+            self.anchors.insert(anchor, child.clone());
+        }
+        Ok(child)
+    }
+}
+
+/// What a scalar is (go-yaml v2 `resolve.go`).
+fn scalar(text: Zeroizing<String>, plain: bool, tag: Option<&Tag>) -> Result<Scalar, YamlError> {
+    let tag = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix())).filter(|tag| tag != "!");
+    let kind = match &tag {
+        None if !plain => return Ok(Scalar::Text(text)),
+        None => return Ok(word(&text).unwrap_or(Scalar::Text(text))),
+        Some(tag) => tag.strip_prefix("tag:yaml.org,2002:").unwrap_or_default(),
+    };
+    match (kind, word(&text)) {
+        ("bool", Some(found @ Scalar::Bool(_)))
+        | ("int", Some(found @ (Scalar::Int(_) | Scalar::Large(_))))
+        | ("float", Some(found @ Scalar::Float(_)))
+        | ("null", Some(found @ Scalar::Null)) => Ok(found),
+        #[allow(clippy::cast_precision_loss, reason = "that is what the tag asks for")]
+        ("float", Some(Scalar::Int(number))) => Ok(Scalar::Float(number as f64)),
+        ("bool" | "int" | "float" | "null", _) => Err(YamlError::Meaning),
+        ("merge", _) if *text == "<<" => Ok(Scalar::Merge),
+        ("binary", _) => {
+            let bytes = Zeroizing::new(BASE64.decode(text.replace(['\r', '\n'], "")).map_err(|_| YamlError::Meaning)?);
+            Ok(Scalar::Text(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())))
+        }
+        _ => Ok(Scalar::Text(text)),
+    }
+}
+
+/// A plain scalar that is no text. Dates stay texts, and base 60 is unknown there.
+fn word(text: &str) -> Option<Scalar> {
+    Some(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Scalar::Null,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Scalar::Bool(true),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Scalar::Bool(false),
+        ".nan" | ".NaN" | ".NAN" => Scalar::Float(f64::NAN),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Scalar::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => Scalar::Float(f64::NEG_INFINITY),
+        "<<" => Scalar::Merge,
+        _ => number(text)?,
+    })
+}
+
+/// As Go reads a number (`strconv.ParseInt` with base 0, `ParseFloat`); underscores are for the eye.
+fn number(text: &str) -> Option<Scalar> {
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
+        return None;
+    }
+    let plain = text.replace('_', "");
+    let (sign, digits) = match plain.strip_prefix(['+', '-']) {
+        Some(rest) => (&plain[..1], rest),
+        None => ("", plain.as_str()),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (radix, digits) = match lower.get(..2) {
+        Some("0x") => (16, &lower[2..]),
+        Some("0b") => (2, &lower[2..]),
+        Some("0o") => (8, &lower[2..]),
+        Some(two) if two.starts_with('0') && two != "0." && two != "0e" => (8, &lower[1..]),
+        _ => (10, lower.as_str()),
+    };
+    if digits.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        if let Ok(number) = i64::from_str_radix(&format!("{sign}{digits}"), radix) {
+            return Some(Scalar::Int(number));
+        }
+        if let (false, Ok(number)) = (sign == "-", u64::from_str_radix(digits, radix)) {
+            return Some(Scalar::Large(number));
+        }
+    }
+    let is_float = plain.bytes().any(|b| b.is_ascii_digit())
+        && plain.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
+    plain.parse().ok().filter(|number: &f64| is_float && number.is_finite()).map(Scalar::Float)
+}
+
+/// Makes JSON of nodes.
+struct Converter {
+    /// How much more aliases may add.
+    left: usize,
+}
+
+impl Converter {
+    fn value(&mut self, node: &Node) -> Result<Value, YamlError> {
+        Ok(match node {
+            Node::Scalar(scalar) => match scalar {
+                Scalar::Null => Value::Null,
+                Scalar::Bool(value) => Value::Bool(*value),
+                Scalar::Int(number) => (*number).into(),
+                Scalar::Large(number) => (*number).into(),
+                Scalar::Float(number) => Value::Number(Number::from_f64(*number).ok_or(YamlError::Meaning)?),
+                Scalar::Text(text) => Value::String(String::clone(text)),
+                Scalar::Merge => Value::String("<<".into()),
+            },
+            Node::List(items) => {
+                Value::Array(items.iter().map(|item| self.child(item)).collect::<Result<_, YamlError>>()?)
+            }
+            Node::Map(entries) => {
+                let mut map = Map::new();
+                self.fill(&mut map, entries)?;
+                Value::Object(map)
+            }
+        })
+    }
+
+    fn child(&mut self, child: &Child) -> Result<Value, YamlError> {
+        if child.is_alias {
+            self.pay(&child.node)?;
+        }
+        self.value(&child.node)
+    }
+
+    fn fill(&mut self, map: &mut Map<String, Value>, entries: &[(Child, Child)]) -> Result<(), YamlError> {
+        for (key, value) in entries {
+            if matches!(*key.node, Node::Scalar(Scalar::Merge)) && !key.is_alias {
+                self.merge(map, value)?;
+            } else {
+                let key = name(&key.node)?;
+                let value = self.child(value)?;
+                map.insert(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a map, or each of several, the first of which wins, into another.
+    fn merge(&mut self, map: &mut Map<String, Value>, from: &Child) -> Result<(), YamlError> {
+        if from.is_alias {
+            self.pay(&from.node)?;
+        }
+        match &*from.node {
+            Node::Map(entries) => self.fill(map, entries),
+            Node::List(items) if !from.is_alias => {
+                for item in items.iter().rev() {
+                    match &*item.node {
+                        Node::Map(_) => self.merge(map, item)?,
+                        _ => return Err(YamlError::Meaning),
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(YamlError::Meaning),
+        }
+    }
+
+    fn pay(&mut self, node: &Node) -> Result<(), YamlError> {
+        self.left = match node {
+            Node::Scalar(Scalar::Text(text)) => self.left.checked_sub(NODE + text.len()),
+            _ => self.left.checked_sub(NODE),
+        }
+        .ok_or(YamlError::Aliases)?;
+        match node {
+            Node::Scalar(_) => Ok(()),
+            // An alias in what an alias names pays for itself when it is met, and here for having been met again.
+            Node::List(items) => items.iter().try_for_each(|item| self.pay(&item.node)),
+            Node::Map(entries) => {
+                entries.iter().flat_map(|(key, value)| [key, value]).try_for_each(|item| self.pay(&item.node))
+            }
+        }
+    }
+}
+
+/// A key as JSON has it.
+fn name(key: &Node) -> Result<String, YamlError> {
+    match key {
+        Node::Scalar(Scalar::Text(text)) => Ok(String::clone(text)),
+        Node::Scalar(Scalar::Merge) => Ok("<<".into()),
+        Node::Scalar(Scalar::Bool(value)) => Ok(value.to_string()),
+        Node::Scalar(Scalar::Int(number)) => Ok(number.to_string()),
+        #[allow(clippy::cast_possible_truncation, reason = "kubectl's own precision for keys")]
+        Node::Scalar(Scalar::Float(number)) if number.is_finite() => Ok((*number as f32).to_string()),
+        _ => Err(YamlError::Meaning),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn reads(text: &str, expected: Value) {
+        assert_eq!(read(text.as_bytes()).map(|document| document.clone()), Ok(expected), "{text}");
+    }
+
+    fn fails(text: &str) -> YamlError {
+        read(text.as_bytes()).err().unwrap_or_else(|| panic!("{text} was read"))
+    }
+
+    /// Made with sigs.k8s.io/yaml 1.6.0.
+    #[test]
+    fn words_are_those_of_go_yaml() {
+        for (text, expected) in [
+            ("[y, Yes, on, TRUE, N, off, 'no']", json!([true, true, true, true, false, false, "no"])),
+            ("[yEs, tRUE, nope, Y es]", json!(["yEs", "tRUE", "nope", "Y es"])),
+            ("[~, null, Null, NULL, nULL, '']", json!([null, null, null, null, "nULL", ""])),
+            ("[0, 007, 08, 0x1F, 0b11, 0o17, 1_000, -0x10, +5]", json!([0, 7, 8.0, 31, 3, 15, 1000, -16, 5])),
+            ("[18446744073709551615, 18446744073709551616]", json!([u64::MAX, 18_446_744_073_709_551_616.0])),
+            ("[1e3, .5, 1., -1.5E-2, 1e999, .1_0]", json!([1000.0, 0.5, 1.0, -0.015, "1e999", 0.1])),
+            (
+                "[2024-01-01, 12:30:45, 1.2.3, 0x, 0xZ, +, ., .e1]",
+                json!(["2024-01-01", "12:30:45", "1.2.3", "0x", "0xZ", "+", ".", ".e1"]),
+            ),
+            ("[!!str 5, !!int '7', !!float 1, !!bool yes, !own x, !!null '']", json!(["5", 7, 1.0, true, "x", null])),
+            ("[!!binary aGk=, <<]", json!(["hi", "<<"])),
+            (
+                "{1: a, yes: b, 1.5: c, 0x10: d, '~': e}",
+                json!({"1": "a", "true": "b", "1.5": "c", "16": "d", "~": "e"}),
+            ),
+        ] {
+            reads(text, expected);
+        }
+        for text in ["[.inf]", "a: .nan", "!!int x", "!!bool 1", "!!binary '*'", "{~: a}", "{[a]: b}", "{{a: b}: c}"] {
+            assert_eq!(fails(text), YamlError::Meaning, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_wins_and_merges_stand_where_they_stand() {
+        reads("{a: 1, b: 2, a: 3}", json!({"a": 3, "b": 2}));
+        reads("x: &x {a: 1, b: 2}\nz: {a: 0, <<: *x, b: 3}\n", json!({"x": {"a": 1, "b": 2}, "z": {"a": 1, "b": 3}}));
+        reads(
+            "- &x {a: 1}\n- &y {a: 2, b: 2}\n- <<: [*x, *y]\n",
+            json!([{"a": 1}, {"a": 2, "b": 2}, {"a": 1, "b": 2}]),
+        );
+        reads("[&a [1, &b x], *a, *b, &a 2, *a]", json!([[1, "x"], [1, "x"], "x", 2, 2]));
+        for text in ["{<<: 1}", "- &x [1]\n- <<: *x\n", "{<<: [1]}", "&a [*a]"] {
+            assert_eq!(fails(text), YamlError::Meaning, "{text}");
+        }
+        assert!(matches!(fails("[*nobody]"), YamlError::Syntax(1, _)));
+    }
+
+    #[test]
+    fn only_the_first_document_is_read() {
+        for text in ["", "\n", "# nothing\n", "---\n", "---\n---\na: 1\n", "---\n...\n"] {
+            reads(text, Value::Null);
+        }
+        reads("a: 1\n---\n{ not: [yaml\n", json!({"a": 1}));
+        reads("%YAML 1.1\n---\na: 1\n...\n", json!({"a": 1}));
+        assert_eq!(fails("a: 1\u{1}"), YamlError::NotText);
+        assert_eq!(fails("a: [1\nb: 2\n"), YamlError::Syntax(2, 2));
+        assert!(matches!(fails(&"[".repeat(100_000)), YamlError::Syntax(1, _)));
+    }
+
+    #[test]
+    fn no_text_is_too_strange() {
+        let text = "---\n# \u{fc}\na: &a !!str [1, \u{fc}, {b: *c}]\n<<: &c {d: |-\n  x\n}\n? [e]\n: -0x1_f\n...\n";
+        for (at, _) in text.char_indices() {
+            for odd in
+                ["", "\n", "-", ":", "{", "]", "#", "\t", "\"", "*a", "&b ", "? ", "!!int ", "<<: ", "0", "\u{feff}"]
+            {
+                // What it says is of no importance, that it ends is.
+                let _ = read(format!("{}{odd}{}", &text[..at], &text[at..]).as_bytes());
+                let _ = read(format!("{odd}{}", &text[at..]).as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn aliases_are_bounded() {
+        let long = "x".repeat(1024 * 1024);
+        let many = |count: usize| format!("- &a {long}\n{}", "- *a\n".repeat(count));
+        assert!(read(many(15).as_bytes()).is_ok());
+        assert_eq!(fails(&many(16)), YamlError::Aliases);
+        // Each line stands at the bottom of the next: deep beyond any stack, though no line is.
+        let nested = |inner: &str, depth: usize| format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth));
+        let lines = |count: usize| {
+            let line = |at: usize| format!("- &a{} {}\n", at + 1, nested(&format!("*a{at}"), 240));
+            format!("- &a0 x\n{}", (0..count).map(line).collect::<String>())
+        };
+        assert!(read(lines(1).as_bytes()).is_ok());
+        assert_eq!(fails(&lines(2)), YamlError::Aliases);
+        assert_eq!(fails(&lines(2000)), YamlError::Aliases);
+        let merges: String = (1..2000).map(|at| format!("- &a{at} {{<<: *a{}}}\n", at - 1)).collect();
+        assert_eq!(fails(&format!("- &a0 {{a: 1}}\n{merges}")), YamlError::Aliases);
+        // Without aliases only the parser's own bound counts.
+        assert!(read(nested("x", 250).as_bytes()).is_ok());
+        assert!(matches!(fails(&nested("x", 300)), YamlError::Syntax(1, _)));
+    }
+
+    #[test]
+    fn values_are_counted() {
+        let count = |text: &str, nodes| document(text, nodes).map(|root| root.is_some());
+        for text in ["[1, [], {}]", "{a: 1, b}", "[&a x, *a, *a]"] {
+            let needed = if text.starts_with('{') { 5 } else { 4 };
+            assert_eq!(count(text, needed), Ok(true), "{text}");
+            assert_eq!(count(text, needed - 1), Err(YamlError::TooMany), "{text}");
+        }
+        assert_eq!(fails(&format!("[{}]", "[],".repeat(NODES_MAX))), YamlError::TooMany);
+    }
+
+    #[test]
+    fn a_scalar_is_found_where_it_stands() {
+        let text = "# \u{fc}\na: [x, {b: 'it''s', c: \u{fc}ber, d: &d \"q\"}]\nb: *d\na: [x, {b: \"two\", c: [*d]}]\n";
+        for (pointer, expected) in [
+            ("/a/0", Some("x")),
+            ("/a/1/b", Some("\"two\"")),
+            ("/b", None),
+            ("/a/1/c/0", None),
+            ("/a", None),
+            ("/c", None),
+            ("/a/9", None),
+        ] {
+            assert_eq!(span(text, pointer).map(|at| &text[at]), expected, "{pointer}");
+        }
+        let first = text.replace("\na: [x, {b: \"two\"", "\nx: [x, {b: \"two\"");
+        for (pointer, expected) in [("/a/1/b", "'it''s'"), ("/a/1/c", "\u{fc}ber"), ("/a/1/d", "\"q\"")] {
+            assert_eq!(span(&first, pointer).map(|at| &first[at]), Some(expected), "{pointer}");
+        }
+    }
+}

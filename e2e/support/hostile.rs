@@ -1,0 +1,200 @@
+//! A client that is the test: it has paired with a real `mykube server`, holds the keys, and says what it likes.
+
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::atomic::AtomicBool};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt as _, StreamExt as _};
+use mykube_client::link::{
+    DialOptions, Dialer, RelaySocket, clock,
+    pair::{self, ClientPairing},
+    tunnel::seam::{self, Opener, Sealer},
+};
+use mykube_lab::census::{Census, Use, Watched};
+use mykube_protocol::{PairingCode, frame, frame::kind, limits::STREAM_WINDOW};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{LIMIT, Mykube, Relay, Running, Sandbox, cluster::kubeconfig};
+
+/// A message as kind and body.
+pub(crate) type Raw = (u8, Vec<u8>);
+
+pub(crate) fn text(text: &str) -> Raw {
+    (kind::CONTROL, text.into())
+}
+
+pub(crate) fn upkeep(text: &str) -> Raw {
+    (kind::UPKEEP, text.into())
+}
+
+pub(crate) fn data(id: u32, payload: &[u8]) -> Raw {
+    (kind::DATA, [&id.to_be_bytes()[..], payload].concat())
+}
+
+/// The messages of one record.
+pub(crate) fn plaintext(messages: &[Raw]) -> Vec<u8> {
+    let mut plaintext = Vec::new();
+    for (kind, body) in messages {
+        plaintext.push(*kind);
+        plaintext.extend_from_slice(&u32::try_from(body.len()).unwrap().to_be_bytes());
+        plaintext.extend_from_slice(body);
+    }
+    plaintext
+}
+
+pub(crate) struct Hostile {
+    socket: RelaySocket,
+    sealer: Sealer,
+    opener: Opener,
+    /// Numbered messages that came, and whether they are acknowledged.
+    heard: u64,
+    pub(crate) acknowledges: bool,
+    /// Whether the server's pings are answered, or how long the path is stays its guess.
+    pub(crate) answers: bool,
+    pings: u64,
+    next_id: u32,
+    /// What may be sent on each stream.
+    pub(crate) credit: HashMap<u32, u64>,
+    /// Payload that came, and the last of it.
+    pub(crate) received: u64,
+    pub(crate) last: Vec<u8>,
+    server: Running,
+    _relay: Relay,
+    _sandbox: Sandbox,
+}
+
+impl Hostile {
+    /// Pairs with a server in shared mode, whose API server is `upstream`: streams are raw TCP to it.
+    pub(crate) async fn against(upstream: SocketAddr) -> Self {
+        Self::against_mode(upstream, Mykube::server).await
+    }
+
+    /// Pairs with a server in guarded mode: streams are HTTP to that server, which speaks to `upstream` over TLS.
+    pub(crate) async fn against_guarded(upstream: SocketAddr) -> Self {
+        Self::against_mode(upstream, Mykube::guarding).await
+    }
+
+    /// Pairs with a server of this mode.
+    pub(crate) async fn against_mode(upstream: SocketAddr, mode: fn(&str, &Path) -> Mykube) -> Self {
+        let sandbox = Sandbox::new();
+        let cluster = json!({"server": format!("https://{upstream}"), "insecure-skip-tls-verify": true});
+        let path = sandbox.file("kubeconfig", kubeconfig("fake", &cluster, &json!({"token": "e2e"})).to_string());
+        let relay = Relay::start();
+        let server = mode(&relay.url, &path).start();
+        let code: PairingCode = server.code().parse().unwrap();
+        let dialer = Dialer::new(relay.url.parse().unwrap(), DialOptions::default()).unwrap();
+        let claim = dialer.pair(&code.nameplate).await.unwrap();
+        let mut pairing = ClientPairing::new(clock::now(), claim.session_id, code, false);
+        let (established, socket, _) =
+            pair::client(&dialer, claim, &mut pairing, LIMIT, &AtomicBool::new(false)).await.unwrap();
+        let (sealer, opener) = seam::keys(*established);
+        Self {
+            socket,
+            sealer,
+            opener,
+            heard: 0,
+            acknowledges: true,
+            answers: true,
+            pings: 0,
+            next_id: 1,
+            credit: HashMap::new(),
+            received: 0,
+            last: Vec::new(),
+            server,
+            _relay: relay,
+            _sandbox: sandbox,
+        }
+    }
+
+    /// What the server uses.
+    pub(crate) fn server_uses(&self) -> Use {
+        Census::take(std::slice::from_ref(&self.watched())).by_name["server"]
+    }
+
+    /// From here on its peak of memory counts anew.
+    pub(crate) fn forget_peak(&self) {
+        Census::forget_peak(&self.watched());
+    }
+
+    fn watched(&self) -> Watched {
+        Watched { name: "server".into(), pid: self.server.process.id() }
+    }
+
+    /// Opens so many streams.
+    pub(crate) async fn open(&mut self, count: usize) -> Vec<u32> {
+        let ids: Vec<u32> = (0..count).map(|n| self.next_id + 2 * u32::try_from(n).unwrap()).collect();
+        self.next_id += 2 * u32::try_from(count).unwrap();
+        for id in &ids {
+            self.credit.insert(*id, STREAM_WINDOW);
+            self.say(&[text(&format!("new:{id}"))]).await;
+        }
+        self.settled().await;
+        ids
+    }
+
+    /// One record.
+    pub(crate) async fn say(&mut self, messages: &[Raw]) {
+        self.say_plaintext(&plaintext(messages)).await;
+    }
+
+    /// One record with this plaintext.
+    pub(crate) async fn say_plaintext(&mut self, plaintext: &[u8]) {
+        let mut record = BytesMut::with_capacity(plaintext.len() + 32);
+        record.extend_from_slice(&[frame::RECORD]);
+        record.extend_from_slice(plaintext);
+        self.sealer.seal(&mut record);
+        self.throw(record.freeze()).await;
+    }
+
+    /// A frame as it is.
+    pub(crate) async fn throw(&mut self, frame: Bytes) {
+        self.socket.feed(Message::Binary(frame)).await.expect("the server is still there");
+    }
+
+    /// Until everything that was said has been handled: a ping that goes after it is answered.
+    pub(crate) async fn settled(&mut self) {
+        self.pings += 1;
+        let ping = self.pings;
+        self.say(&[upkeep(&format!("ping:{ping}"))]).await;
+        self.socket.flush().await.unwrap();
+        while self.hear().await != Some(ping) {}
+        if self.acknowledges {
+            let ack = format!("ack:{}", self.heard);
+            self.say(&[upkeep(&ack)]).await;
+            self.socket.flush().await.unwrap();
+        }
+    }
+
+    /// Hears one frame. Gives the ping it answers, if it does.
+    async fn hear(&mut self) -> Option<u64> {
+        let message = tokio::time::timeout(LIMIT, self.socket.next()).await.expect("the server says nothing");
+        let Message::Binary(frame) = message.expect("the relay has closed").unwrap() else { return None };
+        let plaintext = self.opener.open_apart(&frame).expect("a record of the server");
+        let (mut rest, mut answered, mut asked) = (&plaintext[..], None, None);
+        while let Some((kind, tail)) = rest.split_first().filter(|(kind, _)| **kind != kind::PADDING) {
+            let (len, tail) = tail.split_first_chunk::<4>().unwrap();
+            let (body, tail) = tail.split_at(u32::from_be_bytes(*len) as usize);
+            rest = tail;
+            self.heard += u64::from(*kind != kind::UPKEEP);
+            if *kind == kind::DATA {
+                self.received += body.len() as u64 - 4;
+                self.last = body[4..].to_vec();
+                continue;
+            }
+            let said = std::str::from_utf8(body).unwrap_or_default();
+            let mut words = said.split(':');
+            match (words.next(), words.next().and_then(|n| n.parse::<u64>().ok()), words.next()) {
+                (Some("pong"), Some(n), None) => answered = Some(n),
+                (Some("ping"), Some(n), None) => asked = Some(n),
+                (Some("credit"), Some(id), Some(n)) => {
+                    *self.credit.entry(u32::try_from(id).unwrap()).or_default() += n.parse::<u64>().unwrap();
+                }
+                _ => {}
+            }
+        }
+        if let Some(n) = asked.filter(|_| self.answers) {
+            self.say(&[upkeep(&format!("pong:{n}"))]).await;
+        }
+        answered
+    }
+}

@@ -1,0 +1,137 @@
+//! Connections at once: in all, and of an address and its networks.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use crate::{
+    address::{AddressKey, Network},
+    hub::lock,
+};
+
+/// What is taken, and how much may be.
+pub(crate) struct Places {
+    all_max: usize,
+    address_max: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    by_network: HashMap<Network, usize>,
+}
+
+/// Too many, by which setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMany(pub(crate) &'static str);
+
+/// One place among all, until it is dropped.
+pub(crate) struct Place(Arc<Places>);
+
+/// One place of an address, until it is dropped.
+pub(crate) struct Share {
+    places: Arc<Places>,
+    address: AddressKey,
+}
+
+impl Places {
+    /// `all_max` connections, and `address_max` of an address.
+    pub(crate) fn new(all_max: usize, address_max: usize) -> Arc<Self> {
+        Arc::new(Self { all_max, address_max, taken: Mutex::default() })
+    }
+
+    /// A place for a connection.
+    ///
+    /// # Errors
+    /// There is none left.
+    pub(crate) fn take(self: &Arc<Self>) -> Result<Place, TooMany> {
+        let taken = &mut *lock(&self.taken);
+        if taken.all >= self.all_max {
+            return Err(TooMany("--max-connections"));
+        }
+        taken.all += 1;
+        Ok(Place(self.clone()))
+    }
+
+    /// How many connections there are.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        lock(&self.taken).all
+    }
+
+    /// Charges one to an address.
+    ///
+    /// # Errors
+    /// It, or a network it is in, has as many as it may.
+    pub(crate) fn share(self: &Arc<Self>, address: AddressKey) -> Result<Share, TooMany> {
+        let taken = &mut *lock(&self.taken);
+        let has_room = |(network, times): (Network, usize)| {
+            taken.by_network.get(&network).is_none_or(|count| *count < self.address_max.saturating_mul(times))
+        };
+        if self.address_max == 0 || !address.networks().all(has_room) {
+            return Err(TooMany("--connections-per-address"));
+        }
+        for (network, _) in address.networks() {
+            *taken.by_network.entry(network).or_default() += 1;
+        }
+        Ok(Share { places: self.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.0.taken).all -= 1;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let taken = &mut *lock(&self.places.taken);
+        for (network, _) in self.address.networks() {
+            if let Some(count) = taken.by_network.get_mut(&network) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.by_network.remove(&network);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv6Addr};
+
+    use super::*;
+
+    /// An address of the n-th /64.
+    fn network(n: u64) -> AddressKey {
+        IpAddr::V6(Ipv6Addr::from_bits(u128::from(n) << 64 | 1)).into()
+    }
+
+    #[test]
+    fn many_addresses_of_one_network_do_not_have_as_many_connections() {
+        for (addresses, times) in [(256, 4), (65_536, 16)] {
+            let places = Places::new(usize::MAX, 10);
+            let held: Vec<_> = (0..addresses)
+                .flat_map(|n| (0..20).map_while(|_| places.share(network(n)).ok()).collect::<Vec<_>>())
+                .collect();
+            assert_eq!(held.len(), 10 * times);
+            assert!(places.share(network(1 << 20)).is_ok(), "of another /48");
+            drop(held);
+            assert!(places.share(network(0)).is_ok());
+            assert!(lock(&places.taken).by_network.is_empty(), "nothing is left of those that are gone");
+        }
+    }
+
+    #[test]
+    fn all_together_have_a_limit_too() {
+        let places = Places::new(1, 10);
+        let place = places.take();
+        assert_eq!(places.take().err(), Some(TooMany("--max-connections")));
+        drop(place);
+        assert!(places.take().is_ok());
+    }
+}
