@@ -60,10 +60,11 @@ async fn gone(ended: &mut tokio::signal::unix::Signal, mut each: impl FnMut(Pid)
 /// Who is left, after reaping whoever has ended.
 #[cfg(target_os = "linux")]
 fn left() -> Vec<Pid> {
-    use rustix::process::{WaitId, WaitIdOptions, getpid, getsid, waitid};
+    use nix::unistd::getsid;
+    use rustix::process::{WaitId, WaitIdOptions, getpid, waitid};
 
     while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
-    let (us, session) = (getpid(), getsid(None).ok());
+    let (us, session) = (getpid(), getsid(None).ok().map(nix::unistd::Pid::as_raw));
     // Under `nohup` all of it does, which then says nothing.
     let hang_up_counts = !crate::signals::is_ignored(us, Signal::HUP);
     let all = processes();
@@ -87,7 +88,8 @@ fn left() -> Vec<Pid> {
 struct Process {
     id: std::num::NonZero<i32>,
     parent: std::num::NonZero<i32>,
-    session: Pid,
+    /// 0 where it was begun outside of our PID namespace; of our family, it is then the one that we are in.
+    session: i32,
 }
 
 /// All that run, and our own that have ended: proc_pid_stat(5).
@@ -102,7 +104,7 @@ fn processes() -> Vec<Process> {
         let parent = fields.next()?.parse().ok()?;
         // Ours we have yet to reap.
         let is_dead = is_dead && parent != rustix::process::getpid().as_raw_nonzero();
-        let session = Pid::from_raw(fields.nth(1)?.parse().ok()?)?;
+        let session = fields.nth(1)?.parse().ok()?;
         (!is_dead).then_some(Process { id: id.parse().ok()?, parent, session })
     };
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();

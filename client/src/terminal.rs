@@ -4,7 +4,7 @@ use std::fs::File;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Raised, raise};
 use rustix::{
-    process::{Pid, Signal, getpgrp, kill_process, kill_process_group, test_kill_process_group},
+    process::{Pid, Signal, kill_current_process_group, kill_process, kill_process_group, test_kill_process_group},
     termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp},
 };
 
@@ -35,10 +35,11 @@ impl Terminal {
     /// it is our shell's.
     pub(crate) fn restore(&self) {
         let Some((terminal, modes)) = &self.0 else { return };
-        let taken = match tcgetpgrp(terminal) {
-            Ok(group) if group == getpgrp() => true,
-            Ok(group) if test_kill_process_group(group).is_ok() => false,
-            _ => unstopped(|| tcsetpgrp(terminal, getpgrp())).is_ok(),
+        let taken = match (tcgetpgrp(terminal).ok(), our_group()) {
+            (group, None) => group.is_none(),
+            (Some(group), Some(ours)) if group == ours => true,
+            (Some(group), _) if test_kill_process_group(group).is_ok() => false,
+            (_, Some(ours)) => unstopped(|| tcsetpgrp(terminal, ours)).is_ok(),
         };
         if taken {
             let _ = tcsetattr(terminal, OptionalActions::Now, modes);
@@ -51,15 +52,17 @@ impl Terminal {
         let Some((terminal, modes)) = &self.0 else { return };
         let (group, theirs) = (tcgetpgrp(terminal).ok(), tcgetattr(terminal));
         // Ours, or that of whoever has stopped.
-        if group.is_none_or(|group| group == getpgrp() || rustix::process::getpgid(Some(child)) == Ok(group)) {
+        if group.is_none_or(|group| [our_group(), group_of(child)].contains(&Some(group))) {
             unstopped(|| {
-                let _ = tcsetpgrp(terminal, getpgrp());
+                if let Some(ours) = our_group() {
+                    let _ = tcsetpgrp(terminal, ours);
+                }
                 let _ = tcsetattr(terminal, OptionalActions::Now, modes);
             });
         }
         stop(Signal::TSTP, Raised::SIGTSTP);
         for _ in 0..BACKGROUND_MAX {
-            if tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()) {
+            if tcgetpgrp(terminal).ok() == our_group() {
                 break;
             }
             stop(Signal::TTIN, Raised::SIGTTIN);
@@ -72,11 +75,22 @@ impl Terminal {
                 let _ = tcsetpgrp(terminal, group);
             }
         });
-        let _ = match rustix::process::getpgid(Some(child)) {
-            Ok(group) if group != getpgrp() => kill_process_group(group, Signal::CONT),
+        let _ = match group_of(child) {
+            Some(group) if Some(group) != our_group() => kill_process_group(group, Signal::CONT),
             _ => kill_process(child, Signal::CONT),
         };
     }
+}
+
+/// None where it was begun outside of our PID namespace: such a group has no number here, and a terminal's reads as none.
+fn our_group() -> Option<Pid> {
+    Pid::from_raw(nix::unistd::getpgrp().as_raw())
+}
+
+/// None for one that is gone as well.
+fn group_of(child: Pid) -> Option<Pid> {
+    let child = nix::unistd::Pid::from_raw(child.as_raw_nonzero().get());
+    Pid::from_raw(nix::unistd::getpgid(Some(child)).ok()?.as_raw())
 }
 
 /// Stops the whole job, as Ctrl-Z does; returns when it goes on, or at once where nobody could let it go on (an orphaned
@@ -86,7 +100,7 @@ fn stop(signal: Signal, raised: Raised) {
     // thread; this thread's own, held back until both are there, has when it is let go. Who goes on forgets the other.
     held(raised, || {
         let _ = raise(raised);
-        let _ = kill_process_group(getpgrp(), signal);
+        let _ = kill_current_process_group(signal);
     });
 }
 

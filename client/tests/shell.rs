@@ -15,9 +15,10 @@ use std::{
 
 use mykube_client::{Exit, Launch, Live, Workspace, guard::Guard, shell};
 use mykube_protocol::channel::Welcome;
+use nix::unistd::{getpgrp, getsid};
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Pid, PidfdFlags, getpgrp, getsid, pidfd_open},
+    process::{Pid, PidfdFlags, pidfd_open},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{tcgetpgrp, tcsetpgrp},
 };
@@ -57,7 +58,9 @@ fn inner() {
         exit
     });
     let terminal = File::open("/dev/tty").unwrap();
-    assert_eq!(tcgetpgrp(&terminal).unwrap(), getpgrp(), "whoever waits for us finds its terminal");
+    // Neither has a number where both are outside of our PID namespace.
+    let ours = Pid::from_raw(getpgrp().as_raw());
+    assert_eq!(tcgetpgrp(&terminal).ok(), ours, "whoever waits for us finds its terminal");
     match exit {
         Exit::Code(code) => std::process::exit(code.into()),
         Exit::Stopped => std::process::exit(5),
@@ -77,13 +80,13 @@ fn late() {
     let terminal = File::open("/dev/tty").unwrap();
     println!("late is {}.", std::process::id());
     poll(&mut [PollFd::new(&mykube, PollFlags::IN)], None).unwrap();
-    while tcgetpgrp(&terminal).unwrap() != getsid(None).unwrap() {
+    while tcgetpgrp(&terminal).unwrap() != pid(&getsid(None).unwrap().to_string()) {
         std::thread::yield_now();
     }
     let mut blocked = nix::sys::signal::SigSet::empty();
     blocked.add(nix::sys::signal::Signal::SIGTTOU);
     blocked.thread_block().unwrap();
-    tcsetpgrp(&terminal, getpgrp()).unwrap();
+    tcsetpgrp(&terminal, pid(&getpgrp().to_string())).unwrap();
     fs::write(Path::new(&std::env::var_os("HOME").unwrap()).join("taken"), "").unwrap();
     std::thread::park();
 }
@@ -106,6 +109,9 @@ struct OnTerminal {
 
 /// What a person types to start `inner` in their own shell.
 const INNER: &str = "\"$TEST_EXE\" --ignored --exact inner --nocapture";
+
+/// A PID namespace of its own, but not a session or a process group.
+const APART: &str = "unshare --user --map-root-user --pid --fork --mount-proc --";
 
 impl OnTerminal {
     /// The terminal is `mykube`'s own.
@@ -443,12 +449,15 @@ fn ctrl_c_reaches_a_command_whose_code_comes_out() {
 
 #[test]
 fn modes_are_put_back_after_a_command_that_was_killed() {
-    let mut terminal = OnTerminal::outer("/bin/sh");
-    terminal.type_line(&format!("TEST_COMMAND={} {INNER}; stty -a", shell_word("stty raw -echo; kill -9 $$")));
-    terminal.expect(" icanon");
-    terminal.expect(" echo ");
-    terminal.type_line("exit");
-    terminal.finish();
+    for around in ["", APART] {
+        let mut terminal = OnTerminal::outer("/bin/sh");
+        let script = shell_word("stty raw -echo; kill -9 $$");
+        terminal.type_line(&format!("TEST_COMMAND={script} {around} {INNER}; stty -a"));
+        terminal.expect(" icanon");
+        terminal.expect(" echo ");
+        terminal.type_line("exit");
+        terminal.finish();
+    }
 }
 
 /// Outer shell, `mykube`, its shell, and in that a kubectl that dies last: the outer shell keeps its terminal.
@@ -542,6 +551,18 @@ async fn what_a_child_has_left_is_ended_with_it_unless_it_ignores_a_hang_up() {
     let kept = read("kept");
     assert!(Path::new("/proc").join(&kept).exists(), "it was to stay");
     rustix::process::kill_process(pid(&kept), rustix::process::Signal::KILL).unwrap();
+}
+
+/// As in a container that somebody's `nsenter` or `unshare` made: our session and group have no number here.
+#[test]
+fn a_session_from_outside_of_the_pid_namespace_is_ours_too() {
+    let mut apart = APART.split(' ');
+    let mut there = Command::new(apart.next().unwrap());
+    there.args(apart).arg(std::env::current_exe().unwrap());
+    there.args(["--nocapture", "a_child_", "what_a_child_has_left"]);
+    let output = there.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("3 passed"), "{output:?}");
 }
 
 #[tokio::test]
