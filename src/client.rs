@@ -8,12 +8,13 @@ use std::{
 
 use mykube_client::{
     Exit, Kind, Launch, Workspace,
-    link::{Dialer, End, Status as Line},
     merge::{Merge, Places},
     port::Port,
     session::{self, ConnectError, Session},
     shell::{self, Prepared},
 };
+use mykube_dial::Dialer;
+use mykube_link::{End, Status as Line};
 use mykube_protocol::{PairingCode, channel::Welcome};
 use tokio::{sync::mpsc, sync::oneshot, time::timeout};
 use zeroize::Zeroizing;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mykube_client::link::{DialError, DialOptions, Dialer, ErrorClass, ProxyEnv, RelayUrl};
+use mykube_dial::{DialError, DialOptions, Dialer, ErrorClass, ProxyEnv, RelayUrl};
 
 use crate::exit::{Failure, Status};
 

@@ -7,7 +7,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use mykube_client::link::{
+use mykube_dial::{
     DialError, DialOptions, Dialer, ProxyEnv, RelayUrl,
     probe::{Presented, Probe, WebSocketProblem},
 };

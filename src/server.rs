@@ -12,7 +12,8 @@ use mykube_agent::{
     guarded::{Audit, AuditSettings, Forwarder, Gateway, Recorder},
     serve::{self, Absent, Access, Answer, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
-use mykube_client::link::{Dialer, Trust, pair::HandshakeError};
+use mykube_dial::{Dialer, Trust};
+use mykube_link::pair::HandshakeError;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},

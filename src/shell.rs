@@ -2,11 +2,8 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use mykube_client::{
-    Exit, Launch, Live, Workspace,
-    link::{Status as Line, clock},
-    shell,
-};
+use mykube_client::{Exit, Launch, Live, Workspace, shell};
+use mykube_link::{Status as Line, clock};
 use tokio::{sync::watch, time::interval};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use mykube_client::link::{Status, clock};
+use mykube_link::{Status, clock};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{

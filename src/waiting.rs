@@ -8,7 +8,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use mykube_client::link::clock::{self, Time};
+use mykube_link::clock::{self, Time};
 use mykube_protocol::text::printable;
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use rustix::{stdio::stderr, termios::tcgetwinsize};

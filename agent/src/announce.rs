@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use mykube_link::Trust;
+use mykube_dial::Trust;
 use mykube_protocol::text::printable;
 use serde_json::{Value, json};
 use tokio::time::timeout;

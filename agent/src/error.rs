@@ -328,7 +328,7 @@ pub enum KubeconfigError {
     },
     /// `HTTPS_PROXY` cannot be read.
     #[error(transparent)]
-    Proxy(Box<mykube_link::DialError>),
+    Proxy(Box<mykube_dial::DialError>),
     /// CA, certificates and key together do not fit the channel.
     #[error("the certificates of {0} have more than {1} bytes together: give only the cluster's own CA")]
     WelcomeTooLarge(Place, usize),

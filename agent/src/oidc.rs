@@ -13,7 +13,7 @@ use std::{
 };
 
 use base64::{Engine as _, alphabet, engine::GeneralPurpose, engine::general_purpose::NO_PAD};
-use mykube_link::{Trust, tls::Verifier};
+use mykube_dial::{Trust, tls::Verifier};
 use tokio::{sync::Mutex, task::AbortHandle};
 use zeroize::Zeroizing;
 
@@ -255,7 +255,7 @@ fn authority(provider: &AuthProvider, place: &Place) -> Result<Option<Verifier>,
     let file = field(provider, names.1).and_then(|file| std::path::absolute(file.as_str()).ok());
     let sourced = Sourced::new(data, file.as_deref().and_then(|file| file.to_str()), names, place)?;
     let Some(sourced) = sourced else { return Ok(None) };
-    let (readable, _) = mykube_link::tls::readable(&sourced.read_now()?);
+    let (readable, _) = mykube_dial::tls::readable(&sourced.read_now()?);
     let verifier = Verifier::new(readable);
     verifier.map(Some).ok_or_else(|| sourced.error("has no certificate that can be read: fetch it again"))
 }

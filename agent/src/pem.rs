@@ -1,6 +1,6 @@
 //! PEM: only the blocks that are wanted leave this room, so no comment of a bundle travels.
 
-use mykube_link::tls;
+use mykube_dial::tls;
 use rustls::{
     crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},

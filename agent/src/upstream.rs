@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use base64::Engine as _;
-use mykube_link::{DialError, ProxyEnv, ProxyTarget, Transport, Trust, connect_tcp_via_proxy, error::Unreachable};
+use mykube_dial::{DialError, ProxyEnv, ProxyTarget, Transport, Trust, connect_tcp_via_proxy, error::Unreachable};
 use mykube_protocol::{
     channel::{Mode, Welcome},
     limits::WELCOME_MAX,

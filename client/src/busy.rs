@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mykube_link::drain;
+use mykube_dial::drain;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::timeout,

@@ -5,7 +5,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use mykube_link::tls::large_writes;
+use mykube_dial::tls::large_writes;
 use mykube_protocol::channel::{Credentials, Mode, Welcome};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,

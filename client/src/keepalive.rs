@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::{Buf as _, BytesMut};
-use mykube_link::Abort;
+use mykube_dial::Abort;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,

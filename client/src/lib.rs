@@ -19,7 +19,5 @@ pub mod signals;
 mod terminal;
 pub mod workspace;
 
-/// The way to the relay: a session is connected with its `Dialer`.
-pub use mykube_link as link;
 pub use shell::{Exit, Launch, ShellError};
 pub use workspace::{Kind, Live, Workspace, WorkspaceError};

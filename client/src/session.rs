@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
+use mykube_dial::{Abort, DialError, Dialer, ErrorClass, Filling, SocketLost, transport::tune_local};
 use mykube_link::{
-    Abort, Channel, ChannelStream, CopyError, DialError, Dialer, End, Filling, Status, clock, copy,
-    pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError, SocketLost},
-    transport::tune_local,
+    Channel, ChannelStream, CopyError, End, Status, clock, copy,
+    pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError},
 };
 use mykube_protocol::{
     PairingCode,
@@ -88,7 +88,7 @@ impl ConnectError {
     #[must_use]
     pub fn is_code(&self) -> bool {
         match self {
-            Self::Dial(error) => error.class() == mykube_link::ErrorClass::Code,
+            Self::Dial(error) => error.class() == ErrorClass::Code,
             Self::Code(HandshakeError::WrongCode) | Self::Refused => true,
             Self::Pairing(ClientPairError::Failure(ClientFailure::SecondHello)) => true,
             Self::Pairing(ClientPairError::Lost(lost)) => {
@@ -101,7 +101,7 @@ impl ConnectError {
     /// Whether the relay is out of reach, or what answers is none.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Dial(error) if error.class() == mykube_link::ErrorClass::Unreachable)
+        matches!(self, Self::Dial(error) if error.class() == ErrorClass::Unreachable)
     }
 }
 

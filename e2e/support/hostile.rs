@@ -4,12 +4,13 @@ use std::{collections::HashMap, net::SocketAddr, path::Path, sync::atomic::Atomi
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
-use mykube_client::link::{
-    DialOptions, Dialer, RelaySocket, clock,
+use mykube_dial::{DialOptions, Dialer, RelaySocket};
+use mykube_lab::census::{Census, Use, Watched};
+use mykube_link::{
+    clock,
     pair::{self, ClientPairing},
     tunnel::seam::{self, Opener, Sealer},
 };
-use mykube_lab::census::{Census, Use, Watched};
 use mykube_protocol::{PairingCode, frame, frame::kind, limits::STREAM_WINDOW};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;

@@ -14,6 +14,10 @@ use futures_util::{
     FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
+use mykube_dial::{
+    RelaySocket, SocketLost,
+    messages::{Incoming, sort},
+};
 use mykube_protocol::{FromAgent, FromRelay, Role, control::Peer, frame};
 use mykube_tunnel::{SessionError, Time};
 use tokio::{
@@ -24,10 +28,8 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, info};
 
 use crate::{
-    RelaySocket,
     channel::{BYE_TIMEOUT, End, Shared, Status},
     clock,
-    pair::{Incoming, SocketLost, sort},
     redial::Redial,
     rejoin::{Rejoin, asked_delay, is_final, wait_until},
     route::still_routed,

@@ -17,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use mykube_dial::{DialError, RelaySocket, SocketLost};
 use mykube_protocol::{
     FromAgent, Ticket,
     channel::{StreamId, Welcome},
@@ -28,7 +29,7 @@ use mykube_tunnel::{
 use tokio::sync::{Notify, watch};
 use tracing::debug;
 
-use crate::{ChannelStream, DialError, RelaySocket, carry::carry_on, clock, pair::SocketLost, rejoin::Rejoin};
+use crate::{ChannelStream, carry::carry_on, clock, rejoin::Rejoin};
 
 /// How long a farewell may take to be heard.
 pub(crate) const BYE_TIMEOUT: Duration = Duration::from_secs(2);

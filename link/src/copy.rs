@@ -12,17 +12,14 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt as _;
+use mykube_dial::{Abort, STALLED, cut, drain, drain_until};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{
-    Abort, ChannelStream,
-    cut::{STALLED, cut},
-    stream::StreamFailed,
-};
+use crate::stream::{ChannelStream, StreamFailed};
 
 /// Read at once from a connection that has little to say, and from one that has much. Where many share the room it is so
 /// many of a stream's shares, and the stream waits for its turn with nothing more in hand: larger steps cost fewer turns.
@@ -183,21 +180,6 @@ async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: oneshot::Receive
     if timeout(LINGER, drain(&mut some)).await.is_ok() && some.limit() == 0 {
         sleep_until(written + LINGER).await;
     }
-}
-
-/// Reads and forgets until the sender is done (`None`), or the other direction is `over`.
-pub async fn drain_until<R: AsyncRead + Unpin, T>(reader: &mut R, over: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        over = over => Some(over),
-        () = drain(reader) => None,
-    }
-}
-
-/// Reads and forgets until the other end is done too.
-pub async fn drain<R: AsyncRead + Unpin>(reader: &mut R) {
-    let mut dropped = vec![0; READ_MIN];
-    while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
 }
 
 /// From the stream into the connection; when its last byte was written. `chunks` are those that are not written yet, also where

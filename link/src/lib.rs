@@ -1,45 +1,21 @@
-//! The one place where a tunnel meets a socket: reaching the relay, through proxies and TLS, and moving bytes.
+//! The one place where a tunnel meets a socket: what drives a channel over connections to the relay, and copies between its streams
+//! and connections here.
 
-pub mod api;
 mod carry;
 pub mod channel;
 pub mod clock;
-mod connect;
 pub mod copy;
-mod cut;
-pub mod dial;
-pub mod error;
-mod exchange;
-pub mod fetch;
-mod filling;
-mod no_proxy;
 pub mod pair;
-pub mod probe;
-pub mod proxy;
 mod redial;
 mod rejoin;
 mod route;
-pub mod socket;
 pub mod stream;
-pub mod tls;
-pub mod transport;
-pub mod url;
 
 /// The channel itself, for tests that are a hostile end of it.
 #[doc(hidden)]
 pub use mykube_tunnel as tunnel;
 
 pub use channel::{Channel, End, Status};
-pub use copy::{CopyError, copy, drain, drain_until};
-pub use cut::{Abort, cut};
-pub use dial::{DialOptions, Dialer};
-pub use error::{DialError, ErrorClass};
-pub use exchange::{RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX};
-pub use filling::Filling;
-pub use proxy::{ProxyEnv, ProxyTarget, connect_tcp_via_proxy};
+pub use copy::{CopyError, copy};
 pub use rejoin::Rejoin;
-pub use socket::RelaySocket;
 pub use stream::{ChannelStream, StreamFailed};
-pub use tls::Trust;
-pub use transport::Transport;
-pub use url::RelayUrl;

@@ -9,16 +9,15 @@ use std::{
 };
 
 use futures_util::future::select_all;
+use mykube_dial::{DialError, RelaySocket, SocketLost};
 use mykube_protocol::{Role, close};
 use mykube_tunnel::Time;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
 use crate::{
-    DialError, RelaySocket,
     channel::Shared,
     clock,
-    pair::SocketLost,
     rejoin::{Backoff, Rejoin},
     route::Routes,
 };

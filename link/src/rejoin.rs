@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use mykube_dial::{Dialer, SocketLost};
 use mykube_protocol::{Attempt, SessionId, Ticket, close};
 use mykube_tunnel::Time;
 use rand::RngExt;
 
-use crate::{Dialer, clock, pair::SocketLost};
+use crate::clock;
 
 /// First delay, doubled with every failure.
 const FIRST: Duration = Duration::from_millis(100);

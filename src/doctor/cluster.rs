@@ -10,7 +10,7 @@ use mykube_agent::{
     Environment, KubeconfigError, KubeconfigSource, Upstream,
     guarded::{Audit, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor},
 };
-use mykube_client::link::Trust;
+use mykube_dial::Trust;
 use mykube_protocol::text::printable;
 use serde_json::{Value, json};
 use tokio::time::timeout;

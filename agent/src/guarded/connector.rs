@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use mykube_link::{
+use mykube_dial::{
     Filling, Transport, cut,
     error::TlsProblem,
     tls::{Verifier, large_writes, readable},

@@ -42,7 +42,7 @@ use std::{
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use mykube_link::drain;
+use mykube_dial::drain;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use self::audit::Promise;

@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use mykube_link::{
+use mykube_dial::{
     Trust,
     fetch::{Way, fetch, target},
 };

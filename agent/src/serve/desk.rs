@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use mykube_link::{
-    Dialer,
-    clock::{self, Time},
-};
+use mykube_dial::Dialer;
+use mykube_link::clock::{self, Time};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -435,7 +433,7 @@ async fn until(deadline: Option<Time>) {
 mod tests {
     use std::{fs, time::Duration};
 
-    use mykube_link::{DialOptions, Trust};
+    use mykube_dial::{DialOptions, Trust};
     use tokio::{sync::watch, time::timeout};
 
     use super::*;

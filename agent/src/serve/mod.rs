@@ -14,9 +14,10 @@ mod visit;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use mykube_dial::{DialError, Dialer, SocketLost};
 use mykube_link::{
-    DialError, Dialer, End,
-    pair::{HandshakeError, SocketLost, Spent},
+    End,
+    pair::{HandshakeError, Spent},
 };
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;

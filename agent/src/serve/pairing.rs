@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use mykube_dial::{DialError, Dialer, RelaySocket, SocketLost};
 use mykube_link::{
-    DialError, Dialer, Rejoin, RelaySocket,
+    Rejoin,
     clock::{self, Time},
-    pair::{self, AgentEvent, AgentOutcome, AgentPairing, Established, SocketLost, Spent},
+    pair::{self, AgentEvent, AgentOutcome, AgentPairing, Established, Spent},
 };
 use mykube_protocol::{PairingCode, Role, Secret, close, http::SessionCreated, limits::WRONG_SECRETS_PER_CODE};
 use tokio::time::sleep;
@@ -260,7 +261,7 @@ async fn hang_up(mut socket: RelaySocket) {
 #[cfg(test)]
 mod tests {
     use futures_util::{SinkExt as _, StreamExt as _};
-    use mykube_link::DialOptions;
+    use mykube_dial::DialOptions;
     use mykube_link::pair::ClientPairing;
     use mykube_protocol::{Attempt, FromAgent, FromRelay, SessionId, Ticket, control::Peer};
     use tokio::{

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mykube_link::{Channel, ChannelStream, End, Rejoin, RelaySocket, Status, clock, copy, pair::Established};
+use mykube_dial::RelaySocket;
+use mykube_link::{Channel, ChannelStream, End, Rejoin, Status, clock, copy, pair::Established};
 use mykube_protocol::{
     channel::{Mode, Welcome},
     limits::STREAMS_MAX_ASKED,

@@ -3,8 +3,9 @@
 use std::{io::Write as _, net::SocketAddr};
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use mykube_dial::{DialOptions, RelaySocket, Transport};
 use mykube_link::{
-    DialOptions, Rejoin, RelaySocket, Transport,
+    Rejoin,
     pair::{AgentEvent, AgentPairing},
     tunnel::pairing::Transmit,
 };

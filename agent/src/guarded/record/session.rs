@@ -2,7 +2,7 @@
 
 use std::io;
 
-use mykube_link::drain_until;
+use mykube_dial::drain_until;
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},

@@ -2,7 +2,7 @@
 //!
 //! The rules are those of Go's `net/http`, which kubectl users know: `HTTPS_PROXY` for TLS targets, `HTTP_PROXY` for
 //! plain ones, lower case accepted, `NO_PROXY` excepts hosts, and loopback is never proxied. `ALL_PROXY` stands in
-//! where the other is not set (as in curl). [`connect_tcp_via_proxy`] serves any caller with a target and perhaps a
+//! where the other is not set (as in curl). [`crate::connect_tcp_via_proxy`] serves any caller with a target and perhaps a
 //! proxy, such as a kubeconfig's `proxy-url`.
 
 use std::fmt;
@@ -13,7 +13,6 @@ use http::HeaderValue;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-pub use crate::connect::connect_tcp_via_proxy;
 use crate::{error::DialError, no_proxy::NoProxy};
 
 /// The proxy variables of an environment. Prints nothing: they may hold passwords.

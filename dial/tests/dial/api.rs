@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mykube_link::{
+use mykube_dial::{
     DialError, DialOptions, Dialer, RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX, Trust, connect_tcp_via_proxy,
     error::Unreachable, transport::NOTSENT_LOWAT,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mykube_link::{
+use mykube_dial::{
     DialError, DialOptions, Dialer, Transport,
     error::{TlsProblem, Unreachable},
 };

@@ -6,10 +6,12 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::{
-    ProxyEnv, ProxyTarget, RelayUrl, Transport, Trust,
     connect::{connect_tcp, connect_tcp_via_proxy},
     error::{DialError, Unreachable},
-    transport::tune_for_relay,
+    proxy::{ProxyEnv, ProxyTarget},
+    tls::Trust,
+    transport::{Transport, tune_for_relay},
+    url::RelayUrl,
 };
 
 /// How long a connection may take: name, TCP, proxy and TLS together.

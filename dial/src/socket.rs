@@ -17,9 +17,10 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::{
-    Dialer, Transport,
     api::{is_refusal, message},
+    dialer::Dialer,
     error::{DialError, Unreachable},
+    transport::Transport,
 };
 
 /// The socket between one end and the relay.

@@ -14,11 +14,11 @@ use tokio_socks::{Error as SocksError, tcp::Socks5Stream};
 use tracing::debug;
 
 use crate::{
-    Transport, Trust,
     error::{DialError, ProxyProblem, Unreachable, clean},
     exchange::{Exchange, exchange},
     proxy::{ProxyScheme, ProxyTarget, host_port},
-    transport::tune,
+    tls::Trust,
+    transport::{Transport, tune},
 };
 
 /// How long one address may keep us before the next is tried beside it (RFC 8305 section 5).

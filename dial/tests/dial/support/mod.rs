@@ -1,8 +1,7 @@
-//! Small servers on loopback that a dialer meets: canned HTTP, WebSocket echo, proxies, and a CA to trust or not.
+//! Small servers on loopback that a dialer meets: canned HTTP, proxies, and a CA to trust or not.
 
 pub(crate) mod ca;
 pub(crate) mod proxy;
-pub(crate) mod relay;
 
 use std::{
     io,
@@ -10,7 +9,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use mykube_link::{DialOptions, Dialer, ProxyEnv};
+use mykube_dial::{DialOptions, Dialer, ProxyEnv};
 use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},

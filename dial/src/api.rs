@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::{
-    Dialer,
+    dialer::Dialer,
     error::{DialError, Unreachable, clean},
     exchange::{BodyError, Exchange, RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX, exchange},
 };

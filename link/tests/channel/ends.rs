@@ -3,9 +3,10 @@
 use std::{io, net::Shutdown, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mykube_link::{CopyError, Filling, copy};
+use mykube_dial::Filling;
+use mykube_link::{CopyError, copy};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -14,7 +15,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::channel::{channels, joined, stream_pair, tcp_pair, within};
-use crate::support::ca::Ca;
+use crate::support::tls_server;
 
 /// Some windows, and what fits into one write.
 const LENGTHS: [usize; 2] = [3_000_504, 298];
@@ -172,15 +173,14 @@ async fn over_tls_and(
     (kubectl, port): (TcpStream, TcpStream),
     stream: mykube_link::ChannelStream,
 ) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let ca = Ca::new();
+    let (acceptor, certificate) = tls_server("localhost");
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca.file.path()).unwrap()).unwrap();
+    roots.add(certificate).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let acceptor = ca.server("localhost");
     tokio::spawn(async move { copy(Filling::new(acceptor.accept(port).await.unwrap()), stream).await });
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, kubectl).await.unwrap()

@@ -24,11 +24,14 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    DialError, DialOptions, Dialer, ProxyTarget, RelayUrl, Transport, Trust,
     connect::{connect_tcp, connect_tcp_via_proxy},
-    error::{Unreachable, clean},
-    pair::SocketLost,
-    tls::Verifier,
+    dialer::{DialOptions, Dialer},
+    error::{DialError, Unreachable, clean},
+    messages::SocketLost,
+    proxy::ProxyTarget,
+    tls::{Trust, Verifier},
+    transport::Transport,
+    url::RelayUrl,
 };
 
 /// What the WebSocket carries there and back.

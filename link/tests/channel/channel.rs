@@ -4,10 +4,10 @@ use std::{io, sync::atomic::AtomicBool, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use mykube_dial::{RelaySocket, Transport, socket::websocket_config};
 use mykube_link::{
-    Channel, ChannelStream, CopyError, End, Rejoin, RelaySocket, Transport, clock, copy,
+    Channel, ChannelStream, CopyError, End, Rejoin, clock, copy,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing},
-    socket::websocket_config,
 };
 use mykube_protocol::{
     Attempt, FromAgent, FromRelay, PairingCode, SessionId, Ticket,

@@ -7,7 +7,7 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
-use crate::{Transport, error::clean};
+use crate::{error::clean, transport::Transport};
 
 /// Longest answer that is read: an answer has a few hundred bytes, an error page is not wanted whole.
 pub const RESPONSE_BODY_MAX: usize = 64 * 1024;

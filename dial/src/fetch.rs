@@ -8,11 +8,12 @@ use http_body_util::Full;
 use tokio::time::timeout;
 
 use crate::{
-    DialError, ProxyTarget, Transport, Trust,
     connect::{connect_tcp, connect_tcp_via_proxy},
-    error::Unreachable,
+    error::{DialError, Unreachable},
     exchange::{BodyError, exchange},
-    proxy::host_port,
+    proxy::{ProxyTarget, host_port},
+    tls::Trust,
+    transport::Transport,
 };
 
 /// How one server is reached.
@@ -28,7 +29,7 @@ pub struct Way<'a> {
 }
 
 /// Asks an https server, or an http server on this machine, and gives its answer, which has at most
-/// [`crate::RESPONSE_BODY_MAX`] bytes of body. Redirects are for the caller to follow.
+/// [`crate::exchange::RESPONSE_BODY_MAX`] bytes of body. Redirects are for the caller to follow.
 ///
 /// # Errors
 /// [`DialError::Unreachable`], [`DialError::Proxy`] and [`DialError::Tls`].

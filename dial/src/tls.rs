@@ -12,8 +12,8 @@ use tokio_rustls::TlsConnector;
 pub use verifier::{Unfit, Verifier, public_key, readable};
 
 use crate::{
-    Transport,
     error::{DialError, TlsProblem, Unreachable, clean},
+    transport::Transport,
 };
 
 /// A TLS client configuration: trusted roots, ALPN `http/1.1`. Cheap to clone.

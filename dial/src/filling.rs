@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::Abort;
+use crate::cut::Abort;
 
 /// A connection of which a read takes all records that are there, as far as they fit. An error comes after them, also where
 /// the connection tells of it first: of what rustls reads at once it gives the good records only once it has told of the bad

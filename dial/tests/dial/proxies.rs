@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mykube_link::{
+use mykube_dial::{
     DialError, ProxyTarget, Transport, Trust, connect_tcp_via_proxy,
     error::{ProxyProblem, TlsProblem, Unreachable},
 };

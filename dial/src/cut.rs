@@ -13,11 +13,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::Transport;
+use crate::transport::Transport;
 
 /// Whoever has taken nothing for so long is not waited for: as long as the system itself goes on with a connection that was
 /// closed and whose other end reads nothing, or shorter.
-pub(crate) const STALLED: Duration = Duration::from_secs(10);
+pub const STALLED: Duration = Duration::from_secs(10);
 /// Where the system does not tell what has arrived: a segment that the network loses three times in a row (200, 400 and 800 ms,
 /// RFC 6298 with Linux's least timeout) is there by then.
 const UNKNOWN: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use mykube_link::{DialError, RelaySocket, error::Unreachable};
+use mykube_dial::{DialError, RelaySocket, error::Unreachable};
 use mykube_protocol::{Role, SessionId, Ticket, limits::FRAME_MAX};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
@@ -33,7 +33,7 @@ fn moves_between_threads<T: Send + Unpin>(socket: T) -> T {
     socket
 }
 
-async fn open(dialer: &mykube_link::Dialer) -> Result<RelaySocket, DialError> {
+async fn open(dialer: &mykube_dial::Dialer) -> Result<RelaySocket, DialError> {
     dialer.websocket(Role::Agent, &session(), &ticket()).await
 }
 

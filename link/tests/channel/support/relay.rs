@@ -12,8 +12,9 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use mykube_dial::Dialer;
 use mykube_link::{
-    Channel, ChannelStream, Dialer, Rejoin, clock,
+    Channel, ChannelStream, Rejoin, clock,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing},
 };
 use mykube_protocol::{
