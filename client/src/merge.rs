@@ -6,7 +6,9 @@
 //! ours (`document`).
 
 mod document;
+mod error;
 mod file;
+mod limits;
 mod yaml;
 
 use std::{
@@ -24,19 +26,15 @@ use zeroize::Zeroizing;
 
 use crate::{
     Workspace,
-    kubeconfig::{self, Rendered, WelcomeError},
+    kubeconfig::{self, Rendered},
 };
 use document::{Document, LISTS};
 use file::{Locked, Target};
 use yaml::Node;
 
-pub use document::DocumentError;
-pub use file::{FILE_MAX, Places};
-
-/// How long to wait for another program's lock before a session begins.
-pub const LOCK_WAIT: Duration = Duration::from_secs(3);
-/// The same while it runs, and at its end, which has five seconds in all.
-pub const SHORT_LOCK_WAIT: Duration = Duration::from_millis(500);
+pub use error::{DocumentError, MergeError};
+pub use file::Places;
+pub use limits::{FILE_MAX, LOCK_WAIT, SHORT_LOCK_WAIT};
 
 /// Start of our entries' names; the cluster's name follows.
 const PREFIX: &str = "mykube-";
@@ -51,71 +49,6 @@ const SKELETON: &str =
 const TRIES: usize = 5;
 /// What a merged user may have: names of files, no secret.
 const USER_FIELDS: [&str; 3] = ["tokenFile", "client-certificate", "client-key"];
-
-/// Why the kubeconfig is not, or no longer, as it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    /// No `KUBECONFIG` and no home, or a `KUBECONFIG` without a file.
-    #[error(
-        "there is no kubeconfig to merge into, as KUBECONFIG names no file or there is no home directory: set KUBECONFIG or HOME"
-    )]
-    NoHome,
-    /// A directory or a device, `/dev/null` mostly.
-    #[error("cannot merge into {}: it is not a regular file; name another with KUBECONFIG, or leave --merge out", .0.display())]
-    NotAFile(PathBuf),
-    /// Too long.
-    #[error("cannot merge into {}: it is longer than {} MiB and no kubeconfig; check KUBECONFIG", .0.display(), FILE_MAX >> 20)]
-    TooLarge(PathBuf),
-    /// Not text.
-    #[error("cannot merge into {}: it is not text in UTF-8, or in UTF-16 with a byte order mark, and no kubeconfig; check KUBECONFIG", .0.display())]
-    NotText(PathBuf),
-    /// Not a kubeconfig, or one that cannot be changed without risk.
-    #[error("cannot merge into {}: {problem}; correct it (`kubectl config view` reads it too), or leave --merge out", path.display())]
-    Document {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: DocumentError,
-    },
-    /// Its owner, or whoever took the write bit away, does not want it changed.
-    #[error("cannot merge into {}: it is read-only; make it writable, name another with KUBECONFIG, or leave --merge out", .0.display())]
-    ReadOnly(PathBuf),
-    /// Replacing it would change its owner.
-    #[error("cannot merge into {}: it belongs to somebody else, which could not be kept; leave --merge out", .0.display())]
-    Owner(PathBuf),
-    /// Another program changes the file, or died while it did.
-    #[error(
-        "{} was there for {} s: another program is changing that kubeconfig. If none is, it died: remove the .lock file and try again",
-        lock.display(), wait.as_secs_f32()
-    )]
-    Locked {
-        /// The lock.
-        lock: PathBuf,
-        /// How long it was waited for.
-        wait: Duration,
-    },
-    /// Another program, which knows no lock, changes the file all the time.
-    #[error("{} is being changed by another program all the time: try again", .0.display())]
-    Busy(PathBuf),
-    /// What the system said.
-    #[error("cannot {what} {}: {source}; --merge must be able to write there, leave it out otherwise", path.display())]
-    Io {
-        /// A verb.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Credentials that kubectl takes from the kubeconfig alone.
-    #[error(
-        "this cluster's credentials are a password, which kubectl reads from no other file, and --merge writes none into your kubeconfig: leave --merge out"
-    )]
-    Password,
-    /// The other end sent something that cannot go into a kubeconfig.
-    #[error(transparent)]
-    Welcome(#[from] WelcomeError),
-}
 
 /// One session's entries in the user's kubeconfig. Dropping it removes them.
 pub struct Merge {

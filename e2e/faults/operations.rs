@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use super::{
     flow::{Flow, Lines},
-    scene::patiently,
+    scene::{COUNT, patiently},
     world::World,
 };
 use crate::support::{Process, Sandbox, Way, noise};
@@ -66,9 +66,6 @@ pub(super) const OPERATIONS: &[(&str, Operation)] = &[
     ("get -w", watch),
 ];
 
-/// What counts in a pod: numbered lines until the file is there, then the end and an exit code of its own.
-pub(super) const COUNT: &str = "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\n' $i; i=$((i+1)); sleep 0.2; done; \
-     printf 'end %08d\\n' $i; exit 7";
 const COUNTED: i32 = 7;
 /// The ports of the pod's echo.
 const ECHO: u16 = 9000;

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::operations::COUNT;
 use crate::support::{LIMIT, Namespace, Process, Way};
 
 /// Over a slow line `kubectl cp` loses the end of what it copies out, without any fault and without mykube: the API
@@ -19,6 +18,10 @@ use crate::support::{LIMIT, Namespace, Process, Way};
 const PATIENT_TAR: &str = "t=$(which tar); rm -f $t; printf '#!/bin/sh\\nbusybox tar \"$@\"; code=$?\\n\
      case $1 in c*) while [ ! -e /tmp/copied ] && [ ! -e /tmp/stop ]; do sleep 0.2; done ;; esac; exit $code\\n' >$t; \
      chmod +x $t";
+
+/// What counts in a pod: numbered lines until the file is there, then the end and an exit code of its own.
+pub(super) const COUNT: &str = "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\n' $i; i=$((i+1)); sleep 0.2; done; \
+     printf 'end %08d\\n' $i; exit 7";
 
 /// What the operations of one fault work on.
 pub(super) struct Pod<'a> {

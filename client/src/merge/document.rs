@@ -8,29 +8,10 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::yaml::{self, Kind, Node, Read, one_line};
-
-/// Why a text cannot be changed. Never holds the text: it may be a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DocumentError {
-    /// Not YAML.
-    #[error("it is not valid YAML (line {line}, column {column})")]
-    Syntax {
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-    },
-    /// YAML, but not a kubeconfig.
-    #[error("it is no kubeconfig: {0}")]
-    Shape(&'static str),
-    /// One of the three lists is something else.
-    #[error("its `{0}` is not a list")]
-    NotAList(&'static str),
-    /// The result would say something else.
-    #[error("`{0}` is written in a way that mykube cannot change safely")]
-    Unsafe(&'static str),
-}
+use super::{
+    error::DocumentError,
+    yaml::{self, Kind, Node, Read, one_line},
+};
 
 /// The lists, each with the key of its items' own part.
 pub(super) const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context"), ("users", "user")];

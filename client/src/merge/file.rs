@@ -14,10 +14,11 @@ use mykube_protocol::text;
 use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
-use super::{LOCK_WAIT, MergeError};
+use super::{
+    error::MergeError,
+    limits::{FILE_MAX, LOCK_WAIT},
+};
 
-/// Longest kubeconfig that is changed. Ten thousand clusters fit; a wrong path to a disk image does not.
-pub const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// How often a lock that somebody else holds is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
@@ -28,7 +29,7 @@ pub struct Places {
     pub kubeconfig: Option<OsString>,
     /// The home directory, for `.kube/config`.
     pub home: Option<PathBuf>,
-    /// How long another program's lock is waited for: [`LOCK_WAIT`]; in a session [`super::SHORT_LOCK_WAIT`] at most.
+    /// How long another program's lock is waited for: [`LOCK_WAIT`]; in a session [`super::limits::SHORT_LOCK_WAIT`] at most.
     pub lock_wait: Duration,
 }
 

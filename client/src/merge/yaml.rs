@@ -3,7 +3,7 @@
 use serde_json::Value;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 
-use super::document::DocumentError;
+use super::error::DocumentError;
 
 /// The first document of a text, which is all that kubectl reads.
 pub(super) struct Read {
