@@ -3,10 +3,8 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use clap::Args;
-use mykube_agent::{
-    KubeconfigSource,
-    guarded::{AuditSettings, Settings},
-};
+use mykube_agent::guarded::{AuditSettings, Settings};
+use mykube_agent_upstream::KubeconfigSource;
 
 /// Each forwarded request is a connection, and a descriptor, here and at the API server.
 const REQUESTS: RangeInclusive<usize> = 1..=10_000;

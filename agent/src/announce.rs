@@ -12,17 +12,13 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use mykube_agent_upstream::{Environment, KubeconfigError, KubeconfigSource, Upstream, incluster, moment::moment};
 use mykube_dial::Trust;
 use mykube_protocol::text::printable;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{
-    Environment, KubeconfigError, KubeconfigSource, Upstream,
-    guarded::{Audit, Forwarder, Gateway, HeadRoom, Settings, Visitor},
-    incluster,
-    moment::moment,
-};
+use crate::guarded::{Audit, Forwarder, Gateway, HeadRoom, Settings, Visitor};
 
 /// How long the API server may take to store an Event.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

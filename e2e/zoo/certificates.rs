@@ -8,7 +8,7 @@ use rcgen::{
 use super::{CONTEXT, Entry, USER, config, with_user};
 use crate::support::certs::Signed;
 
-#[path = "../../agent/tests/common/version_1.rs"]
+#[path = "../../agent/upstream/tests/common/version_1.rs"]
 mod version_1;
 
 type Authority = Issuer<'static, KeyPair>;

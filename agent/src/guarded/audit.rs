@@ -30,7 +30,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use crate::moment::moment_ms;
+use mykube_agent_upstream::moment::moment_ms;
 
 /// A log that cannot be written is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);

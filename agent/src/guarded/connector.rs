@@ -12,6 +12,7 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
+use mykube_agent_upstream::{ConnectError, Upstream};
 use mykube_dial::{
     Filling, Transport, cut,
     error::TlsProblem,
@@ -32,7 +33,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
 use super::flushes::{Flushes, Telling};
-use crate::{ConnectError, Upstream};
 
 /// Why there is no connection. Shown, it is what the operator may know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::capture_connection;
+use mykube_agent_upstream::Upstream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -25,7 +26,6 @@ use super::{
     head::ANSWER_FIELDS_MAX,
     identity::{AloneError, Identities, Identity, IdentityError},
 };
-use crate::Upstream;
 
 /// The same failure is told to the operator again after this long: requests fail by the hundred.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);

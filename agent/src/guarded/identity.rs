@@ -15,6 +15,10 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
+use mykube_agent_upstream::{
+    KubeconfigError, Upstream,
+    expiry::{Expiry, REFRESH_MIN},
+};
 use mykube_protocol::channel::Credentials;
 use tokio::{sync::Mutex, time::Instant};
 use zeroize::Zeroizing;
@@ -25,10 +29,6 @@ use super::{
     connector::{ConnectFailed, Connector, TlsInputs},
     head::ANSWER_FIELDS_MAX,
     retarget::Retarget,
-};
-use crate::{
-    KubeconfigError, Upstream,
-    credentials::{Expiry, REFRESH_MIN},
 };
 
 /// Idle connections kept to the API server: a `kubectl` opens one or two at a time.

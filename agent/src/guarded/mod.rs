@@ -96,7 +96,7 @@ impl Default for Settings {
             header_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             pool_idle: Duration::from_secs(60),
-            reread: crate::credentials::POLL,
+            reread: mykube_agent_upstream::refresh::POLL,
         }
     }
 }

@@ -9,6 +9,11 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use mykube_agent_upstream::{
+    Impersonation,
+    impersonation::fits,
+    moment::{latest, moment},
+};
 use mykube_protocol::text::printable;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -16,11 +21,6 @@ use super::{
     inner::{Wanted, inner},
     request_info::RequestInfo,
     rules::Rule,
-};
-use crate::{
-    Impersonation,
-    impersonation::fits,
-    moment::{latest, moment},
 };
 
 /// How often the wall clock is looked at for `--expires`: a machine that slept notices this late at most.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
+use mykube_agent_upstream::Upstream;
 use mykube_dial::Dialer;
 use mykube_link::clock::{self, Time};
 use tokio::{
@@ -18,10 +19,7 @@ use super::{
     places::{Full, Places, Wanted},
     visit::Visit,
 };
-use crate::{
-    Upstream,
-    guarded::{ClientEvent, HeadRoom, Policy, Visitor},
-};
+use crate::guarded::{ClientEvent, HeadRoom, Policy, Visitor};
 
 /// Whom a code is for.
 #[derive(Clone, Debug, Default)]
@@ -437,7 +435,8 @@ mod tests {
     use tokio::{sync::watch, time::timeout};
 
     use super::*;
-    use crate::{Environment, KubeconfigSource, serve::Answer};
+    use crate::serve::Answer;
+    use mykube_agent_upstream::{Environment, KubeconfigSource};
 
     /// Within that it is answered, or the test has failed.
     const BOUND: Duration = Duration::from_secs(60);

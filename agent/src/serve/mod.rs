@@ -14,6 +14,7 @@ mod visit;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use mykube_agent_upstream::{KubeconfigError, Upstream};
 use mykube_dial::{DialError, Dialer, SocketLost};
 use mykube_link::{
     End,
@@ -24,7 +25,7 @@ use zeroize::Zeroizing;
 
 pub use desk::{Command, Invitation, Listed, State};
 
-use crate::{KubeconfigError, Upstream, guarded::Gateway};
+use crate::guarded::Gateway;
 
 /// An unattended agent waits this long before a new code after a burned one, doubling ...
 pub const BURNED_BACKOFF: Duration = Duration::from_secs(60);

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use mykube_agent_upstream::{Credentialer, Upstream};
 use mykube_dial::RelaySocket;
 use mykube_link::{Channel, ChannelStream, End, Rejoin, Status, clock, copy, pair::Established};
 use mykube_protocol::{
@@ -17,10 +18,7 @@ use super::{
     dismiss::{Dismissed, Why},
     front::Front,
 };
-use crate::{
-    Credentialer, Upstream,
-    guarded::{Audit, ClientEvent, Gateway, Promise, Visitor},
-};
+use crate::guarded::{Audit, ClientEvent, Gateway, Promise, Visitor};
 
 /// Said to a client that asks for anything but the API server.
 const NOT_ALLOWED: &str = "target not allowed";

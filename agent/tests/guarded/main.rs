@@ -5,7 +5,7 @@ mod announce;
 mod api;
 mod audit;
 mod bypass;
-#[path = "../common/mod.rs"]
+#[path = "../../upstream/tests/common/mod.rs"]
 mod common;
 mod credentials;
 mod cut;

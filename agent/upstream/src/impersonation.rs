@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use http::HeaderValue;
 
-use crate::{KubeconfigError, error::Place, kubeconfig::types::AuthInfo};
+use crate::{
+    error::{KubeconfigError, Place},
+    kubeconfig::types::AuthInfo,
+};
 
 /// A user whom requests are made as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,7 @@ impl Impersonation {
 }
 
 /// Whether a name can stand in a header.
-pub(crate) fn fits(name: &str) -> bool {
+#[must_use]
+pub fn fits(name: &str) -> bool {
     !name.is_empty() && HeaderValue::from_str(name).is_ok()
 }

@@ -4,7 +4,7 @@ use mykube_protocol::text::is_plain_path;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use url::{Host, Url};
 
-use crate::{KubeconfigError, error::Place};
+use crate::error::{KubeconfigError, Place};
 
 /// What Go escapes in a path (`net/url`, `encodePath`): all but letters, digits and these.
 const ESCAPED: AsciiSet = NON_ALPHANUMERIC

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{KubeconfigError, Upstream, credentials::Expiry};
+use crate::{error::KubeconfigError, expiry::Expiry, upstream::Upstream};
 
 /// How often token and certificate files are looked at, and a plugin's credential whether it is due. Kubernetes
 /// replaces a pod's token hours before it ends; ten seconds keep a rotated file from being noticed late.

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::{
-    Environment, KubeconfigError,
-    credentials::{CredentialSource, Sourced},
-    error::Place,
+    credentials::CredentialSource,
+    environment::Environment,
+    error::{KubeconfigError, Place},
+    sourced::Sourced,
 };
 
 /// What a pod knows of its cluster.
@@ -19,7 +20,8 @@ pub(crate) struct InCluster {
 }
 
 /// Whether this is a pod with a service account, by client-go's own test.
-pub(crate) fn possible(env: &Environment) -> bool {
+#[must_use]
+pub fn possible(env: &Environment) -> bool {
     env.var("KUBERNETES_SERVICE_HOST").is_some()
         && env.var("KUBERNETES_SERVICE_PORT").is_some()
         && env.service_account.join("token").is_file()

@@ -14,7 +14,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::Tokens;
+use super::tokens::Tokens;
 use crate::{error::Place, kubeconfig::types::AuthProvider, yaml};
 
 /// How long another program's lock is waited for.

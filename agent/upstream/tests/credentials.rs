@@ -7,7 +7,7 @@ mod oidc;
 use std::time::Duration;
 
 use common::{Fixture, base64, identity, version_1};
-use mykube_agent::{KubeconfigError, credentials::FILE_MAX};
+use mykube_agent_upstream::{KubeconfigError, sourced::FILE_MAX};
 
 #[tokio::test]
 async fn fixed_ones() {

@@ -17,8 +17,8 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::{
-    Environment, KubeconfigError,
-    error::{Place, Shown},
+    environment::Environment,
+    error::{KubeconfigError, Place, Shown},
     incluster,
     yaml::{self, YamlError},
 };

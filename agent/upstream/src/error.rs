@@ -129,7 +129,7 @@ pub enum KubeconfigError {
     TooLarge {
         /// The file.
         path: Shown,
-        /// [`crate::kubeconfig::KUBECONFIG_MAX`] or [`crate::credentials::FILE_MAX`].
+        /// [`crate::kubeconfig::KUBECONFIG_MAX`] or [`crate::sourced::FILE_MAX`].
         max: u64,
     },
     /// No cluster, no user, no context.
@@ -345,7 +345,8 @@ pub struct ConnectError {
 
 impl ConnectError {
     /// `told` has nothing of this side: no address, no name.
-    pub(crate) fn new(full: &str, told: &str) -> Self {
+    #[must_use]
+    pub fn new(full: &str, told: &str) -> Self {
         Self { full: printable(full, CAUSE_MAX), told: printable(told, CAUSE_MAX) }
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mykube_agent::{Credentialer, Environment, KubeconfigError, KubeconfigSource, Upstream};
+use mykube_agent_upstream::{Credentialer, Environment, KubeconfigError, KubeconfigSource, Upstream};
 use mykube_dial::Trust;
 use mykube_protocol::channel::{Credentials, Welcome};
 use tempfile::TempDir;

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use crate::{Environment, kubeconfig::types::Secret, upstream::proxy_from_environment};
+use crate::{environment::Environment, kubeconfig::types::Secret, proxy::proxy_from_environment};
 
 /// Redirects of the discovery document that are followed. The refresh token goes where that document says, and no further.
 const REDIRECTS: usize = 5;

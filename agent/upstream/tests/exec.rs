@@ -7,7 +7,7 @@ mod common;
 use std::{fs, sync::Arc, time::Duration};
 
 use common::{Fixture, base64, identity};
-use mykube_agent::{Credentialer, KubeconfigError};
+use mykube_agent_upstream::{Credentialer, KubeconfigError};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 

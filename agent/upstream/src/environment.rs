@@ -44,7 +44,8 @@ impl Environment {
     }
 
     /// A variable that is set, not empty and text.
-    pub(crate) fn var(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn var(&self, name: &str) -> Option<&str> {
         self.var_os(name)?.to_str()
     }
 }

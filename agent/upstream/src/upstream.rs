@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use base64::Engine as _;
-use mykube_dial::{DialError, ProxyEnv, ProxyTarget, Transport, Trust, connect_tcp_via_proxy, error::Unreachable};
+use mykube_dial::{DialError, ProxyTarget, Transport, Trust, connect_tcp_via_proxy, error::Unreachable};
 use mykube_protocol::{
     channel::{Mode, Welcome},
     limits::WELCOME_MAX,
@@ -11,15 +11,19 @@ use mykube_protocol::{
 };
 
 use crate::{
-    ConnectError, Environment, Impersonation, KubeconfigError, KubeconfigSource,
-    credentials::{BASE64, CredentialSource, Expiry, Sourced},
-    error::Place,
+    credentials::CredentialSource,
+    environment::Environment,
+    error::{ConnectError, KubeconfigError, Place},
     exec::{ExecCluster, ExecPlugin},
+    expiry::Expiry,
+    impersonation::Impersonation,
     incluster,
-    kubeconfig::{Found, Selected, find, types::Cluster},
+    kubeconfig::{Found, KubeconfigSource, Selected, find, types::Cluster},
     oidc::Oidc,
     pem,
-    server::{self, is_host_name},
+    proxy::proxy_from_environment,
+    server_url::{self, is_host_name},
+    sourced::{BASE64, Sourced},
 };
 
 /// The reserved cluster extension whose content a plugin is told (KEP 541).
@@ -89,7 +93,7 @@ impl Upstream {
                 "is true beside a certificate authority, which kubectl refuses: remove one of them",
             ));
         }
-        let address = server::parse(cluster.server.as_deref(), ca.is_some() || insecure, &cluster_place)?;
+        let address = server_url::parse(cluster.server.as_deref(), ca.is_some() || insecure, &cluster_place)?;
         let server_name = match cluster.tls_server_name.as_deref().filter(|name| !name.is_empty()) {
             Some(name) if is_host_name(name) => name.to_owned(),
             Some(_) => return Err(field("tls-server-name", "is not a host name: write the name in the certificate")),
@@ -151,11 +155,11 @@ impl Upstream {
         })
     }
 
-    pub(crate) fn from_pod(
-        source: &KubeconfigSource,
-        env: &Environment,
-        trust: Trust,
-    ) -> Result<Self, KubeconfigError> {
+    /// The API server of the pod that this is, with its service account.
+    ///
+    /// # Errors
+    /// This is no pod, or its service account cannot be used.
+    pub fn from_pod(source: &KubeconfigSource, env: &Environment, trust: Trust) -> Result<Self, KubeconfigError> {
         let pod = incluster::load(env)?;
         Ok(Self {
             cluster_name: "in-cluster".into(),
@@ -212,7 +216,10 @@ impl Upstream {
     }
 
     /// What a client is told in shared mode at this moment.
-    pub(crate) async fn shared_welcome(&self) -> Result<(Welcome, Option<Expiry>), KubeconfigError> {
+    ///
+    /// # Errors
+    /// The credentials cannot be had, or do not fit a welcome.
+    pub async fn shared_welcome(&self) -> Result<(Welcome, Option<Expiry>), KubeconfigError> {
         if self.impersonation.is_some() {
             return Err(KubeconfigError::Impersonates(self.user_place.clone()));
         }
@@ -284,17 +291,6 @@ impl fmt::Debug for Upstream {
             .field("credentials", &self.credentials)
             .finish_non_exhaustive()
     }
-}
-
-/// The proxy of `HTTPS_PROXY`, by the API server's own name and `NO_PROXY`; kubectl knows no `ALL_PROXY`.
-pub(crate) fn proxy_from_environment(
-    env: &Environment,
-    host: &str,
-    port: u16,
-) -> Result<Option<ProxyTarget>, KubeconfigError> {
-    let vars = env.vars.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_string_lossy())));
-    let vars = vars.filter(|(name, _)| !name.eq_ignore_ascii_case("ALL_PROXY"));
-    ProxyEnv::from_vars(vars).select(true, host, port).map_err(|error| KubeconfigError::Proxy(Box::new(error)))
 }
 
 /// What a plugin with `provideClusterInfo` is told.

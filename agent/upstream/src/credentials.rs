@@ -3,74 +3,18 @@
 //! The rules are client-go's: `*-data` wins over a file, a readable `tokenFile` over `token`, a fixed token or password over
 //! `auth-provider: oidc`, and these or a fixed certificate over an exec plugin, which then never runs.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
-
-use base64::{
-    Engine as _, alphabet,
-    engine::{GeneralPurpose, GeneralPurposeConfig},
-};
 use mykube_protocol::channel::Credentials;
-use tokio::{io::AsyncReadExt as _, time::Instant};
 use zeroize::Zeroizing;
 
 use crate::{
-    KubeconfigError,
-    error::{Place, Shown},
+    error::{KubeconfigError, Place},
     exec::ExecPlugin,
+    expiry::{Expiry, checked_token},
     kubeconfig::types::{AuthInfo, Secret},
     oidc::Oidc,
     pem,
+    sourced::Sourced,
 };
-
-pub use crate::refresh::{Credentialer, POLL, RETRY_MAX};
-
-/// Longest certificate, key or token file: what does not fit a welcome need not be read.
-pub const FILE_MAX: u64 = mykube_protocol::limits::WELCOME_MAX as u64;
-/// Credentials are fetched again this long before they expire, or after 80 % of their life if that is earlier.
-pub const REFRESH_MARGIN: Duration = Duration::from_secs(60);
-/// Credentials are fetched again at most this often, however short their life.
-pub const REFRESH_MIN: Duration = Duration::from_secs(10);
-
-/// Base64 as Go reads it: padded, last bits of any kind. Line breaks it skips are to be taken out before.
-pub(crate) const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
-
-/// Until when credentials are good, and when to fetch new ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expiry {
-    /// When they end.
-    pub expires: SystemTime,
-    /// When to fetch new ones, by the wall clock: it runs while a machine sleeps.
-    pub refresh: SystemTime,
-    /// The same by the monotonic clock: nobody sets it.
-    pub refresh_at: Instant,
-}
-
-impl Expiry {
-    /// From an end, seen now.
-    #[must_use]
-    pub fn until(expires: SystemTime) -> Self {
-        let now = SystemTime::now();
-        let life = expires.duration_since(now).unwrap_or_default();
-        let wait = (life * 4 / 5).min(life.saturating_sub(REFRESH_MARGIN)).max(REFRESH_MIN);
-        Self { expires, refresh: now + wait, refresh_at: Instant::now() + wait }
-    }
-
-    /// Whether new credentials should be fetched.
-    #[must_use]
-    pub fn is_due(&self) -> bool {
-        Instant::now() >= self.refresh_at || SystemTime::now() >= self.refresh
-    }
-
-    /// Whether they are over.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        SystemTime::now() >= self.expires
-    }
-}
 
 /// Where a user's credentials come from.
 pub struct CredentialSource {
@@ -134,18 +78,20 @@ impl CredentialSource {
     }
 
     /// Whether they can ever change.
-    pub(crate) fn changes(&self) -> bool {
+    #[must_use]
+    pub fn changes(&self) -> bool {
         self.exec.is_some() || self.oidc.is_some() || self.reads_files()
     }
 
     /// Whether they come from files, which may change at any time.
-    pub(crate) fn reads_files(&self) -> bool {
+    #[must_use]
+    pub fn reads_files(&self) -> bool {
         let certificate = self.certificate.iter().any(|(certificate, key)| certificate.is_file() || key.is_file());
         self.token_file.is_some() || certificate
     }
 
     /// Lets the next [`CredentialSource::current`] run the plugin: its credential was refused.
-    pub(crate) async fn forget(&self) {
+    pub async fn forget(&self) {
         if let Some(exec) = &self.exec {
             exec.forget().await;
         }
@@ -221,96 +167,4 @@ async fn read_token(file: &Sourced) -> Result<Zeroizing<String>, KubeconfigError
         return Err(file.error(EMPTY_TOKEN));
     }
     checked_token(text.trim()).ok_or_else(|| file.error(BAD_TOKEN))
-}
-
-/// A token fit for a header. Spaces around it are removed; a line end is no part of a header, for kubectl neither.
-pub(crate) fn checked_token(text: &str) -> Option<Zeroizing<String>> {
-    let token = text.trim_matches(' ');
-    (!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())).then(|| Zeroizing::new(token.to_owned()))
-}
-
-/// A value that stands in the kubeconfig as base64, or in a file beside it.
-pub(crate) struct Sourced {
-    field: &'static str,
-    place: Place,
-    value: Value,
-}
-
-enum Value {
-    Data(Zeroizing<Vec<u8>>),
-    File(PathBuf),
-}
-
-impl Sourced {
-    /// Data wins over a file; empty ones count as absent. `names` are the two fields.
-    pub(crate) fn new(
-        data: Option<&str>,
-        file: Option<&str>,
-        names: (&'static str, &'static str),
-        place: &Place,
-    ) -> Result<Option<Self>, KubeconfigError> {
-        let given = |value: Option<&str>| value.is_some_and(|value| !value.is_empty());
-        if let Some(data) = data.filter(|data| given(Some(data))) {
-            let plain = Zeroizing::new(data.replace(['\r', '\n'], ""));
-            let bytes = BASE64.decode(plain.as_bytes()).map_err(|_| KubeconfigError::Field {
-                field: names.0,
-                place: place.clone(),
-                problem: "is not valid base64: copy it again whole, or name a file instead",
-            })?;
-            return Ok(Some(Self { field: names.0, place: place.clone(), value: Value::Data(Zeroizing::new(bytes)) }));
-        }
-        let file = file.filter(|file| given(Some(file)));
-        Ok(file.map(|file| Self::file(names.1, place.resolve(file), place.clone())))
-    }
-
-    pub(crate) fn file(field: &'static str, path: PathBuf, place: Place) -> Self {
-        Self { field, place, value: Value::File(path) }
-    }
-
-    pub(crate) fn is_file(&self) -> bool {
-        matches!(self.value, Value::File(_))
-    }
-
-    pub(crate) fn error(&self, problem: &'static str) -> KubeconfigError {
-        KubeconfigError::Field { field: self.field, place: self.place.clone(), problem }
-    }
-
-    /// The same without waiting for others, for what is read once at the start.
-    pub(crate) fn read_now(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
-        match &self.value {
-            Value::Data(bytes) => Ok(bytes.clone()),
-            Value::File(path) => {
-                let failed = |cause| self.unreadable(path, &cause);
-                let file = std::fs::File::open(path).map_err(failed)?;
-                let mut bytes = Zeroizing::new(Vec::new());
-                std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_MAX), &mut bytes).map_err(failed)?;
-                Ok(bytes)
-            }
-        }
-    }
-
-    fn unreadable(&self, path: &std::path::Path, cause: &std::io::Error) -> KubeconfigError {
-        KubeconfigError::FileReference {
-            field: self.field,
-            place: self.place.clone(),
-            file: Shown::path(path),
-            cause: Shown::cause(cause),
-        }
-    }
-
-    /// The bytes, a file's read anew each time.
-    pub(crate) async fn read(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
-        let path = match &self.value {
-            Value::Data(bytes) => return Ok(bytes.clone()),
-            Value::File(path) => path,
-        };
-        let failed = |cause: std::io::Error| self.unreadable(path, &cause);
-        let file = tokio::fs::File::open(path).await.map_err(failed)?;
-        let mut bytes = Zeroizing::new(Vec::new());
-        file.take(FILE_MAX + 1).read_to_end(&mut bytes).await.map_err(failed)?;
-        if bytes.len() as u64 > FILE_MAX {
-            return Err(KubeconfigError::TooLarge { path: Shown::path(path), max: FILE_MAX });
-        }
-        Ok(bytes)
-    }
 }

@@ -23,9 +23,9 @@ use tokio::{
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
-    Environment, KubeconfigError,
-    credentials::{Expiry, checked_token},
-    error::{Place, Shown},
+    environment::Environment,
+    error::{KubeconfigError, Place, Shown},
+    expiry::{Expiry, checked_token},
     kubeconfig::types::ExecConfig,
     pem, yaml,
 };

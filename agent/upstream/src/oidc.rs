@@ -6,6 +6,7 @@
 
 mod provider;
 mod store;
+mod tokens;
 
 use std::{
     sync::{Arc, Weak},
@@ -18,12 +19,14 @@ use tokio::{sync::Mutex, task::AbortHandle};
 use zeroize::Zeroizing;
 
 use crate::{
-    Environment, KubeconfigError,
-    credentials::{Expiry, REFRESH_MARGIN, Sourced, checked_token},
-    error::Place,
-    kubeconfig::types::{AuthProvider, Secret},
+    environment::Environment,
+    error::{KubeconfigError, Place},
+    expiry::{Expiry, REFRESH_MARGIN, checked_token},
+    kubeconfig::types::AuthProvider,
+    sourced::Sourced,
 };
 use provider::Provider;
+use tokens::{Tokens, field};
 
 /// An id token is good until this long before its end (client-go `expiryDelta`).
 const EXPIRY_DELTA: Duration = Duration::from_secs(10);
@@ -53,25 +56,6 @@ struct State {
     later: Option<AbortHandle>,
     /// The API server refused the id token: the kubeconfig may have a better one.
     doubted: bool,
-}
-
-/// What changes: the id token and what buys the next.
-#[derive(Clone, Default, PartialEq, Eq)]
-struct Tokens {
-    id: Option<Secret>,
-    refresh: Option<Secret>,
-}
-
-impl Tokens {
-    fn of(provider: &AuthProvider) -> Self {
-        let given = |name: &str| field(provider, name).cloned();
-        Self { id: given("id-token"), refresh: given("refresh-token") }
-    }
-}
-
-/// A field of the provider's `config` that is not empty.
-fn field<'a>(provider: &'a AuthProvider, name: &str) -> Option<&'a Secret> {
-    provider.config.as_ref()?.get(name)?.as_ref().filter(|value| !value.is_empty())
 }
 
 impl Oidc {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Fixture, base64, config, identity};
-use mykube_agent::{KubeconfigError, kubeconfig::KUBECONFIG_MAX};
+use mykube_agent_upstream::{KubeconfigError, kubeconfig::KUBECONFIG_MAX};
 use mykube_protocol::channel::Mode;
 
 #[tokio::test]

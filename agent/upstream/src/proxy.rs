@@ -1,0 +1,16 @@
+//! The proxy on the way to an API server or a provider, as kubectl chooses it.
+
+use mykube_dial::{ProxyEnv, ProxyTarget};
+
+use crate::{environment::Environment, error::KubeconfigError};
+
+/// The proxy of `HTTPS_PROXY`, by the API server's own name and `NO_PROXY`; kubectl knows no `ALL_PROXY`.
+pub(crate) fn proxy_from_environment(
+    env: &Environment,
+    host: &str,
+    port: u16,
+) -> Result<Option<ProxyTarget>, KubeconfigError> {
+    let vars = env.vars.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_string_lossy())));
+    let vars = vars.filter(|(name, _)| !name.eq_ignore_ascii_case("ALL_PROXY"));
+    ProxyEnv::from_vars(vars).select(true, host, port).map_err(|error| KubeconfigError::Proxy(Box::new(error)))
+}
