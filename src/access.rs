@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, ValueHint, builder::BoolishValueParser};
-use mykube_agent::guarded::{Policy, read_rules};
+use mykube_agent_gateway::{Policy, read_rules};
 use mykube_agent_upstream::moment::{latest, moment};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use clap::Args;
-use mykube_agent::guarded::{AuditSettings, Settings};
+use mykube_agent_gateway::{AuditSettings, Settings};
 use mykube_agent_upstream::KubeconfigSource;
 
 /// Each forwarded request is a connection, and a descriptor, here and at the API server.

@@ -8,9 +8,9 @@ use std::{
 
 use mykube_agent::{
     announce::Announcer,
-    guarded::{Audit, AuditSettings, Forwarder, Gateway, Recorder},
     serve::{self, Absent, Access, Answer, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
+use mykube_agent_gateway::{Audit, AuditSettings, Forwarder, Gateway, Recorder};
 use mykube_agent_upstream::{Environment, KubeconfigSource, Upstream};
 use mykube_dial::{Dialer, Trust};
 use mykube_link::pair::HandshakeError;

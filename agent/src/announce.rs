@@ -18,7 +18,7 @@ use mykube_protocol::text::printable;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::guarded::{Audit, Forwarder, Gateway, HeadRoom, Settings, Visitor};
+use mykube_agent_gateway::{Audit, Forwarder, Gateway, HeadRoom, Settings, Visitor};
 
 /// How long the API server may take to store an Event.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use mykube_agent_gateway::Policy;
 use mykube_protocol::text::{is_plain_name, printable};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -23,10 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    guarded::Policy,
-    serve::{Command, Invitation, Listed, State},
-};
+use crate::serve::{Command, Invitation, Listed, State};
 
 /// Longest line either way: a policy with its rules.
 pub const LINE_MAX: u64 = 2 * 1024 * 1024;

@@ -3,5 +3,4 @@
 pub mod announce;
 #[cfg(unix)]
 pub mod control;
-pub mod guarded;
 pub mod serve;

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use mykube_agent::guarded::{Audit, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor};
+use mykube_agent_gateway::{Audit, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor};
 use mykube_agent_upstream::{Environment, KubeconfigError, KubeconfigSource, Upstream};
 use mykube_dial::Trust;
 use mykube_protocol::text::printable;

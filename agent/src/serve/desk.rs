@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
+use mykube_agent_gateway::{ClientEvent, HeadRoom, Policy, Visitor};
 use mykube_agent_upstream::Upstream;
 use mykube_dial::Dialer;
 use mykube_link::clock::{self, Time};
@@ -19,7 +20,6 @@ use super::{
     places::{Full, Places, Wanted},
     visit::Visit,
 };
-use crate::guarded::{ClientEvent, HeadRoom, Policy, Visitor};
 
 /// Whom a code is for.
 #[derive(Clone, Debug, Default)]

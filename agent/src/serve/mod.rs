@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 pub use desk::{Command, Invitation, Listed, State};
 
-use crate::guarded::Gateway;
+use mykube_agent_gateway::Gateway;
 
 /// An unattended agent waits this long before a new code after a burned one, doubling ...
 pub const BURNED_BACKOFF: Duration = Duration::from_secs(60);

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use mykube_agent_gateway::{Audit, ClientEvent, Gateway, Promise, Visitor};
 use mykube_agent_upstream::{Credentialer, Upstream};
 use mykube_dial::RelaySocket;
 use mykube_link::{Channel, ChannelStream, End, Rejoin, Status, clock, copy, pair::Established};
@@ -18,7 +19,6 @@ use super::{
     dismiss::{Dismissed, Why},
     front::Front,
 };
-use crate::guarded::{Audit, ClientEvent, Gateway, Promise, Visitor};
 
 /// Said to a client that asks for anything but the API server.
 const NOT_ALLOWED: &str = "target not allowed";
@@ -289,7 +289,7 @@ async fn share(upstream: Arc<Upstream>, stream: ChannelStream, failed: mpsc::Sen
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guarded::{AuditSettings, HeadRoom};
+    use mykube_agent_gateway::{AuditSettings, HeadRoom};
 
     /// Where a server's own end is overdue, its clients' tasks are given up, which end some time later.
     #[tokio::test]

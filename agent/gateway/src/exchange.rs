@@ -1,0 +1,287 @@
+//! One request and its answer, from its head to its last byte; at its end stands a line of the audit log.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use rand::RngExt as _;
+use serde::Serialize;
+
+use crate::{
+    audit::{self, FIELD_MAX, Slot, shown},
+    inner::Wanted,
+    place::Place,
+    progress::Progress,
+    request_info::{RequestInfo, query_pairs},
+    room::Room,
+    visitor::Visitor,
+};
+
+/// Words of a command, and groups, that are written.
+const WORDS: usize = 32;
+/// Longest path that is written, in bytes: names in it have up to 253.
+const PATH_MAX: usize = 1024;
+
+/// How far a request's body has come.
+#[derive(Debug, Default)]
+pub(crate) struct Uploaded {
+    pub(crate) bytes: AtomicU64,
+    pub(crate) whole: AtomicBool,
+    /// It could not be read to its end.
+    pub(crate) broken: AtomicBool,
+}
+
+/// Lives as long as the exchange, in whatever holds its last byte.
+pub(crate) struct Exchange {
+    pub(crate) bytes_out: Arc<AtomicU64>,
+    pub(crate) uploaded: Arc<Uploaded>,
+    pub(crate) record: Record,
+    /// It asks what the API server offers.
+    pub(crate) discovery: bool,
+    /// A pod's or a service's program answers, which may have cookies.
+    pub(crate) cookies: bool,
+    started: Instant,
+    slot: Option<Slot>,
+    progress: Arc<Progress>,
+    connection: Option<Place>,
+    /// What its head holds: hyper keeps the room it wrote one from as long as its connection to the API server.
+    room: Option<Room>,
+}
+
+/// What is written of a request.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Record {
+    time: String,
+    event: &'static str,
+    client: String,
+    /// Its number in `mykube sessions`: names may be the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<u64>,
+    pub(crate) audit_id: String,
+    /// Missing where it did not come whole.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    method: String,
+    /// Missing where the path could not be read, or resources know no such method.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    verb: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_group: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    api_version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    resource: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    subresource: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    namespace: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    /// What stands behind the subresource.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    subpath: String,
+    /// Where no resource is meant.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    path: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    command: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgrade: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impersonated: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    impersonated_groups: Vec<String>,
+    /// The name of its recording.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recording: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) removed: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    decision: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    bytes_in: u64,
+    bytes_out: u64,
+    duration_ms: u64,
+    end: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    user_agent: String,
+    /// Names of the fields that are not as they came.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shortened: Vec<&'static str>,
+}
+
+impl Record {
+    fn field(&mut self, name: &'static str, text: &str) -> String {
+        shown(text, FIELD_MAX, name, &mut self.shortened)
+    }
+
+    fn path(&mut self, name: &'static str, text: &str) -> String {
+        shown(text, PATH_MAX, name, &mut self.shortened)
+    }
+
+    /// The first words, and a mark where there are more.
+    fn words(&mut self, name: &'static str, mut words: impl Iterator<Item = String>) -> Vec<String> {
+        let mut out: Vec<_> = words.by_ref().take(WORDS).map(|word| self.field(name, &word)).collect();
+        if words.next().is_some() {
+            out.push("…".to_owned());
+            if !self.shortened.contains(&name) {
+                self.shortened.push(name);
+            }
+        }
+        out
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        client: &Visitor,
+        method: Option<&http::Method>,
+        raw_path: &str,
+        headers: &HeaderMap,
+        progress: Arc<Progress>,
+        room: Option<Room>,
+    ) -> Self {
+        let user_agent = headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let mut record = Record {
+            time: audit::now(),
+            event: "request",
+            client_id: client.id,
+            audit_id: audit_id(),
+            decision: "allowed",
+            end: "aborted",
+            ..Record::default()
+        };
+        record.client = record.field("client", &client.name);
+        record.method = record.field("method", method.map_or("", http::Method::as_str));
+        record.path = record.path("path", raw_path);
+        record.user_agent = record.field("user_agent", &user_agent.unwrap_or_default());
+        Self {
+            bytes_out: Arc::default(),
+            uploaded: Arc::default(),
+            record,
+            discovery: false,
+            cookies: false,
+            started: Instant::now(),
+            slot: None,
+            progress,
+            connection: None,
+            room,
+        }
+    }
+
+    /// What it asks for is known.
+    pub(crate) fn describe(&mut self, info: &RequestInfo, query: Option<&str>) {
+        self.cookies = info.is_application();
+        let record = &mut self.record;
+        record.shortened.retain(|field| *field != "path");
+        record.verb = record.field("verb", &info.verb);
+        record.path = record.path("path", if info.is_resource { "" } else { &info.path });
+        if info.is_resource {
+            record.api_group = Some(record.field("api_group", &info.group));
+            record.api_version = record.field("api_version", &info.version);
+            record.resource = record.field("resource", &info.resource);
+            record.subresource = record.field("subresource", &info.subresource);
+            record.namespace = record.field("namespace", &info.namespace);
+            record.name = record.field("name", &info.name);
+            record.subpath = record.path("subpath", &info.subpath);
+        }
+        // A kubelet's own API runs commands too: `/exec/...?command=`, `/run/...?cmd=`.
+        let runs = info.subresource == "exec" || (info.is_proxy() && info.resource == "nodes");
+        if runs {
+            let words = query_pairs(query).filter(|(key, _)| matches!(key.as_str(), "command" | "cmd"));
+            record.command = record.words("command", words.map(|(_, word)| word));
+        }
+    }
+
+    /// It wants to become something else than HTTP.
+    pub(crate) fn upgrades(&mut self, protocol: &HeaderValue) {
+        let protocol = String::from_utf8_lossy(protocol.as_bytes());
+        self.record.upgrade = Some(self.record.field("upgrade", &protocol));
+    }
+
+    /// It wants to be somebody.
+    pub(crate) fn impersonates(&mut self, wanted: &Wanted) {
+        let record = &mut self.record;
+        record.impersonated = Some(record.field("impersonated", &wanted.user));
+        record.impersonated_groups = record.words("impersonated_groups", wanted.groups.iter().cloned());
+    }
+
+    /// Its line has a place.
+    pub(crate) fn reserved(&mut self, slot: Slot) {
+        self.slot = Some(slot);
+    }
+
+    /// It holds a connection to the API server.
+    pub(crate) fn connected(&mut self, connection: Place) {
+        self.connection = Some(connection);
+    }
+
+    /// What its head holds, beyond what any may.
+    pub(crate) fn held(&self) -> usize {
+        self.room.as_ref().map_or(0, Room::held)
+    }
+
+    /// It was not forwarded.
+    pub(crate) fn refused(&mut self, reason: &str) {
+        self.record.decision = "refused";
+        self.failed(reason);
+    }
+
+    /// It was not answered by the API server.
+    pub(crate) fn failed(&mut self, reason: &str) {
+        self.record.reason = self.record.path("reason", reason);
+    }
+
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.record.status = Some(status.as_u16());
+    }
+
+    /// It came to its own end.
+    pub(crate) fn complete(mut self) {
+        self.record.end = "complete";
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.progress.finish();
+        let record = &mut self.record;
+        record.bytes_in = self.uploaded.bytes.load(Ordering::Relaxed);
+        record.bytes_out = self.bytes_out.load(Ordering::Relaxed);
+        record.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if let Some(slot) = self.slot.take() {
+            slot.write(record);
+        }
+    }
+}
+
+/// A random UUID (RFC 9562, version 4), as the API server makes them.
+fn audit_id() -> String {
+    let mut bits: u128 = rand::rng().random();
+    bits = bits & !(0xf << 76) | 0x4 << 76;
+    bits = bits & !(0x3 << 62) | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audit_ids_are_random_uuids() {
+        let ids: Vec<_> = (0..64).map(|_| audit_id()).collect();
+        for id in &ids {
+            assert_eq!(id.len(), 36);
+            assert_eq!(&id[14..15], "4", "{id}");
+            assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
+        }
+        assert!(ids.iter().collect::<std::collections::HashSet<_>>().len() == ids.len());
+    }
+}

@@ -1,0 +1,36 @@
+//! Kinds that are in no namespace.
+
+/// Of Kubernetes' own (`NamespaceScoped` is false, in 1.20 as in 1.36), by group, without those that are created only.
+/// `namespaces` are not among them: for the API server, and so here, each is in itself.
+const IN_NO_NAMESPACE: &[(&str, &[&str])] = &[
+    ("", &["componentstatuses", "nodes", "persistentvolumes"]),
+    (
+        "admissionregistration.k8s.io",
+        &[
+            "mutatingadmissionpolicies",
+            "mutatingadmissionpolicybindings",
+            "mutatingwebhookconfigurations",
+            "validatingadmissionpolicies",
+            "validatingadmissionpolicybindings",
+            "validatingwebhookconfigurations",
+        ],
+    ),
+    ("apiextensions.k8s.io", &["customresourcedefinitions"]),
+    ("apiregistration.k8s.io", &["apiservices"]),
+    ("certificates.k8s.io", &["certificatesigningrequests", "clustertrustbundles"]),
+    ("flowcontrol.apiserver.k8s.io", &["flowschemas", "prioritylevelconfigurations"]),
+    ("internal.apiserver.k8s.io", &["storageversions"]),
+    ("metrics.k8s.io", &["nodes"]),
+    ("networking.k8s.io", &["ingressclasses", "ipaddresses", "servicecidrs"]),
+    ("node.k8s.io", &["runtimeclasses"]),
+    ("rbac.authorization.k8s.io", &["clusterrolebindings", "clusterroles"]),
+    ("resource.k8s.io", &["deviceclasses", "devicetaintrules", "resourceslices"]),
+    ("scheduling.k8s.io", &["priorityclasses"]),
+    ("storage.k8s.io", &["csidrivers", "csinodes", "storageclasses", "volumeattachments", "volumeattributesclasses"]),
+    ("storagemigration.k8s.io", &["storageversionmigrations"]),
+];
+
+/// Whether objects of a kind are known to be in no namespace. Of others' kinds nobody knows.
+pub(crate) fn is_in_no_namespace(group: &str, resource: &str) -> bool {
+    IN_NO_NAMESPACE.iter().any(|(name, resources)| *name == group && resources.contains(&resource))
+}

@@ -1,0 +1,63 @@
+//! One stream of a client, served from its first byte to its last.
+
+use std::sync::Arc;
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    connection::Connection,
+    endings::linger,
+    flushes::Telling,
+    gateway::Gateway,
+    intake::{HeadLimits, Intake},
+    visitor::Visitor,
+};
+
+/// What hyper reads and writes at once, in bytes.
+const BUFFER: usize = 64 * 1024;
+
+impl Gateway {
+    /// Serves HTTP/1.1 on a stream until it ends, or the visitor's time does. Dropped, it ends the stream and what it
+    /// carries.
+    pub async fn serve<S>(&self, stream: S, visitor: Arc<Visitor>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        tokio::select! {
+            () = self.serve_connection(stream, &visitor) => {}
+            () = visitor.policy.expired() => tracing::debug!(client = %visitor.name, "the access expired, its stream is ended"),
+        }
+    }
+
+    async fn serve_connection<S>(&self, stream: S, visitor: &Visitor)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let settings = &self.forwarder.settings;
+        let connection = Connection::new(self, visitor);
+        let limits =
+            HeadLimits { max: settings.header_max, time: settings.header_timeout, room: visitor.heads.clone() };
+        let intake = Intake::new(stream, connection.progress.clone(), limits);
+        let intake = Telling::new(intake, connection.flushes.clone());
+        let served = &connection;
+        let mut http = http1::Builder::new()
+            .header_read_timeout(None)
+            .max_buf_size(BUFFER)
+            .serve_connection(TokioIo::new(intake), service_fn(move |request| served.handle(request)))
+            .with_upgrades();
+        let ended = (&mut http).await;
+        if let Err(error) = &ended {
+            tracing::debug!(client = %visitor.name, ?error, "a client's connection ended early");
+        }
+        if let Some(upgrading) = connection.upgrading() {
+            return upgrading.run().await;
+        }
+        // Nothing is waited for after a failure: the client must see it at once, and not as a clean end.
+        let answered = ended.map_or_else(|error| error.is_parse(), |()| true);
+        if let Some(parts) = http.into_parts().filter(|_| answered) {
+            linger(parts.io.into_inner()).await;
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Guarded mode against an API server in this process: what is forwarded, what is refused, what is written.
+#![allow(clippy::unwrap_used, reason = "helpers that fail should stop their test")]
+
+mod api;
+mod audit;
+mod bypass;
+#[path = "../../../upstream/tests/common/mod.rs"]
+mod common;
+mod credentials;
+mod cut;
+mod differential;
+mod endless;
+mod forwarding;
+mod limits;
+mod lines;
+mod raw;
+mod recording;
+mod setup;
+mod ways;
