@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Event, Ui};
+use super::ui::{Answer, Event, Ui};
 
 /// What a task says or asks.
 pub(super) enum Notice {

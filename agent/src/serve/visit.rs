@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    Access, Ended, Event, ServeError,
     dismiss::{Dismissed, Why},
+    error::{Ended, ServeError},
     front::Front,
+    offer::Access,
+    ui::Event,
 };
 
 /// Said to a client that asks for anything but the API server.
