@@ -11,6 +11,7 @@ mod cut;
 mod differential;
 mod endless;
 mod forwarding;
+mod identity;
 mod limits;
 mod lines;
 mod raw;
