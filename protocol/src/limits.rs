@@ -10,9 +10,9 @@ pub const NAMEPLATE_MIN_DIGITS: usize = 3;
 pub const NAMEPLATE_MAX_DIGITS: usize = 5;
 
 /// How long a code waits to be typed (`--code-ttl`). Short, because it is short enough to be read aloud.
-pub const CODE_TTL: Duration = Duration::from_secs(120);
+pub const CODE_TTL: Duration = Duration::from_mins(2);
 /// Longest time a relay lets one wait (`--code-ttl-max`): a nameplate is not held for ever. The agent ends its code.
-pub const CODE_TTL_MAX: Duration = Duration::from_secs(3600);
+pub const CODE_TTL_MAX: Duration = Duration::from_hours(1);
 /// Wrong secrets before a code is burned. Bounds an attacker to 3 in 100,000 a code.
 pub const WRONG_SECRETS_PER_CODE: u32 = 3;
 /// Hellos that never show a tag, a code: bounds the work a stranger can cause without being counted.
@@ -112,11 +112,11 @@ pub const API_REQUESTS_PER_MINUTE: u32 = 20;
 pub const PAIR_TICKET_TTL: Duration = Duration::from_secs(30);
 /// How long a session ticket lives (`--ticket-ttl`). Renewed in band every [`SESSION_TICKET_RENEWALS`]th of it, so an end
 /// may be away for the rest: 42 h, more than any resume window that makes sense.
-pub const SESSION_TICKET_TTL: Duration = Duration::from_secs(48 * 3600);
+pub const SESSION_TICKET_TTL: Duration = Duration::from_hours(48);
 /// A session ticket is renewed this many times in its life.
 pub const SESSION_TICKET_RENEWALS: u32 = 8;
 /// Longest delay of a close reason (`retry-after=<ms>`) an end follows: a relay cannot send anybody away for long.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 /// Longest ticket in its wire form, in characters.
 pub const TICKET_MAX: usize = 256;
 /// A socket of a role is replaced at most this often.
