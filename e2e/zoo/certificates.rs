@@ -5,7 +5,7 @@ use rcgen::{
     KeyUsagePurpose as Usage, date_time_ymd,
 };
 
-use super::{CONTEXT, Entry, USER, config, with_user};
+use super::entry::{CONTEXT, Entry, USER, config, with_user};
 use crate::support::certs::Signed;
 
 #[path = "../../agent/upstream/tests/common/version_1.rs"]

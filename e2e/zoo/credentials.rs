@@ -1,6 +1,6 @@
 //! Who somebody is: tokens, passwords, certificates, impersonation.
 
-use super::{CLUSTER, CONTEXT, Entry, config, with_cluster, with_user};
+use super::entry::{CLUSTER, CONTEXT, Entry, config, with_cluster, with_user};
 
 pub(super) fn entries() -> Vec<Entry> {
     const CERTIFICATE: &str = "client-certificate-data: $CERT, client-key-data: $KEY";

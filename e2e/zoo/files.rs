@@ -1,6 +1,6 @@
 //! Several files, and none.
 
-use super::{CLUSTER, Entry, plain};
+use super::entry::{CLUSTER, Entry, plain};
 
 pub(super) fn entries() -> Vec<Entry> {
     const LIST: &str = "$HOME/config:$HOME/second";

@@ -7,6 +7,7 @@
 mod api;
 mod certificates;
 mod credentials;
+mod entry;
 mod files;
 mod merges;
 mod nulls;
@@ -14,122 +15,13 @@ mod plugins;
 mod servers;
 mod yaml;
 
-use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, sync::Arc};
+use std::{fmt::Write as _, fs, path::Path, process::Stdio};
 
-use rustls::ServerConfig;
-
-use self::api::{Api, Seen};
+use self::{
+    api::{Api, Seen},
+    entry::Entry,
+};
 use crate::support::{Sandbox, certs::Authority};
-
-/// One kubeconfig with what belongs to it.
-///
-/// In every text `$SERVER` is the API server's `127.0.0.1:PORT`, `$PORT` its port, `$CA` its CA in base64, `$HOME` the
-/// directory of the files, `$CERT` and `$KEY` a client certificate and its key in base64; `$PEM`, `$CRTPEM` and `$KEYPEM`
-/// are the same three in PEM.
-struct Entry {
-    name: &'static str,
-    files: Vec<(&'static str, String)>,
-    programs: Vec<(&'static str, String)>,
-    encode: fn(String) -> Vec<u8>,
-    /// Else the file `config` is named on the command line.
-    by_environment: bool,
-    env: Vec<(&'static str, String)>,
-    context: Option<&'static str>,
-    server: Option<Arc<ServerConfig>>,
-    reason: Option<&'static str>,
-}
-
-impl Entry {
-    /// The kubeconfig is this text.
-    fn new(name: &'static str, text: impl Into<String>) -> Self {
-        Self {
-            name,
-            files: vec![("config", text.into())],
-            programs: Vec::new(),
-            encode: String::into_bytes,
-            by_environment: false,
-            env: Vec::new(),
-            context: None,
-            server: None,
-            reason: None,
-        }
-    }
-
-    /// One more file in the same directory.
-    fn file(mut self, name: &'static str, content: impl Into<String>) -> Self {
-        self.files.push((name, content.into()));
-        self
-    }
-
-    /// A variable of both programs. With `KUBECONFIG` nothing is named on the command line.
-    fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.by_environment |= name == "KUBECONFIG";
-        self.env.push((name, value.into()));
-        self
-    }
-
-    /// `--context`.
-    fn context(self, name: &'static str) -> Self {
-        Self { context: Some(name), ..self }
-    }
-
-    /// How the kubeconfig becomes bytes, if not as UTF-8.
-    fn encoded(self, encode: fn(String) -> Vec<u8>) -> Self {
-        Self { encode, ..self }
-    }
-
-    /// The two do not do the same, for this reason.
-    fn differs(self, reason: &'static str) -> Self {
-        Self { reason: Some(reason), ..self }
-    }
-}
-
-/// For entries that need more than data.
-impl Entry {
-    /// The kubeconfig with something else in it.
-    fn with(mut self, from: &str, to: &str) -> Self {
-        let text = &mut self.files[0].1;
-        assert!(text.contains(from), "{text}");
-        *text = text.replace(from, to);
-        self
-    }
-
-    /// An executable file in the same directory.
-    fn program(mut self, name: &'static str, script: impl Into<String>) -> Self {
-        self.programs.push((name, script.into()));
-        self
-    }
-
-    /// The API server of this entry alone: another certificate.
-    fn served_by(self, server: Arc<ServerConfig>) -> Self {
-        Self { server: Some(server), ..self }
-    }
-}
-
-/// A kubeconfig with one context `ctx` of cluster `c` and user `u`, each given in YAML flow form without braces.
-fn config(cluster: &str, user: &str, context: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: ctx\nclusters:\n- name: c\n  cluster: {{{cluster}}}\n\
-         contexts:\n- name: ctx\n  context: {{{context}}}\nusers:\n- name: u\n  user: {{{user}}}\n"
-    )
-}
-
-const CLUSTER: &str = "server: 'https://$SERVER', certificate-authority-data: $CA";
-const USER: &str = "token: tok";
-const CONTEXT: &str = "cluster: c, user: u";
-
-/// The plainest one that works.
-fn plain() -> String {
-    config(CLUSTER, USER, CONTEXT)
-}
-
-fn with_cluster(cluster: &str) -> String {
-    config(cluster, USER, CONTEXT)
-}
-
-fn with_user(user: &str) -> String {
-    config(CLUSTER, user, CONTEXT)
-}
 
 /// Uses each entry both ways. Entries of a group use one API server, one after the other.
 #[track_caller]
@@ -199,23 +91,6 @@ fn judge(group: &str, entries: Vec<Entry>) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target");
     fs::write(target.join(format!("e2e-zoo-{group}.md")), table).unwrap();
     assert!(wrong.is_empty(), "{} are judged otherwise than expected:\n{}", wrong.len(), wrong.join("\n"));
-}
-
-impl Entry {
-    fn write(&self, sandbox: &Sandbox, fill: &impl Fn(&str, &Path) -> String) {
-        for (at, (name, text)) in self.files.iter().enumerate() {
-            let text = fill(text, sandbox.home());
-            let bytes = if at == 0 { (self.encode)(text) } else { text.into_bytes() };
-            let path = sandbox.home().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
-        for (name, script) in &self.programs {
-            fs::create_dir_all(sandbox.home().join(name).parent().unwrap()).unwrap();
-            let path = sandbox.file(name, fill(script, sandbox.home()));
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Fields that are null, empty or missing, used or not.
 
-use super::{CLUSTER, CONTEXT, Entry, USER, config, plain, with_cluster, with_user};
+use super::entry::{CLUSTER, CONTEXT, Entry, USER, config, plain, with_cluster, with_user};
 
 pub(super) fn entries() -> Vec<Entry> {
     let cluster = |field: &str| with_cluster(&format!("{CLUSTER}, {field}"));

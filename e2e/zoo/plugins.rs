@@ -1,6 +1,6 @@
 //! Exec plugins and `auth-provider`: where they are, what they are told, what they say, what stands beside them.
 
-use super::{CLUSTER, CONTEXT, Entry, config, with_user};
+use super::entry::{CLUSTER, CONTEXT, Entry, config, with_user};
 
 /// Says this.
 fn says(text: &str) -> String {

@@ -1,6 +1,6 @@
 //! Where the API server is: `server`, its path, and what else a cluster says.
 
-use super::{CONTEXT, Entry, USER, config, with_cluster};
+use super::entry::{CONTEXT, Entry, USER, config, with_cluster};
 
 pub(super) fn entries() -> Vec<Entry> {
     let server = |server: &str| with_cluster(&format!("server: \"{server}\", certificate-authority-data: $CA"));

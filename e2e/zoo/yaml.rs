@@ -1,6 +1,6 @@
 //! Ways to write the same, and what looks the same but is not.
 
-use super::{CLUSTER, CONTEXT, Entry, USER, config, plain, with_cluster, with_user};
+use super::entry::{CLUSTER, CONTEXT, Entry, USER, config, plain, with_cluster, with_user};
 
 pub(super) fn entries() -> Vec<Entry> {
     let insecure = |word: &str| with_cluster(&format!("server: 'https://$SERVER', insecure-skip-tls-verify: {word}"));
