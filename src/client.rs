@@ -13,6 +13,7 @@ use mykube_client::{
     port::Port,
     session::{self, ConnectError, Session},
     shell::{self, Prepared},
+    users::Users,
 };
 use mykube_protocol::{PairingCode, channel::Welcome};
 use tokio::{sync::mpsc, sync::oneshot, time::timeout};
@@ -305,32 +306,19 @@ async fn work_on(
     output: Output,
 ) -> Result<Ending, Failure> {
     let has_child = child.is_some();
-    let (cut, cut_here) = oneshot::channel::<()>();
-    let mut cut = Some(cut);
-    let child = async {
-        match child {
-            // A sender that is dropped without a word is not a word.
-            Some(child) => {
-                child
-                    .run(async {
-                        if cut_here.await.is_err() {
-                            std::future::pending().await
-                        }
-                    })
-                    .await
-            }
-            None => std::future::pending().await,
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut stop = Some(stop);
+    let users = Users::new(session, &files.workspace, child).run(async {
+        // A sender that is dropped without a word is not a word.
+        if stopped.await.is_err() {
+            std::future::pending().await
         }
-    };
+    });
     let (failed, mut failures) = mpsc::channel(FAILURES_WAITING);
     let told = status::tell(session.status(), output, has_child);
     tokio::pin!(told);
-    if has_child {
-        // A program whose connection is cut may take what it has for all there is: it is stopped first.
-        session.hold();
-    }
     let forward = session.forward(port, failed);
-    tokio::pin!(child, forward);
+    tokio::pin!(users, forward);
 
     let mut news = session.news();
     let mut status = session.status();
@@ -338,10 +326,10 @@ async fn work_on(
     let (mut ending, mut forwards) = (None, true);
     let ended = loop {
         tokio::select! {
-            exit = &mut child => break match (exit, ending) {
+            exit = &mut users => break match (exit, ending) {
                 (Ok(Exit::Stopped), Some(ending)) => Ok(ending),
                 (Ok(Exit::Code(code)), _) => Ok(Ending::Child(code)),
-                (Ok(Exit::Stopped), None) => unreachable!("only an ending stops the child"),
+                (Ok(Exit::Stopped), None) => unreachable!("only an ending stops them"),
                 (Err(error), _) => Err(Failure::shell(&error)),
             },
             end = &mut forward, if forwards => {
@@ -372,18 +360,11 @@ async fn work_on(
                 }
             }
         }
-        if let Some(reached) = ending.take() {
-            if !has_child {
-                break Ok(reached);
-            }
-            if let Some(cut) = cut.take() {
-                let _ = cut.send(());
-            }
-            ending = Some(reached);
+        if let Some(stop) = stop.take_if(|_| ending.is_some()) {
+            let _ = stop.send(());
         }
     };
     // What other programs' connections were sent before is theirs, and they see that they are cut.
-    session.let_go();
     let carried = async {
         if forwards {
             forward.await;

@@ -6,6 +6,7 @@ use mykube_client::{
     Exit, Launch, Live, Workspace,
     link::{Status as Line, clock},
     shell,
+    users::run_joined,
 };
 use tokio::{sync::watch, time::interval};
 
@@ -35,18 +36,11 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
         ));
     }
     let child = shell::prepare(&workspace, launch).map_err(|error| Failure::shell(&error))?;
-    let waiting = live.clone();
-    let ended = tokio::task::spawn_blocking(move || waiting.wait_for_end());
     let mut stopped_by = None;
-    let stop = async {
-        tokio::select! {
-            _ = ended => {}
-            name = signals.but_interrupt() => stopped_by = Some(name),
-        }
-    };
+    let stop = async { stopped_by = Some(signals.but_interrupt().await) };
     let (line, status) = watch::channel(Line::Up);
     let exit = tokio::select! {
-        exit = child.run(stop) => exit,
+        exit = run_joined(&live, workspace, child, stop) => exit,
         never = follow(&live, line) => match never {},
         never = status::tell(status, output.beside_a_child(), true) => match never {},
     };

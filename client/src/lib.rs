@@ -17,6 +17,7 @@ pub mod session;
 pub mod shell;
 pub mod signals;
 mod terminal;
+pub mod users;
 pub mod workspace;
 
 /// The way to the relay: a session is connected with its `Dialer`.
