@@ -22,8 +22,9 @@ use zeroize::Zeroizing;
 use crate::{
     cli::ClientArgs,
     dial,
+    events::JsonEvent,
     exit::{Failure, Status},
-    output::{JsonEvent, Output},
+    output::Output,
     prompt,
     signals::Signals,
     status,
@@ -57,7 +58,7 @@ enum Ending {
 pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Output) -> Result<u8, Failure> {
     let dialer = dial::dialer(args.relay_url.clone(), ca_file)?;
     let typed = typed_code(&args.code, output)?;
-    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let mut signals = Signals::new(output).map_err(Failure::failed)?;
     let work = match (args.no_shell, args.command) {
         (true, _) => Work::Wait,
         (false, command) if command.is_empty() => Work::Child(Launch::Shell),
@@ -236,6 +237,9 @@ async fn attend(
     let has_child = child.is_some();
     let is_command = matches!(work, Work::Child(Launch::Command(_)));
     let beside = if has_child { output.beside_a_child() } else { output };
+    if has_child {
+        output.settle().await;
+    }
     let ending = work_on(session, files, port, child, signals, beside).await;
     let (reason, code) = match ending? {
         // A shell ends with its last command's code, which says nothing of the session.

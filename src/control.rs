@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 use crate::{
     access::summary,
     cli::{SessionsArgs, SessionsCommand},
+    events::JsonEvent,
     exit::Failure,
-    output::{JsonEvent, Output},
+    output::Output,
 };
 
 /// Questions that may wait for the desk.

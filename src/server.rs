@@ -26,8 +26,9 @@ use crate::{
     cli::ServerArgs,
     control, dial,
     doctor::missing_namespaces,
+    events::JsonEvent,
     exit::{Failure, Status},
-    output::{JsonEvent, Output},
+    output::Output,
     prompt,
     signals::Signals,
     status,
@@ -53,7 +54,7 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         ));
     }
     let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
-    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let mut signals = Signals::new(output).map_err(Failure::failed)?;
     let (signal, mut stop) = watch::channel(None);
     tokio::spawn(async move {
         let name = signals.any().await;
@@ -291,7 +292,7 @@ impl Ui {
         let replaces = instead_of.as_ref().map(|absent| absent.client.as_str());
         output.event(&JsonEvent::Code { code: &digits, expires_in: expires_in.as_secs(), client, replaces });
         if output.spinner {
-            self.waiting = Some(Waiting::start(expires_in));
+            self.waiting = Some(Waiting::start(output.screen(), expires_in));
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
     let launch = if is_command { Launch::Command(args.command.clone()) } else { Launch::Shell };
     shell::check(&launch).map_err(|error| Failure::shell(&error))?;
     let live = choose(Live::all(args.kubeconfig_dir.as_deref()), &args)?;
-    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let mut signals = Signals::new(output).map_err(Failure::failed)?;
     let workspace = Workspace::join(&live, args.kubeconfig_dir.as_deref()).map_err(Failure::failed)?;
     if !is_command {
         output.say(&format!(
@@ -36,6 +36,7 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
         ));
     }
     let child = shell::prepare(&workspace, launch).map_err(|error| Failure::shell(&error))?;
+    output.settle().await;
     let mut stopped_by = None;
     let stop = async { stopped_by = Some(signals.but_interrupt().await) };
     let (line, status) = watch::channel(Line::Up);
