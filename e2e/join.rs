@@ -28,6 +28,27 @@ fn a_second_terminal_needs_no_code_and_ends_with_the_session() {
     waits.failed(5, &["the session with echo has ended"]);
 }
 
+/// It does not go when it is asked to, so that it sees whatever there is to see.
+#[test]
+fn what_is_cut_in_a_second_terminal_does_not_look_complete_to_a_script() {
+    let (relay, server, _upstream) = ends();
+    let place = tempfile::tempdir().unwrap();
+    let client = Mykube::client(&relay.url).args(["--resume-window", "1s", "--kubeconfig-dir"]).arg(place.path());
+    let client = client.start_with(&server.code());
+    let address = client.event("connected")["listen"].as_str().unwrap().to_owned();
+    let (host, port) = address.split_once(':').unwrap();
+    let script = format!(
+        "trap '' TERM; exec 3<>/dev/tcp/{host}/{port}; echo beg\"\"un >&3; read -u 3 echo; echo $echo; read -u 3; \
+         echo looks complete; exec sleep 1000"
+    );
+    let joined = shell(&place).args(["echo", "--", "bash", "-c", &script]).start();
+    joined.process.prints("begun");
+    relay.running.process.signal(Signal::KILL);
+    client.failed(5, &["the session is lost"]);
+    let done = joined.failed(5, &["the session with echo has ended"]);
+    assert!(!done.stdout.contains("looks complete"), "{}", done.stdout);
+}
+
 #[test]
 fn a_second_terminal_hears_of_an_outage_and_lines_begin_at_the_first_column() {
     let (relay, server, _upstream) = ends();

@@ -69,10 +69,16 @@ fn sessions(server: &Running, args: &[&str]) -> Mykube {
 #[test]
 fn a_namespace_that_is_not_there_is_told() {
     let relay = Relay::start();
-    let args = ["--namespace=no-such-namespace,default"];
+    let args = ["--namespace=no-such-namespace,default", "--max-clients=3"];
     let server = Mykube::guarding(&relay.url, &Cluster::get().kubeconfig).args(args).start();
     server.code();
     server.process.says("--namespace names what is not there: no-such-namespace.");
+    let invited = sessions(&server, &["new", "--namespace=default"]).start();
+    invited.event("invited");
+    assert!(!invited.process.done().stderr.contains("not there"), "what is there is no reason for a word");
+    let invited = sessions(&server, &["new", "--namespace=no-such-namespace"]).start();
+    invited.event("invited");
+    assert!(invited.process.done().stderr.contains("--namespace names what is not there: no-such-namespace."));
     assert_eq!(server.stop(Signal::TERM).code, 0);
 }
 

@@ -34,6 +34,10 @@ fn a_person_pairs_and_works_in_a_shell() {
         client.process.prints("Code shown by `mykube server`: ");
         client.process.write("48 2\n");
         client.process.prints("8 digits");
+        client.process.wait("the question again", |state| {
+            let asked = String::from_utf8_lossy(&state.stdout).matches("Code shown by").count();
+            (asked == 2).then_some(())
+        });
         client.process.write(format!("{code}\n"));
         client.process.prints("Connected to");
         client.process.write("kubectl get namespace default -o name && echo \"<$MYKUBE_CLUSTER>\"; echo do''ne\n");

@@ -1,13 +1,11 @@
 //! What clients may do: the flags of `mykube server` and `mykube sessions new`, and the policy they make.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::{path::PathBuf, time::SystemTime};
 
 use clap::{Args, ValueHint, builder::BoolishValueParser};
 use mykube_agent_gateway::{Policy, read_rules};
 use mykube_agent_upstream::moment::{latest, moment};
+use mykube_protocol::units;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::exit::Failure;
@@ -104,17 +102,8 @@ pub(crate) fn summary(policy: &Policy) -> String {
 
 /// `8h`, `90m`, `30s`, `2d`, or RFC 3339.
 fn expires(text: &str) -> Result<SystemTime, String> {
-    let unit = |c| match c {
-        's' => Some(1),
-        'm' => Some(60),
-        'h' => Some(3600),
-        'd' => Some(86_400),
-        _ => None,
-    };
-    let last = text.char_indices().next_back();
-    let from_now = last.and_then(|(at, c)| Some((text[..at].parse::<u64>().ok()?, unit(c)?)));
-    let moment = match from_now {
-        Some((n, unit)) => n.checked_mul(unit).and_then(|s| SystemTime::now().checked_add(Duration::from_secs(s))),
+    let moment = match units::time(unsigned(text), &["s", "m", "h", "d"]) {
+        Some(from_now) => SystemTime::now().checked_add(from_now),
         None => OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from),
     };
     match moment {
@@ -125,8 +114,15 @@ fn expires(text: &str) -> Result<SystemTime, String> {
     }
 }
 
+/// A plus before a time was always taken.
+pub(crate) fn unsigned(text: &str) -> &str {
+    text.strip_prefix('+').unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -134,6 +130,7 @@ mod tests {
         let from_now = |text: &str| expires(text).unwrap().duration_since(SystemTime::now()).unwrap().as_secs();
         assert!((3590..=3600).contains(&from_now("1h")));
         assert!((172_790..=172_800).contains(&from_now("2d")));
+        assert!((28_790..=28_800).contains(&from_now("+8h")));
         assert!(expires("2999-01-31T18:00:00Z").is_ok());
         for bad in ["9999999d", "99999999d", "213503982334601d", "9999-12-31T23:59:59-01:00"] {
             let refused = expires(bad).unwrap_err();
@@ -142,7 +139,9 @@ mod tests {
         // What is far and has a date can be said.
         let far = Policy { expires: Some(expires("2900000d").unwrap()), ..Policy::default() };
         assert!(summary(&far).starts_with("until 99"), "{}", summary(&far));
-        for bad in ["", "h", "0s", "2001-01-31T18:00:00Z", "tomorrow", "-1h", "99999999999999999999d"] {
+        for bad in
+            ["", "h", "0s", "2001-01-31T18:00:00Z", "tomorrow", "-1h", "++1h", "90", "500ms", "99999999999999999999d"]
+        {
             assert!(expires(bad).is_err(), "{bad}");
         }
     }

@@ -11,7 +11,10 @@ use clap::{
     builder::BoolishValueParser,
     builder::styling::{AnsiColor, Styles},
 };
+use mykube_protocol::units;
 use mykube_relay::logs::LogFormat;
+
+use crate::access::unsigned;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -441,14 +444,7 @@ fn replace_after(text: &str) -> Result<ReplaceAfter, String> {
 
 /// `90`, `90s`, `2m`, `1h`.
 fn time(text: &str, range: std::ops::RangeInclusive<u64>) -> Option<Duration> {
-    let (digits, unit) = match text.char_indices().next_back() {
-        Some((at, 's')) => (&text[..at], 1),
-        Some((at, 'm')) => (&text[..at], 60),
-        Some((at, 'h')) => (&text[..at], 3600),
-        _ => (text, 1),
-    };
-    let seconds = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    seconds.filter(|seconds| range.contains(seconds)).map(Duration::from_secs)
+    units::time(unsigned(text), &["s", "m", "h", ""]).filter(|time| range.contains(&time.as_secs()))
 }
 
 #[cfg(test)]
@@ -587,8 +583,9 @@ mod tests {
         assert_eq!(code_ttl("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(code_ttl("10m"), Ok(Duration::from_secs(600)));
         assert_eq!(code_ttl("1h"), Ok(Duration::from_secs(3600)));
-        for bad in ["", "s", "9", "61m", "-1", "1.5m", "18446744073709551615h", "2 m", "é"] {
-            assert!(code_ttl(bad).is_err(), "{bad}");
+        assert_eq!(code_ttl("+90"), Ok(Duration::from_secs(90)));
+        for bad in ["", "s", "9", "61m", "-1", "++90", "90000ms", "18446744073709551615h"] {
+            assert_eq!(code_ttl(bad), Err("a time from 10s to 1h, like 90s or 10m".to_owned()), "{bad}");
         }
     }
 

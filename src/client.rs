@@ -12,6 +12,7 @@ use mykube_client::{
     port::Port,
     session::{self, ConnectError, Session},
     shell::{self, Prepared},
+    users::Users,
 };
 use mykube_dial::Dialer;
 use mykube_link::{End, Status as Line};
@@ -22,8 +23,9 @@ use zeroize::Zeroizing;
 use crate::{
     cli::ClientArgs,
     dial,
+    events::JsonEvent,
     exit::{Failure, Status},
-    output::{JsonEvent, Output},
+    output::Output,
     prompt,
     signals::Signals,
     status,
@@ -57,7 +59,7 @@ enum Ending {
 pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Output) -> Result<u8, Failure> {
     let dialer = dial::dialer(args.relay_url.clone(), ca_file)?;
     let typed = typed_code(&args.code, output)?;
-    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let mut signals = Signals::new(output).map_err(Failure::failed)?;
     let work = match (args.no_shell, args.command) {
         (true, _) => Work::Wait,
         (false, command) if command.is_empty() => Work::Child(Launch::Shell),
@@ -236,6 +238,9 @@ async fn attend(
     let has_child = child.is_some();
     let is_command = matches!(work, Work::Child(Launch::Command(_)));
     let beside = if has_child { output.beside_a_child() } else { output };
+    if has_child {
+        output.settle().await;
+    }
     let ending = work_on(session, files, port, child, signals, beside).await;
     let (reason, code) = match ending? {
         // A shell ends with its last command's code, which says nothing of the session.
@@ -306,32 +311,19 @@ async fn work_on(
     output: Output,
 ) -> Result<Ending, Failure> {
     let has_child = child.is_some();
-    let (cut, cut_here) = oneshot::channel::<()>();
-    let mut cut = Some(cut);
-    let child = async {
-        match child {
-            // A sender that is dropped without a word is not a word.
-            Some(child) => {
-                child
-                    .run(async {
-                        if cut_here.await.is_err() {
-                            std::future::pending().await
-                        }
-                    })
-                    .await
-            }
-            None => std::future::pending().await,
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut stop = Some(stop);
+    let users = Users::new(session, &files.workspace, child).run(async {
+        // A sender that is dropped without a word is not a word.
+        if stopped.await.is_err() {
+            std::future::pending().await
         }
-    };
+    });
     let (failed, mut failures) = mpsc::channel(FAILURES_WAITING);
     let told = status::tell(session.status(), output, has_child);
     tokio::pin!(told);
-    if has_child {
-        // A program whose connection is cut may take what it has for all there is: it is stopped first.
-        session.hold();
-    }
     let forward = session.forward(port, failed);
-    tokio::pin!(child, forward);
+    tokio::pin!(users, forward);
 
     let mut news = session.news();
     let mut status = session.status();
@@ -339,10 +331,10 @@ async fn work_on(
     let (mut ending, mut forwards) = (None, true);
     let ended = loop {
         tokio::select! {
-            exit = &mut child => break match (exit, ending) {
+            exit = &mut users => break match (exit, ending) {
                 (Ok(Exit::Stopped), Some(ending)) => Ok(ending),
                 (Ok(Exit::Code(code)), _) => Ok(Ending::Child(code)),
-                (Ok(Exit::Stopped), None) => unreachable!("only an ending stops the child"),
+                (Ok(Exit::Stopped), None) => unreachable!("only an ending stops them"),
                 (Err(error), _) => Err(Failure::shell(&error)),
             },
             end = &mut forward, if forwards => {
@@ -373,18 +365,11 @@ async fn work_on(
                 }
             }
         }
-        if let Some(reached) = ending.take() {
-            if !has_child {
-                break Ok(reached);
-            }
-            if let Some(cut) = cut.take() {
-                let _ = cut.send(());
-            }
-            ending = Some(reached);
+        if let Some(stop) = stop.take_if(|_| ending.is_some()) {
+            let _ = stop.send(());
         }
     };
     // What other programs' connections were sent before is theirs, and they see that they are cut.
-    session.let_go();
     let carried = async {
         if forwards {
             forward.await;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mykube_agent::{
-    control::{self, Answer, Client, Question, Socket},
+    control::{self, Answer, Client, Question, Review, Socket},
     serve::Command,
 };
 use tokio::sync::mpsc;
@@ -11,18 +11,19 @@ use tokio::sync::mpsc;
 use crate::{
     access::summary,
     cli::{SessionsArgs, SessionsCommand},
+    events::JsonEvent,
     exit::Failure,
-    output::{JsonEvent, Output},
+    output::Output,
 };
 
 /// Questions that may wait for the desk.
 const WAITING: usize = 4;
 
 /// Opens this server's socket. A server without one works, but cannot be asked.
-pub(crate) fn open(output: Output) -> mpsc::Receiver<Command> {
+pub(crate) fn open(review: Review, output: Output) -> mpsc::Receiver<Command> {
     let (commands, desk) = mpsc::channel(WAITING);
     match Socket::open() {
-        Ok(socket) => drop(tokio::spawn(socket.serve(commands))),
+        Ok(socket) => drop(tokio::spawn(socket.serve(commands, review))),
         Err(error) => output.warn(&format!("`mykube sessions` will not see this server: {error}")),
     }
     desk
@@ -56,7 +57,10 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
     };
     match control::ask(&socket, &question).await.map_err(Failure::failed)? {
         Answer::Killed => output.say("It is being ended."),
-        Answer::Code { code, .. } => {
+        Answer::Code { code, warnings, .. } => {
+            for warning in warnings {
+                output.warn(&warning);
+            }
             let digits: String = code.chars().filter(char::is_ascii_digit).collect();
             output.show("Code: ", &code);
             output.event(&JsonEvent::Invited { code: &digits });

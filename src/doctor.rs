@@ -11,12 +11,16 @@ use mykube_dial::{
     DialError, DialOptions, Dialer, ProxyEnv, RelayUrl,
     probe::{Presented, Probe, WebSocketProblem},
 };
-use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 pub(crate) use cluster::missing_namespaces;
 
-use crate::{cli::DoctorArgs, exit::Failure, output::Output};
+use crate::{
+    cli::DoctorArgs,
+    events::{JsonEvent, Name},
+    exit::Failure,
+    output::Output,
+};
 
 /// How far this machine's clock may be from the relay's: below the shortest lives of tickets and tokens.
 const CLOCK_TOLERANCE: u64 = 30;
@@ -43,21 +47,6 @@ const INSPECTORS: [&str; 20] = [
     "avast",
     "bitdefender",
 ];
-
-/// The checks, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Name {
-    Dns,
-    Proxy,
-    Tls,
-    Websocket,
-    Clock,
-    Relay,
-    Kubeconfig,
-    ApiServer,
-    Rbac,
-}
 
 impl Name {
     fn shown(self) -> &'static str {
@@ -94,15 +83,6 @@ struct Report {
     next: usize,
     made: usize,
     failed: Vec<&'static str>,
-}
-
-/// One line of `--output json`; `ok` is null where the check could not be made.
-#[derive(Serialize)]
-#[serde(tag = "event", rename = "check")]
-struct Check<'a> {
-    name: Name,
-    ok: Option<bool>,
-    detail: &'a str,
 }
 
 impl Report {
@@ -149,7 +129,7 @@ impl Report {
             None => ("skip", "2"),
         };
         self.output.verdict(verdict, colour, &format!("{:<10}  {detail}", name.shown()), ok == Some(false));
-        self.output.event(&Check { name, ok, detail });
+        self.output.event(&JsonEvent::Check { name, ok, detail });
     }
 
     fn finish(self) -> Result<(), Failure> {
@@ -372,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_check_is_one_line_of_json() {
-        let line = |ok| serde_json::to_string(&Check { name: Name::ApiServer, ok, detail: "d" }).unwrap();
+        let line = |ok| serde_json::to_string(&JsonEvent::Check { name: Name::ApiServer, ok, detail: "d" }).unwrap();
         assert_eq!(line(Some(true)), r#"{"event":"check","name":"api_server","ok":true,"detail":"d"}"#);
         assert_eq!(line(None), r#"{"event":"check","name":"api_server","ok":null,"detail":"d"}"#);
     }

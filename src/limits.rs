@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use clap::Args;
 use mykube_agent_gateway::{AuditSettings, Settings};
 use mykube_agent_upstream::KubeconfigSource;
+use mykube_protocol::units;
 
 /// Each forwarded request is a connection, and a descriptor, here and at the API server.
 const REQUESTS: RangeInclusive<usize> = 1..=10_000;
@@ -82,34 +83,14 @@ fn count(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usize, String>
 
 /// `500ms`, `90s`, `2m`, `1h`; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let milliseconds = match unit {
-        "ms" => Some(1),
-        "s" | "" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let time =
-        milliseconds.and_then(|unit| Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit)?)));
-    time.filter(|time| TIME.contains(time)).ok_or_else(|| "a time from 1ms to 1h, like 500ms, 90s or 2m".to_owned())
+    let time = units::time(text, &["ms", "s", "m", "h", ""]).filter(|time| TIME.contains(time));
+    time.ok_or_else(|| "a time from 1ms to 1h, like 500ms, 90s or 2m".to_owned())
 }
 
 /// `64KiB`; a bare number is bytes.
 fn header_size(text: &str) -> Result<usize, String> {
-    let (number, unit) = split(text);
-    let factor = match unit {
-        "" | "B" => Some(1),
-        "KiB" => Some(1 << 10),
-        "MiB" => Some(1 << 20),
-        _ => None,
-    };
-    let size = factor.and_then(|factor| number.parse::<usize>().ok()?.checked_mul(factor));
-    size.filter(|size| HEADER.contains(size)).ok_or_else(|| "a size from 8KiB to 1MiB, like 64KiB".to_owned())
-}
-
-fn split(text: &str) -> (&str, &str) {
-    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+    let size = units::size(text).filter(|size| HEADER.contains(size));
+    size.ok_or_else(|| "a size from 8KiB to 1MiB, like 64KiB".to_owned())
 }
 
 #[cfg(test)]
@@ -155,14 +136,15 @@ mod tests {
 
     #[test]
     fn numbers_times_and_sizes_have_bounds() {
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!((duration("90"), duration("1h")), (Ok(Duration::from_secs(90)), Ok(Duration::from_secs(3600))));
-        for bad in ["", "s", "0s", "61m", "-1s", "1.5m", "18446744073709551615h", "2 m", "é"] {
-            assert!(duration(bad).is_err(), "{bad}");
+        for (text, expected) in [("1ms", 1), ("250ms", 250), ("90", 90_000), ("60m", 3_600_000), ("1h", 3_600_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
+        }
+        for bad in ["", "s", "0s", "3600001ms", "61m", "-1s", "+1s", "1d", "18446744073709551615h"] {
+            assert_eq!(duration(bad), Err("a time from 1ms to 1h, like 500ms, 90s or 2m".to_owned()), "{bad}");
         }
         assert_eq!((header_size("8192"), header_size("1MiB")), (Ok(8192), Ok(1 << 20)));
-        for bad in ["", "8191", "8191B", "2MiB", "64KB", "64kib", "99999999999999999999KiB"] {
-            assert!(header_size(bad).is_err(), "{bad}");
+        for bad in ["", "8191", "1048577", "2MiB", "64KB", "99999999999999999999KiB"] {
+            assert_eq!(header_size(bad), Err("a size from 8KiB to 1MiB, like 64KiB".to_owned()), "{bad}");
         }
         for bad in ["--max-requests=0", "--max-requests=10001", "--audit-queue=0", "--audit-queue=x"] {
             assert!(Only::try_parse_from(["x", bad]).is_err(), "{bad}");

@@ -6,9 +6,11 @@ mod client;
 mod control;
 mod dial;
 mod doctor;
+mod events;
 mod exit;
 mod limits;
 mod logs;
+mod outlet;
 mod output;
 mod prompt;
 mod relay;
@@ -18,13 +20,13 @@ mod signals;
 mod status;
 mod waiting;
 
-use std::{process::ExitCode, thread, time::Duration};
+use std::{io::Write as _, process::ExitCode, thread, time::Duration};
 
 use tokio::runtime::Builder;
 
 use crate::{
     cli::{Cli, Command},
-    exit::Failure,
+    exit::{Failure, Status},
     output::Output,
 };
 
@@ -39,7 +41,13 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let Cli { command, global } = cli::parse();
-    let output = Output::new(&global);
+    let output = match Output::new(&global) {
+        Ok(output) => output,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: cannot start: {error}");
+            return Status::Failed.into();
+        }
+    };
     let logs = match &command {
         Command::Relay(args) => {
             mykube_relay::logs::init(args.log_format, i16::from(global.verbose) - i16::from(global.quiet))
@@ -70,7 +78,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(output, &Failure::failed(format!("cannot start: {error}"))),
     };
     let result = runtime.block_on(async {
-        match command {
+        let result = match command {
             Command::Relay(args) => relay::run(*args, output).await.map(|()| 0),
             Command::Server(args) => server::run(*args, global.ca_file, output).await.map(|()| 0),
             Command::Client(args) => client::run(args, global.ca_file, output).await,
@@ -81,17 +89,19 @@ fn main() -> ExitCode {
                 cli::completions(shell, &mut std::io::stdout());
                 Ok(0)
             }
-        }
+        };
+        output.finish(result, signals::another()).await
     });
     runtime.shutdown_timeout(LEFTOVERS);
     match result {
         Ok(code) => code.into(),
-        Err(failure) => fail(output, &failure),
+        Err(failure) => failure.status.into(),
     }
 }
 
 fn fail(output: Output, failure: &Failure) -> ExitCode {
     output.error(&failure.message);
+    output.wait(None);
     failure.status.into()
 }
 

@@ -1,25 +1,40 @@
 //! Text goes to a person on standard error, JSON events to a script on standard output.
+//!
+//! Nobody who prints waits for whoever reads. Up to 4 MiB wait to be read. After that no event is lost in silence: the command
+//! ends as after a signal, and says why. Lines for a person are left out then, and counted.
 
 use std::{
-    collections::BTreeMap,
-    io::{IsTerminal as _, Write as _},
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
+    time::Duration,
 };
 
 use mykube_protocol::text::printable;
 use rustix::termios::{OutputModes, tcgetattr};
-use serde::Serialize;
+use tokio::{sync::watch, task::spawn_blocking, time};
 
 use crate::{
     cli::{Format, Global, When},
+    events::JsonEvent,
+    exit::Failure,
+    outlet::{Outlet, WAITING_MAX},
     waiting,
 };
 
 /// Longest line of foreign text that is shown.
 const LINE_MAX: usize = 2048;
 
+/// What whoever reads has, after a signal, to take what was printed; and a terminal before a child gets it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// How to talk. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
+    out: &'static Outlet,
+    err: &'static Outlet,
+    /// An event found no room.
+    unread: &'static watch::Sender<bool>,
     format: Format,
     quiet: bool,
     pub(crate) color: bool,
@@ -31,72 +46,16 @@ pub(crate) struct Output {
     beside: bool,
 }
 
-/// One line of `--output json`.
-#[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum JsonEvent<'a> {
-    /// The server's code, and the seconds it waits.
-    Code {
-        code: &'a str,
-        expires_in: u64,
-        client: &'a str,
-        /// Who has been away for so long that whoever types it gets its place.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        replaces: Option<&'a str>,
-    },
-    /// The code is of no use any more: the client it would have replaced is back.
-    Withdrawn { client: &'a str },
-    /// Somebody typed a wrong code, or was refused otherwise; so many more tries and it is burned.
-    CodeRefused { client: &'a str, reason: &'a str, left: u32 },
-    /// The code is burned, expired or lost.
-    CodeEnded { client: &'a str, reason: &'a str },
-    /// The server has its client.
-    Paired { client: &'a str },
-    /// The client said goodbye, was lost, ended or replaced.
-    ClientGone { client: &'a str, reason: &'a str },
-    /// The connection is lost, and the session waits for another; of the server, which client's.
-    Lost {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        client: Option<&'a str>,
-        reason: &'a str,
-    },
-    /// It is back after so many seconds; nothing was lost.
-    Back {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        client: Option<&'a str>,
-        after: f64,
-    },
-    /// The server ends.
-    Stopped { reason: &'a str },
-    /// A code that was asked for.
-    Invited { code: &'a str },
-    /// One client of a server.
-    Session { server: u32, id: u64, name: &'a str, state: &'a str, seconds: u64, may: &'a str },
-    /// The client's kubeconfig works.
-    Connected {
-        kubeconfig: &'a str,
-        listen: &'a str,
-        cluster: &'a str,
-        /// Variables that kubectl needs to outlive an outage.
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        environment: BTreeMap<&'a str, &'a str>,
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        recorded: bool,
-    },
-    /// The client's context stands in the user's own kubeconfig too.
-    Merged { kubeconfig: &'a str, context: &'a str },
-    /// The client ends.
-    Closed { reason: &'a str },
-}
-
 impl Output {
     /// Events go to standard output.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    pub(crate) fn new(global: &Global) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+    /// # Errors
+    /// There is no thread that writes.
+    pub(crate) fn new(global: &Global) -> io::Result<Self> {
+        let terminal = io::stderr().is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let color = match global.color {
@@ -105,7 +64,12 @@ impl Output {
             When::Auto => terminal && !dumb && !no_color,
         };
         let spinner = terminal && !dumb && !global.quiet && global.verbose == 0;
-        Self { format: global.output, quiet: global.quiet, color, terminal, spinner, beside: false }
+        let err = Outlet::start()?;
+        // Where both come to the same place they come in order; elsewhere neither waits for the other's reader.
+        let out = if is_one_place(io::stdout(), io::stderr()) { err } else { Outlet::start()? };
+        let unread: &'static _ = Box::leak(Box::new(watch::Sender::new(false)));
+        let (format, quiet) = (global.output, global.quiet);
+        Ok(Self { out, err, unread, format, quiet, color, terminal, spinner, beside: false })
     }
 
     /// While a child has the terminal: what is said begins a line of its own.
@@ -160,34 +124,129 @@ impl Output {
     }
 
     /// One event for a script; nothing in text form.
-    pub(crate) fn event(self, event: &impl Serialize) {
+    pub(crate) fn event(self, event: &JsonEvent<'_>) {
         if self.format == Format::Json {
             let line = serde_json::to_string(event).expect("events are strings and numbers, which always serialise");
-            self.stdout(&line);
+            self.stdout(line);
         }
     }
 
     /// What a script wants in text form.
     pub(crate) fn result(self, text: &str) {
         if self.format == Format::Text {
-            self.stdout(text);
+            self.stdout(text.to_owned());
         }
+    }
+
+    /// Something to answer, as it is; `open` is called right before it is shown.
+    pub(crate) fn question(self, text: String, open: impl FnOnce() + Send + 'static) {
+        self.err.push(text.len().max(1), move || {
+            waiting::around(|| {
+                open();
+                let mut terminal = io::stderr().lock();
+                let _ = terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush());
+            });
+        });
+    }
+
+    /// Where a person reads, for what is not a line.
+    pub(crate) fn screen(self) -> &'static Outlet {
+        self.err
+    }
+
+    /// Once events find no room.
+    pub(crate) async fn unread(self) {
+        // It lives as long as the process.
+        let _ = self.unread.subscribe().wait_for(|unread| *unread).await;
+    }
+
+    /// Waits until a person has all that was said, before a child has the terminal. Not for long: nobody may read.
+    pub(crate) async fn settle(self) {
+        let _ = spawn_blocking(move || self.err.wait(Some(LAST_WORDS)) && self.out.wait(Some(LAST_WORDS))).await;
+    }
+
+    /// Tells how the command ended, and waits until all is written; not for long once `hurry` is over. Gives the failure of what
+    /// could not be written too.
+    pub(crate) async fn finish(
+        self,
+        result: Result<u8, Failure>,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<u8, Failure> {
+        let full = *self.unread.borrow();
+        let result = if full {
+            Err(Failure::failed(format!(
+                "nobody reads standard output: {} MiB of it waited, and nothing of it may be lost in silence; read it, or \
+                 leave out --output json",
+                WAITING_MAX >> 20
+            )))
+        } else {
+            result
+        };
+        if let Err(failure) = &result {
+            self.error(&failure.message);
+        }
+        let written = spawn_blocking(move || self.wait(None));
+        let late = async {
+            if !full {
+                hurry.await;
+            }
+            time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            _ = written => {}
+            () = late => {
+                let told = spawn_blocking(move || {
+                    if !self.out.wait(Some(Duration::ZERO)) {
+                        self.error("the last of what was printed on standard output was not read, and is lost");
+                    }
+                    self.err.wait(Some(LAST_WORDS))
+                });
+                let _ = told.await;
+            }
+        }
+        result
+    }
+
+    /// Waits until all is written.
+    pub(crate) fn wait(self, limit: Option<Duration>) -> bool {
+        self.out.wait(limit) && self.err.wait(limit)
     }
 
     /// A reader that has gone away is none of our trouble.
     fn stderr(self, line: &str) {
-        let raw = self.terminal && is_raw();
-        waiting::around(|| std::io::stderr().lock().write_all(lines(line, raw, self.beside).as_bytes())).unwrap_or(());
+        let refused = self.err.take_refused();
+        let line = if refused == 0 { line.to_owned() } else { format!("({refused} lines were not shown)\n{line}") };
+        let taken = self.err.push(line.len(), move || {
+            let raw = self.terminal && is_raw();
+            waiting::around(|| io::stderr().lock().write_all(lines(&line, raw, self.beside).as_bytes())).unwrap_or(());
+        });
+        if !taken {
+            self.err.refused(refused);
+        }
     }
 
-    fn stdout(self, line: &str) {
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    fn stdout(self, line: String) {
+        let taken = self.out.push(line.len(), move || {
+            let mut out = io::stdout().lock();
+            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        });
+        if !taken {
+            self.unread.send_replace(true);
+        }
     }
 
     fn paint(self, text: &str, code: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Whether two descriptors are of one terminal, file or pipe.
+fn is_one_place(one: impl AsFd, other: impl AsFd) -> bool {
+    let place = |fd: &dyn AsFd| {
+        let meta = File::from(fd.as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
+        Some((meta.dev(), meta.ino()))
+    };
+    place(&one).is_some_and(|one| Some(one) == place(&other))
 }
 
 /// Whether a line's end does not take the terminal back to the first column: a child has made it so.
@@ -212,52 +271,47 @@ mod tests {
         assert_eq!(lines("a", false, true), "\r\na\n");
     }
 
+    /// Its standard output is an outlet that is full, and is never read.
+    fn unread() -> Output {
+        let [out, err] = [Outlet::start(), Outlet::start()].map(Result::unwrap);
+        assert!(out.push(WAITING_MAX, || loop {
+            std::thread::park()
+        }));
+        let unread: &'static _ = Box::leak(Box::new(watch::Sender::new(false)));
+        let (format, quiet, color, terminal, spinner, beside) = (Format::Json, true, false, false, false, false);
+        Output { out, err, unread, format, quiet, color, terminal, spinner, beside }
+    }
+
+    /// Nothing of it is waited for at the end: what is stuck stays so.
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test);
+        runtime.shutdown_background();
+    }
+
     #[test]
-    fn events_are_what_scripts_rely_on() {
-        let line = |event: JsonEvent<'_>| serde_json::to_string(&event).unwrap();
-        assert_eq!(
-            line(JsonEvent::Code { code: "04820417", expires_in: 120, client: "client-1", replaces: None }),
-            r#"{"event":"code","code":"04820417","expires_in":120,"client":"client-1"}"#
-        );
-        assert_eq!(
-            line(JsonEvent::Code { code: "04820417", expires_in: 9, client: "b", replaces: Some("a") }),
-            r#"{"event":"code","code":"04820417","expires_in":9,"client":"b","replaces":"a"}"#
-        );
-        assert_eq!(line(JsonEvent::Withdrawn { client: "b" }), r#"{"event":"withdrawn","client":"b"}"#);
-        assert_eq!(
-            line(JsonEvent::CodeRefused { client: "b", reason: "r", left: 2 }),
-            r#"{"event":"code_refused","client":"b","reason":"r","left":2}"#
-        );
-        assert_eq!(
-            line(JsonEvent::CodeEnded { client: "b", reason: "r" }),
-            r#"{"event":"code_ended","client":"b","reason":"r"}"#
-        );
-        assert_eq!(line(JsonEvent::Paired { client: "alice" }), r#"{"event":"paired","client":"alice"}"#);
-        assert_eq!(
-            line(JsonEvent::ClientGone { client: "a", reason: "r" }),
-            r#"{"event":"client_gone","client":"a","reason":"r"}"#
-        );
-        assert_eq!(line(JsonEvent::Stopped { reason: "a\nb" }), r#"{"event":"stopped","reason":"a\nb"}"#);
-        let connected = |environment: &[(&'static str, &'static str)], recorded| {
-            let environment = environment.iter().copied().collect();
-            line(JsonEvent::Connected { kubeconfig: "/k", listen: "127.0.0.1:1", cluster: "c", environment, recorded })
-        };
-        assert_eq!(
-            connected(&[], false),
-            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c"}"#
-        );
-        assert_eq!(
-            connected(&[("A", "0")], false),
-            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c","environment":{"A":"0"}}"#
-        );
-        assert_eq!(
-            connected(&[], true),
-            r#"{"event":"connected","kubeconfig":"/k","listen":"127.0.0.1:1","cluster":"c","recorded":true}"#
-        );
-        assert_eq!(
-            line(JsonEvent::Merged { kubeconfig: "/k", context: "mykube-c" }),
-            r#"{"event":"merged","kubeconfig":"/k","context":"mykube-c"}"#
-        );
-        assert_eq!(line(JsonEvent::Closed { reason: "r" }), r#"{"event":"closed","reason":"r"}"#);
+    fn an_event_for_which_there_is_no_room_ends_the_command_and_says_so() {
+        run(async {
+            let output = unread();
+            let full = output.unread();
+            tokio::pin!(full);
+            assert!(time::timeout(Duration::ZERO, &mut full).await.is_err());
+            output.event(&JsonEvent::Paired { client: "alice" });
+            full.await;
+            let failure = output.finish(Ok(0), std::future::pending()).await.unwrap_err();
+            assert!(failure.message.starts_with("nobody reads standard output: 4 MiB of it waited"));
+        });
+    }
+
+    #[test]
+    fn the_last_events_are_waited_for_until_there_is_hurry() {
+        run(async {
+            let output = unread();
+            let finish = output.finish(Ok(7), std::future::pending());
+            tokio::pin!(finish);
+            assert!(time::timeout(Duration::ZERO, &mut finish).await.is_err());
+            assert_eq!(output.finish(Ok(7), std::future::ready(())).await.ok(), Some(7));
+            assert!(time::timeout(Duration::ZERO, &mut finish).await.is_err());
+        });
     }
 }

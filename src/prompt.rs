@@ -1,15 +1,19 @@
 //! Questions to the person at the terminal. They are read on a thread of their own, which nobody need wait for: a question that
-//! is not waited for any more is withdrawn on the screen.
+//! is not waited for any more is withdrawn on the screen. What was typed before a question was shown is not its answer: it was
+//! meant for another one, or for nobody.
 
 use std::{
     fs::File,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use mykube_protocol::PairingCode;
-use rustix::stdio::stdin;
-use tokio::sync::oneshot::{self, error::TryRecvError};
+use rustix::{
+    stdio::stdin,
+    termios::{QueueSelector, tcflush},
+};
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::output::Output;
@@ -24,60 +28,80 @@ pub(crate) fn can_ask() -> bool {
 
 type Read = io::Result<Option<Zeroizing<String>>>;
 
-/// The line that a withdrawn question still reads. There is never a second reader of standard input beside it, which could take
-/// the answer to another question.
-static LEFT: Mutex<Option<oneshot::Receiver<Read>>> = Mutex::new(None);
+/// Standard input. It has one reader at a time: a second one could take the answer to another question.
+static INPUT: Mutex<Input> = Mutex::new(Input { asked: None, is_read: false, forgotten: 0 });
 
-fn left() -> MutexGuard<'static, Option<oneshot::Receiver<Read>>> {
-    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+struct Input {
+    /// Whoever asked last.
+    asked: Option<oneshot::Sender<Read>>,
+    is_read: bool,
+    /// How often what was typed was forgotten.
+    forgotten: u64,
+}
+
+fn input() -> MutexGuard<'static, Input> {
+    INPUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One line of standard input after `question`; nothing at its end.
-pub(crate) async fn ask(question: String) -> Read {
-    // A line that came meanwhile answers a question that was withdrawn.
-    let still_read = left().take().and_then(|mut answered| {
-        let empty = matches!(answered.try_recv(), Err(TryRecvError::Empty));
-        empty.then_some(answered)
+pub(crate) async fn ask(output: Output, question: String) -> Read {
+    let (answer, answered) = oneshot::channel();
+    output.question(question, move || {
+        let mut input = input();
+        input.forget();
+        input.asked = Some(answer);
+        if !input.is_read {
+            input.is_read = std::thread::Builder::new().spawn(read).is_ok();
+        }
+        if !input.is_read {
+            input.asked = None;
+        }
     });
-    let answered = match still_read {
-        Some(answered) => {
-            std::thread::spawn(move || show(&question));
-            answered
-        }
-        None => {
-            let (answer, answered) = oneshot::channel();
-            std::thread::spawn(move || {
-                show(&question);
-                let _ = answer.send(stdin().try_clone_to_owned().and_then(|fd| read_line(File::from(fd))));
-            });
-            answered
-        }
-    };
-    let mut asked = Asked { answered, over: false };
+    let mut asked = Asked { output, answered, over: false };
     let line = (&mut asked.answered).await;
     asked.over = true;
     line.map_err(io::Error::other)?
 }
 
-fn show(question: &str) {
-    let mut terminal = io::stderr();
-    let _ = terminal.write_all(question.as_bytes()).and_then(|()| terminal.flush());
+impl Input {
+    /// What is piped was written beforehand, on purpose.
+    fn forget(&mut self) {
+        if can_ask() {
+            let _ = tcflush(stdin(), QueueSelector::IFlush);
+            self.forgotten += 1;
+        }
+    }
+}
+
+/// Gives the next line to whoever asks then.
+fn read() {
+    loop {
+        let mut begun = None;
+        let begin = || begun = Some(input().forgotten);
+        let line = stdin().try_clone_to_owned().and_then(|fd| read_line(File::from(fd), begin));
+        let mut input = input();
+        if begun.is_none_or(|begun| begun == input.forgotten) {
+            input.is_read = false;
+            if let Some(asked) = input.asked.take() {
+                let _ = asked.send(line);
+            }
+            return;
+        }
+        // Its beginning was typed before.
+    }
 }
 
 /// A question that is open.
 struct Asked {
+    output: Output,
     answered: oneshot::Receiver<Read>,
     over: bool,
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        if !self.over {
-            let (_, never) = oneshot::channel();
-            *left() = Some(std::mem::replace(&mut self.answered, never));
-            if can_ask() {
-                std::thread::spawn(|| show("\n(no answer is needed any more)\n"));
-            }
+        if !self.over && can_ask() {
+            self.output.question("\n(no answer is needed any more)\n".to_owned(), || input().forget());
         }
     }
 }
@@ -87,7 +111,7 @@ pub(crate) async fn code(output: Output) -> Result<PairingCode, String> {
     let on_terminal = can_ask();
     loop {
         let question = if on_terminal { "Code shown by `mykube server`: " } else { "" };
-        let line = ask(question.to_owned()).await.map_err(|error| format!("cannot read the code: {error}"))?;
+        let line = ask(output, question.to_owned()).await.map_err(|error| format!("cannot read the code: {error}"))?;
         let Some(line) = line else {
             return Err("no code was given: type it, or write it to standard input as one line".to_owned());
         };
@@ -102,7 +126,7 @@ pub(crate) async fn code(output: Output) -> Result<PairingCode, String> {
 /// A yes or a no, asked until it is one. The end of input is a no.
 pub(crate) async fn yes(output: Output, question: &str) -> io::Result<bool> {
     loop {
-        let Some(line) = ask(format!("{question} [yes/no] ")).await? else { return Ok(false) };
+        let Some(line) = ask(output, format!("{question} [yes/no] ")).await? else { return Ok(false) };
         match line.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => return Ok(true),
             "n" | "no" => return Ok(false),
@@ -117,12 +141,16 @@ pub(crate) async fn same_words(output: Output, words: &str, other: &str) -> bool
     yes(output, &format!("Does {other} show the same four words?")).await.unwrap_or(false)
 }
 
-/// Reads up to the line's end and not a byte further: what follows is the subshell's.
-fn read_line(mut input: impl io::Read) -> io::Result<Option<Zeroizing<String>>> {
+/// Reads up to the line's end and not a byte further: what follows is the subshell's. Says when it has begun.
+fn read_line(mut input: impl io::Read, begin: impl FnOnce()) -> io::Result<Option<Zeroizing<String>>> {
     let mut line = Zeroizing::new(Vec::with_capacity(ANSWER_MAX));
+    let mut begin = Some(begin);
     let mut byte = [0];
     loop {
         let end = input.read(&mut byte)? == 0;
+        if let Some(begin) = begin.take_if(|_| !end) {
+            begin();
+        }
         if end && line.is_empty() {
             return Ok(None);
         }
@@ -143,10 +171,11 @@ mod tests {
     #[test]
     fn a_line_ends_where_it_ends() {
         let mut input = io::Cursor::new(b"483 20417\nkubectl get pods\n".to_vec());
-        assert_eq!(read_line(&mut input).unwrap().unwrap().as_str(), "483 20417");
-        assert_eq!(input.position(), 10);
-        assert_eq!(read_line(io::empty()).unwrap(), None);
-        assert_eq!(read_line(&b"last"[..]).unwrap().unwrap().as_str(), "last");
-        assert!(read_line(io::repeat(b'x')).is_err());
+        let mut begun = 0;
+        assert_eq!(read_line(&mut input, || begun += 1).unwrap().unwrap().as_str(), "483 20417");
+        assert_eq!((input.position(), begun), (10, 1));
+        assert_eq!(read_line(io::empty(), || unreachable!("nothing has begun")).unwrap(), None);
+        assert_eq!(read_line(&b"last"[..], || {}).unwrap().unwrap().as_str(), "last");
+        assert!(read_line(io::repeat(b'x'), || {}).is_err());
     }
 }

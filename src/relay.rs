@@ -4,6 +4,7 @@ use mykube_relay::{Event, RelayError};
 
 use crate::{
     cli::RelayCommand,
+    events::JsonEvent,
     exit::{Failure, Status},
     output::Output,
 };
@@ -11,7 +12,7 @@ use crate::{
 pub(crate) async fn run(args: RelayCommand, output: Output) -> Result<(), Failure> {
     let announce = |event: Event| {
         output.say(&event.text());
-        output.event(&event);
+        output.event(&JsonEvent::Relay(&event));
     };
     mykube_relay::run(args.relay, announce).await.map_err(|error| {
         let code = if matches!(error, RelayError::Usage(_)) { Status::Usage } else { Status::Failed };

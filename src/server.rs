@@ -8,6 +8,7 @@ use std::{
 
 use mykube_agent::{
     announce::Announcer,
+    control::Review,
     serve::{self, Absent, Access, Answer, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
 use mykube_agent_gateway::{Audit, AuditSettings, Forwarder, Gateway, Recorder};
@@ -26,8 +27,9 @@ use crate::{
     cli::ServerArgs,
     control, dial,
     doctor::missing_namespaces,
+    events::JsonEvent,
     exit::{Failure, Status},
-    output::{JsonEvent, Output},
+    output::Output,
     prompt,
     signals::Signals,
     status,
@@ -53,7 +55,7 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         ));
     }
     let audit = audit(args.audit_log.as_deref(), args.limits.audit())?;
-    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let mut signals = Signals::new(output).map_err(Failure::failed)?;
     let (signal, mut stop) = watch::channel(None);
     tokio::spawn(async move {
         let name = signals.any().await;
@@ -149,23 +151,34 @@ async fn share(
     output.say(&format!("Cluster {} at {}", upstream.cluster_name, upstream.address()));
     match upstream.check().await {
         Err(error) => output.warn(&error.to_string()),
-        Ok(()) => warn_of_missing(&namespaces, forwarder, &upstream, output).await,
+        Ok(()) => {
+            if let Some(warning) = missing(&namespaces, forwarder.as_ref(), &upstream).await {
+                output.warn(&warning);
+            }
+        }
     }
     let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None, announcer };
-    let desk = control::open(output);
+    let desk = control::open(review(forwarder, upstream.clone()), output);
     let offer = Offer { upstream, access, standing: invitation };
     serve(dialer, offer, config, desk, &mut ui, stop).await.map_err(|error| failure(&error))
 }
 
 /// A namespace that is not there may yet be made; a typo never is.
-async fn warn_of_missing(names: &[String], forwarder: Option<Arc<Forwarder>>, upstream: &Upstream, output: Output) {
-    let Some(forwarder) = forwarder.filter(|_| !names.is_empty()) else { return };
+async fn missing(names: &[String], forwarder: Option<&Arc<Forwarder>>, upstream: &Upstream) -> Option<String> {
+    let forwarder = forwarder.filter(|_| !names.is_empty())?.clone();
     let missing = missing_namespaces(forwarder, upstream, names).await;
-    if !missing.is_empty() {
+    (!missing.is_empty()).then(|| {
         let missing = missing.join(", ");
-        output
-            .warn(&format!("--namespace names what is not there: {missing}. Clients may do nothing in it until it is"));
-    }
+        format!("--namespace names what is not there: {missing}. Clients may do nothing in it until it is")
+    })
+}
+
+/// The same of what `mykube sessions new` asks for.
+fn review(forwarder: Option<Arc<Forwarder>>, upstream: Arc<Upstream>) -> Review {
+    Arc::new(move |policy| {
+        let (names, forwarder, upstream) = (policy.namespaces.clone(), forwarder.clone(), upstream.clone());
+        Box::pin(async move { missing(&names, forwarder.as_ref(), &upstream).await.into_iter().collect() })
+    })
 }
 
 fn audit(path: Option<&Path>, settings: AuditSettings) -> Result<Audit, Failure> {
@@ -280,7 +293,7 @@ impl Ui {
         let replaces = instead_of.as_ref().map(|absent| absent.client.as_str());
         output.event(&JsonEvent::Code { code: &digits, expires_in: expires_in.as_secs(), client, replaces });
         if output.spinner {
-            self.waiting = Some(Waiting::start(expires_in));
+            self.waiting = Some(Waiting::start(output.screen(), expires_in));
         }
     }
 

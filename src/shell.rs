@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use mykube_client::{Exit, Launch, Live, Workspace, shell};
+use mykube_client::{Exit, Launch, Live, Workspace, shell, users::run_joined};
 use mykube_link::{Status as Line, clock};
 use tokio::{sync::watch, time::interval};
 
@@ -23,7 +23,7 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
     let launch = if is_command { Launch::Command(args.command.clone()) } else { Launch::Shell };
     shell::check(&launch).map_err(|error| Failure::shell(&error))?;
     let live = choose(Live::all(args.kubeconfig_dir.as_deref()), &args)?;
-    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let mut signals = Signals::new(output).map_err(Failure::failed)?;
     let workspace = Workspace::join(&live, args.kubeconfig_dir.as_deref()).map_err(Failure::failed)?;
     if !is_command {
         output.say(&format!(
@@ -32,18 +32,12 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
         ));
     }
     let child = shell::prepare(&workspace, launch).map_err(|error| Failure::shell(&error))?;
-    let waiting = live.clone();
-    let ended = tokio::task::spawn_blocking(move || waiting.wait_for_end());
+    output.settle().await;
     let mut stopped_by = None;
-    let stop = async {
-        tokio::select! {
-            _ = ended => {}
-            name = signals.but_interrupt() => stopped_by = Some(name),
-        }
-    };
+    let stop = async { stopped_by = Some(signals.but_interrupt().await) };
     let (line, status) = watch::channel(Line::Up);
     let exit = tokio::select! {
-        exit = child.run(stop) => exit,
+        exit = run_joined(&live, workspace, child, stop) => exit,
         never = follow(&live, line) => match never {},
         never = status::tell(status, output.beside_a_child(), true) => match never {},
     };

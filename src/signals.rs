@@ -1,25 +1,37 @@
-//! The signals that end a command. A command has five seconds from there. What it was started to ignore it ignores:
+//! What ends a command: signals, and events that nobody reads. A command has five seconds from there. What it was started to ignore it ignores:
 //! `nohup` holds, and Ctrl-C is not for what a script has put into the background.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use mykube_client::signals::ignored_at_start;
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::output::Output;
+
+/// What stops a command instead of a signal. It fails, and says more then.
+const UNREAD: &str = "standard output that nobody reads";
+
+static CAME: AtomicBool = AtomicBool::new(false);
 
 /// Waits for Ctrl-C, SIGTERM and SIGHUP. From its making none of them kills the process.
 pub(crate) struct Signals {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
     hang_up: Option<Signal>,
+    output: Output,
 }
 
 impl Signals {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(output: Output) -> io::Result<Self> {
         Ok(Self {
             interrupt: unless_ignored(SignalKind::interrupt(), Number::INT)?,
             hang_up: unless_ignored(SignalKind::hangup(), Number::HUP)?,
             terminate: unless_ignored(SignalKind::terminate(), Number::TERM)?,
+            output,
         })
     }
 
@@ -29,6 +41,7 @@ impl Signals {
             () = received(&mut self.interrupt) => "SIGINT",
             () = received(&mut self.terminate) => "SIGTERM",
             () = received(&mut self.hang_up) => "SIGHUP",
+            () = self.output.unread() => UNREAD,
         }
     }
 
@@ -37,7 +50,26 @@ impl Signals {
         tokio::select! {
             () = received(&mut self.terminate) => "SIGTERM",
             () = received(&mut self.hang_up) => "SIGHUP",
+            () = self.output.unread() => UNREAD,
         }
+    }
+}
+
+/// Waits for the first signal of the process, or for a further one: whoever waits for nothing else may be stopped.
+pub(crate) async fn another() {
+    if CAME.load(Relaxed) {
+        return;
+    }
+    let [mut interrupt, mut terminate, mut hang_up] = [
+        (SignalKind::interrupt(), Number::INT),
+        (SignalKind::terminate(), Number::TERM),
+        (SignalKind::hangup(), Number::HUP),
+    ]
+    .map(|(kind, number)| unless_ignored(kind, number).ok().flatten());
+    tokio::select! {
+        () = received(&mut interrupt) => {}
+        () = received(&mut terminate) => {}
+        () = received(&mut hang_up) => {}
     }
 }
 
@@ -47,7 +79,10 @@ fn unless_ignored(kind: SignalKind, number: Number) -> io::Result<Option<Signal>
 
 async fn received(signal: &mut Option<Signal>) {
     match signal {
-        Some(signal) => drop(signal.recv().await),
+        Some(signal) => {
+            signal.recv().await;
+            CAME.store(true, Relaxed);
+        }
         None => std::future::pending().await,
     }
 }

@@ -5,10 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use mykube_link::{Status, clock};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{
-    output::{JsonEvent, Output},
-    waiting::Waiting,
-};
+use crate::{events::JsonEvent, output::Output, waiting::Waiting};
 
 /// An interruption shorter than this is told to scripts only: nobody has noticed it.
 const NOTICEABLE: Duration = Duration::from_secs(1);
@@ -24,7 +21,7 @@ pub(crate) async fn tell(mut status: watch::Receiver<Status>, output: Output, ha
         output.event(&JsonEvent::Lost { client: None, reason: &reason });
         let noticed = noticed(&mut status).await;
         if let Some(reason) = &noticed {
-            let line = (output.spinner && !has_child).then(|| Waiting::lost(reason, since));
+            let line = (output.spinner && !has_child).then(|| Waiting::lost(output.screen(), reason, since));
             if line.is_none() {
                 output.say(&format!("Lost: {reason}. The session waits, and everything in it; retrying."));
             }

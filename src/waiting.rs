@@ -14,6 +14,8 @@ use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use rustix::{stdio::stderr, termios::tcgetwinsize};
 use tokio::time::Instant;
 
+use crate::outlet::Outlet;
+
 /// Longest reason that is shown beside the clock.
 const REASON_MAX: usize = 120;
 
@@ -34,23 +36,23 @@ pub(crate) fn around<T>(print: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The spinner; gone when dropped.
-pub(crate) struct Waiting(ProgressBar);
+/// The spinner; gone when dropped. It comes and goes in its turn with what is printed.
+pub(crate) struct Waiting(&'static Outlet);
 
 impl Waiting {
     /// Starts counting down.
-    pub(crate) fn start(lifetime: Duration) -> Self {
+    pub(crate) fn start(screen: &'static Outlet, lifetime: Duration) -> Self {
         let until = Instant::now() + lifetime;
-        Self::show(Duration::from_millis(120), move || {
+        Self::show(screen, Duration::from_millis(120), move || {
             let left = minutes(until.saturating_duration_since(Instant::now()));
             [format!("waiting for a client, the code is good for {left}"), format!("the code is good for {left}"), left]
         })
     }
 
     /// Counts how long a connection has been lost.
-    pub(crate) fn lost(reason: &str, since: Time) -> Self {
+    pub(crate) fn lost(screen: &'static Outlet, reason: &str, since: Time) -> Self {
         let reason = printable(reason, REASON_MAX);
-        Self::show(Duration::from_millis(500), move || {
+        Self::show(screen, Duration::from_millis(500), move || {
             let lasts = clock::now().since(since).as_secs();
             let short = format!("lost, retrying ({lasts} s)");
             [format!("{short}: {reason}"), short, format!("lost {lasts} s")]
@@ -58,24 +60,34 @@ impl Waiting {
     }
 
     /// A line that is made anew at each tick, in the longest form for which there is room.
-    fn show(tick: Duration, line: impl Fn() -> [String; 3] + Clone + Send + Sync + 'static) -> Self {
+    fn show(
+        screen: &'static Outlet,
+        tick: Duration,
+        line: impl Fn() -> [String; 3] + Clone + Send + Sync + 'static,
+    ) -> Self {
         let fitting = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
             let columns = tcgetwinsize(stderr()).map_or(COLUMNS, |size| size.ws_col);
             let _ = out.write_str(&fitting(line(), usize::from(columns).saturating_sub(SPINNER)));
         };
         let style =
             ProgressStyle::with_template("{spinner} {line}").expect("the template is valid").with_key("line", fitting);
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
-        bar.enable_steady_tick(tick);
-        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
-        Self(bar)
+        screen.push(0, move || {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
+            bar.enable_steady_tick(tick);
+            *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+        });
+        Self(screen)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.0.finish_and_clear();
+        self.0.push(0, || {
+            let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(bar) = shown {
+                bar.finish_and_clear();
+            }
+        });
     }
 }
 

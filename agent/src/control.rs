@@ -7,9 +7,11 @@
 //! restriction, and nobody gets more than was meant.
 
 use std::{
+    future::Future,
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -32,6 +34,8 @@ pub const LINE_MAX: u64 = 2 * 1024 * 1024;
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take: a new code needs the relay.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a code waits for what is to be said of its policy: that needs the API server.
+pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions at once.
 const ASKING_MAX: usize = 8;
 
@@ -72,6 +76,9 @@ pub enum Answer {
         id: u64,
         /// `483 20417`.
         code: String,
+        /// What works, but not as the person may think who asked for it. Older servers say nothing.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     /// It cannot be.
     Error {
@@ -129,6 +136,9 @@ pub fn directory() -> io::Result<PathBuf> {
     Ok(dir)
 }
 
+/// What a person should know of a policy that works: only a server can look, and the person is elsewhere.
+pub type Review = Arc<dyn Fn(&Policy) -> Pin<Box<dyn Future<Output = Vec<String>> + Send>> + Send + Sync>;
+
 /// A server's socket; removed when dropped.
 pub struct Socket {
     listener: UnixListener,
@@ -151,7 +161,7 @@ impl Socket {
     }
 
     /// Answers until the desk is gone.
-    pub async fn serve(self, commands: mpsc::Sender<Command>) {
+    pub async fn serve(self, commands: mpsc::Sender<Command>, review: Review) {
         let places = Arc::new(Semaphore::new(ASKING_MAX));
         loop {
             let accepted = tokio::select! {
@@ -163,9 +173,9 @@ impl Socket {
                 continue;
             };
             let Ok(place) = places.clone().acquire_owned().await else { return };
-            let commands = commands.clone();
+            let (commands, review) = (commands.clone(), review.clone());
             tokio::spawn(async move {
-                if let Err(error) = answer(connection, &commands).await {
+                if let Err(error) = answer(connection, &commands, &review).await {
                     tracing::debug!(%error, "a question on the control socket had no answer");
                 }
                 drop(place);
@@ -180,7 +190,7 @@ impl Drop for Socket {
     }
 }
 
-async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>) -> io::Result<()> {
+async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>, review: &Review) -> io::Result<()> {
     let line = timeout(ASK_TIMEOUT, read_line(&mut connection)).await??;
     let answer = match understood(&line) {
         Err(unknown) => Answer::Error {
@@ -190,7 +200,7 @@ async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>) ->
                 env!("CARGO_PKG_VERSION")
             ),
         },
-        Ok(question) => match timeout(ANSWER_TIMEOUT, ask_desk(question, commands)).await {
+        Ok(question) => match timeout(ANSWER_TIMEOUT, ask_desk(question, commands, review)).await {
             Ok(Some(answer)) => answer,
             Ok(None) => Answer::Error { error: "the server is ending".into() },
             Err(_) => Answer::Error { error: "the server did not answer in time: is the relay reachable?".into() },
@@ -199,7 +209,7 @@ async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>) ->
     timeout(ASK_TIMEOUT, write(&mut connection, &answer)).await?
 }
 
-async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>, review: &Review) -> Option<Answer> {
     match question {
         Question::List {} => {
             let (reply, answer) = oneshot::channel();
@@ -221,9 +231,13 @@ async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>) -> Optio
                 return Some(Answer::Error { error });
             }
             let (reply, answer) = oneshot::channel();
+            let reviewed = review(&policy);
             commands.send(Command::Invite(Invitation { name, policy: Arc::from(policy) }, reply)).await.ok()?;
-            Some(match answer.await {
-                Ok(Ok((id, code))) => Answer::Code { id, code },
+            // The code's time is running.
+            let reviewed = timeout(REVIEW_TIMEOUT, reviewed);
+            let (answer, reviewed) = tokio::join!(answer, reviewed);
+            Some(match answer {
+                Ok(Ok((id, code))) => Answer::Code { id, code, warnings: reviewed.unwrap_or_default() },
                 Ok(Err(error)) => Answer::Error { error },
                 Err(_) => Answer::Error { error: "no code could be had; the server says why".into() },
             })
@@ -296,7 +310,11 @@ mod tests {
         let path = dir.path().join("server-1.sock");
         let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
         let (commands, mut desk) = mpsc::channel(1);
-        let serving = tokio::spawn(socket.serve(commands));
+        let review: Review = Arc::new(|policy| {
+            let said = policy.namespaces.iter().map(|name| format!("no {name}")).collect();
+            Box::pin(async { said })
+        });
+        let serving = tokio::spawn(socket.serve(commands, review));
         let at_desk = tokio::spawn(async move {
             match desk.recv().await {
                 Some(Command::Invite(invitation, reply)) => {
@@ -312,9 +330,17 @@ mod tests {
             }
             desk
         });
-        let policy = Box::new(Policy { read_only: true, ..Policy::default() });
+        let policy = Box::new(Policy { read_only: true, namespaces: vec!["nosuch".into()], ..Policy::default() });
         let new = Question::New { name: Some("alice".into()), policy: policy.clone() };
-        assert!(matches!(ask(&path, &new).await.unwrap(), Answer::Code { id: 2, code } if code == "483 20417"));
+        match ask(&path, &new).await.unwrap() {
+            Answer::Code { id: 2, code, warnings } => {
+                assert_eq!((code.as_str(), warnings), ("483 20417", vec!["no nosuch".to_owned()]));
+            }
+            other => panic!("{other:?}"),
+        }
+        // As a server of an older release answers.
+        let older = understood::<Answer>(br#"{"answer":"code","id":2,"code":"483 20417"}"#);
+        assert!(matches!(older, Ok(Answer::Code { warnings, .. }) if warnings.is_empty()));
         let kill = ask(&path, &Question::Kill { id: 7 }).await.unwrap();
         assert!(matches!(kill, Answer::Error { error } if error.contains("no client 7")));
         let hostile = Question::New { name: Some("../x\n".into()), policy };
@@ -330,7 +356,7 @@ mod tests {
         let path = dir.path().join("server-1.sock");
         let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
         let (commands, mut desk) = mpsc::channel(1);
-        let serving = tokio::spawn(socket.serve(commands));
+        let serving = tokio::spawn(socket.serve(commands, Arc::new(|_| Box::pin(async { Vec::new() }))));
         let new = serde_json::to_value(Question::New { name: None, policy: Box::default() }).unwrap();
         let with = |at: &[&str], value: serde_json::Value| {
             let mut question = new.clone();

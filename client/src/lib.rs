@@ -17,6 +17,7 @@ pub mod session;
 pub mod shell;
 pub mod signals;
 mod terminal;
+pub mod users;
 pub mod workspace;
 
 pub use shell::{Exit, Launch, ShellError};

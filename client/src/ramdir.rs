@@ -209,14 +209,6 @@ pub fn held(parent: Option<&Path>) -> Vec<(PathBuf, u32)> {
     held
 }
 
-/// Returns once the process that holds `dir` has let go of it. Blocks.
-///
-/// # Errors
-/// What the system said; the directory is gone, mostly.
-pub fn wait_for_release(dir: &Path) -> io::Result<()> {
-    Ok(flock(File::open(dir)?, FlockOperation::LockShared)?)
-}
-
 /// Removes what dead processes of this user left in `parent`. Others' directories, and what cannot be removed, stay.
 fn remove_stale(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };

@@ -240,12 +240,12 @@ impl Session {
 
     /// Whoever uses the session is stopped before it sees the session's end: [`Self::forward`] does not end by itself
     /// then, and the connections wait until it is dropped.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.channel.hold();
     }
 
     /// Whoever was to be stopped first is: the connections of others end now.
-    pub fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.channel.let_go();
     }
 

@@ -1,6 +1,7 @@
 //! The directory on RAM with the kubeconfig of one session in it.
 
 use std::{
+    fs::File,
     io,
     net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     kubeconfig::{self, Rendered, WelcomeError},
     ramdir::{self, RamDir, RamDirError},
+    users::{self, Terminals},
 };
 
 const KUBECONFIG: &str = "config";
@@ -83,6 +85,8 @@ pub struct Workspace {
     written: Option<Written>,
     /// The directory of the session that this one joins: the kubeconfig is there.
     joined: Option<PathBuf>,
+    /// Held while this one is in that session.
+    _in_use: Option<File>,
 }
 
 /// A session that another process of this user holds on this machine.
@@ -119,10 +123,10 @@ impl Live {
         std::fs::read_to_string(self.dir.join(AWAY)).ok().filter(|reason| !reason.is_empty())
     }
 
-    /// Returns once that session is over. Blocks.
+    /// Returns once that session ends, or is over. Blocks.
     pub fn wait_for_end(&self) {
         // An error means that it is gone already.
-        let _ = ramdir::wait_for_release(&self.dir);
+        let _ = users::wait_for_end(&self.dir);
     }
 }
 
@@ -132,6 +136,8 @@ struct Written {
     cluster: String,
     kind: Kind,
     kubeconfig: Zeroizing<String>,
+    /// Nobody joins what has joined itself.
+    terminals: Option<Terminals>,
 }
 
 impl Workspace {
@@ -141,7 +147,8 @@ impl Workspace {
     /// # Errors
     /// There is no place for it.
     pub fn create(parent: Option<&Path>) -> Result<Self, WorkspaceError> {
-        Ok(Self { dir: RamDir::create(parent)?, host: Ipv4Addr::LOCALHOST, written: None, joined: None })
+        let (dir, host) = (RamDir::create(parent)?, Ipv4Addr::LOCALHOST);
+        Ok(Self { dir, host, written: None, joined: None, _in_use: None })
     }
 
     /// A place beside a session that runs already, with its kubeconfig.
@@ -150,9 +157,10 @@ impl Workspace {
     /// As [`Self::create`].
     pub fn join(live: &Live, parent: Option<&Path>) -> Result<Self, WorkspaceError> {
         let Live { cluster, kind, .. } = live.clone();
-        let written = Written { port: 0, cluster, kind, kubeconfig: Zeroizing::default() };
-        let host = Ipv4Addr::LOCALHOST;
-        Ok(Self { dir: RamDir::create(parent)?, host, written: Some(written), joined: Some(live.dir.clone()) })
+        let written = Written { port: 0, cluster, kind, kubeconfig: Zeroizing::default(), terminals: None };
+        let (dir, host) = (RamDir::create(parent)?, Ipv4Addr::LOCALHOST);
+        let in_use = users::join(&live.dir);
+        Ok(Self { dir, host, written: Some(written), joined: Some(live.dir.clone()), _in_use: in_use })
     }
 
     /// Something the user should know about the place.
@@ -183,9 +191,15 @@ impl Workspace {
         if self.written.as_ref().is_none_or(|written| written.kubeconfig != kubeconfig) {
             self.store(KUBECONFIG, &kubeconfig)?;
         }
+        let terminals = match self.terminals() {
+            None => Terminals::open(&self.dir)
+                .map_err(|source| WorkspaceError::Write { dir: self.dir.path().to_owned(), source })?,
+            Some(terminals) => terminals,
+        };
         let kind = Kind::of(welcome);
         self.store(KIND, kind.name())?;
-        self.written = Some(Written { port, cluster: welcome.cluster.clone(), kind, kubeconfig });
+        let (cluster, terminals) = (welcome.cluster.clone(), Some(terminals));
+        self.written = Some(Written { port, cluster, kind, kubeconfig, terminals });
         Ok(self.kubeconfig())
     }
 
@@ -237,6 +251,11 @@ impl Workspace {
     /// What the system said: the directory may still be there.
     pub fn close(self) -> io::Result<()> {
         self.dir.close()
+    }
+
+    /// Those that may join, once written.
+    pub(crate) fn terminals(&self) -> Option<Terminals> {
+        self.written.as_ref()?.terminals.clone()
     }
 
     /// The directory, for what a shell needs beside the kubeconfig.

@@ -218,10 +218,22 @@ impl Drop for OnTerminal {
     }
 }
 
+/// Whether a shell is installed. What is not tested is told by `scripts/test`, at its end.
+fn is_there(shell: &str) -> bool {
+    let there = Path::new(shell).exists();
+    if !there {
+        println!("NOT RUN: {shell} is not installed");
+        if let Some(list) = std::env::var_os("MYKUBE_NOT_RUN") {
+            let mut list = File::options().append(true).open(list).unwrap();
+            writeln!(list, "sessions in {shell}: NOT RUN, it is not installed").unwrap();
+        }
+    }
+    there
+}
+
 /// The user's start-up file sets `OWN` and takes `KUBECONFIG` for itself, as many do.
 fn try_shell(shell: &str, rc: &str, content: &str) {
-    if !Path::new(shell).exists() {
-        println!("skipped: {shell} is not installed");
+    if !is_there(shell) {
         return;
     }
     let mut terminal = OnTerminal::start(shell, rc, content);
@@ -271,8 +283,7 @@ fn ctrl_c_is_the_childs() {
 
 /// Sets `KUBECONFIG` as a hook of the user's does, and as nothing does: what the prompt says is true each time.
 fn try_truth(shell: &str, rc: &str, content: &str, set: &str, unset: &str) {
-    if !Path::new(shell).exists() {
-        println!("skipped: {shell} is not installed");
+    if !is_there(shell) {
         return;
     }
     let mut terminal = OnTerminal::start(shell, rc, content);
@@ -338,8 +349,7 @@ fn what_is_read_only_is_survived_and_told() {
         ("/bin/sh", ".shrc", "export KUBECONFIG=/wrong; readonly KUBECONFIG; OWN=yes\n"),
         ("/bin/zsh", ".zshrc", "typeset -rx KUBECONFIG=/wrong; OWN=yes\n"),
     ] {
-        if !Path::new(shell).exists() {
-            println!("skipped: {shell} is not installed");
+        if !is_there(shell) {
             continue;
         }
         let mut terminal = OnTerminal::start(shell, rc, read_only);
@@ -363,7 +373,7 @@ fn what_is_read_only_is_survived_and_told() {
 #[test]
 fn the_own_prompt_of_fish_sees_the_last_status() {
     let rc = ".config/fish/config.fish";
-    if Path::new("/usr/bin/fish").exists() {
+    if is_there("/usr/bin/fish") {
         let prompt = "function fish_prompt; echo -n \"<$status> \"; end\n";
         let mut terminal = OnTerminal::start("/usr/bin/fish", rc, prompt);
         terminal.expect("[prod-1] <0> ");
@@ -377,8 +387,7 @@ fn the_own_prompt_of_fish_sees_the_last_status() {
 #[test]
 fn suspend_gives_the_prompt_back_and_fg_goes_on() {
     for shell in ["/bin/bash", "/bin/zsh", "/usr/bin/fish"] {
-        if !Path::new(shell).exists() {
-            println!("skipped: {shell} is not installed");
+        if !is_there(shell) {
             continue;
         }
         let mut terminal = OnTerminal::outer(shell);

@@ -280,8 +280,44 @@ mod tests {
         for text in ["ack:", "ack:01", "ping:-1", "rekey:1", "eof:1", "ack:18446744073709551616"] {
             assert!(text.parse::<Upkeep>().is_err(), "{text}");
         }
-        assert!(format!("done:1:{}", "x".repeat(257)).parse::<Control>().is_err());
-        assert!(format!("new:1:{}", "x".repeat(5000)).parse::<Control>().is_err());
+    }
+
+    #[test]
+    fn a_text_may_be_as_long_as_its_limit_and_no_longer() {
+        for (begin, longest) in [
+            ("new:1:", CONTROL_MAX - "new:1:".len()),
+            ("new:4294967295:", CONTROL_MAX - "new:4294967295:".len()),
+            ("done:4294967295:", REASON_MAX),
+            ("bye:", REASON_MAX),
+        ] {
+            let text = |len| format!("{begin}{}", "x".repeat(len));
+            assert_eq!(text(longest).parse::<Control>().map(|control| control.to_string()), Ok(text(longest)));
+            assert_eq!(text(longest + 1).parse::<Control>(), Err(ChannelError), "{begin}");
+        }
+        // In bytes, not in characters.
+        let wide = |more: &str| format!("bye:{}{more}", "ä".repeat(REASON_MAX / 2)).parse::<Control>();
+        assert_eq!((wide("").is_ok(), wide("x")), (true, Err(ChannelError)));
+        assert_eq!((CONTROL_MAX, REASON_MAX), (4096, 256), "as docs/protocol.md has them");
+        assert_eq!(reason(&"x".repeat(300)).len(), REASON_MAX);
+    }
+
+    #[test]
+    fn a_number_may_be_as_large_as_its_type_and_no_larger() {
+        for (largest, larger) in [
+            ("new:4294967295", "new:4294967296"),
+            ("eof:4294967295", "eof:4294967296"),
+            ("done:4294967295", "done:4294967296"),
+            ("credit:4294967295:18446744073709551615", "credit:4294967295:18446744073709551616"),
+            ("credit:4294967295:0", "credit:4294967296:0"),
+        ] {
+            assert_eq!(largest.parse::<Control>().unwrap().to_string(), largest);
+            assert_eq!(larger.parse::<Control>(), Err(ChannelError));
+        }
+        for verb in ["ack", "ping", "pong"] {
+            let largest = format!("{verb}:18446744073709551615");
+            assert_eq!(largest.parse::<Upkeep>().unwrap().to_string(), largest);
+            assert_eq!(format!("{verb}:18446744073709551616").parse::<Upkeep>(), Err(ChannelError));
+        }
     }
 
     #[test]

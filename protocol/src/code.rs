@@ -171,7 +171,73 @@ impl fmt::Debug for PairingCode {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use rand_core::{TryCryptoRng, TryRng};
+
     use super::*;
+
+    /// Gives these values, and no other.
+    struct Listed(Vec<u32>);
+
+    impl TryRng for Listed {
+        type Error = Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+            Ok(self.0.remove(0))
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+            unreachable!("a secret is drawn from 32 bits")
+        }
+
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+            unreachable!("a secret is drawn from 32 bits")
+        }
+    }
+
+    impl TryCryptoRng for Listed {}
+
+    /// The secret that is made of these draws, all of which it takes.
+    fn drawn(values: &[u32]) -> String {
+        let mut rng = Listed(values.to_vec());
+        let secret = Secret::random(&mut rng);
+        assert_eq!(rng.0, [0; 0], "draws that were not looked at");
+        secret.0.map(char::from).iter().collect()
+    }
+
+    /// Of the 2^32 values of a draw the first 42,949 blocks of 100,000 count, and each block holds every secret once.
+    #[test]
+    fn every_secret_is_drawn_as_often_as_every_other() {
+        const BLOCKS: u32 = u32::MAX / 100_000;
+        for secret in 0..100_000 {
+            assert_eq!(drawn(&[secret]), format!("{secret:05}"));
+        }
+        for block in [1, 2, 10, 1000, BLOCKS / 2, BLOCKS - 1] {
+            for secret in [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 20_417, 54_321, 99_999] {
+                assert_eq!(drawn(&[block * 100_000 + secret]), format!("{secret:05}"), "block {block}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_after_the_last_whole_block_is_drawn_again() {
+        let first_unfair = u32::MAX / 100_000 * 100_000;
+        assert_eq!(drawn(&[first_unfair - 1]), "99999");
+        assert_eq!(drawn(&[first_unfair, 20_417]), "20417");
+        assert_eq!(drawn(&[first_unfair + 1, u32::MAX, u32::MAX - 1, first_unfair, 7]), "00007");
+    }
+
+    #[test]
+    fn a_code_has_8_to_10_digits_and_a_nameplate_3_to_5() {
+        for (digits, fits) in [(7, false), (8, true), (10, true), (11, false)] {
+            assert_eq!("7".repeat(digits).parse::<PairingCode>().is_ok(), fits, "{digits}");
+        }
+        for (digits, fits) in [(2, false), (3, true), (5, true), (6, false)] {
+            assert_eq!("7".repeat(digits).parse::<Nameplate>().is_ok(), fits, "{digits}");
+        }
+        assert!("48x".parse::<Nameplate>().is_err());
+    }
 
     #[test]
     fn input_is_forgiving() {

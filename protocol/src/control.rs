@@ -118,6 +118,7 @@ impl FromStr for FromAgent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::TICKET_MAX;
 
     #[test]
     fn text_frames_round_trip() {
@@ -127,6 +128,17 @@ mod tests {
         for text in ["paired:000102030405060708090a0b0c0d0e0f", "refused:000102030405060708090a0b0c0d0e0f", "burned"] {
             assert_eq!(text.parse::<FromAgent>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_ticket_may_be_as_long_as_its_limit_and_no_longer() {
+        // Of base64's lengths; no text has 257.
+        let longest = format!("ticket:{}", "A".repeat(TICKET_MAX));
+        assert_eq!(longest.parse::<FromRelay>().unwrap().to_string(), longest);
+        assert_eq!(format!("{longest}AA").parse::<FromRelay>(), Err(ControlError));
+        assert_eq!("A".repeat(RELAY_TEXT_MAX + 1).parse::<FromRelay>(), Err(ControlError));
+        assert_eq!((TICKET_MAX, RELAY_TEXT_MAX), (256, 1024));
+        assert!(longest.len() <= RELAY_TEXT_MAX, "the longest text has room");
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub mod id;
 pub mod limits;
 pub mod text;
 pub mod ticket;
+pub mod units;
 
 pub use code::{CodeError, Nameplate, PairingCode, Secret};
 pub use control::{FromAgent, FromRelay};

@@ -183,5 +183,9 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "a b", "a\n", &"x".repeat(64)] {
             assert!(!is_plain_name(bad));
         }
+        for good in ["x", &"x".repeat(63)] {
+            assert!(is_plain_name(good));
+        }
+        assert_eq!(to_plain_name(&"x".repeat(64), "cluster"), "x".repeat(63));
     }
 }

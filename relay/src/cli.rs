@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use mykube_protocol::limits::RETRY_AFTER_MAX;
+use mykube_protocol::{limits::RETRY_AFTER_MAX, units};
 use serde::Serialize;
 use tracing::info;
 
@@ -220,15 +220,8 @@ fn default_data_dir() -> Option<PathBuf> {
 
 /// `500ms`, `90s`, `10m`, `4h`; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let n: u64 = number.parse().map_err(|_| "a time is a number and ms, s, m or h, like 90s".to_owned())?;
-    let duration = match unit {
-        "ms" => Duration::from_millis(n),
-        "s" | "" => Duration::from_secs(n),
-        "m" => Duration::from_secs(n.saturating_mul(60)),
-        "h" => Duration::from_secs(n.saturating_mul(3600)),
-        _ => return Err("a time is a number and ms, s, m or h, like 90s".to_owned()),
-    };
+    let duration = units::time(text, &["ms", "s", "m", "h", ""]);
+    let duration = duration.ok_or_else(|| "a time is a number and ms, s, m or h, like 90s".to_owned())?;
     let allowed = Duration::from_millis(1)..=Duration::from_secs(10 * 365 * 24 * 3600);
     if allowed.contains(&duration) { Ok(duration) } else { Err("a time is between 1ms and ten years".to_owned()) }
 }
@@ -241,26 +234,15 @@ fn spread(text: &str) -> Result<Duration, String> {
 
 /// `64KiB`, `16MiB`; a bare number is bytes.
 fn size(text: &str) -> Result<usize, String> {
-    let wrong = || "a size is a number and B, KiB or MiB, like 64KiB, and at least 1KiB".to_owned();
-    let (number, unit) = split(text);
-    let n: usize = number.parse().map_err(|_| wrong())?;
-    let factor = match unit {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        _ => return Err(wrong()),
-    };
-    n.checked_mul(factor).filter(|n| (1 << 10..=1 << 30).contains(n)).ok_or_else(wrong)
+    units::size(text)
+        .filter(|n| (1 << 10..=1 << 30).contains(n))
+        .ok_or_else(|| "a size is a number and B, KiB or MiB, like 64KiB, and at least 1KiB".to_owned())
 }
 
 /// A network, or a single address.
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
     text.parse::<IpNet>().or_else(|_| address()).map_err(|_| "a network looks like 10.0.0.0/8".to_owned())
-}
-
-fn split(text: &str) -> (&str, &str) {
-    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 #[cfg(test)]
@@ -298,15 +280,19 @@ mod tests {
 
     #[test]
     fn values_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("4h"), Ok(Duration::from_secs(14_400)));
-        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-        assert_eq!(size("64KiB"), Ok(65_536));
-        for bad in ["", "h", "1d", "-1s", "0s", "99999999999999h"] {
-            assert!(duration(bad).is_err(), "{bad}");
+        for (text, expected) in [("500ms", 500), ("7", 7000), ("4h", 14_400_000), ("87600h", 315_360_000_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
         }
-        for bad in ["", "64kb", "1", "2000MiB", "99999999999999999999"] {
-            assert!(size(bad).is_err(), "{bad}");
+        for bad in ["", "h", "1d", "-1s", "+1s", "99999999999999999999h"] {
+            assert_eq!(duration(bad), Err("a time is a number and ms, s, m or h, like 90s".to_owned()), "{bad}");
+        }
+        for bad in ["0s", "0ms", "87601h", "99999999999999h", "18446744073709551615h"] {
+            assert_eq!(duration(bad), Err("a time is between 1ms and ten years".to_owned()), "{bad}");
+        }
+        assert_eq!((size("64KiB"), size("1024"), size("1024MiB")), (Ok(65_536), Ok(1 << 10), Ok(1 << 30)));
+        for bad in ["", "64kb", "1023", "1025MiB", "99999999999999999999"] {
+            let why = "a size is a number and B, KiB or MiB, like 64KiB, and at least 1KiB";
+            assert_eq!(size(bad), Err(why.to_owned()), "{bad}");
         }
         assert_eq!(spread("60s"), Ok(RETRY_AFTER_MAX));
         assert!(spread("61s").is_err());

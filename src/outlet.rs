@@ -1,0 +1,142 @@
+//! What is printed, on its way out: a thread of its own writes it, in order. Whoever prints carries sessions, or answers the
+//! operator: nobody waits for whoever reads.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Bytes that may wait to be written: some 30,000 events.
+pub(crate) const WAITING_MAX: usize = 4 << 20;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// One way out. It lives as long as the process.
+pub(crate) struct Outlet {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<(usize, Job)>,
+    /// Of all jobs that are not done.
+    bytes: usize,
+    /// Jobs that are not done: those that wait, and the one that is under way.
+    left: usize,
+    /// Jobs for which there was no room, since it was last asked.
+    refused: usize,
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Outlet")
+    }
+}
+
+impl Outlet {
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub(crate) fn start() -> io::Result<&'static Self> {
+        let outlet: &'static Self = Box::leak(Box::new(Self { state: Mutex::default(), changed: Condvar::new() }));
+        thread::Builder::new().name("output".to_owned()).spawn(move || outlet.write_out())?;
+        Ok(outlet)
+    }
+
+    /// Has so many bytes written by `job`, after all that came before. False, and the job is dropped, where there is no room.
+    pub(crate) fn push(&self, bytes: usize, job: impl FnOnce() + Send + 'static) -> bool {
+        let mut state = self.lock();
+        // What writes nothing of its own puts the terminal right.
+        if bytes > 0 && state.bytes + bytes > WAITING_MAX {
+            state.refused += 1;
+            return false;
+        }
+        state.bytes += bytes;
+        state.left += 1;
+        state.jobs.push_back((bytes, Box::new(job)));
+        drop(state);
+        self.changed.notify_all();
+        true
+    }
+
+    /// How many jobs found no room since this was last asked.
+    pub(crate) fn take_refused(&self) -> usize {
+        std::mem::take(&mut self.lock().refused)
+    }
+
+    /// They are to be told with the next one.
+    pub(crate) fn refused(&self, jobs: usize) {
+        self.lock().refused += jobs;
+    }
+
+    /// Waits until all is written, for so long at the most. Whether it is.
+    pub(crate) fn wait(&self, limit: Option<Duration>) -> bool {
+        let until = limit.map(|limit| Instant::now() + limit);
+        let mut state = self.lock();
+        while state.left > 0 {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+            let left = left.unwrap_or(Duration::MAX);
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_out(&self) -> ! {
+        loop {
+            let state = self.changed.wait_while(self.lock(), |state| state.jobs.is_empty());
+            let next = state.unwrap_or_else(PoisonError::into_inner).jobs.pop_front();
+            let Some((bytes, job)) = next else { continue };
+            job();
+            let mut state = self.lock();
+            state.bytes -= bytes;
+            state.left -= 1;
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Nothing takes so long.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn nobody_waits_for_whoever_reads_and_what_is_told_keeps_its_order() {
+        let outlet = Outlet::start().unwrap();
+        let (free, stuck) = mpsc::channel::<()>();
+        let (wrote, written) = mpsc::channel();
+        assert!(outlet.push(1, move || stuck.recv().unwrap_or_default()));
+        let line = WAITING_MAX / 8;
+        // One byte is with the first job.
+        let fit = (0..20).filter(|n| {
+            let (wrote, n) = (wrote.clone(), *n);
+            outlet.push(line, move || wrote.send(n).unwrap())
+        });
+        assert_eq!(fit.collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
+        assert_eq!((outlet.take_refused(), outlet.take_refused()), (13, 0), "what was refused is counted once");
+        assert!(outlet.push(0, move || wrote.send(100).unwrap()), "what needs no room is always taken");
+        assert!(!outlet.wait(Some(Duration::ZERO)), "nothing is written yet");
+        drop(free);
+        assert!(outlet.wait(Some(DEADLINE)));
+        assert_eq!(written.iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 100]);
+        assert!(outlet.push(WAITING_MAX, || {}), "and there is room again");
+        assert!(outlet.wait(Some(DEADLINE)));
+    }
+}
