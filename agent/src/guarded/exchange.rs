@@ -17,10 +17,11 @@ use super::{
     audit::{self, FIELD_MAX, Slot, shown},
     body::Uploaded,
     forwarder::Place,
+    headers::head_len,
     inner::Wanted,
     intake::Progress,
     request_info::{RequestInfo, query_pairs},
-    room::Room,
+    room::{Room, held},
 };
 
 /// Words of a command, and groups, that are written.
@@ -43,6 +44,8 @@ pub(super) struct Exchange {
     connection: Option<Place>,
     /// What its head holds: hyper keeps the room it wrote one from as long as its connection to the API server.
     room: Option<Room>,
+    /// What its answer's holds.
+    answer: Room,
 }
 
 /// What is written of a request.
@@ -164,6 +167,7 @@ impl Exchange {
             progress,
             connection: None,
             room,
+            answer: client.heads.enter(),
         }
     }
 
@@ -217,6 +221,11 @@ impl Exchange {
     /// What its head holds, beyond what any may.
     pub(super) fn held(&self) -> usize {
         self.room.as_ref().map_or(0, Room::held)
+    }
+
+    /// Whether there is room for the head of its answer.
+    pub(super) fn takes(&mut self, answer: &HeaderMap) -> bool {
+        self.answer.grow(held(head_len(answer), answer.len()))
     }
 
     /// It was not forwarded.

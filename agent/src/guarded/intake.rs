@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use super::{
+    flushes::Flushes,
     framing::Framing,
     head::{Head, Problem, SLACK, too_large},
     room::{HeadRoom, Room, held},
@@ -50,6 +51,7 @@ pub(super) struct Progress {
     heads: AtomicU32,
     finished: AtomicU32,
     upgraded: AtomicBool,
+    pub(super) flushes: Flushes,
     /// Of whoever reads on and has something that waits for the answer.
     waits: Mutex<Option<Waker>>,
 }
@@ -436,7 +438,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Intake<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Asked in every turn of hyper's, whether or not it reads.
         self.poll_body(cx)?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.progress.flushes.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
