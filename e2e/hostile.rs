@@ -1,4 +1,5 @@
-//! What a hostile client makes a real server keep and do, against what `docs/protocol.md` says it may.
+//! What a hostile client makes a real server keep and do, and a hostile server a real client, against what `docs/protocol.md` says
+//! they may.
 //!
 //! Memory: what is resident may grow by twice what is counted, and no more. What is counted is what the windows allow: a
 //! first window for each stream that nobody reads (in guarded mode also what TLS to the API server takes at once, and what heads
@@ -10,18 +11,19 @@ use std::{fmt::Write as _, io, net::SocketAddr, path::Path};
 use bytes::Bytes;
 use mykube_protocol::{
     frame,
-    limits::{RECORD_PLAINTEXT_MAX, STREAM_WINDOW},
+    limits::{NARROW_WINDOW, RECORD_PLAINTEXT_MAX, STREAM_WINDOW},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
 };
 
 use mykube_lab::stand_in::{Api, Authority};
 
 use crate::support::{
     Mykube, Sandbox,
-    hostile::{Hostile, Raw, data, plaintext, text, upkeep},
+    hostile::{Hostile, Raw, data, plaintext, text, upkeep, welcome},
     net::{runtime, serve},
 };
 
@@ -41,7 +43,8 @@ fn listen() -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    runtime().block_on(async { socket.listen(1024).unwrap() })
+    let _entered = runtime().enter();
+    socket.listen(1024).unwrap()
 }
 
 /// Accepts connections and reads nothing.
@@ -197,7 +200,31 @@ const FILLS: [Fill; 9] = [
     },
 ];
 
-/// Uses up the window of every stream, and what the server gives in addition until it gives nothing more.
+/// Uses up the windows of these streams, and what the other end gives in addition until it gives nothing more.
+async fn use_up(peer: &mut Hostile, ids: &[u32], before: usize, record: fn(id: u32, most: usize) -> (Vec<u8>, usize)) {
+    let dropped = Bytes::from([&[frame::ATTACH_CLIENT][..], &vec![0; before]].concat());
+    let mut idle = 0;
+    // It may still be reading when it answers.
+    while idle < 10 {
+        let mut said = 0;
+        for id in ids {
+            let credit = usize::try_from(peer.credit[id]).unwrap();
+            let (plaintext, len) = record(*id, credit);
+            if len > 0 {
+                if before > 0 {
+                    peer.throw(dropped.clone()).await;
+                }
+                peer.say_plaintext(&plaintext).await;
+                *peer.credit.get_mut(id).unwrap() -= len as u64;
+                said += len;
+            }
+        }
+        peer.settled().await;
+        idle = if said == 0 { idle + 1 } else { 0 };
+    }
+}
+
+/// Fills the server's windows.
 async fn fill(pattern: &Fill, upstream: SocketAddr) -> Row {
     // The last byte of the query asks the stand-in for a target, which does not read on.
     let begin: &[u8] = if pattern.guarded {
@@ -217,30 +244,116 @@ async fn fill(pattern: &Fill, upstream: SocketAddr) -> Row {
     }
     peer.settled().await;
     peer.forget_peak();
-    let before = peer.server_uses().rss_bytes;
-    let dropped = Bytes::from([&[frame::ATTACH_CLIENT][..], &vec![0; pattern.before]].concat());
-    let mut idle = 0;
-    // The server may still be reading when it answers.
-    while idle < 10 {
-        let mut said = 0;
-        for id in &ids {
-            let credit = usize::try_from(peer.credit[id]).unwrap();
-            let (plaintext, len) = (pattern.record)(*id, credit);
-            if len > 0 {
-                if pattern.before > 0 {
-                    peer.throw(dropped.clone()).await;
-                }
-                peer.say_plaintext(&plaintext).await;
-                *peer.credit.get_mut(id).unwrap() -= len as u64;
-                said += len;
-            }
-        }
-        peer.settled().await;
-        idle = if said == 0 { idle + 1 } else { 0 };
-    }
-    let after = peer.server_uses().peak_rss_bytes;
+    let before = peer.other_uses().rss_bytes;
+    use_up(&mut peer, &ids, pattern.before, pattern.record).await;
+    let after = peer.other_uses().peak_rss_bytes;
     let counted = STREAM_WINDOW + if pattern.guarded { TLS_WRITE_MAX } else { 0 };
     Row { pattern: pattern.pattern, counted: pattern.streams as u64 * counted, before, after }
+}
+
+/// Reads what comes on connections that begin with `r`, once it is told to; nothing on others.
+fn reads_when_told(told: &watch::Sender<bool>) -> SocketAddr {
+    let listener = listen();
+    let (address, told) = (listener.local_addr().unwrap(), told.subscribe());
+    runtime().spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let mut told = told.clone();
+            tokio::spawn(async move {
+                if connection.read_u8().await? == b'r' {
+                    let _ = told.wait_for(|told| *told).await;
+                    tokio::io::copy(&mut connection, &mut tokio::io::sink()).await?;
+                }
+                std::future::pending::<io::Result<()>>().await
+            });
+        }
+    });
+    address
+}
+
+/// Small payloads of two kinds of streams in turn, then one kind ends, and what it kept lies free between what stays; then full
+/// records, for which none of it is large enough.
+async fn ended_between(pattern: &'static str, stay: usize, end: usize, narrow: bool) -> Row {
+    const LEN: usize = 2100;
+    let told = watch::Sender::new(false);
+    let mut peer = Hostile::against(reads_when_told(&told)).await;
+    let staying = peer.open(stay).await;
+    let ending = if narrow { peer.open_narrow(end).await } else { peer.open(end).await };
+    for (ids, begin) in [(&staying, b"x"), (&ending, b"r")] {
+        for id in ids {
+            peer.say(&[data(*id, begin)]).await;
+            *peer.credit.get_mut(id).unwrap() -= 1;
+        }
+    }
+    peer.settled().await;
+    peer.forget_peak();
+    let before = peer.other_uses().rss_bytes;
+    let in_turn: Vec<u32> = (0..stay.max(end)).flat_map(|n| [staying[n % stay], ending[n % end]]).collect();
+    // Half of what stays has room for full records.
+    let half = |id: u32, most: usize| match (most as u64).saturating_sub(STREAM_WINDOW / 2) {
+        0 if most as u64 > NARROW_WINDOW => (Vec::new(), 0),
+        _ => one(id, most.min(LEN)),
+    };
+    use_up(&mut peer, &in_turn, 0, half).await;
+    let ended = peer.ended;
+    for id in &ending {
+        peer.say(&[text(&format!("done:{id}:over"))]).await;
+    }
+    told.send_replace(true);
+    while peer.ended < ended + end {
+        peer.settled().await;
+    }
+    let mut filled = staying;
+    filled.extend(if narrow { peer.open_narrow(end).await } else { peer.open(end).await });
+    use_up(&mut peer, &filled, 0, |id, most| one(id, most.min(RECORD_PLAINTEXT_MAX - 9))).await;
+    let after = peer.other_uses().peak_rss_bytes;
+    let window = if narrow { NARROW_WINDOW } else { STREAM_WINDOW };
+    Row { pattern, counted: stay as u64 * STREAM_WINDOW + end as u64 * window, before, after }
+}
+
+/// Programs at a client that do not read what a server sends them.
+async fn fill_client(
+    pattern: &'static str,
+    streams: usize,
+    record: fn(id: u32, most: usize) -> (Vec<u8>, usize),
+) -> Row {
+    let mut peer = Hostile::against_client().await;
+    let port = peer.port();
+    let mut programs = Vec::new();
+    for n in 1..=streams {
+        let program = TcpSocket::new_v4().unwrap();
+        program.set_recv_buffer_size(4096).unwrap();
+        programs.push(program.connect(port).await.unwrap());
+        while peer.opened.len() < n {
+            peer.settled().await;
+        }
+    }
+    let ids = peer.opened.clone();
+    peer.forget_peak();
+    let before = peer.other_uses().rss_bytes;
+    use_up(&mut peer, &ids, 0, record).await;
+    let after = peer.other_uses().peak_rss_bytes;
+    drop(programs);
+    Row { pattern, counted: streams as u64 * STREAM_WINDOW, before, after }
+}
+
+/// Streams towards a client, each full and ended at once, again and again.
+async fn opened_and_ended() -> Row {
+    const AT_ONCE: usize = 64;
+    let mut peer = Hostile::against_client().await;
+    peer.port();
+    peer.forget_peak();
+    let before = peer.other_uses().rss_bytes;
+    for _ in 0..50 {
+        for id in peer.open(AT_ONCE).await {
+            for _ in 0..STREAM_WINDOW / 16_000 {
+                peer.say_plaintext(&one(id, 16_000).0).await;
+            }
+            peer.say(&[text(&format!("done:{id}"))]).await;
+        }
+        peer.settled().await;
+    }
+    let after = peer.other_uses().peak_rss_bytes;
+    Row { pattern: "client: streams opened, filled and ended", counted: AT_ONCE as u64 * STREAM_WINDOW, before, after }
 }
 
 /// The server has much to say in little words, and nobody says that they came.
@@ -256,7 +369,7 @@ async fn unacknowledged(upstream: SocketAddr) -> Row {
     }
     peer.acknowledges = false;
     peer.forget_peak();
-    let (before, mut kept) = (peer.server_uses().rss_bytes, 0);
+    let (before, mut kept) = (peer.other_uses().rss_bytes, 0);
     for round in 2..=ROUNDS {
         peer.say(&echo).await;
         kept += STREAMS as u64;
@@ -272,7 +385,7 @@ async fn unacknowledged(upstream: SocketAddr) -> Row {
             break;
         }
     }
-    let after = peer.server_uses().peak_rss_bytes;
+    let after = peer.other_uses().peak_rss_bytes;
     Row { pattern: "kept: a byte a message, never acknowledged", counted: kept * 129, before, after }
 }
 
@@ -344,11 +457,11 @@ async fn resident(pattern: &Heads, fields: &str, upstream: SocketAddr) -> u64 {
     let (mut most, mut idle) = (0, 0);
     while idle < 100 {
         peer.settled().await;
-        let now = peer.server_uses().rss_bytes;
+        let now = peer.other_uses().rss_bytes;
         idle = if now > most { 0 } else { idle + 1 };
         most = most.max(now);
     }
-    peer.server_uses().rss_bytes
+    peer.other_uses().rss_bytes
 }
 
 /// What many fields cost beside an ordinary head, on as many streams.
@@ -393,7 +506,7 @@ fn who_leaves_with_a_byte_too_many_leaves_no_request_behind() {
 }
 
 #[test]
-fn no_pattern_makes_a_server_keep_more_than_twice_what_is_counted() {
+fn no_pattern_makes_an_end_keep_more_than_twice_what_is_counted() {
     let sandbox = Sandbox::new();
     let upstreams = [reads_nothing(), reads_no_body(&sandbox)];
     let run = |pattern: &Fill| runtime().block_on(fill(pattern, upstreams[usize::from(pattern.guarded)]));
@@ -401,6 +514,19 @@ fn no_pattern_makes_a_server_keep_more_than_twice_what_is_counted() {
     rows.push(runtime().block_on(unacknowledged(serve(echo_bytes))));
     let run = |pattern: &Heads| runtime().block_on(heads(pattern, upstreams[usize::from(pattern.answered)]));
     rows.extend(HEADS.iter().map(run));
+    rows.extend(runtime().block_on(async {
+        [
+            ended_between("unread: streams that ended between others", 128, 128, false).await,
+            ended_between("unread: narrow streams that ended between wide ones", 128, 400, true).await,
+            fill_client("client, unread: full records", 96, |id, most| one(id, most.min(RECORD_PLAINTEXT_MAX - 9)))
+                .await,
+            fill_client("client, unread: small payloads and larger ones in turn", 96, |id, most| {
+                many(id, most, &[1, 2049])
+            })
+            .await,
+            opened_and_ended().await,
+        ]
+    }));
     let mut table =
         "| pattern | counted, MiB | resident before | after | grown by | times |\n|---|---|---|---|---|---|\n"
             .to_owned();
@@ -428,14 +554,14 @@ async fn cpu(peer: &mut Hostile, records: usize, messages: &[Raw]) -> f64 {
     let plaintext = plaintext(messages);
     assert!(plaintext.len() <= RECORD_PLAINTEXT_MAX);
     peer.settled().await;
-    let before = peer.server_uses().cpu_s;
+    let before = peer.other_uses().cpu_s;
     for _ in 0..records / 50 {
         for _ in 0..50 {
             peer.say_plaintext(&plaintext).await;
         }
         peer.settled().await;
     }
-    peer.server_uses().cpu_s - before
+    peer.other_uses().cpu_s - before
 }
 
 #[test]
@@ -466,5 +592,20 @@ fn no_text_costs_many_times_what_another_does() {
             // A tenth of a second is what the clock, and the records themselves, may be wrong by.
             assert!(took <= ordinary * CPU_MULTIPLE + 0.1, "{what}: {took} s, ordinary texts {ordinary} s");
         }
+    });
+}
+
+#[test]
+fn no_word_on_its_cluster_costs_a_client_many_times_what_a_text_does() {
+    const RECORDS: usize = 1000;
+    const WORDS: usize = 400;
+    runtime().block_on(async {
+        let mut peer = Hostile::against_client().await;
+        let id = peer.open(1).await[0];
+        let ordinary = cpu(&mut peer, RECORDS, &vec![text(&format!("credit:{id}:1")); WORDS]).await;
+        let word = welcome(r#"{"mode":"guarded","cluster":"c"}"#);
+        let took = cpu(&mut peer, RECORDS, &vec![word; WORDS]).await;
+        println!("words on the cluster: {took:.2} s, ordinary texts {ordinary:.2} s");
+        assert!(took <= ordinary * CPU_MULTIPLE + 0.1, "{took} s, ordinary texts {ordinary} s");
     });
 }

@@ -20,6 +20,8 @@ use crate::cut::Abort;
 #[derive(Debug)]
 pub struct Filling<S> {
     inner: S,
+    /// A read that has so much takes no more.
+    enough: usize,
     failed: Option<io::Error>,
 }
 
@@ -27,7 +29,14 @@ impl<S> Filling<S> {
     /// Wraps a connection.
     #[must_use]
     pub fn new(inner: S) -> Self {
-        Self { inner, failed: None }
+        Self::until(inner, usize::MAX)
+    }
+
+    /// The same, of which a read takes no more records once it has `enough` bytes: for whoever makes its buffer larger whenever
+    /// it was filled.
+    #[must_use]
+    pub fn until(inner: S, enough: usize) -> Self {
+        Self { inner, enough, failed: None }
     }
 }
 
@@ -37,7 +46,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Filling<S> {
         loop {
             let before = buf.filled().len();
             match Pin::new(&mut self.inner).poll_read(cx, buf) {
-                Poll::Ready(Ok(())) if buf.filled().len() > before && buf.remaining() > 0 => continue,
+                Poll::Ready(Ok(()))
+                    if buf.filled().len() > before
+                        && buf.filled().len() - start < self.enough
+                        && buf.remaining() > 0 =>
+                {
+                    continue;
+                }
                 Poll::Ready(Err(error)) if self.failed.is_none() => {
                     self.failed = Some(error);
                     continue;
@@ -139,6 +154,13 @@ mod tests {
         assert_eq!(read(&mut from).await.unwrap(), b"", "the end");
         let mut from = filling([Ok(&b"some"[..])]);
         assert_eq!(read(&mut from).await.unwrap(), b"some", "nobody waits for more");
+    }
+
+    #[tokio::test]
+    async fn who_has_enough_takes_no_more() {
+        let mut from = Filling::until(Script([Ok(&b"one"[..]), Ok(b"two"), Ok(b"x")].into()), 4);
+        assert_eq!(read(&mut from).await.unwrap(), b"onetwo");
+        assert_eq!(read(&mut from).await.unwrap(), b"x");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A client that is the test: it has paired with a real `mykube server`, holds the keys, and says what it likes.
+//! An end that is the test: it has paired with a real `mykube server`, or `mykube client`, holds the keys, and says what it likes.
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, sync::atomic::AtomicBool};
 
@@ -8,10 +8,16 @@ use mykube_dial::{DialOptions, Dialer, RelaySocket};
 use mykube_lab::census::{Census, Use, Watched};
 use mykube_link::{
     clock,
-    pair::{self, ClientPairing},
+    pair::{self, AgentOutcome, AgentPairing, ClientPairing, Established},
     tunnel::seam::{self, Opener, Sealer},
 };
-use mykube_protocol::{PairingCode, frame, frame::kind, limits::STREAM_WINDOW};
+use mykube_protocol::{
+    PairingCode, Role,
+    channel::{STREAM_NARROW, STREAMS_ASK},
+    frame,
+    frame::kind,
+    limits::{CODE_TTL, NARROW_WINDOW, STREAM_WINDOW},
+};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -30,6 +36,11 @@ pub(crate) fn upkeep(text: &str) -> Raw {
 
 pub(crate) fn data(id: u32, payload: &[u8]) -> Raw {
     (kind::DATA, [&id.to_be_bytes()[..], payload].concat())
+}
+
+/// A whole word on a cluster.
+pub(crate) fn welcome(json: &str) -> Raw {
+    (kind::WELCOME, [&[1], json.as_bytes()].concat())
 }
 
 /// The messages of one record.
@@ -54,12 +65,16 @@ pub(crate) struct Hostile {
     pub(crate) answers: bool,
     pings: u64,
     next_id: u32,
+    /// Streams that the other end has opened, and how many of this end's it has ended.
+    pub(crate) opened: Vec<u32>,
+    pub(crate) ended: usize,
     /// What may be sent on each stream.
     pub(crate) credit: HashMap<u32, u64>,
     /// Payload that came, and the last of it.
     pub(crate) received: u64,
     pub(crate) last: Vec<u8>,
-    server: Running,
+    /// The other end.
+    against: Running,
     _relay: Relay,
     _sandbox: Sandbox,
 }
@@ -88,7 +103,33 @@ impl Hostile {
         let mut pairing = ClientPairing::new(clock::now(), claim.session_id, code, false);
         let (established, socket, _) =
             pair::client(&dialer, claim, &mut pairing, LIMIT, &AtomicBool::new(false)).await.unwrap();
-        let (sealer, opener) = seam::keys(*established);
+        Self::of(*established, socket, server, relay, sandbox)
+    }
+
+    /// Pairs with a client in shared mode: streams are raw TCP from its port.
+    pub(crate) async fn against_client() -> Self {
+        let relay = Relay::start();
+        let dialer = Dialer::new(relay.url.parse().unwrap(), DialOptions::default()).unwrap();
+        let created = dialer.create_session().await.unwrap();
+        let mut socket = dialer.websocket(Role::Agent, &created.session_id, &created.ticket).await.unwrap();
+        let code = format!("{}-20417", created.nameplate);
+        let mut pairing = AgentPairing::new(clock::now(), created.session_id, code.parse().unwrap(), false, CODE_TTL);
+        let client = Mykube::client(&relay.url).start_with(&code);
+        let AgentOutcome::Paired(established) = pair::agent(&mut socket, &mut pairing, &mut |_| {}).await.unwrap()
+        else {
+            panic!("the code is spent");
+        };
+        let mut peer = Self::of(*established, socket, client, relay, Sandbox::new());
+        let json =
+            r#"{"mode":"shared","cluster":"hostile","insecure_skip_tls_verify":true,"credentials":{"token":"t"}}"#;
+        peer.say(&[welcome(json)]).await;
+        peer.settled().await;
+        peer
+    }
+
+    fn of(established: Established, socket: RelaySocket, against: Running, relay: Relay, sandbox: Sandbox) -> Self {
+        let next_id = if established.role == Role::Client { 1 } else { 2 };
+        let (sealer, opener) = seam::keys(established);
         Self {
             socket,
             sealer,
@@ -97,19 +138,26 @@ impl Hostile {
             acknowledges: true,
             answers: true,
             pings: 0,
-            next_id: 1,
+            next_id,
+            opened: Vec::new(),
+            ended: 0,
             credit: HashMap::new(),
             received: 0,
             last: Vec::new(),
-            server,
+            against,
             _relay: relay,
             _sandbox: sandbox,
         }
     }
 
-    /// What the server uses.
-    pub(crate) fn server_uses(&self) -> Use {
-        Census::take(std::slice::from_ref(&self.watched())).by_name["server"]
+    /// What the other end uses.
+    pub(crate) fn other_uses(&self) -> Use {
+        Census::take(std::slice::from_ref(&self.watched())).by_name["other"]
+    }
+
+    /// The client's port.
+    pub(crate) fn port(&self) -> SocketAddr {
+        self.against.event("connected")["listen"].as_str().expect("an address").parse().expect("host and port")
     }
 
     /// From here on its peak of memory counts anew.
@@ -118,18 +166,34 @@ impl Hostile {
     }
 
     fn watched(&self) -> Watched {
-        Watched { name: "server".into(), pid: self.server.process.id() }
+        Watched { name: "other".into(), pid: self.against.process.id() }
     }
 
     /// Opens so many streams.
     pub(crate) async fn open(&mut self, count: usize) -> Vec<u32> {
-        let ids: Vec<u32> = (0..count).map(|n| self.next_id + 2 * u32::try_from(n).unwrap()).collect();
-        self.next_id += 2 * u32::try_from(count).unwrap();
+        self.open_with(count, "", STREAM_WINDOW).await
+    }
+
+    /// So many with narrow windows.
+    pub(crate) async fn open_narrow(&mut self, count: usize) -> Vec<u32> {
+        let asks = self.ids(1)[0];
+        self.say(&[text(&format!("new:{asks}:{STREAMS_ASK}")), text(&format!("done:{asks}"))]).await;
+        self.open_with(count, &format!(":{STREAM_NARROW}"), NARROW_WINDOW).await
+    }
+
+    async fn open_with(&mut self, count: usize, target: &str, window: u64) -> Vec<u32> {
+        let ids = self.ids(count);
         for id in &ids {
-            self.credit.insert(*id, STREAM_WINDOW);
-            self.say(&[text(&format!("new:{id}"))]).await;
+            self.credit.insert(*id, window);
+            self.say(&[text(&format!("new:{id}{target}"))]).await;
         }
         self.settled().await;
+        ids
+    }
+
+    fn ids(&mut self, count: usize) -> Vec<u32> {
+        let ids: Vec<u32> = (0..count).map(|n| self.next_id + 2 * u32::try_from(n).unwrap()).collect();
+        self.next_id += 2 * u32::try_from(count).unwrap();
         ids
     }
 
@@ -185,6 +249,12 @@ impl Hostile {
             let said = std::str::from_utf8(body).unwrap_or_default();
             let mut words = said.split(':');
             match (words.next(), words.next().and_then(|n| n.parse::<u64>().ok()), words.next()) {
+                (Some("new"), Some(id), _) => {
+                    let id = u32::try_from(id).unwrap();
+                    self.credit.insert(id, STREAM_WINDOW);
+                    self.opened.push(id);
+                }
+                (Some("done"), Some(_), _) => self.ended += 1,
                 (Some("pong"), Some(n), None) => answered = Some(n),
                 (Some("ping"), Some(n), None) => asked = Some(n),
                 (Some("credit"), Some(id), Some(n)) => {

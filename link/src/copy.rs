@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    pin::pin,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use mykube_dial::{Abort, STALLED, cut, drain, drain_until};
+use mykube_protocol::limits::RELEASED_UNTAKEN;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::oneshot,
@@ -115,7 +117,7 @@ fn take_rest(stream: &ChannelStream, chunks: &mut Vec<Bytes>) -> bool {
 
 /// Writes it, with the other end's own end where there was one.
 async fn write_rest<W: AsyncWrite + Unpin>(writer: &mut W, mut chunks: Vec<Bytes>, ended: bool) -> io::Result<()> {
-    write_all(writer, &mut chunks).await?;
+    write_all(writer, &mut chunks, || None).await.map_err(io::Error::other)?;
     if ended { writer.shutdown().await } else { writer.flush().await }
 }
 
@@ -197,7 +199,7 @@ async fn inward<W: AsyncWrite + Unpin>(
             break;
         }
         first = false;
-        write_all(writer, chunks).await?;
+        write_all(writer, chunks, || stream.is_left()).await?;
         writer.flush().await?;
         written = Instant::now();
     }
@@ -209,7 +211,12 @@ async fn inward<W: AsyncWrite + Unpin>(
     Ok(written)
 }
 
-async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut Vec<Bytes>) -> io::Result<()> {
+/// Writes them all. `left`: whether the client has failed the stream that they came from.
+async fn write_all<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    chunks: &mut Vec<Bytes>,
+    left: impl Fn() -> Option<StreamFailed>,
+) -> Result<(), CopyError> {
     const SLICES: usize = 16;
     let mut first = chunks.iter().take_while(|chunk| chunk.is_empty()).count();
     while first < chunks.len() {
@@ -219,9 +226,13 @@ async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut Vec<Bytes
             *slice = io::IoSlice::new(chunk);
             n += 1;
         }
-        let mut written = writer.write_vectored(&slices[..n]).await?;
+        let written = write_some(writer, &slices[..n], &left).await;
+        if matches!(written, Err(CopyError::Stream(_))) {
+            chunks.clear();
+        }
+        let mut written = written?;
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
         while written > 0 {
             let chunk = &mut chunks[first];
@@ -235,6 +246,31 @@ async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut Vec<Bytes
     }
     chunks.clear();
     Ok(())
+}
+
+/// Writes some of it. Where the client has failed the stream the rest is given up once an API server takes nothing of it for
+/// [`RELEASED_UNTAKEN`], as the client's system would give it up of a connection whose program is gone; until then it has the
+/// stream's place. What is complete waits for as long as the session lasts, and so does all that comes to a client: there a
+/// person may be reading.
+async fn write_some<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    slices: &[io::IoSlice<'_>],
+    left: impl Fn() -> Option<StreamFailed>,
+) -> Result<usize, CopyError> {
+    let mut writing = pin!(writer.write_vectored(slices));
+    if let Some(written) = writing.as_mut().now_or_never() {
+        return Ok(written?);
+    }
+    let mut before = None;
+    loop {
+        match timeout(RELEASED_UNTAKEN, writing.as_mut()).await {
+            Ok(written) => return Ok(written?),
+            Err(_) => match before.take() {
+                Some(reason) => return Err(CopyError::Stream(reason)),
+                None => before = left(),
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -276,6 +312,33 @@ mod tests {
         for len in [READ_MIN * 3 / 4, READ_MIN] {
             assert_eq!(kept(len), (true, READ_MIN));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_that_is_gone_has_said_is_given_up_where_nobody_takes_it() {
+        let written = async |left: fn() -> Option<StreamFailed>| {
+            let (mut near, mut far) = tokio::io::duplex(3);
+            let mut chunks = vec![Bytes::from_static(b"some"), Bytes::from_static(b"more")];
+            let reads = async {
+                for (wait, len) in [(RELEASED_UNTAKEN / 2, 1), (RELEASED_UNTAKEN / 2, 1), (RELEASED_UNTAKEN * 5, 3)] {
+                    sleep_until(Instant::now() + wait).await;
+                    far.read_exact(&mut [0; 3][..len]).await.unwrap();
+                }
+                std::future::pending::<()>().await;
+            };
+            let start = Instant::now();
+            let written = tokio::select! {
+                written = write_all(&mut near, &mut chunks, left) => written,
+                () = reads => unreachable!(),
+            };
+            assert!(chunks.is_empty(), "what is given up is not kept");
+            (written, start.elapsed())
+        };
+        let (whole, took) = written(|| None).await;
+        assert!(whole.is_ok() && took == RELEASED_UNTAKEN * 6, "a reader may take its time: {took:?}");
+        let (given_up, took) = written(|| Some(StreamFailed("gone".into()))).await;
+        assert!(matches!(given_up, Err(CopyError::Stream(reason)) if reason.0 == "gone"));
+        assert_eq!(took, RELEASED_UNTAKEN * 3, "a reader that takes some now and then is given time");
     }
 
     fn received(written: Instant) -> oneshot::Receiver<Instant> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use mykube_protocol::channel::StreamId;
+use mykube_protocol::{Role, channel::StreamId};
 use mykube_tunnel::session::ReadState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -66,6 +66,12 @@ impl ChannelStream {
     /// The stream failed.
     pub async fn room(&self) -> Result<(), StreamFailed> {
         self.write(Bytes::new()).await
+    }
+
+    /// At the agent, why the client has failed it, if it did, whatever is unread.
+    pub(crate) fn is_left(&self) -> Option<StreamFailed> {
+        let session = &self.shared.lock().session;
+        session.failure(self.id).filter(|_| session.role() == Role::Agent).map(|reason| StreamFailed(reason.to_owned()))
     }
 
     /// Bytes that this stream may have waiting, beside the others that are open.

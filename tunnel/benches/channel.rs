@@ -16,12 +16,13 @@ use mykube_tunnel::{
 use rand::{SeedableRng as _, rngs::StdRng};
 
 /// Name, bytes of payload an operation (0: none), and what makes it.
-const OPERATIONS: [(&str, u64, Make); 6] = [
+const OPERATIONS: [(&str, u64, Make); 7] = [
     ("record_seal_open_64", 64, || record(64)),
     ("record_seal_open_16384", 16384, || record(16384)),
     ("session_1_stream_mib", 1 << 20, || streams(1)),
     ("session_200_streams_mib", 1 << 20, || streams(200)),
     ("record_of_900_credit_texts", 0, credit_texts),
+    ("record_of_400_welcomes", 0, welcomes),
     ("handshake", 0, handshake),
 ];
 
@@ -95,22 +96,34 @@ fn streams(count: usize) -> Operation {
 
 /// A record full of texts that concern all of 256 streams, as a hostile peer may say it.
 fn credit_texts() -> Operation {
+    let mut say = hostile(Role::Client, 2);
+    say(&(0..256).map(|n| format!("new:{}", 2 * n + 1)).collect::<Vec<_>>());
+    let credit = vec!["credit:0:1".to_owned(); 900];
+    Box::new(move || say(&credit))
+}
+
+/// A record full of the shortest words on a cluster, as a hostile agent may say it.
+fn welcomes() -> Operation {
+    let mut say = hostile(Role::Agent, 5);
+    let welcomes = vec!["\x01{\"mode\":\"guarded\",\"cluster\":\"c\"}".to_owned(); 400];
+    Box::new(move || say(&welcomes))
+}
+
+/// Says messages of a kind to a session whose peer is this role's.
+fn hostile(role: Role, kind: u8) -> impl FnMut(&[String]) {
     let now = Time::from_micros(1_000_000);
-    let mut session = Session::new(now, seam::established(Role::Agent, [1; 32], [2; 32]), Config::default());
-    let mut sealer = Sealer::from_secret([1; 32]);
-    let mut say = move |texts: &[String]| {
+    let mut session = Session::new(now, seam::established(role.peer(), [1; 32], [2; 32]), Config::default());
+    let mut sealer = Sealer::from_secret(if role == Role::Client { [1; 32] } else { [2; 32] });
+    move |texts: &[String]| {
         let mut frame = BytesMut::from(&[5][..]);
         for text in texts {
-            frame.extend_from_slice(&[2, 0, 0, 0, u8::try_from(text.len()).unwrap()]);
+            frame.extend_from_slice(&[kind, 0, 0, 0, u8::try_from(text.len()).unwrap()]);
             frame.extend_from_slice(text.as_bytes());
         }
         sealer.seal(&mut frame);
         session.handle_frame(now, frame).unwrap();
         while session.poll_event().is_some() {}
-    };
-    say(&(0..256).map(|n| format!("new:{}", 2 * n + 1)).collect::<Vec<_>>());
-    let credit = vec!["credit:0:1".to_owned(); 900];
-    Box::new(move || say(&credit))
+    }
 }
 
 /// From a code to keys at both ends.

@@ -18,7 +18,6 @@ use crate::{
     audit::ClientEvent,
     body::{Answer, Upload},
     exchange::Exchange,
-    flushes::Flushes,
     forwarder::{ForwardError, Outgoing},
     gateway::Gateway,
     head::{Head, Problem, Target},
@@ -28,6 +27,7 @@ use crate::{
     progress::Progress,
     record::{self, Plan, Recording},
     request_info::{PathError, RequestInfo, query_flag},
+    room::FREE,
     status,
     upgrade::Upgrading,
     visitor::Visitor,
@@ -50,7 +50,6 @@ pub(crate) struct Connection<'a> {
     gateway: &'a Gateway,
     visitor: &'a Visitor,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) flushes: Flushes,
     upgrading: Mutex<Option<Upgrading>>,
 }
 
@@ -81,7 +80,7 @@ struct Judged {
 
 impl<'a> Connection<'a> {
     pub(crate) fn new(gateway: &'a Gateway, visitor: &'a Visitor) -> Self {
-        Self { gateway, visitor, progress: Arc::default(), flushes: Flushes::default(), upgrading: Mutex::default() }
+        Self { gateway, visitor, progress: Arc::default(), upgrading: Mutex::default() }
     }
 
     /// What the connection becomes, if it becomes something else.
@@ -120,8 +119,10 @@ impl<'a> Connection<'a> {
             }
         };
         response.headers_mut().entry("audit-id").or_insert(audit_id);
-        // What is left of a body must not be taken for the next request.
-        if !uploaded.whole.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // What is left of a body must not be taken for the next request; and hyper keeps the room it wrote a head from as long as
+        // the connection.
+        let last = !uploaded.whole.load(Ordering::Relaxed) || headers::head_len(response.headers()) > FREE;
+        if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
@@ -287,7 +288,8 @@ impl<'a> Connection<'a> {
     async fn forward(&self, outgoing: Outgoing, exchange: &mut Exchange) -> Result<Response<Incoming>, ForwardError> {
         let forwarder = &self.gateway.forwarder;
         exchange.connected(forwarder.connection(outgoing.lasts).await?);
-        forwarder.send(outgoing).await
+        let answer = forwarder.send(outgoing).await?;
+        if exchange.takes(answer.headers()) { Ok(answer) } else { Err(ForwardError::Crowded) }
     }
 
     /// Passes the API server's answer on.
@@ -304,7 +306,7 @@ impl<'a> Connection<'a> {
         headers::clean_response(response.headers_mut(), exchange.cookies);
         if status != StatusCode::SWITCHING_PROTOCOLS {
             exchange.answered(status);
-            return response.map(|body| Answer::upstream(body, self.flushes.clone(), exchange));
+            return response.map(|body| Answer::upstream(body, self.progress.flushes.clone(), exchange));
         }
         let (Some(client), Some(protocol)) = (client, protocol) else {
             let message = "mykube: the API server changed the protocol unasked";

@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -32,7 +32,10 @@ use rustls::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
-use crate::flushes::{Flushes, Telling};
+use crate::flushes::Flushes;
+
+/// A read that has so much takes no more: hyper makes its buffer larger for whoever fills it, up to what the longest head takes.
+const READ: usize = 64 * 1024;
 
 /// Why there is no connection. Shown, it is what the operator may know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +81,7 @@ impl Connector {
             ConnectError::new(&format!("the API server {address} {why}"), &format!("the API server {told}"))
         };
         match tokio::time::timeout(self.handshake, self.tls.connect_with(self.name, transport, large_writes)).await {
-            Ok(Ok(stream)) => Ok(Io(TokioIo::new(Telling::new(Filling::new(stream), Flushes::default())))),
+            Ok(Ok(stream)) => Ok(Io::new(Filling::until(stream, READ))),
             Ok(Err(error)) => {
                 let problem = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 Err(match problem {
@@ -218,17 +221,24 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// A connection, for hyper.
-pub(crate) struct Io(TokioIo<Telling<Filling<TlsStream<Transport>>>>);
+/// A connection, for hyper, that tells when it was flushed.
+pub(crate) struct Io {
+    inner: TokioIo<Filling<TlsStream<Transport>>>,
+    flushes: Flushes,
+}
 
 impl Io {
+    fn new(inner: Filling<TlsStream<Transport>>) -> Self {
+        Self { inner: TokioIo::new(inner), flushes: Flushes::default() }
+    }
+
     pub(crate) fn flushes(&self) -> &Flushes {
-        self.0.inner().flushes()
+        &self.flushes
     }
 
     /// Ends it without looking complete, once its other end has everything.
     pub(crate) async fn cut(self) {
-        cut(self.0.into_inner().into_inner()).await;
+        cut(self.inner.into_inner()).await;
     }
 }
 
@@ -241,25 +251,27 @@ impl Connection for Io {
 
 impl Read for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl Write for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        self.flushes.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.inner.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -267,7 +279,7 @@ impl Write for Io {
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 }
 

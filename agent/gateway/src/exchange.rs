@@ -14,11 +14,12 @@ use serde::Serialize;
 
 use crate::{
     audit::{self, FIELD_MAX, Slot, shown},
+    headers::head_len,
     inner::Wanted,
     place::Place,
     progress::Progress,
     request_info::{RequestInfo, query_pairs},
-    room::Room,
+    room::{Room, held},
     visitor::Visitor,
 };
 
@@ -51,6 +52,8 @@ pub(crate) struct Exchange {
     connection: Option<Place>,
     /// What its head holds: hyper keeps the room it wrote one from as long as its connection to the API server.
     room: Option<Room>,
+    /// What its answer's holds.
+    answer: Room,
 }
 
 /// What is written of a request.
@@ -172,6 +175,7 @@ impl Exchange {
             progress,
             connection: None,
             room,
+            answer: client.heads.enter(),
         }
     }
 
@@ -225,6 +229,11 @@ impl Exchange {
     /// What its head holds, beyond what any may.
     pub(crate) fn held(&self) -> usize {
         self.room.as_ref().map_or(0, Room::held)
+    }
+
+    /// Whether there is room for the head of its answer.
+    pub(crate) fn takes(&mut self, answer: &HeaderMap) -> bool {
+        self.answer.grow(held(head_len(answer), answer.len()))
     }
 
     /// It was not forwarded.

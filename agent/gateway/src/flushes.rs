@@ -2,16 +2,12 @@
 //! yet when it hears of one. So the failure waits until everything before it is written.
 
 use std::{
-    io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
-};
+use tokio::time::{Sleep, sleep};
 
 use crate::endings::OUTLIVES;
 
@@ -46,7 +42,8 @@ impl Flushes {
         })
     }
 
-    fn flushed(&self) {
+    /// By now everything is written.
+    pub(crate) fn flushed(&self) {
         let waits = self.with(|count| {
             count.flushes += 1;
             count.waits.take()
@@ -78,60 +75,5 @@ impl<E> Last<E> {
             ready!(self.patience.as_mut().poll(cx));
         }
         Poll::Ready(self.error.take())
-    }
-}
-
-/// A connection that tells when it was flushed.
-#[derive(Debug)]
-pub(crate) struct Telling<S> {
-    inner: S,
-    flushes: Flushes,
-}
-
-impl<S> Telling<S> {
-    pub(crate) fn new(inner: S, flushes: Flushes) -> Self {
-        Self { inner, flushes }
-    }
-
-    pub(crate) fn flushes(&self) -> &Flushes {
-        &self.flushes
-    }
-
-    pub(crate) fn into_inner(self) -> S {
-        self.inner
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Telling<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Telling<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-        self.flushes.flushed();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 }

@@ -23,8 +23,10 @@ use crate::{
     body::{Upload, Way},
     connector::ConnectFailed,
     head::ANSWER_FIELDS_MAX,
+    headers::head_len,
     identity::{AloneError, Identities, Identity, IdentityError},
     place::Place,
+    room::FREE,
     settings::Settings,
 };
 
@@ -52,6 +54,12 @@ pub(crate) enum ForwardError {
          done is not known"
     )]
     Answer,
+    /// An answer for whose head there is no room.
+    #[error(
+        "the answer has a long head, and is one of too many with one at once, of this client; whether what was asked was done is \
+         not known"
+    )]
+    Crowded,
     /// As many requests at once as are forwarded, for too long.
     #[error("too many requests at once on this agent; try again")]
     Busy,
@@ -80,7 +88,9 @@ impl ForwardError {
             Self::Credentials | Self::Connect(ConnectFailed::Unreachable(_)) | Self::Full(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Connect(ConnectFailed::Tls(_)) | Self::Broken | Self::Answer => StatusCode::BAD_GATEWAY,
+            Self::Connect(ConnectFailed::Tls(_)) | Self::Broken | Self::Answer | Self::Crowded => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Target => StatusCode::BAD_REQUEST,
         }
@@ -268,9 +278,17 @@ async fn once(identity: &Identity, template: &Request<()>, alone: Option<&str>, 
     match alone {
         None => {
             let way = capture_connection(&mut request);
-            request.body_mut().by(Way::Pooled(way));
+            request.body_mut().by(Way::Pooled(way.clone()));
             match identity.client.request(request).await {
-                Ok(answer) => Attempt::Answer(answer),
+                Ok(answer) => {
+                    // hyper keeps the room it read a head into as long as the connection.
+                    if head_len(answer.headers()) > FREE
+                        && let Some(connection) = &*way.connection_metadata()
+                    {
+                        connection.poison();
+                    }
+                    Attempt::Answer(answer)
+                }
                 Err(error) => {
                     tracing::debug!(error = ?error, "no answer from the API server");
                     match error.source().and_then(|source| source.downcast_ref::<ConnectFailed>()) {

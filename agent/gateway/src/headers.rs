@@ -36,6 +36,11 @@ const UPGRADES: [&str; 2] = ["websocket", "spdy/3.1"];
 const PATCHES: [&[u8]; 3] =
     [b"application/json-patch+json", b"application/merge-patch+json", b"application/strategic-merge-patch+json"];
 
+/// Bytes of a head with these fields, but for its first line.
+pub(crate) fn head_len(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len()).sum()
+}
+
 /// A request's headers, fit to be forwarded.
 #[derive(Debug, Default)]
 pub(crate) struct RequestHeaders {

@@ -3,11 +3,14 @@
 //! It asks that of the agent's identity, which may do much; whoever may only `update` must not `create` by it. What it
 //! asks by the content of a body (`bind`, `escalate`, `approve`, `sign`, `attest`, `use`) cannot be told here.
 
-use crate::request_info::RequestInfo;
+use crate::{
+    request_info::RequestInfo,
+    scope::{Kinds, is_among},
+};
 
 /// Kinds of Kubernetes' own that a PUT never makes (`AllowCreateOnUpdate` is false, in 1.20 as in 1.36), by group. Of any
 /// other kind it may: services, leases and RBAC's kinds it does, and of what an aggregated API serves nobody knows.
-const PUT_MAKES_NONE: &[(&str, &[&str])] = &[
+const PUT_MAKES_NONE: Kinds = &[
     (
         "",
         &[
@@ -91,7 +94,7 @@ pub(crate) fn inner(info: &RequestInfo, applies: bool) -> Option<Inner> {
 }
 
 fn never_made_by_put(info: &RequestInfo) -> bool {
-    PUT_MAKES_NONE.iter().any(|(group, resources)| *group == info.group && resources.contains(&info.resource.as_str()))
+    is_among(PUT_MAKES_NONE, &info.group, &info.resource)
 }
 
 /// Whom a request wants to be: its `Impersonate-*` headers.

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use crate::head::Head;
+use crate::{flushes::Flushes, head::Head};
 
 /// What a connection and its requests tell each other.
 #[derive(Debug, Default)]
@@ -17,6 +17,7 @@ pub(crate) struct Progress {
     heads: AtomicU32,
     finished: AtomicU32,
     upgraded: AtomicBool,
+    pub(crate) flushes: Flushes,
     /// Of whoever reads on and has something that waits for the answer.
     waits: Mutex<Option<Waker>>,
 }

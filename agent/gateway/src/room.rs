@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 /// What a head may hold without being counted: kubectl's stay below it, and a client has at most 1,024 streams.
-const FREE: usize = 16 * 1024;
+pub(crate) const FREE: usize = 16 * 1024;
 /// What a byte of a head holds: as it came, and as it is written to the API server.
 const COPIES: usize = 2;
 /// What a field holds beside its bytes: places in the map that is forwarded and in the copy that hyper is given, each
@@ -25,7 +25,8 @@ impl HeadRoom {
     }
 }
 
-/// What a head of so many bytes and fields holds until its request is over.
+/// What a head of so many bytes and fields holds until its request is over. Of an answer's: as it was read, and as it is written to
+/// the client.
 pub(crate) fn held(bytes: usize, fields: usize) -> usize {
     bytes * COPIES + fields * FIELD
 }

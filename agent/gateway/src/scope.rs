@@ -1,8 +1,16 @@
-//! Kinds that are in no namespace.
+//! Tables of kinds, and those that are in no namespace.
+
+/// Resources by group.
+pub(crate) type Kinds = &'static [(&'static str, &'static [&'static str])];
+
+/// Whether a kind is among these.
+pub(crate) fn is_among(kinds: Kinds, group: &str, resource: &str) -> bool {
+    kinds.iter().any(|(name, resources)| *name == group && resources.contains(&resource))
+}
 
 /// Of Kubernetes' own (`NamespaceScoped` is false, in 1.20 as in 1.36), by group, without those that are created only.
 /// `namespaces` are not among them: for the API server, and so here, each is in itself.
-const IN_NO_NAMESPACE: &[(&str, &[&str])] = &[
+const IN_NO_NAMESPACE: Kinds = &[
     ("", &["componentstatuses", "nodes", "persistentvolumes"]),
     (
         "admissionregistration.k8s.io",
@@ -32,5 +40,5 @@ const IN_NO_NAMESPACE: &[(&str, &[&str])] = &[
 
 /// Whether objects of a kind are known to be in no namespace. Of others' kinds nobody knows.
 pub(crate) fn is_in_no_namespace(group: &str, resource: &str) -> bool {
-    IN_NO_NAMESPACE.iter().any(|(name, resources)| *name == group && resources.contains(&resource))
+    is_among(IN_NO_NAMESPACE, group, resource)
 }

@@ -9,7 +9,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     connection::Connection,
     endings::linger,
-    flushes::Telling,
     gateway::Gateway,
     intake::{HeadLimits, Intake},
     visitor::Visitor,
@@ -40,12 +39,12 @@ impl Gateway {
         let limits =
             HeadLimits { max: settings.header_max, time: settings.header_timeout, room: visitor.heads.clone() };
         let intake = Intake::new(stream, connection.progress.clone(), limits);
-        let intake = Telling::new(intake, connection.flushes.clone());
         let served = &connection;
         let mut http = http1::Builder::new()
             .header_read_timeout(None)
             .max_buf_size(BUFFER)
-            .serve_connection(TokioIo::new(intake), service_fn(move |request| served.handle(request)))
+            // On the heap: an idle connection holds no room for a request, and nothing moves it.
+            .serve_connection(TokioIo::new(intake), service_fn(move |request| Box::pin(served.handle(request))))
             .with_upgrades();
         let ended = (&mut http).await;
         if let Err(error) = &ended {

@@ -376,6 +376,15 @@ impl Session {
         self.streams.get(&id).is_some_and(|stream| stream.write_waits)
     }
 
+    /// Why a stream failed, if it did, in the peer's words.
+    #[must_use]
+    pub fn failure(&self, id: StreamId) -> Option<&str> {
+        match self.streams.get(&id)?.done_received.as_ref()? {
+            Ending::Failed(reason) => Some(reason),
+            Ending::Clean => None,
+        }
+    }
+
     /// Whether one of the ends has said `bye`, and the other has heard it.
     #[must_use]
     pub fn is_over(&self) -> bool {

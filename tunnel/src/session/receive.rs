@@ -5,7 +5,7 @@ use std::{ops::Range, time::Duration};
 use bytes::Bytes;
 use mykube_protocol::{
     Role,
-    channel::{Control, STREAM_NARROW, STREAMS_ASK, StreamId, Upkeep},
+    channel::{Control, STREAM_NARROW, STREAMS_ASK, StreamId, Upkeep, Welcome},
     limits::{AGENT_OPENS_PER_SECOND, IDLE_PING, WELCOME_MAX},
 };
 use zeroize::Zeroize as _;
@@ -308,14 +308,25 @@ impl Session {
         self.welcome_in.reserve_exact(room);
         self.welcome_in.extend_from_slice(part);
         if last {
-            let json = std::mem::take(&mut self.welcome_in);
-            if !json.starts_with(b"{") {
+            if !self.welcome_in.starts_with(b"{") {
                 return Err(Misbehaved("a welcome that is no object"));
             }
-            let welcome = serde_json::from_slice(&json).map_err(|_| Misbehaved("a welcome with unknown fields"))?;
-            self.events.push_back(Event::Welcome(Box::new(welcome)));
+            let welcome = serde_json::from_slice(&self.welcome_in);
+            self.tell_welcome(welcome.map_err(|_| Misbehaved("a welcome with unknown fields"))?);
+            // The room stays: to have it anew, and to wipe all of it, would cost a thousand times what the shortest of them says.
+            self.welcome_in.as_mut_slice().zeroize();
+            self.welcome_in.clear();
         }
         Ok(())
+    }
+
+    /// Of those that nobody has heard yet the newest is the one that counts.
+    fn tell_welcome(&mut self, welcome: Box<Welcome>) {
+        let waits = self.events.iter_mut().find(|event| matches!(event, Event::Welcome(_)));
+        match waits {
+            Some(before) => *before = Event::Welcome(welcome),
+            None => self.events.push_back(Event::Welcome(welcome)),
+        }
     }
 
     /// The stream, or nothing if it is closed already.

@@ -9,7 +9,10 @@ use mykube_tunnel::{
     session::{ReadState, Write},
 };
 
-use crate::pair::{Line, MS, Pair, SECOND};
+use crate::{
+    hostile::{Hostile, data, text},
+    pair::{Line, MS, Pair, SECOND},
+};
 
 const WINDOW: usize = STREAM_WINDOW as usize;
 const ROLES: [Role; 2] = [Role::Agent, Role::Client];
@@ -205,4 +208,13 @@ fn an_end_of_before_that_gives_no_credit_for_what_it_drops_keeps_nobody() {
     peer.say(&[crate::hostile::upkeep("ack:1")]).unwrap();
     assert_eq!(peer.texts(), ["done:1:gone"]);
     assert_eq!(peer.session.streams(), 0);
+}
+
+#[test]
+fn that_the_other_end_has_failed_a_stream_is_known_before_it_is_read() {
+    let mut peer = Hostile::against(Role::Agent);
+    peer.say(&[text("new:1"), data(1, b"unread"), text("new:3"), data(3, b"unread")]).unwrap();
+    assert_eq!(peer.session.failure(1), None);
+    peer.say(&[text("done:1:gone"), text("done:3")]).unwrap();
+    assert_eq!((peer.session.failure(1), peer.session.failure(3)), (Some("gone"), None));
 }

@@ -8,6 +8,7 @@ use mykube_tunnel::{
     protocol::{
         Role,
         channel::{Credentials, Mode, Welcome},
+        frame::kind,
         limits::{PAD_BLOCK, RECORD_PLAINTEXT_MAX},
     },
     seam::{RecordError, Sealer},
@@ -281,6 +282,16 @@ fn welcomes_that_wait_for_a_client_to_come_back_are_one() {
     }
     let parts = serde_json::to_vec(&welcome(200_000)).unwrap().len().div_ceil(RECORD_PLAINTEXT_MAX - 256);
     assert_eq!(peer.hear().iter().filter(|(kind, _)| *kind == 5).count(), parts);
+}
+
+#[test]
+fn of_many_welcomes_in_a_record_the_newest_is_told() {
+    let mut peer = Hostile::against(Role::Client);
+    let said = |ca: usize| (kind::WELCOME, [&[1][..], &serde_json::to_vec(&welcome(ca)).unwrap()].concat());
+    peer.say(&(0..60).map(said).collect::<Vec<_>>()).unwrap();
+    assert_eq!(peer.events(), [Event::Welcome(Box::new(welcome(59)))]);
+    peer.say(&[said(60), said(1)]).unwrap();
+    assert_eq!(peer.events(), [Event::Welcome(Box::new(welcome(1)))], "those heard are behind it");
 }
 
 #[test]

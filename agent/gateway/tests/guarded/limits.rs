@@ -176,6 +176,48 @@ async fn a_head_has_its_room_until_its_request_is_over() {
 }
 
 #[tokio::test]
+async fn long_heads_of_answers_have_such_a_room_too() {
+    const LONG: &str = "/api/v1/namespaces/a/pods/p/log?long=300000";
+    let mut setup = setup(Settings::default()).await;
+    let visitor = setup.visitor(mykube_agent_gateway::Policy::default());
+    // None of them is read.
+    let mut unread = Vec::new();
+    let refused = loop {
+        assert!(unread.len() <= 60, "more than 32 MiB, of twice 300,000 bytes each");
+        let mut client = setup.client_of(visitor.clone());
+        client.send(format!("GET {LONG} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        let begin = client.take(13).await;
+        client.early.splice(0..0, begin.clone());
+        if begin != b"HTTP/1.1 200 " {
+            break client.answer().await;
+        }
+        unread.push(client);
+    };
+    assert!(unread.len() >= 50, "{}", unread.len());
+    assert!(refused.status == 502 && refused.message().contains("too many with one at once"), "{}", refused.message());
+    assert_eq!(setup.log.wait(1).await[0]["status"], 502);
+    // Short ones and other clients are not concerned.
+    assert_eq!(setup.client_of(visitor.clone()).get("/version").await.status, 200);
+    assert_eq!(setup.client().get(LONG).await.status, 200);
+    for client in &mut unread {
+        assert_eq!(client.answer().await.status, 200);
+    }
+    setup.log.wait(unread.len() + 3).await;
+    assert_eq!(setup.client_of(visitor).get(LONG).await.status, 200, "there is room again");
+}
+
+#[tokio::test]
+async fn no_connection_keeps_the_room_of_a_long_answer() {
+    for (len, kept) in [(12_000, true), (20_000, false)] {
+        let mut setup = setup(Settings::default()).await;
+        let answer = setup.client().get(&format!("/api/v1/namespaces/a/pods/p/log?long={len}")).await;
+        assert_eq!((answer.status, answer.header("connection").is_none()), (200, kept), "the client's");
+        assert_eq!(setup.client().get("/version").await.status, 200);
+        assert_eq!(setup.api.last().connection == 1, kept, "the API server's");
+    }
+}
+
+#[tokio::test]
 async fn the_limits_of_a_chunked_body() {
     let mut setup = setup(Settings::default()).await;
     let ask = |chunks: String| {
