@@ -7,7 +7,14 @@ use mykube_protocol::limits::RETRY_AFTER_MAX;
 use serde::Serialize;
 use tracing::info;
 
-use crate::{Config, Limits, Relay, RelayError, TlsFiles, carriers, listen, signals::Signals};
+use crate::{
+    carriers,
+    config::{Config, TlsFiles},
+    listen,
+    registry::Limits,
+    server::{Relay, RelayError},
+    signals::Signals,
+};
 
 /// Tickets carry whole seconds.
 const TICKET_TTL_MIN: Duration = Duration::from_secs(8);

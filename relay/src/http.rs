@@ -24,14 +24,14 @@ use tracing::{debug, info};
 
 use crate::{
     address::AddressKey,
-    hub::{Hub, lock, now},
+    connections::{Connection, TooMany},
+    hub::{Admission, Hub, now},
+    lock::lock,
     metrics::PairResult,
-    places::TooMany,
     registry::{CreateError, PlainError},
-    server::Connection,
     stall::Stalling,
     stream::Stream,
-    ws::{self, Admission},
+    ws,
 };
 
 pub(crate) type Reply = Response<Full<Bytes>>;
@@ -46,7 +46,7 @@ pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: 
     // A PROXY header has said it all, where there is one: what a request says is then the client's own word.
     let forwarded = (!hub.config.proxy_protocol).then(|| request.headers().get_all("x-forwarded-for"));
     let address = hub.proxies.client(connection.peer, forwarded.iter().flatten().map(HeaderValue::as_bytes));
-    let answer = match Connection::named(&hub, connection, address) {
+    let answer = match Connection::named(&hub.places, &hub.proxies, connection, address) {
         Ok(connection) => answer(&hub, connection, request).await,
         Err(TooMany(limit)) => {
             debug!(%address, limit, "request refused");

@@ -4,26 +4,27 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mykube_protocol::{FromAgent, FromRelay, close};
+use mykube_protocol::{Claims, FromAgent, FromRelay, Role, SessionId, close};
 use rand::RngExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config,
     address::{AddressKey, TrustedProxies},
     carriers::Carriers,
+    config::Config,
+    connections::Places,
+    lock::lock,
     metrics::Metrics,
-    places::Places,
+    outlet::{CloseWith, Outlet},
     quota::RequestQuota,
     registry::{Action, Denied, Now, Registry, SocketId},
     ticket::TicketKey,
-    ws::{Admission, CloseWith, Outlet},
 };
 
 /// How often time is looked at.
@@ -44,6 +45,31 @@ pub(crate) struct Hub {
     pub(crate) stop: CancellationToken,
     draining: AtomicBool,
     state: Mutex<State>,
+}
+
+/// What admits a socket.
+#[derive(Clone, Debug)]
+pub(crate) enum Admission {
+    /// A ticket whose signature was checked.
+    Ticket(Claims),
+    /// The plain form: knowing the session.
+    Plain(SessionId, Role),
+}
+
+impl Admission {
+    pub(crate) fn role(&self) -> Role {
+        match self {
+            Self::Ticket(claims) => claims.role,
+            Self::Plain(_, role) => *role,
+        }
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        match self {
+            Self::Ticket(claims) => claims.session,
+            Self::Plain(session, _) => *session,
+        }
+    }
 }
 
 /// What became of a socket that asked for its place.
@@ -207,8 +233,4 @@ fn post(sockets: &HashMap<SocketId, Arc<Outlet>>, socket: SocketId, text: String
 pub(crate) fn now() -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Now { mono: tokio::time::Instant::now().into_std(), unix }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

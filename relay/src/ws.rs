@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mykube_protocol::{Claims, FromAgent, Role, SessionId, close};
+use mykube_protocol::{FromAgent, Role, SessionId, close};
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
     task::coop::consume_budget,
@@ -21,8 +21,6 @@ use tracing::{debug, info};
 
 pub(crate) mod codec;
 mod frames;
-mod outlet;
-mod pool;
 #[cfg(test)]
 #[path = "../../fuzz/src/relay.rs"]
 mod replay;
@@ -31,13 +29,15 @@ pub mod seam;
 mod tests;
 
 pub(crate) use frames::batch_max;
-pub(crate) use outlet::{Backpressure, CloseWith, Outlet};
 
 use crate::{
     address::AddressKey,
-    hub::{Hub, Joined},
+    connections::Connection,
+    hub::{Admission, Hub, Joined},
+    metrics::Metrics,
+    outlet::{CloseWith, Outlet},
+    pool,
     registry::SocketId,
-    server::Connection,
     stream::{ReadHalf, Stream},
     ws::{
         codec::HEADER_MAX,
@@ -46,31 +46,6 @@ use crate::{
 };
 
 const SILENT: &str = "nothing was heard from this end: dial again";
-
-/// What admits a socket.
-#[derive(Clone, Debug)]
-pub(crate) enum Admission {
-    /// A ticket whose signature was checked.
-    Ticket(Claims),
-    /// The plain form: knowing the session.
-    Plain(SessionId, Role),
-}
-
-impl Admission {
-    pub(crate) fn role(&self) -> Role {
-        match self {
-            Self::Ticket(claims) => claims.role,
-            Self::Plain(_, role) => *role,
-        }
-    }
-
-    pub(crate) fn session(&self) -> SessionId {
-        match self {
-            Self::Ticket(claims) => claims.session,
-            Self::Plain(session, _) => *session,
-        }
-    }
-}
 
 /// How a socket ended.
 enum Ended {
@@ -230,7 +205,7 @@ struct Reader {
     read_at: u64,
     /// Payload sent to the peer so far.
     forwarded: u64,
-    metrics: Arc<crate::metrics::Metrics>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reader {

@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{Config, ticket::TicketKey};
+use crate::{config::Config, ticket::TicketKey};
 
 /// One end of a session in the relay, and the other side of its connection.
 struct End {
@@ -179,7 +179,9 @@ fn ws_serve(
     admission: Admission,
     owner: AddressKey,
 ) -> impl Future<Output = ()> + Send + use<> {
-    serve(hub.clone(), stream, &[], admission, owner, Connection::of_a_test(hub))
+    let place = hub.places.take().unwrap_or_else(|_| panic!("there is room"));
+    let connection = Connection::new([192, 0, 2, 1].into(), place, None);
+    serve(hub.clone(), stream, &[], admission, owner, connection)
 }
 
 /// Half of what an idle session costs are these futures: what forwards is boxed, and there only while it forwards.

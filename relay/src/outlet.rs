@@ -8,11 +8,10 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
-    time::Instant,
 };
 
 use tokio::{
@@ -20,8 +19,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{codec, pool};
-use crate::{metrics::Metrics, stream::WriteHalf};
+use crate::{lock::lock, metrics::Metrics, pool, stream::WriteHalf, ws::codec};
 
 /// Texts that may wait for a reader. One that lets more gather never reads.
 const TEXTS_MAX: usize = 32;
@@ -327,22 +325,6 @@ impl Drop for Unfinished<'_> {
             self.posted.notify_one();
         }
     }
-}
-
-/// Time a direction waits for a slow reader; counted when it ends.
-pub(crate) struct Backpressure<'a> {
-    pub(crate) metrics: &'a Metrics,
-    pub(crate) since: Instant,
-}
-
-impl Drop for Backpressure<'_> {
-    fn drop(&mut self) {
-        self.metrics.waited(self.since.elapsed());
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
