@@ -4,6 +4,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mykube_protocol::limits::RETRY_AFTER_MAX;
+use mykube_relay_core::registry::Limits;
 use serde::Serialize;
 use tracing::info;
 
@@ -11,7 +12,6 @@ use crate::{
     carriers,
     config::{Config, TlsFiles},
     listen,
-    registry::Limits,
     server::{Relay, RelayError},
     signals::Signals,
 };

@@ -6,10 +6,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::{
-    address::{AddressKey, Network, TrustedProxies},
-    lock::lock,
-};
+use mykube_relay_core::address::{AddressKey, Network};
+
+use crate::{address::TrustedProxies, lock::lock};
 
 /// One connection, counted until its last user lets go of it.
 pub(crate) struct Connection {

@@ -16,6 +16,10 @@ use mykube_protocol::{
     },
     ticket::SUBPROTOCOL_PREFIX,
 };
+use mykube_relay_core::{
+    owner::Owner,
+    registry::{CreateError, PlainError},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use sha1::{Digest as _, Sha1};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -23,12 +27,10 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::{
-    address::AddressKey,
     connections::{Connection, TooMany},
     hub::{Admission, Hub, now},
     lock::lock,
     metrics::PairResult,
-    registry::{CreateError, PlainError},
     stall::Stalling,
     stream::Stream,
     ws,
@@ -135,7 +137,7 @@ async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Resul
             return Err(Failure::version(error));
         }
     }
-    let owner = AddressKey::from(address);
+    let owner = Owner::Address(address.into());
     let created = hub.with_registry(|registry, now| registry.handle_create(now, owner, &mut rand::rng()))?;
     let session_id = created.claims.session;
     info!(session = %session_id, %address, "session created");
@@ -222,7 +224,7 @@ fn upgrade(
         }
         // A task of its own, because an idle socket costs what its task holds. `read_buf`, even when it is empty, keeps
         // hyper's whole read buffer alive.
-        let served = ws::serve(shared, stream, &parts.read_buf, admission, address.into(), connection);
+        let served = ws::serve(shared, stream, &parts.read_buf, admission, Owner::Address(address.into()), connection);
         tasks.spawn_on(served, &carrier);
     });
     let mut reply = Response::builder()
@@ -395,7 +397,7 @@ impl Failure {
 impl From<CreateError> for Failure {
     fn from(error: CreateError) -> Self {
         let status = match error {
-            CreateError::Address => StatusCode::TOO_MANY_REQUESTS,
+            CreateError::Address | CreateError::Organisation => StatusCode::TOO_MANY_REQUESTS,
             CreateError::Full => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string()).retry_after(30)

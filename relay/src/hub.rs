@@ -11,20 +11,23 @@ use std::{
 };
 
 use mykube_protocol::{Claims, FromAgent, FromRelay, Role, SessionId, close};
+use mykube_relay_core::{
+    owner::Owner,
+    quota::RequestQuota,
+    registry::{Action, Denied, Now, Registry, SocketId},
+    ticket::TicketKey,
+};
 use rand::RngExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    address::{AddressKey, TrustedProxies},
+    address::TrustedProxies,
     carriers::Carriers,
     config::Config,
     connections::Places,
     lock::lock,
     metrics::Metrics,
     outlet::{CloseWith, Outlet},
-    quota::RequestQuota,
-    registry::{Action, Denied, Now, Registry, SocketId},
-    ticket::TicketKey,
 };
 
 /// How often time is looked at.
@@ -107,6 +110,12 @@ impl Hub {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_a_test() -> Self {
+        let key = TicketKey::new([1; 32].into());
+        Self::new(Config::new("unused"), key, CancellationToken::new()).expect("there are threads")
+    }
+
     /// Asks the registry, and does what it says.
     pub(crate) fn with_registry<T>(&self, ask: impl FnOnce(&mut Registry, Now) -> T) -> T {
         let mut state = lock(&self.state);
@@ -125,7 +134,7 @@ impl Hub {
         &self,
         arrived: SocketId,
         admission: &Admission,
-        owner: AddressKey,
+        owner: Owner,
         outlet: &Arc<Outlet>,
         heard: bool,
     ) -> Joined {

@@ -7,11 +7,9 @@ use std::{
 };
 
 use mykube_protocol::Role;
+use mykube_relay_core::registry::{Count, Counts};
 
-use crate::{
-    logs,
-    registry::{Count, Counts},
-};
+use crate::logs;
 
 /// What became of a pair request or attempt.
 #[derive(Clone, Copy, Debug)]

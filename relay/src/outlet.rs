@@ -14,12 +14,13 @@ use std::{
     task::Poll,
 };
 
+use mykube_relay_core::frames::codec;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     sync::Notify,
 };
 
-use crate::{lock::lock, metrics::Metrics, pool, stream::WriteHalf, ws::codec};
+use crate::{lock::lock, metrics::Metrics, pool, stream::WriteHalf};
 
 /// Texts that may wait for a reader. One that lets more gather never reads.
 const TEXTS_MAX: usize = 32;

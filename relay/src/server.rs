@@ -13,6 +13,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mykube_relay_core::frames::batch_max;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -25,12 +26,11 @@ use crate::{
     connections::{Connection, Place, Share, TooMany},
     http::{self as api, Failure, Reply},
     hub::Hub,
+    key_file::{self, KeyError},
     listen, proxy_header,
     stall::Stalling,
     stream::{Stream, tune},
-    ticket::{KeyError, TicketKey},
     tls::{Tls, TlsError},
-    ws::batch_max,
 };
 
 /// A request's line and headers together, and what a connection may hold of them.
@@ -87,7 +87,7 @@ impl Relay {
     /// # Errors
     /// Any of these cannot be had.
     pub async fn bind(config: Config) -> Result<Self, RelayError> {
-        let key = TicketKey::load_or_create(&config.data_dir)?;
+        let key = key_file::load_or_create(&config.data_dir)?;
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let bind = async |address: SocketAddr, flag| {
             let listen = |source| RelayError::Listen { address, flag, source };

@@ -12,6 +12,11 @@ use std::{
 };
 
 use mykube_protocol::{FromAgent, Role, SessionId, close};
+use mykube_relay_core::{
+    frames::{Batch, Frames, NORMAL, Step, Stop, codec::HEADER_MAX},
+    owner::Owner,
+    registry::SocketId,
+};
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
     task::coop::consume_budget,
@@ -19,30 +24,16 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-pub(crate) mod codec;
-mod frames;
-#[cfg(test)]
-#[path = "../../fuzz/src/relay.rs"]
-mod replay;
-pub mod seam;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use frames::batch_max;
-
 use crate::{
-    address::AddressKey,
     connections::Connection,
     hub::{Admission, Hub, Joined},
     metrics::Metrics,
     outlet::{CloseWith, Outlet},
     pool,
-    registry::SocketId,
     stream::{ReadHalf, Stream},
-    ws::{
-        codec::HEADER_MAX,
-        frames::{Batch, Frames, NORMAL, Step, Stop},
-    },
 };
 
 const SILENT: &str = "nothing was heard from this end: dial again";
@@ -67,20 +58,20 @@ pub(crate) fn serve(
     stream: Stream,
     early: &[u8],
     admission: Admission,
-    owner: AddressKey,
+    owner: Owner,
     connection: Arc<Connection>,
 ) -> impl Future<Output = ()> + Send + use<> {
     let (read, write) = stream.into_halves();
     let mut reader = Reader::new(&hub, read, early, &admission);
     let seat = Seat { outlet: Outlet::new(write, hub.metrics.clone()), socket: hub.arrive(), hub };
-    let admission = Box::new(admission);
+    let asks = Box::new((admission, owner));
     async move {
-        let mut joined = seat.hub.join(seat.socket, &admission, owner, &seat.outlet, false);
+        let mut joined = seat.hub.join(seat.socket, &asks.0, asks.1, &seat.outlet, false);
         if let Joined::Taken(_) = joined {
             // Boxed, as all that is not idling: it would make every idle socket's future as large.
-            joined = Box::pin(wait_for_place(&seat, &admission, owner, &mut reader)).await;
+            joined = Box::pin(wait_for_place(&seat, &asks.0, asks.1, &mut reader)).await;
         }
-        drop(admission);
+        drop(asks);
         match joined {
             Joined::In => {}
             Joined::Away(close) => {
@@ -144,7 +135,7 @@ impl Drop for Seat {
 /// and when the last replacement is long enough ago. `Taken` if it is lost meanwhile.
 ///
 /// An abandoned dial may arrive late, after the one that followed it: it must not take the place of a live socket.
-async fn wait_for_place(seat: &Seat, admission: &Admission, owner: AddressKey, reader: &mut Reader) -> Joined {
+async fn wait_for_place(seat: &Seat, admission: &Admission, owner: Owner, reader: &mut Reader) -> Joined {
     let Seat { hub, outlet, socket } = seat;
     outlet.post_ping();
     let mut heard = false;
