@@ -138,7 +138,7 @@ async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Resul
         }
     }
     let owner = Owner::Address(address.into());
-    let created = hub.with_registry(|registry, now| registry.handle_create(now, owner, &mut rand::rng()))?;
+    let created = hub.create(owner).await?;
     let session_id = created.claims.session;
     info!(session = %session_id, %address, "session created");
     let expires_at = i64::try_from(created.expires_at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
@@ -151,8 +151,7 @@ async fn pair(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<
     let body: PairRequest = read(hub, request).await?;
     match (body.nameplate, body.code) {
         (Some(nameplate), None) => {
-            let claim = hub.with_registry(|registry, now| registry.handle_claim(now, &nameplate, &mut rand::rng()));
-            let (attempt, claims) = claim.map_err(|error| {
+            let (attempt, claims) = hub.claim(&nameplate).await.map_err(|error| {
                 hub.metrics.pair_attempt(PairResult::NotFound);
                 Failure::new(StatusCode::NOT_FOUND, error.to_string())
             })?;

@@ -10,11 +10,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mykube_protocol::{Claims, FromAgent, FromRelay, Role, SessionId, close};
+use mykube_protocol::{Attempt, Claims, FromAgent, FromRelay, Role, SessionId, close};
 use mykube_relay_core::{
     owner::Owner,
     quota::RequestQuota,
-    registry::{Action, Denied, Now, Registry, SocketId},
+    registry::{Action, CreateError, Created, Denied, NoSuchNameplate, Now, Registry, SocketId},
     ticket::TicketKey,
 };
 use rand::RngExt as _;
@@ -25,6 +25,7 @@ use crate::{
     carriers::Carriers,
     config::Config,
     connections::Places,
+    directory::Directory,
     lock::lock,
     metrics::Metrics,
     outlet::{CloseWith, Outlet},
@@ -46,6 +47,7 @@ pub(crate) struct Hub {
     pub(crate) tasks: TaskTracker,
     /// Connections end, and the threads that carry them.
     pub(crate) stop: CancellationToken,
+    directory: Directory,
     draining: AtomicBool,
     state: Mutex<State>,
 }
@@ -104,6 +106,7 @@ impl Hub {
             places: Places::new(config.connections, config.connections_per_address),
             tasks: TaskTracker::new(),
             stop,
+            directory: Directory::Here,
             draining: AtomicBool::new(false),
             state: Mutex::new(State { registry: Registry::new(config.sessions.clone()), sockets: HashMap::new() }),
             config,
@@ -122,6 +125,24 @@ impl Hub {
         let answer = ask(&mut state.registry, now());
         self.act(&mut state);
         answer
+    }
+
+    /// Makes a session with a nameplate.
+    ///
+    /// # Errors
+    /// A limit is reached.
+    pub(crate) async fn create(&self, owner: Owner) -> Result<Created, CreateError> {
+        let here = || self.with_registry(|registry, now| registry.handle_create(now, owner, &mut rand::rng()));
+        self.directory.create(here).await
+    }
+
+    /// Claims a nameplate for a client.
+    ///
+    /// # Errors
+    /// Nobody waits under it.
+    pub(crate) async fn claim(&self, nameplate: &str) -> Result<(Attempt, Claims), NoSuchNameplate> {
+        let here = || self.with_registry(|registry, now| registry.handle_claim(now, nameplate, &mut rand::rng()));
+        self.directory.claim(here).await
     }
 
     /// A socket has come: its number.
@@ -242,4 +263,49 @@ fn post(sockets: &HashMap<SocketId, Arc<Outlet>>, socket: SocketId, text: String
 pub(crate) fn now() -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Now { mono: tokio::time::Instant::now().into_std(), unix }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use mykube_relay_core::registry::Counts;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner::Address(std::net::IpAddr::from([192, 0, 2, 1]).into())
+    }
+
+    #[test]
+    fn one_process_answers_at_once() {
+        let hub = Hub::of_a_test();
+        let created = hub.create(owner()).now_or_never().unwrap().unwrap();
+        let (_, claims) = hub.claim(created.nameplate.as_str()).now_or_never().unwrap().unwrap();
+        assert_eq!(claims.session, created.claims.session);
+    }
+
+    #[test]
+    fn nobody_waits_for_an_answer_but_who_asked_and_who_goes_leaves_nothing() {
+        let (mut hub, answers) = (Hub::of_a_test(), Arc::new(Semaphore::new(0)));
+        hub.directory = Directory::Elsewhere(answers.clone());
+        let waiting = |n| Counts { waiting: n, ..Counts::default() };
+        let is_free = |hub: &Hub| hub.state.try_lock().is_ok();
+
+        let mut asked = Box::pin(hub.create(owner()));
+        assert!(asked.as_mut().now_or_never().is_none() && is_free(&hub));
+        drop(asked);
+        answers.add_permits(1);
+        assert_eq!(hub.with_registry(|registry, _| registry.counts()), waiting(0));
+        let created = hub.create(owner()).now_or_never().unwrap().unwrap();
+
+        let mut asked = Box::pin(hub.claim(created.nameplate.as_str()));
+        assert!(asked.as_mut().now_or_never().is_none() && is_free(&hub));
+        // Meanwhile others go on: the code is spent before the answer comes.
+        hub.with_registry(|registry, now| {
+            registry.handle_tick(Now { mono: now.mono + hub.config.sessions.code_ttl, ..now })
+        });
+        answers.add_permits(1);
+        assert_eq!(asked.now_or_never().unwrap().unwrap_err(), NoSuchNameplate);
+    }
 }

@@ -11,6 +11,7 @@ mod certificate;
 pub mod cli;
 mod config;
 mod connections;
+mod directory;
 mod http;
 mod hub;
 mod key_file;
