@@ -4,10 +4,17 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mykube_protocol::{limits::RETRY_AFTER_MAX, units};
+use mykube_relay_core::registry::Limits;
 use serde::Serialize;
 use tracing::info;
 
-use crate::{Config, Limits, Relay, RelayError, TlsFiles, carriers, listen, signals::Signals};
+use crate::{
+    carriers,
+    config::{Config, TlsFiles},
+    listen,
+    server::{Relay, RelayError},
+    signals::Signals,
+};
 
 /// Tickets carry whole seconds.
 const TICKET_TTL_MIN: Duration = Duration::from_secs(8);

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mykube_protocol::limits;
+use mykube_relay_core::registry::Limits;
 
-use crate::{carriers, registry::Limits};
+use crate::carriers;
 
 /// Everything a [`crate::Relay`] needs; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -100,22 +101,6 @@ impl Config {
             silence_limit: Duration::from_secs(45),
             close_timeout: Duration::from_secs(2),
             drain_spread: Duration::from_secs(2),
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            code_ttl: limits::CODE_TTL_MAX,
-            pair_ticket_ttl: limits::PAIR_TICKET_TTL,
-            ticket_ttl: limits::SESSION_TICKET_TTL,
-            session_grace: Duration::from_secs(24 * 3600),
-            sessions: 10_000,
-            sessions_per_address: 256,
-            waiting_per_address: 16,
-            plain_ttl: Duration::from_secs(600),
-            plain_attempts: 5,
         }
     }
 }

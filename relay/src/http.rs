@@ -16,6 +16,10 @@ use mykube_protocol::{
     },
     ticket::SUBPROTOCOL_PREFIX,
 };
+use mykube_relay_core::{
+    owner::Owner,
+    registry::{CreateError, PlainError},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use sha1::{Digest as _, Sha1};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -23,15 +27,13 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::{
-    address::AddressKey,
-    hub::{Hub, lock, now},
+    connections::{Connection, TooMany},
+    hub::{Admission, Hub, now},
+    lock::lock,
     metrics::PairResult,
-    places::TooMany,
-    registry::{CreateError, PlainError},
-    server::Connection,
     stall::Stalling,
     stream::Stream,
-    ws::{self, Admission},
+    ws,
 };
 
 pub(crate) type Reply = Response<Full<Bytes>>;
@@ -46,7 +48,7 @@ pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: 
     // A PROXY header has said it all, where there is one: what a request says is then the client's own word.
     let forwarded = (!hub.config.proxy_protocol).then(|| request.headers().get_all("x-forwarded-for"));
     let address = hub.proxies.client(connection.peer, forwarded.iter().flatten().map(HeaderValue::as_bytes));
-    let answer = match Connection::named(&hub, connection, address) {
+    let answer = match Connection::named(&hub.places, &hub.proxies, connection, address) {
         Ok(connection) => answer(&hub, connection, request).await,
         Err(TooMany(limit)) => {
             debug!(%address, limit, "request refused");
@@ -135,8 +137,8 @@ async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Resul
             return Err(Failure::version(error));
         }
     }
-    let owner = AddressKey::from(address);
-    let created = hub.with_registry(|registry, now| registry.handle_create(now, owner, &mut rand::rng()))?;
+    let owner = Owner::Address(address.into());
+    let created = hub.create(owner).await?;
     let session_id = created.claims.session;
     info!(session = %session_id, %address, "session created");
     let expires_at = i64::try_from(created.expires_at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
@@ -149,8 +151,7 @@ async fn pair(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<
     let body: PairRequest = read(hub, request).await?;
     match (body.nameplate, body.code) {
         (Some(nameplate), None) => {
-            let claim = hub.with_registry(|registry, now| registry.handle_claim(now, &nameplate, &mut rand::rng()));
-            let (attempt, claims) = claim.map_err(|error| {
+            let (attempt, claims) = hub.claim(&nameplate).await.map_err(|error| {
                 hub.metrics.pair_attempt(PairResult::NotFound);
                 Failure::new(StatusCode::NOT_FOUND, error.to_string())
             })?;
@@ -222,7 +223,7 @@ fn upgrade(
         }
         // A task of its own, because an idle socket costs what its task holds. `read_buf`, even when it is empty, keeps
         // hyper's whole read buffer alive.
-        let served = ws::serve(shared, stream, &parts.read_buf, admission, address.into(), connection);
+        let served = ws::serve(shared, stream, &parts.read_buf, admission, Owner::Address(address.into()), connection);
         tasks.spawn_on(served, &carrier);
     });
     let mut reply = Response::builder()
@@ -395,7 +396,7 @@ impl Failure {
 impl From<CreateError> for Failure {
     fn from(error: CreateError) -> Self {
         let status = match error {
-            CreateError::Address => StatusCode::TOO_MANY_REQUESTS,
+            CreateError::Address | CreateError::Organisation => StatusCode::TOO_MANY_REQUESTS,
             CreateError::Full => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string()).retry_after(30)

@@ -4,26 +4,31 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mykube_protocol::{FromAgent, FromRelay, close};
+use mykube_protocol::{Attempt, Claims, FromAgent, FromRelay, Role, SessionId, close};
+use mykube_relay_core::{
+    owner::Owner,
+    quota::RequestQuota,
+    registry::{Action, CreateError, Created, Denied, NoSuchNameplate, Now, Registry, SocketId},
+    ticket::TicketKey,
+};
 use rand::RngExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config,
-    address::{AddressKey, TrustedProxies},
+    address::TrustedProxies,
     carriers::Carriers,
+    config::Config,
+    connections::Places,
+    directory::Directory,
+    lock::lock,
     metrics::Metrics,
-    places::Places,
-    quota::RequestQuota,
-    registry::{Action, Denied, Now, Registry, SocketId},
-    ticket::TicketKey,
-    ws::{Admission, CloseWith, Outlet},
+    outlet::{CloseWith, Outlet},
 };
 
 /// How often time is looked at.
@@ -42,8 +47,34 @@ pub(crate) struct Hub {
     pub(crate) tasks: TaskTracker,
     /// Connections end, and the threads that carry them.
     pub(crate) stop: CancellationToken,
+    directory: Directory,
     draining: AtomicBool,
     state: Mutex<State>,
+}
+
+/// What admits a socket.
+#[derive(Clone, Debug)]
+pub(crate) enum Admission {
+    /// A ticket whose signature was checked.
+    Ticket(Claims),
+    /// The plain form: knowing the session.
+    Plain(SessionId, Role),
+}
+
+impl Admission {
+    pub(crate) fn role(&self) -> Role {
+        match self {
+            Self::Ticket(claims) => claims.role,
+            Self::Plain(_, role) => *role,
+        }
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        match self {
+            Self::Ticket(claims) => claims.session,
+            Self::Plain(session, _) => *session,
+        }
+    }
 }
 
 /// What became of a socket that asked for its place.
@@ -75,10 +106,17 @@ impl Hub {
             places: Places::new(config.connections, config.connections_per_address),
             tasks: TaskTracker::new(),
             stop,
+            directory: Directory::Here,
             draining: AtomicBool::new(false),
             state: Mutex::new(State { registry: Registry::new(config.sessions.clone()), sockets: HashMap::new() }),
             config,
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_a_test() -> Self {
+        let key = TicketKey::new([1; 32].into());
+        Self::new(Config::new("unused"), key, CancellationToken::new()).expect("there are threads")
     }
 
     /// Asks the registry, and does what it says.
@@ -87,6 +125,24 @@ impl Hub {
         let answer = ask(&mut state.registry, now());
         self.act(&mut state);
         answer
+    }
+
+    /// Makes a session with a nameplate.
+    ///
+    /// # Errors
+    /// A limit is reached.
+    pub(crate) async fn create(&self, owner: Owner) -> Result<Created, CreateError> {
+        let here = || self.with_registry(|registry, now| registry.handle_create(now, owner, &mut rand::rng()));
+        self.directory.create(here).await
+    }
+
+    /// Claims a nameplate for a client.
+    ///
+    /// # Errors
+    /// Nobody waits under it.
+    pub(crate) async fn claim(&self, nameplate: &str) -> Result<(Attempt, Claims), NoSuchNameplate> {
+        let here = || self.with_registry(|registry, now| registry.handle_claim(now, nameplate, &mut rand::rng()));
+        self.directory.claim(here).await
     }
 
     /// A socket has come: its number.
@@ -99,7 +155,7 @@ impl Hub {
         &self,
         arrived: SocketId,
         admission: &Admission,
-        owner: AddressKey,
+        owner: Owner,
         outlet: &Arc<Outlet>,
         heard: bool,
     ) -> Joined {
@@ -209,6 +265,47 @@ pub(crate) fn now() -> Now {
     Now { mono: tokio::time::Instant::now().into_std(), unix }
 }
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use mykube_relay_core::registry::Counts;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner::Address(std::net::IpAddr::from([192, 0, 2, 1]).into())
+    }
+
+    #[test]
+    fn one_process_answers_at_once() {
+        let hub = Hub::of_a_test();
+        let created = hub.create(owner()).now_or_never().unwrap().unwrap();
+        let (_, claims) = hub.claim(created.nameplate.as_str()).now_or_never().unwrap().unwrap();
+        assert_eq!(claims.session, created.claims.session);
+    }
+
+    #[test]
+    fn nobody_waits_for_an_answer_but_who_asked_and_who_goes_leaves_nothing() {
+        let (mut hub, answers) = (Hub::of_a_test(), Arc::new(Semaphore::new(0)));
+        hub.directory = Directory::Elsewhere(answers.clone());
+        let waiting = |n| Counts { waiting: n, ..Counts::default() };
+        let is_free = |hub: &Hub| hub.state.try_lock().is_ok();
+
+        let mut asked = Box::pin(hub.create(owner()));
+        assert!(asked.as_mut().now_or_never().is_none() && is_free(&hub));
+        drop(asked);
+        answers.add_permits(1);
+        assert_eq!(hub.with_registry(|registry, _| registry.counts()), waiting(0));
+        let created = hub.create(owner()).now_or_never().unwrap().unwrap();
+
+        let mut asked = Box::pin(hub.claim(created.nameplate.as_str()));
+        assert!(asked.as_mut().now_or_never().is_none() && is_free(&hub));
+        // Meanwhile others go on: the code is spent before the answer comes.
+        hub.with_registry(|registry, now| {
+            registry.handle_tick(Now { mono: now.mono + hub.config.sessions.code_ttl, ..now })
+        });
+        answers.add_permits(1);
+        assert_eq!(asked.now_or_never().unwrap().unwrap_err(), NoSuchNameplate);
+    }
 }

@@ -1,37 +1,38 @@
 //! The relay: joins two WebSockets it cannot read.
 //!
 //! A connection passes `server` (accept, PROXY header, TLS) to `http` (the API, tickets, the upgrade) to `ws` (whole
-//! frames from one socket to the other). Who may do what is decided in `registry`, a state machine without I/O;
-//! `hub` is the one place where it meets sockets. Which thread carries what is said in `carriers`. Nothing here depends on
-//! the end-to-end channel.
+//! frames from one socket to the other). Who may do what is decided in [`mykube_relay_core`], state machines without I/O;
+//! `hub` is the one place where the registry meets sockets. Which thread carries what is said in `carriers`. Nothing here
+//! depends on the end-to-end channel.
 
 mod address;
 mod carriers;
 mod certificate;
 pub mod cli;
 mod config;
+mod connections;
+mod directory;
 mod http;
 mod hub;
+mod key_file;
 mod listen;
+mod lock;
 pub mod logs;
 mod metrics;
-mod places;
-mod proxy;
-mod quota;
-mod registry;
+mod outlet;
+mod pool;
+mod proxy_header;
 mod server;
 mod signals;
 mod stall;
 mod stream;
-mod ticket;
 mod tls;
 mod ws;
 
 pub use cli::{Event, RelayArgs, run};
 pub use config::{Config, TlsFiles};
 pub use ipnet::IpNet;
-pub use registry::Limits;
+pub use key_file::KeyError;
+pub use mykube_relay_core::registry::Limits;
 pub use server::{Relay, RelayError};
-pub use ticket::KeyError;
 pub use tls::TlsError;
-pub use ws::seam;

@@ -7,11 +7,9 @@ use std::{
 };
 
 use mykube_protocol::Role;
+use mykube_relay_core::registry::{Count, Counts};
 
-use crate::{
-    registry::{Count, Counts},
-    ws::Backpressure,
-};
+use crate::logs;
 
 /// What became of a pair request or attempt.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +34,19 @@ pub(crate) struct Metrics {
     reconnects: [AtomicU64; 3],
     buffered: AtomicU64,
     backpressure_micros: AtomicU64,
+}
+
+/// Time a direction waits for a slow reader; counted when it ends.
+pub(crate) struct Backpressure<'a> {
+    metrics: &'a Metrics,
+    since: Instant,
+}
+
+impl Drop for Backpressure<'_> {
+    fn drop(&mut self) {
+        let micros = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.metrics.backpressure_micros.fetch_add(micros, Relaxed);
+    }
 }
 
 impl Metrics {
@@ -72,11 +83,6 @@ impl Metrics {
         Backpressure { metrics: self, since: Instant::now() }
     }
 
-    pub(crate) fn waited(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.backpressure_micros.fetch_add(micros, Relaxed);
-    }
-
     /// The Prometheus text exposition format, version 0.0.4.
     pub(crate) fn render(&self, sessions: Counts) -> String {
         let mut out = String::new();
@@ -110,7 +116,7 @@ impl Metrics {
             "Time spent waiting for slow readers.",
             &seconds,
         );
-        let dropped = crate::logs::dropped();
+        let dropped = logs::dropped();
         plain_value(&mut out, "log_lines_dropped_total", "counter", "Log lines nobody took in time.", &dropped);
         out
     }

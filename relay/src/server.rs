@@ -13,6 +13,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mykube_relay_core::frames::batch_max;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -21,18 +22,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
 use crate::{
-    Config,
-    config::DRAIN_MAX,
+    config::{Config, DRAIN_MAX},
+    connections::{Connection, Place, Share, TooMany},
     http::{self as api, Failure, Reply},
     hub::Hub,
-    listen,
-    places::{Place, Share, TooMany},
-    proxy,
+    key_file::{self, KeyError},
+    listen, proxy_header,
     stall::Stalling,
     stream::{Stream, tune},
-    ticket::{KeyError, TicketKey},
     tls::{Tls, TlsError},
-    ws::batch_max,
 };
 
 /// A request's line and headers together, and what a connection may hold of them.
@@ -83,58 +81,13 @@ pub struct Relay {
     metrics_addr: Option<SocketAddr>,
 }
 
-/// One connection, counted until its last user lets go of it.
-pub(crate) struct Connection {
-    /// The other side, or whom a PROXY header named.
-    pub(crate) peer: IpAddr,
-    _place: Carried,
-    /// A trusted proxy's own is charged to nobody.
-    _share: Option<Share>,
-}
-
-/// What a connection takes one of.
-enum Carried {
-    Place {
-        _place: Place,
-    },
-    /// It is a client's behind a proxy, on the proxy's.
-    On {
-        _proxy: Arc<Connection>,
-    },
-}
-
-impl Connection {
-    /// The connection of a client whom a trusted proxy's request names: it has a share of its own.
-    ///
-    /// # Errors
-    /// It has as many as it may.
-    pub(crate) fn named(hub: &Hub, proxy: Arc<Self>, client: IpAddr) -> Result<Arc<Self>, TooMany> {
-        if client == proxy.peer {
-            return Ok(proxy);
-        }
-        let share = share(hub, client)?;
-        Ok(Arc::new(Self { peer: client, _place: Carried::On { _proxy: proxy }, _share: share }))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn of_a_test(hub: &Hub) -> Arc<Self> {
-        let place = hub.places.take().unwrap_or_else(|_| panic!("there is room"));
-        Arc::new(Self { peer: [192, 0, 2, 1].into(), _place: Carried::Place { _place: place }, _share: None })
-    }
-}
-
-/// Charges a connection to an address, if that is not a trusted proxy: everybody behind it has its address.
-fn share(hub: &Hub, address: IpAddr) -> Result<Option<Share>, TooMany> {
-    if hub.proxies.contains(address) { Ok(None) } else { hub.places.share(address.into()).map(Some) }
-}
-
 impl Relay {
     /// Binds the listeners, and reads (or makes) the ticket key and the certificate.
     ///
     /// # Errors
     /// Any of these cannot be had.
     pub async fn bind(config: Config) -> Result<Self, RelayError> {
-        let key = TicketKey::load_or_create(&config.data_dir)?;
+        let key = key_file::load_or_create(&config.data_dir)?;
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let bind = async |address: SocketAddr, flag| {
             let listen = |source| RelayError::Listen { address, flag, source };
@@ -230,7 +183,7 @@ impl Relay {
 async fn accept_all(hub: &Arc<Hub>, listener: &TcpListener, tls: Option<&Arc<Tls>>) {
     loop {
         let (stream, peer) = accept(listener).await;
-        let place = match hub.places.take().and_then(|place| Ok((place, share(hub, peer.ip())?))) {
+        let place = match hub.places.take().and_then(|place| Ok((place, hub.places.charge(&hub.proxies, peer.ip())?))) {
             Ok(place) => place,
             Err(TooMany(limit)) => {
                 debug!(%peer, limit, "connection refused");
@@ -267,8 +220,7 @@ async fn connection(
         Ok(Err(error)) => return debug!(%peer, %error, "connection failed"),
         Err(_) => return debug!(%peer, "connection timed out before its first request"),
     };
-    let place = Carried::Place { _place: place };
-    let connection = Arc::new(Connection { peer: client, _place: place, _share: charged });
+    let connection = Connection::new(client, place, charged);
     let header_timeout = hub.config.header_timeout;
     let service = service_fn(move |request: Request<Incoming>| {
         let (hub, connection) = (hub.clone(), connection.clone());
@@ -293,7 +245,7 @@ async fn open(
             let error = "not a trusted proxy, and this relay takes connections from proxies only";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
         }
-        if let Some(named) = proxy::read(&mut stream).await? {
+        if let Some(named) = proxy_header::read(&mut stream).await? {
             let share = hub.places.share(named.into());
             let share = share.map_err(|TooMany(limit)| io::Error::other(format!("too many for {limit}")))?;
             (client, *charged) = (named, Some(share));

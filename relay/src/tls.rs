@@ -23,7 +23,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::{TlsFiles, certificate::Certificate};
+use crate::{certificate::Certificate, config::TlsFiles};
 
 /// How often an operator is told that the certificate ends.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(24 * 3600);

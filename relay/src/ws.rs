@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use mykube_protocol::{Claims, FromAgent, Role, SessionId, close};
+use mykube_protocol::{FromAgent, Role, SessionId, close};
+use mykube_relay_core::{
+    frames::{Batch, Frames, NORMAL, Step, Stop, codec::HEADER_MAX},
+    owner::Owner,
+    registry::SocketId,
+};
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
     task::coop::consume_budget,
@@ -19,58 +24,19 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-pub(crate) mod codec;
-mod frames;
-mod outlet;
-mod pool;
-#[cfg(test)]
-#[path = "../../fuzz/src/relay.rs"]
-mod replay;
-pub mod seam;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use frames::batch_max;
-pub(crate) use outlet::{Backpressure, CloseWith, Outlet};
-
 use crate::{
-    address::AddressKey,
-    hub::{Hub, Joined},
-    registry::SocketId,
-    server::Connection,
+    connections::Connection,
+    hub::{Admission, Hub, Joined},
+    metrics::Metrics,
+    outlet::{CloseWith, Outlet},
+    pool,
     stream::{ReadHalf, Stream},
-    ws::{
-        codec::HEADER_MAX,
-        frames::{Batch, Frames, NORMAL, Step, Stop},
-    },
 };
 
 const SILENT: &str = "nothing was heard from this end: dial again";
-
-/// What admits a socket.
-#[derive(Clone, Debug)]
-pub(crate) enum Admission {
-    /// A ticket whose signature was checked.
-    Ticket(Claims),
-    /// The plain form: knowing the session.
-    Plain(SessionId, Role),
-}
-
-impl Admission {
-    pub(crate) fn role(&self) -> Role {
-        match self {
-            Self::Ticket(claims) => claims.role,
-            Self::Plain(_, role) => *role,
-        }
-    }
-
-    pub(crate) fn session(&self) -> SessionId {
-        match self {
-            Self::Ticket(claims) => claims.session,
-            Self::Plain(session, _) => *session,
-        }
-    }
-}
 
 /// How a socket ended.
 enum Ended {
@@ -92,20 +58,20 @@ pub(crate) fn serve(
     stream: Stream,
     early: &[u8],
     admission: Admission,
-    owner: AddressKey,
+    owner: Owner,
     connection: Arc<Connection>,
 ) -> impl Future<Output = ()> + Send + use<> {
     let (read, write) = stream.into_halves();
     let mut reader = Reader::new(&hub, read, early, &admission);
     let seat = Seat { outlet: Outlet::new(write, hub.metrics.clone()), socket: hub.arrive(), hub };
-    let admission = Box::new(admission);
+    let asks = Box::new((admission, owner));
     async move {
-        let mut joined = seat.hub.join(seat.socket, &admission, owner, &seat.outlet, false);
+        let mut joined = seat.hub.join(seat.socket, &asks.0, asks.1, &seat.outlet, false);
         if let Joined::Taken(_) = joined {
             // Boxed, as all that is not idling: it would make every idle socket's future as large.
-            joined = Box::pin(wait_for_place(&seat, &admission, owner, &mut reader)).await;
+            joined = Box::pin(wait_for_place(&seat, &asks.0, asks.1, &mut reader)).await;
         }
-        drop(admission);
+        drop(asks);
         match joined {
             Joined::In => {}
             Joined::Away(close) => {
@@ -169,7 +135,7 @@ impl Drop for Seat {
 /// and when the last replacement is long enough ago. `Taken` if it is lost meanwhile.
 ///
 /// An abandoned dial may arrive late, after the one that followed it: it must not take the place of a live socket.
-async fn wait_for_place(seat: &Seat, admission: &Admission, owner: AddressKey, reader: &mut Reader) -> Joined {
+async fn wait_for_place(seat: &Seat, admission: &Admission, owner: Owner, reader: &mut Reader) -> Joined {
     let Seat { hub, outlet, socket } = seat;
     outlet.post_ping();
     let mut heard = false;
@@ -230,7 +196,7 @@ struct Reader {
     read_at: u64,
     /// Payload sent to the peer so far.
     forwarded: u64,
-    metrics: Arc<crate::metrics::Metrics>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reader {

@@ -1,15 +1,13 @@
 //! What was read for one peer never goes to the next.
 
 use mykube_protocol::limits::FRAME_MAX;
+use mykube_relay_core::frames::codec;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
-use tokio_util::sync::CancellationToken;
-
 use super::*;
-use crate::{Config, ticket::TicketKey};
 
 /// One end of a session in the relay, and the other side of its connection.
 struct End {
@@ -55,13 +53,9 @@ async fn said(end: &mut End) -> Vec<u8> {
     out
 }
 
-fn hub() -> Hub {
-    Hub::new(Config::new("unused"), TicketKey::from_bytes([1; 32]), CancellationToken::new()).unwrap()
-}
-
 #[tokio::test]
 async fn what_was_read_for_one_peer_is_not_sent_to_the_next() {
-    let hub = hub();
+    let hub = Hub::of_a_test();
     let socket = hub.arrive();
     let (mut agent, mut old, mut new) = replacement(&hub).await;
     let End { outlet, reader, far } = &mut agent;
@@ -81,7 +75,7 @@ async fn what_was_read_for_one_peer_is_not_sent_to_the_next() {
 
 #[tokio::test]
 async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
-    let hub = hub();
+    let hub = Hub::of_a_test();
     let socket = hub.arrive();
     let (mut agent, mut old, mut new) = replacement(&hub).await;
     let End { outlet, reader, far } = &mut agent;
@@ -114,7 +108,7 @@ async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
 
 #[tokio::test]
 async fn what_an_agent_asks_leaves_others_of_its_thread_their_turn() {
-    let hub = hub();
+    let hub = Hub::of_a_test();
     let socket = hub.arrive();
     let End { outlet, mut reader, .. } = end(&hub, Role::Agent).await;
     let turns = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -140,8 +134,8 @@ async fn what_an_agent_asks_leaves_others_of_its_thread_their_turn() {
 /// A task may also end by a panic, which drops it as this does.
 #[tokio::test]
 async fn a_socket_whose_task_is_dropped_leaves_nothing_behind() {
-    let hub = Arc::new(hub());
-    let owner = std::net::IpAddr::from([192, 0, 2, 1]).into();
+    let hub = Arc::new(Hub::of_a_test());
+    let owner = Owner::Address(std::net::IpAddr::from([192, 0, 2, 1]).into());
     let connection = async || {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -177,15 +171,17 @@ fn ws_serve(
     hub: &Arc<Hub>,
     stream: Stream,
     admission: Admission,
-    owner: AddressKey,
+    owner: Owner,
 ) -> impl Future<Output = ()> + Send + use<> {
-    serve(hub.clone(), stream, &[], admission, owner, Connection::of_a_test(hub))
+    let place = hub.places.take().unwrap();
+    let connection = Connection::new([192, 0, 2, 1].into(), place, None);
+    serve(hub.clone(), stream, &[], admission, owner, connection)
 }
 
 /// Half of what an idle session costs are these futures: what forwards is boxed, and there only while it forwards.
 #[tokio::test]
 async fn an_idle_socket_waits_in_little_memory() {
-    let hub = hub();
+    let hub = Hub::of_a_test();
     let socket = hub.arrive();
     let End { outlet, mut reader, .. } = end(&hub, Role::Agent).await;
     let waits = size_of_val(&outlet.closing()) + size_of_val(&outlet.write_posted());

@@ -13,13 +13,13 @@ thread_local! {
 }
 
 /// A buffer of at least `size` bytes, with anything in it.
-pub(super) fn take(size: usize) -> Vec<u8> {
+pub(crate) fn take(size: usize) -> Vec<u8> {
     let free = FREE.with_borrow_mut(Vec::pop);
     free.filter(|buffer| buffer.len() >= size).unwrap_or_else(|| vec![0; size])
 }
 
 /// Gives it back to whatever thread this is.
-pub(super) fn give(buffer: Vec<u8>) {
+pub(crate) fn give(buffer: Vec<u8>) {
     FREE.with_borrow_mut(|free| {
         if free.len() < KEPT {
             free.push(buffer);
@@ -28,7 +28,7 @@ pub(super) fn give(buffer: Vec<u8>) {
 }
 
 /// Gives back a forwarding buffer; short ones were a frame of the relay's own.
-pub(super) fn give_if_large(buffer: Vec<u8>) {
+pub(crate) fn give_if_large(buffer: Vec<u8>) {
     if buffer.len() >= LARGE {
         give(buffer);
     }

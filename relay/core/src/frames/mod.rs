@@ -3,18 +3,22 @@
 //! The caller offers what it has, at most `buffer` bytes, takes away what a step says is done, and offers the rest
 //! again with what came meanwhile. When it offers `buffer` bytes, the step is never [`Step::Partial`].
 
+pub mod codec;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+
 use mykube_protocol::{FromAgent, Role, close, limits::RELAY_TEXT_MAX};
 
-use super::codec::{self, BINARY, CLOSE, CONTINUATION, HEADER_MAX, Header, PING, PONG, PROTOCOL_ERROR, TEXT};
+use codec::{BINARY, CLOSE, CONTINUATION, HEADER_MAX, Header, PING, PONG, PROTOCOL_ERROR, TEXT};
 
 /// RFC 6455 section 7.4.1.
-pub(crate) const NORMAL: u16 = 1000;
+pub const NORMAL: u16 = 1000;
 /// RFC 6455 section 7.4.1: text that is not UTF-8.
-pub(crate) const NOT_UTF_8: u16 = 1007;
+pub const NOT_UTF_8: u16 = 1007;
 
 /// The frames of one end, on their way to its peer.
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub struct Frames {
     role: Role,
     plain: bool,
     /// Largest frame in version 2, largest message in the plain form.
@@ -44,7 +48,7 @@ struct Oversize {
 
 /// What a look at the input gave.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Nothing whole is left.
     Partial,
     /// So many bytes are done.
@@ -57,7 +61,7 @@ pub(crate) enum Step {
 
 /// Why there are no more frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// A close frame with this code.
     Closed(u16),
     /// The protocol is broken: the code and the reason to close with.
@@ -66,32 +70,41 @@ pub(crate) enum Stop {
 
 /// Frames for the peer, not yet sent.
 #[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) buf: Vec<u8>,
-    pub(crate) len: usize,
-    pub(crate) payload: u64,
+pub struct Batch {
+    /// Room for them.
+    pub buf: Vec<u8>,
+    /// How much of it they take.
+    pub len: usize,
+    /// Their payload, in bytes.
+    pub payload: u64,
 }
 
 /// The most that is handed on at once, in bytes: in version 2 a frame is forwarded whole.
-pub(crate) fn batch_max(frame_max: usize, buffer: usize) -> usize {
+#[must_use]
+pub fn batch_max(frame_max: usize, buffer: usize) -> usize {
     buffer.max(frame_max + HEADER_MAX + 4)
 }
 
 impl Frames {
     /// `buffer` is what a caller can offer at once, at the least: what it can hold in all is [`Frames::buffer`].
-    pub(crate) fn new(role: Role, plain: bool, max: usize, buffer: usize) -> Self {
+    #[must_use]
+    pub fn new(role: Role, plain: bool, max: usize, buffer: usize) -> Self {
         let buffer = if plain { buffer } else { batch_max(max, buffer) };
         Self { role, plain, max: max as u64, buffer, message: None, oversize: None }
     }
 
     /// What the caller must be able to hold. A batch needs [`HEADER_MAX`] more.
-    pub(crate) fn buffer(&self) -> usize {
+    #[must_use]
+    pub fn buffer(&self) -> usize {
         self.buffer
     }
 
     /// Looks at one frame, or what is there of a large one; data goes into the batch. `peer`: there is somebody to
     /// send it to.
-    pub(crate) fn next(&mut self, peer: bool, batch: &mut Batch, input: &[u8]) -> Result<Step, Stop> {
+    ///
+    /// # Errors
+    /// There are no more frames: the end closes, or breaks the protocol.
+    pub fn next(&mut self, peer: bool, batch: &mut Batch, input: &[u8]) -> Result<Step, Stop> {
         if self.oversize.is_some() {
             return Ok(self.next_part(batch, input));
         }
@@ -203,7 +216,8 @@ fn control(header: Header, payload: &[u8], size: usize) -> Result<Step, Stop> {
 
 impl Batch {
     /// Into this buffer.
-    pub(crate) fn new(buf: Vec<u8>) -> Self {
+    #[must_use]
+    pub fn new(buf: Vec<u8>) -> Self {
         Self { buf, len: 0, payload: 0 }
     }
 

@@ -1,12 +1,11 @@
-//! The relay's frame codec: what any bytes do to it, and what becomes of frames that a real end could send.
-//!
-//! `relay/src/ws.rs` includes this file and replays the committed corpus on stable Rust.
+//! The fuzz target `relay_frames`: what any bytes do to the codec, and what becomes of frames that a real end could send.
+//! The test below replays its committed corpus on stable Rust.
 
 use mykube_protocol::Role;
 
 use super::{
+    Batch, Frames, Step, Stop,
     codec::{self, BINARY, CONTINUATION, Header, PONG, TEXT},
-    frames::{Batch, Frames, Step, Stop},
 };
 
 const MAX: usize = 1 << 12;
@@ -14,7 +13,7 @@ const BUFFER: usize = 256;
 
 /// The first byte says what kind of socket it is and how its bytes are cut, the second what the others are: bytes as
 /// they come, or a recipe of frames.
-pub(crate) fn run(data: &[u8]) {
+pub fn run(data: &[u8]) {
     let [setting, kind, data @ ..] = data else { return };
     if kind & 1 == 0 { bytes(*setting, data) } else { recipe(*setting, data) }
 }
@@ -170,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_committed_corpus_passes() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/relay_frames");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/relay_frames");
         let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let mut replayed = 0;
         for file in files {

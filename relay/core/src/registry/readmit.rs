@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use mykube_protocol::{Claims, Class, Role, close};
 
-use super::{AGENT_GRACE, CODE_GRACE, Now, Refusal, Registry, State};
-use crate::address::AddressKey;
+use super::{
+    Registry,
+    answer::{Now, Refusal},
+    limits::{AGENT_GRACE, CODE_GRACE},
+    session::State,
+};
+use crate::owner::Owner;
 
 impl Registry {
     /// Makes a session again from a ticket: after a restart, or on another node.
-    pub(super) fn readmit(&mut self, now: Now, claims: &Claims, owner: AddressKey) -> Result<(), Refusal> {
+    pub(super) fn readmit(&mut self, now: Now, claims: &Claims, owner: Owner) -> Result<(), Refusal> {
         let waiting = matches!(claims.class, Class::Pair(_)) || claims.nameplate.is_some();
         self.admit(owner, waiting).map_err(|_| (close::TOO_MANY, "retry-after=10000; too many sessions"))?;
         // The ticket that creates a session ends CODE_GRACE after its code.

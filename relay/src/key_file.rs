@@ -1,22 +1,16 @@
-//! Signing and checking tickets: HMAC-SHA256 over the claims, with a key that never leaves the data directory.
-//!
-//! A relay that starts again with the same key admits both ends of a session without having kept anything of it.
+//! The file of the ticket key, which never leaves the data directory.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use mykube_protocol::{Claims, Ticket, ticket::MAC_LEN};
+use mykube_relay_core::ticket::{KEY_LEN, TicketKey};
 use rand::Rng as _;
-use sha2::Sha256;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-const DOMAIN: &[u8] = b"mykube/2 ticket";
-const KEY_LEN: usize = 32;
 const KEY_FILE: &str = "ticket.key";
 
 /// Why the ticket key cannot be used.
@@ -60,117 +54,61 @@ pub enum KeyError {
     },
 }
 
-/// A ticket that does not admit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TicketError {
-    /// Not signed by this relay's key, or no ticket at all.
-    #[error("this ticket was not given out by this relay: a new code is needed")]
-    Forged,
-    /// Its time is over.
-    #[error("this ticket has expired: a new code is needed")]
-    Expired,
+/// Reads the key of this data directory, or makes directory (0700) and key (0600) where there are none. Others may be able
+/// to write to the directory, as to many a volume: that is logged, and a key of theirs is not taken.
+///
+/// # Errors
+/// The directory or file cannot be used, the file is another user's, others may read it, or it is damaged.
+pub(crate) fn load_or_create(data_dir: &Path) -> Result<TicketKey, KeyError> {
+    let at_dir = |source| KeyError::Io { path: data_dir.to_owned(), source };
+    create_private_dir(data_dir).map_err(at_dir)?;
+    #[cfg(unix)]
+    warn_of_others(data_dir).map_err(at_dir)?;
+    let path = data_dir.join(KEY_FILE);
+    let at = |source| KeyError::Io { path: path.clone(), source };
+    if let Some(file) = open_key(data_dir, &path)? {
+        return read(&path, file);
+    }
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    rand::rng().fill_bytes(key.as_mut());
+    // Another relay may start on the same directory: whoever links first wins, and both use that key.
+    let draft = data_dir.join(format!(".{KEY_FILE}.{}", std::process::id()));
+    write_private(&draft, key.as_ref()).map_err(at)?;
+    let linked = fs::hard_link(&draft, &path);
+    fs::remove_file(&draft).map_err(at)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(error)),
+        _ => {}
+    }
+    // What a start will refuse, the first refuses too.
+    let file = open_key(data_dir, &path)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
+    read(&path, file)
 }
 
-/// The relay's ticket key. Wiped on drop, prints nothing.
-pub(crate) struct TicketKey(Zeroizing<[u8; KEY_LEN]>);
-
-impl TicketKey {
-    /// Reads the key of this data directory, or makes directory (0700) and key (0600) where there are none. Others may be able
-    /// to write to the directory, as to many a volume: that is logged, and a key of theirs is not taken.
-    ///
-    /// # Errors
-    /// The directory or file cannot be used, the file is another user's, others may read it, or it is damaged.
-    pub(crate) fn load_or_create(data_dir: &Path) -> Result<Self, KeyError> {
-        let at_dir = |source| KeyError::Io { path: data_dir.to_owned(), source };
-        create_private_dir(data_dir).map_err(at_dir)?;
-        #[cfg(unix)]
-        warn_of_others(data_dir).map_err(at_dir)?;
-        let path = data_dir.join(KEY_FILE);
-        let at = |source| KeyError::Io { path: path.clone(), source };
-        if let Some(file) = open_key(data_dir, &path)? {
-            return Self::read(&path, file);
+fn read(path: &Path, mut file: fs::File) -> Result<TicketKey, KeyError> {
+    let at = |source| KeyError::Io { path: path.to_owned(), source };
+    let metadata = file.metadata().map_err(at)?;
+    if !metadata.is_file() {
+        return Err(KeyError::NoFile { path: path.to_owned() });
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        if metadata.uid() != own_uid() {
+            return Err(KeyError::Foreign { path: path.to_owned(), owner: metadata.uid() });
         }
-        let mut key = Zeroizing::new([0; KEY_LEN]);
-        rand::rng().fill_bytes(key.as_mut());
-        // Another relay may start on the same directory: whoever links first wins, and both use that key.
-        let draft = data_dir.join(format!(".{KEY_FILE}.{}", std::process::id()));
-        write_private(&draft, key.as_ref()).map_err(at)?;
-        let linked = fs::hard_link(&draft, &path);
-        fs::remove_file(&draft).map_err(at)?;
-        match linked {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(error)),
-            _ => {}
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::Exposed { path: path.to_owned(), mode });
         }
-        // What a start will refuse, the first refuses too.
-        let file = open_key(data_dir, &path)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
-        Self::read(&path, file)
     }
-
-    /// A key from its bytes.
-    #[cfg(test)]
-    pub(crate) fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
-        Self(Zeroizing::new(bytes))
+    let damaged = || KeyError::Damaged { path: path.to_owned() };
+    if metadata.len() != KEY_LEN as u64 {
+        return Err(damaged());
     }
-
-    /// Signs claims.
-    pub(crate) fn sign(&self, claims: &Claims) -> Ticket {
-        let mut bytes = claims.encode();
-        let mac = self.mac(&bytes).finalize().into_bytes();
-        bytes.extend_from_slice(&mac);
-        Ticket::from_bytes(&bytes)
-    }
-
-    /// Checks the signature in constant time, then the time. `unix` is seconds since the epoch.
-    ///
-    /// # Errors
-    /// Forged or expired.
-    pub(crate) fn verify(&self, ticket: &Ticket, unix: u64) -> Result<Claims, TicketError> {
-        let bytes = ticket.to_bytes();
-        let at = bytes.len().checked_sub(MAC_LEN).ok_or(TicketError::Forged)?;
-        let (claims, mac) = bytes.split_at(at);
-        self.mac(claims).verify_slice(mac).map_err(|_| TicketError::Forged)?;
-        let claims = Claims::decode(claims).map_err(|_| TicketError::Forged)?;
-        if claims.expires_at <= unix { Err(TicketError::Expired) } else { Ok(claims) }
-    }
-
-    fn mac(&self, claims: &[u8]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_ref()).expect("HMAC takes a key of any length");
-        mac.update(DOMAIN);
-        mac.update(claims);
-        mac
-    }
-
-    fn read(path: &Path, mut file: fs::File) -> Result<Self, KeyError> {
-        let at = |source| KeyError::Io { path: path.to_owned(), source };
-        let metadata = file.metadata().map_err(at)?;
-        if !metadata.is_file() {
-            return Err(KeyError::NoFile { path: path.to_owned() });
-        }
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt as _;
-            if metadata.uid() != own_uid() {
-                return Err(KeyError::Foreign { path: path.to_owned(), owner: metadata.uid() });
-            }
-            let mode = metadata.mode() & 0o7777;
-            if mode & 0o077 != 0 {
-                return Err(KeyError::Exposed { path: path.to_owned(), mode });
-            }
-        }
-        let damaged = || KeyError::Damaged { path: path.to_owned() };
-        if metadata.len() != KEY_LEN as u64 {
-            return Err(damaged());
-        }
-        let mut key = Zeroizing::new([0; KEY_LEN]);
-        file.read_exact(key.as_mut()).map_err(|_| damaged())?;
-        Ok(Self(key))
-    }
-}
-
-impl fmt::Debug for TicketKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TicketKey")
-    }
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    file.read_exact(key.as_mut()).map_err(|_| damaged())?;
+    Ok(TicketKey::new(key))
 }
 
 fn create_private_dir(dir: &Path) -> io::Result<()> {
@@ -252,7 +190,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use mykube_protocol::{Class, Role, SessionId};
+    use mykube_protocol::{Claims, Class, Role, SessionId};
 
     use super::*;
 
@@ -268,34 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_admits_until_it_expires() {
-        let key = TicketKey::from_bytes([7; 32]);
-        let ticket = key.sign(&claims());
-        assert_eq!(key.verify(&ticket, 999), Ok(claims()));
-        assert_eq!(key.verify(&ticket, 1000), Err(TicketError::Expired));
-    }
-
-    #[test]
-    fn no_bit_of_a_ticket_can_be_changed() {
-        let key = TicketKey::from_bytes([7; 32]);
-        let bytes = key.sign(&claims()).to_bytes();
-        for bit in 0..bytes.len() * 8 {
-            let mut forged = bytes.clone();
-            forged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(key.verify(&Ticket::from_bytes(&forged), 0), Err(TicketError::Forged), "bit {bit}");
-        }
-        for len in 0..bytes.len() {
-            assert_eq!(key.verify(&Ticket::from_bytes(&bytes[..len]), 0), Err(TicketError::Forged));
-        }
-        assert_eq!(TicketKey::from_bytes([8; 32]).verify(&Ticket::from_bytes(&bytes), 0), Err(TicketError::Forged));
-    }
-
-    #[test]
     fn the_key_is_kept_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("relay");
-        let ticket = TicketKey::load_or_create(&data).unwrap().sign(&claims());
-        assert!(TicketKey::load_or_create(&data).unwrap().verify(&ticket, 0).is_ok());
+        let ticket = load_or_create(&data).unwrap().sign(&claims());
+        assert!(load_or_create(&data).unwrap().verify(&ticket, 0).is_ok());
         assert_eq!(fs::read_dir(&data).unwrap().count(), 1, "no draft is left behind");
         #[cfg(unix)]
         {
@@ -304,7 +219,7 @@ mod tests {
             assert_eq!(mode(&data), 0o700);
             assert_eq!(mode(&data.join(KEY_FILE)), 0o600);
             fs::set_permissions(data.join(KEY_FILE), fs::Permissions::from_mode(0o640)).unwrap();
-            let error = TicketKey::load_or_create(&data).unwrap_err();
+            let error = load_or_create(&data).unwrap_err();
             assert!(matches!(error, KeyError::Exposed { mode: 0o640, .. }), "{error}");
         }
     }
@@ -314,7 +229,7 @@ mod tests {
     fn a_key_that_somebody_else_may_have_put_there_is_refused() {
         use std::os::unix::fs::symlink;
         let dir = tempfile::tempdir().unwrap();
-        let load = |name: &str| TicketKey::load_or_create(&dir.path().join(name));
+        let load = |name: &str| load_or_create(&dir.path().join(name));
         load("own").unwrap();
         let (own, linked) = (dir.path().join("own"), dir.path().join("linked"));
         fs::create_dir(&linked).unwrap();
@@ -347,7 +262,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
             chown(&dir, Some(owner), None).unwrap();
-            let load = || TicketKey::load_or_create(dir.path());
+            let load = || load_or_create(dir.path());
             let ticket = load().unwrap().sign(&claims());
             assert!(load().unwrap().verify(&ticket, 0).is_ok(), "{owner} {mode:o}");
             if own_uid() == 0 {
@@ -369,10 +284,10 @@ mod tests {
         write_private(&file, &[7; KEY_LEN]).unwrap();
         symlink("..2026", mount.join("..data")).unwrap();
         symlink(format!("..data/{KEY_FILE}"), mount.join(KEY_FILE)).unwrap();
-        let load = || TicketKey::load_or_create(&mount);
+        let load = || load_or_create(&mount);
         let mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         mode(0o400);
-        assert!(load().unwrap().verify(&TicketKey::from_bytes([7; KEY_LEN]).sign(&claims()), 0).is_ok());
+        assert!(load().unwrap().verify(&TicketKey::new([7; KEY_LEN].into()).sign(&claims()), 0).is_ok());
         mode(0o440);
         assert!(matches!(load(), Err(KeyError::Exposed { mode: 0o440, .. })));
         mode(0o400);
@@ -393,11 +308,6 @@ mod tests {
     fn a_damaged_key_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         write_private(&dir.path().join(KEY_FILE), b"short").unwrap();
-        assert!(matches!(TicketKey::load_or_create(dir.path()), Err(KeyError::Damaged { .. })));
-    }
-
-    #[test]
-    fn debug_shows_no_key() {
-        assert_eq!(format!("{:?}", TicketKey::from_bytes([7; 32])), "TicketKey");
+        assert!(matches!(load_or_create(dir.path()), Err(KeyError::Damaged { .. })));
     }
 }

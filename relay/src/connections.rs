@@ -1,14 +1,34 @@
-//! Connections at once: in all, and of an address and its networks.
+//! Connections at once: whose each is, and how many there may be, in all and of an address and its networks.
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex},
 };
 
-use crate::{
-    address::{AddressKey, Network},
-    hub::lock,
-};
+use mykube_relay_core::address::{AddressKey, Network};
+
+use crate::{address::TrustedProxies, lock::lock};
+
+/// One connection, counted until its last user lets go of it.
+pub(crate) struct Connection {
+    /// The other side, or whom a PROXY header named.
+    pub(crate) peer: IpAddr,
+    _place: Carried,
+    /// A trusted proxy's own is charged to nobody.
+    _share: Option<Share>,
+}
+
+/// What a connection takes one of.
+enum Carried {
+    Place {
+        _place: Place,
+    },
+    /// It is a client's behind a proxy, on the proxy's.
+    On {
+        _proxy: Arc<Connection>,
+    },
+}
 
 /// What is taken, and how much may be.
 pub(crate) struct Places {
@@ -34,6 +54,30 @@ pub(crate) struct Place(Arc<Places>);
 pub(crate) struct Share {
     places: Arc<Places>,
     address: AddressKey,
+}
+
+impl Connection {
+    /// A connection that has its place, and was charged.
+    pub(crate) fn new(peer: IpAddr, place: Place, share: Option<Share>) -> Arc<Self> {
+        Arc::new(Self { peer, _place: Carried::Place { _place: place }, _share: share })
+    }
+
+    /// The connection of a client whom a trusted proxy's request names: it has a share of its own.
+    ///
+    /// # Errors
+    /// It has as many as it may.
+    pub(crate) fn named(
+        places: &Arc<Places>,
+        proxies: &TrustedProxies,
+        proxy: Arc<Self>,
+        client: IpAddr,
+    ) -> Result<Arc<Self>, TooMany> {
+        if client == proxy.peer {
+            return Ok(proxy);
+        }
+        let share = places.charge(proxies, client)?;
+        Ok(Arc::new(Self { peer: client, _place: Carried::On { _proxy: proxy }, _share: share }))
+    }
 }
 
 impl Places {
@@ -77,6 +121,18 @@ impl Places {
             *taken.by_network.entry(network).or_default() += 1;
         }
         Ok(Share { places: self.clone(), address })
+    }
+
+    /// The same, if it is not a trusted proxy: everybody behind that has its address.
+    ///
+    /// # Errors
+    /// See [`Places::share`].
+    pub(crate) fn charge(
+        self: &Arc<Self>,
+        proxies: &TrustedProxies,
+        address: IpAddr,
+    ) -> Result<Option<Share>, TooMany> {
+        if proxies.contains(address) { Ok(None) } else { self.share(address.into()).map(Some) }
     }
 }
 

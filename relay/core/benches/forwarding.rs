@@ -1,4 +1,4 @@
-//! What the relay does with each frame. `cargo bench -p mykube-relay` takes its time; `scripts/instructions` counts what
+//! What the relay does with each frame. `cargo bench -p mykube-relay-core` takes its time; `scripts/instructions` counts what
 //! it executes (`list`, `count NAME TIMES`).
 
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -6,7 +6,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use mykube_relay::seam::Forwarding;
+use mykube_protocol::{Role, limits::FRAME_MAX};
+use mykube_relay_core::frames::{Batch, Frames, Step, codec::HEADER_MAX};
 
 /// Name, payload of each frame, and frames an operation: what a look at a socket's buffer may find.
 const OPERATIONS: [(&str, usize, usize); 2] =
@@ -40,10 +41,19 @@ fn measure() {
     criterion.final_summary();
 }
 
+/// The frames of a client whose agent is here go into a batch for that.
 fn forward(payload: usize, frames: usize) -> impl FnMut() {
     let input: Vec<u8> = (0..frames).flat_map(|_| masked(payload)).collect();
-    let mut forwarding = Forwarding::new(BUFFER);
-    move || assert_eq!(forwarding.forward(black_box(&input)), (payload * frames) as u64)
+    let mut client = Frames::new(Role::Client, false, FRAME_MAX, BUFFER);
+    let mut batch = Batch::new(vec![0; client.buffer() + HEADER_MAX]);
+    move || {
+        (batch.len, batch.payload) = (0, 0);
+        let (input, mut at) = (black_box(input.as_slice()), 0);
+        while let Ok(Step::Taken(count)) = client.next(true, &mut batch, &input[at..]) {
+            at += count;
+        }
+        assert_eq!(batch.payload, (payload * frames) as u64);
+    }
 }
 
 /// A binary frame as an end sends it (RFC 6455 section 5.2).

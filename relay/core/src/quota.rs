@@ -16,7 +16,7 @@ const FORGOTTEN_AT_ONCE: usize = 1024;
 
 /// Counts requests in windows of a minute that begin with a network's first request.
 #[derive(Debug)]
-pub(crate) struct RequestQuota {
+pub struct RequestQuota {
     per_minute: u32,
     windows: HashMap<Network, Window>,
     /// Every window when it began, in that order; those that ended and were begun again stand here twice.
@@ -31,7 +31,8 @@ struct Window {
 
 impl RequestQuota {
     /// `per_minute` requests an address; 0 is no limit.
-    pub(crate) fn new(per_minute: u32) -> Self {
+    #[must_use]
+    pub fn new(per_minute: u32) -> Self {
         Self { per_minute, windows: HashMap::new(), begun: VecDeque::new() }
     }
 
@@ -39,7 +40,7 @@ impl RequestQuota {
     ///
     /// # Errors
     /// Over the limit of the address, or of a network it is in: how long until the next one is admitted.
-    pub(crate) fn handle_request(&mut self, now: Instant, address: AddressKey) -> Result<(), Duration> {
+    pub fn handle_request(&mut self, now: Instant, address: AddressKey) -> Result<(), Duration> {
         let Some(per_minute) = usize::try_from(self.per_minute).ok().filter(|limit| *limit > 0) else { return Ok(()) };
         let over = address.networks().filter_map(|(network, times)| {
             let window = self.windows.get(&network)?;
@@ -71,7 +72,7 @@ impl RequestQuota {
     }
 
     /// Forgets some of the windows that are over.
-    pub(crate) fn handle_tick(&mut self, now: Instant) {
+    pub fn handle_tick(&mut self, now: Instant) {
         for _ in 0..FORGOTTEN_AT_ONCE {
             match self.begun.front() {
                 Some((since, _)) if now.saturating_duration_since(*since) >= WINDOW => self.forget_oldest(),
@@ -99,6 +100,11 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::disallowed_methods, reason = "there is no other way to an instant")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     fn key(n: u32) -> AddressKey {
         IpAddr::V4(Ipv4Addr::from_bits(n)).into()
     }
@@ -111,7 +117,7 @@ mod tests {
     #[test]
     fn an_address_has_its_own_minute() {
         let mut quota = RequestQuota::new(20);
-        let start = Instant::now();
+        let start = start();
         for _ in 0..20 {
             assert_eq!(quota.handle_request(start, key(1)), Ok(()));
         }
@@ -124,7 +130,7 @@ mod tests {
     #[test]
     fn a_flood_of_addresses_is_bounded_and_locks_nobody_out() {
         let mut quota = RequestQuota::new(20);
-        let start = Instant::now();
+        let start = start();
         for n in 0..3 * u32::try_from(WINDOWS_MAX).unwrap() {
             assert_eq!(quota.handle_request(start, key(n)), Ok(()));
         }
@@ -138,7 +144,7 @@ mod tests {
     #[test]
     fn what_is_over_is_forgotten_a_part_at_a_time() {
         let mut quota = RequestQuota::new(20);
-        let start = Instant::now();
+        let start = start();
         for n in 0..5000 {
             quota.handle_request(start, key(n)).unwrap();
         }
@@ -163,7 +169,7 @@ mod tests {
     /// A holder of a /56 has 256 networks, one of a /48 65,536: and 4 and 16 times an address's limit.
     #[test]
     fn many_addresses_of_one_network_do_not_have_as_many_requests() {
-        let start = Instant::now();
+        let start = start();
         for (addresses, times) in [(256, 4), (65_536, 16)] {
             let mut quota = RequestQuota::new(20);
             let admitted =
@@ -177,6 +183,6 @@ mod tests {
     #[test]
     fn zero_is_no_limit() {
         let mut quota = RequestQuota::new(0);
-        assert!((0..1000).all(|_| quota.handle_request(Instant::now(), key(1)).is_ok()));
+        assert!((0..1000).all(|_| quota.handle_request(start(), key(1)).is_ok()));
     }
 }

@@ -1,42 +1,49 @@
 //! WebSocket frames on the wire (RFC 6455 section 5), as a relay sees them: headers and masks, no messages.
 
 /// Continuation of a fragmented message.
-pub(crate) const CONTINUATION: u8 = 0;
+pub const CONTINUATION: u8 = 0;
 /// Text.
-pub(crate) const TEXT: u8 = 1;
+pub const TEXT: u8 = 1;
 /// Binary.
-pub(crate) const BINARY: u8 = 2;
+pub const BINARY: u8 = 2;
 /// Close.
-pub(crate) const CLOSE: u8 = 8;
+pub const CLOSE: u8 = 8;
 /// Ping.
-pub(crate) const PING: u8 = 9;
+pub const PING: u8 = 9;
 /// Pong.
-pub(crate) const PONG: u8 = 10;
+pub const PONG: u8 = 10;
 
 /// RFC 6455 section 7.4.1: protocol error.
-pub(crate) const PROTOCOL_ERROR: u16 = 1002;
+pub const PROTOCOL_ERROR: u16 = 1002;
 /// Longest header a server sends (it never masks).
-pub(crate) const HEADER_MAX: usize = 10;
+pub const HEADER_MAX: usize = 10;
 /// Payload of a control frame (RFC 6455 section 5.5).
-pub(crate) const CONTROL_MAX: usize = 125;
+pub const CONTROL_MAX: usize = 125;
 
 /// A frame header from an end, which always masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) fin: bool,
-    pub(crate) opcode: u8,
-    pub(crate) len: u64,
-    pub(crate) key: [u8; 4],
+pub struct Header {
+    /// The last of its message.
+    pub fin: bool,
+    /// One of those above.
+    pub opcode: u8,
+    /// Bytes of payload.
+    pub len: u64,
+    /// What the payload is masked with.
+    pub key: [u8; 4],
     /// Bytes of the header itself.
-    pub(crate) size: usize,
+    pub size: usize,
 }
 
 /// What breaks RFC 6455; the text is the close reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
+pub struct Malformed(pub &'static str);
 
 /// Reads a header; `None` while it is incomplete.
-pub(crate) fn parse(buf: &[u8]) -> Result<Option<Header>, Malformed> {
+///
+/// # Errors
+/// It breaks RFC 6455.
+pub fn parse(buf: &[u8]) -> Result<Option<Header>, Malformed> {
     let [first, second, rest @ ..] = buf else { return Ok(None) };
     let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
     if first & 0x70 != 0 {
@@ -69,8 +76,8 @@ pub(crate) fn parse(buf: &[u8]) -> Result<Option<Header>, Malformed> {
     Ok(Some(Header { fin, opcode, len, key: *key, size: 2 + extra + 4 }))
 }
 
-/// Writes an unmasked header to the start of `out`; returns its size.
-pub(crate) fn put_header(out: &mut [u8], fin: bool, opcode: u8, len: usize) -> usize {
+/// Writes an unmasked header to the start of `out`, which holds [`HEADER_MAX`] bytes; returns its size.
+pub fn put_header(out: &mut [u8], fin: bool, opcode: u8, len: usize) -> usize {
     out[0] = u8::from(fin) << 7 | opcode;
     match (u8::try_from(len), u16::try_from(len)) {
         (Ok(short @ 0..126), _) => {
@@ -91,7 +98,8 @@ pub(crate) fn put_header(out: &mut [u8], fin: bool, opcode: u8, len: usize) -> u
 }
 
 /// A whole frame of a relay's own: control frames and short texts.
-pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0; HEADER_MAX];
     let size = put_header(&mut out, true, opcode, payload.len());
     out.truncate(size);
@@ -100,7 +108,8 @@ pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A close frame. The reason is cut to what a control frame holds, between two characters.
-pub(crate) fn close_frame(code: u16, reason: &str) -> Vec<u8> {
+#[must_use]
+pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     let mut payload = code.to_be_bytes().to_vec();
     let end = (0..=reason.len().min(CONTROL_MAX - 2)).rev().find(|at| reason.is_char_boundary(*at));
     payload.extend_from_slice(&reason.as_bytes()[..end.unwrap_or_default()]);
@@ -108,7 +117,7 @@ pub(crate) fn close_frame(code: u16, reason: &str) -> Vec<u8> {
 }
 
 /// `dst = src XOR key`, 8 bytes at a time; both have the same length.
-pub(crate) fn unmask(src: &[u8], dst: &mut [u8], key: [u8; 4]) {
+pub fn unmask(src: &[u8], dst: &mut [u8], key: [u8; 4]) {
     debug_assert_eq!(src.len(), dst.len());
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -123,7 +132,8 @@ pub(crate) fn unmask(src: &[u8], dst: &mut [u8], key: [u8; 4]) {
 }
 
 /// The key for a payload's rest after `done` bytes of it.
-pub(crate) fn rotate(mut key: [u8; 4], done: usize) -> [u8; 4] {
+#[must_use]
+pub fn rotate(mut key: [u8; 4], done: usize) -> [u8; 4] {
     key.rotate_left(done % 4);
     key
 }

@@ -8,14 +8,14 @@ use std::{
 use mykube_protocol::{Role, SessionId};
 use rand::{CryptoRng, RngExt as _};
 
-use super::SocketId;
+use super::answer::SocketId;
 
 const DIGITS: usize = 8;
 const TRIES: usize = 1000;
 
 /// Why a plain-form pair request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PlainError {
+pub enum PlainError {
     /// Not eight digits.
     #[error("invalid code")]
     Invalid,

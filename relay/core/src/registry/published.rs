@@ -3,14 +3,19 @@
 use mykube_protocol::{Nameplate, Role, SessionId, close, limits::NAMEPLATE_MIN_DIGITS};
 use rand::CryptoRng;
 
-use super::{Action, CODE_GRACE, CreateError, Now, PlainError, Refusal, Registry, SocketId, plain};
+use super::{
+    Registry,
+    answer::{Action, CreateError, Now, Refusal, SocketId},
+    limits::CODE_GRACE,
+    plain::{self, PlainError},
+};
 
 impl Registry {
     /// Plain form: a session and its whole code.
     ///
     /// # Errors
     /// The relay is full.
-    pub(crate) fn handle_plain_create(
+    pub fn handle_plain_create(
         &mut self,
         now: Now,
         rng: &mut impl CryptoRng,
@@ -28,12 +33,13 @@ impl Registry {
     ///
     /// # Errors
     /// As published.
-    pub(crate) fn handle_plain_pair(&mut self, now: Now, code: &str) -> Result<SessionId, PlainError> {
+    pub fn handle_plain_pair(&mut self, now: Now, code: &str) -> Result<SessionId, PlainError> {
         self.plain.pair(now.mono, code, self.limits.plain_attempts)
     }
 
     /// Whether this is a plain-form session.
-    pub(crate) fn is_plain(&self, id: SessionId) -> bool {
+    #[must_use]
+    pub fn is_plain(&self, id: SessionId) -> bool {
         self.plain.contains(id)
     }
 
@@ -41,13 +47,7 @@ impl Registry {
     ///
     /// # Errors
     /// 4403 not paired, 4409 connected already.
-    pub(crate) fn handle_plain_join(
-        &mut self,
-        now: Now,
-        socket: SocketId,
-        id: SessionId,
-        role: Role,
-    ) -> Result<(), Refusal> {
+    pub fn handle_plain_join(&mut self, now: Now, socket: SocketId, id: SessionId, role: Role) -> Result<(), Refusal> {
         let session = self
             .plain
             .get_mut(id)
@@ -67,7 +67,7 @@ impl Registry {
     }
 
     /// `{"code"}` from an old client that no plain-form session has: it may just have disclosed a version 2 secret.
-    pub(crate) fn handle_old_code(&mut self, now: Now, code: &str) {
+    pub fn handle_old_code(&mut self, now: Now, code: &str) {
         let Some(digits) = plain::digits(code) else { return };
         let Ok(nameplate) = digits[..NAMEPLATE_MIN_DIGITS].parse::<Nameplate>() else { return };
         if let Some(id) = self.nameplates.get(&nameplate) {

@@ -8,20 +8,19 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
-    time::Instant,
 };
 
+use mykube_relay_core::frames::codec;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     sync::Notify,
 };
 
-use super::{codec, pool};
-use crate::{metrics::Metrics, stream::WriteHalf};
+use crate::{lock::lock, metrics::Metrics, pool, stream::WriteHalf};
 
 /// Texts that may wait for a reader. One that lets more gather never reads.
 const TEXTS_MAX: usize = 32;
@@ -327,22 +326,6 @@ impl Drop for Unfinished<'_> {
             self.posted.notify_one();
         }
     }
-}
-
-/// Time a direction waits for a slow reader; counted when it ends.
-pub(crate) struct Backpressure<'a> {
-    pub(crate) metrics: &'a Metrics,
-    pub(crate) since: Instant,
-}
-
-impl Drop for Backpressure<'_> {
-    fn drop(&mut self) {
-        self.metrics.waited(self.since.elapsed());
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

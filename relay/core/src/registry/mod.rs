@@ -6,176 +6,48 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use mykube_protocol::{
-    Attempt, Claims, Class, FromAgent, FromRelay, Nameplate, Role, SessionId, close,
-    control::Peer,
-    limits::{REPLACE_INTERVAL, SESSION_TICKET_RENEWALS},
+    Attempt, Claims, Class, FromAgent, FromRelay, Nameplate, Role, SessionId, close, limits::REPLACE_INTERVAL,
 };
 use rand::CryptoRng;
 
+mod answer;
 mod disclosed;
 mod expiry;
+mod limits;
 mod nameplates;
+mod owners;
 mod plain;
 mod published;
 mod readmit;
+mod session;
 #[cfg(test)]
 mod tests;
 
+pub use answer::{Action, Count, Counts, CreateError, Created, Denied, NoSuchNameplate, Now, Refusal, SocketId};
+pub use limits::Limits;
+pub use plain::PlainError;
+
+use crate::owner::Owner;
 use disclosed::Disclosed;
+use limits::{AGENT_GRACE, CODE_GRACE};
 use nameplates::Nameplates;
-pub(crate) use plain::PlainError;
-
-use crate::address::{AddressKey, Network};
-
-/// After a code's time is over: what a handshake that began in time may still take.
-const CODE_GRACE: Duration = Duration::from_secs(15);
-/// How long a waiting session stays without its agent's socket: a redial, but not the rest of the code's time.
-const AGENT_GRACE: Duration = Duration::from_secs(30);
-
-/// The time, on both clocks: one never jumps, the other is what tickets carry.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
-    /// Never goes back.
-    pub(crate) mono: Instant,
-    /// Seconds since the Unix epoch.
-    pub(crate) unix: u64,
-}
-
-/// Limits and times; all of them are settings of the relay.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// How long a code waits.
-    pub code_ttl: Duration,
-    /// How long a claim may take to open its socket.
-    pub pair_ticket_ttl: Duration,
-    /// How long a session ticket lives; renewed in band several times in it.
-    pub ticket_ttl: Duration,
-    /// How long one end waits for the other to come back.
-    pub session_grace: Duration,
-    /// Sessions in all.
-    pub sessions: usize,
-    /// Sessions an address.
-    pub sessions_per_address: usize,
-    /// Sessions an address that wait to be paired: nobody lengthens everyone's codes alone.
-    pub waiting_per_address: usize,
-    /// How long a plain-form code waits.
-    pub plain_ttl: Duration,
-    /// Pair requests a plain-form code.
-    pub plain_attempts: u32,
-}
-
-/// One WebSocket, as the registry names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct SocketId(u64);
-
-/// What the sockets must be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Send this text frame.
-    Send(SocketId, FromRelay),
-    /// Plain form: send the text `paired`.
-    SendPaired(SocketId),
-    /// Sign these claims and send them as `ticket:`.
-    SendTicket(SocketId, Claims),
-    /// Send a close frame with this code and reason, and end. The socket has no peer from now on.
-    Close(SocketId, u16, &'static str),
-    /// Forward between these two from now on. What the newcomer is told about it comes before, so that no frame does;
-    /// what the one that stays is told comes after, so that its answer finds the newcomer.
-    Link(SocketId, SocketId),
-    /// This socket has no peer any more.
-    Unlink(SocketId),
-    /// Count this.
-    Count(Count),
-}
-
-/// What is worth a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Count {
-    /// A client was confirmed.
-    Paired,
-    /// A client was refused.
-    Refused,
-    /// A code was burned.
-    Burned,
-    /// A newer socket took an older one's place.
-    Replaced,
-    /// An end of a paired session came back.
-    Returned,
-    /// A session was made again from a ticket.
-    Readmitted,
-}
-
-/// Why no session is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CreateError {
-    /// This address has too many.
-    #[error("too many sessions from this address: end one, or wait for a code to expire")]
-    Address,
-    /// All are taken.
-    #[error("this relay is full: try again later")]
-    Full,
-}
-
-/// No waiting session has this nameplate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no session waits under this code: it may be mistyped, expired or used already; ask for a new one")]
-pub(crate) struct NoSuchNameplate;
-
-/// A close code and its reason.
-pub(crate) type Refusal = (u16, &'static str);
-
-/// Why a socket does not get its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Denied {
-    /// It never will.
-    Refused(Refusal),
-    /// Another socket of this end has it. Ask again after this time, when something was heard from the new one.
-    Taken(Duration),
-}
-
-impl From<Refusal> for Denied {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-/// A new session.
-#[derive(Clone, Debug)]
-pub(crate) struct Created {
-    /// Its nameplate.
-    pub(crate) nameplate: Nameplate,
-    /// The agent's ticket.
-    pub(crate) claims: Claims,
-    /// When the code ends, in seconds since the Unix epoch.
-    pub(crate) expires_at: u64,
-}
-
-/// Sessions by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Not paired yet.
-    pub(crate) waiting: usize,
-    /// Paired, both ends are here.
-    pub(crate) paired: usize,
-    /// Paired, one end is away.
-    pub(crate) away: usize,
-    /// Plain form.
-    pub(crate) plain: usize,
-}
+use owners::Owners;
+use plain::Plain;
+use session::{Session, Slot, Socket, State, rank};
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub struct Registry {
     limits: Limits,
     sessions: HashMap<SessionId, Session>,
     sockets: HashMap<SocketId, (SessionId, Role)>,
     nameplates: Nameplates,
-    plain: plain::Plain,
-    owners: HashMap<Network, Owned>,
+    plain: Plain,
+    owners: Owners,
     deadlines: BTreeSet<(Instant, SessionId)>,
     disclosed: Disclosed,
     actions: VecDeque<Action>,
@@ -183,53 +55,17 @@ pub(crate) struct Registry {
     waiting: usize,
 }
 
-#[derive(Debug, Default)]
-struct Owned {
-    waiting: usize,
-    all: usize,
-}
-
-#[derive(Debug)]
-struct Session {
-    owner: AddressKey,
-    state: State,
-    agent: Slot,
-    client: Slot,
-    deadline: Option<Instant>,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Waits for its client. The nameplate is free again once the code's time is over.
-    Waiting { nameplate: Option<Nameplate>, code_ends: Instant, agent_until: Option<Instant> },
-    /// The code is spent; the agent's socket may linger.
-    Burned { until: Instant },
-    /// The ends know each other; `attempt` is the one that was confirmed.
-    Paired { attempt: Option<Attempt>, renew_at: Instant, half_until: Option<Instant> },
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    socket: Option<Socket>,
-    replaced: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Socket {
-    id: SocketId,
-    class: Class,
-}
-
 impl Registry {
     /// An empty registry.
-    pub(crate) fn new(limits: Limits) -> Self {
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
         Self {
             limits,
             sessions: HashMap::new(),
             sockets: HashMap::new(),
             nameplates: Nameplates::default(),
-            plain: plain::Plain::default(),
-            owners: HashMap::new(),
+            plain: Plain::default(),
+            owners: Owners::default(),
             deadlines: BTreeSet::new(),
             disclosed: Disclosed::default(),
             actions: VecDeque::new(),
@@ -239,12 +75,13 @@ impl Registry {
     }
 
     /// The next thing to do, in order.
-    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+    pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
     /// Sessions by state.
-    pub(crate) fn counts(&self) -> Counts {
+    #[must_use]
+    pub fn counts(&self) -> Counts {
         let paired = self.sessions.values().filter(|session| matches!(session.state, State::Paired { .. }));
         let (here, away): (Vec<_>, Vec<_>) = paired.partition(|session| session.is_whole());
         Counts { waiting: self.waiting, paired: here.len(), away: away.len(), plain: self.plain.len() }
@@ -254,12 +91,7 @@ impl Registry {
     ///
     /// # Errors
     /// A limit is reached.
-    pub(crate) fn handle_create(
-        &mut self,
-        now: Now,
-        owner: AddressKey,
-        rng: &mut impl CryptoRng,
-    ) -> Result<Created, CreateError> {
+    pub fn handle_create(&mut self, now: Now, owner: Owner, rng: &mut impl CryptoRng) -> Result<Created, CreateError> {
         self.admit(owner, true)?;
         let nameplate = self.nameplates.draw(rng, |digits| self.plain.has_prefix(digits)).ok_or(CreateError::Full)?;
         let id = SessionId::random(rng);
@@ -286,7 +118,7 @@ impl Registry {
     ///
     /// # Errors
     /// Nobody waits under it.
-    pub(crate) fn handle_claim(
+    pub fn handle_claim(
         &mut self,
         now: Now,
         nameplate: &str,
@@ -302,7 +134,7 @@ impl Registry {
     }
 
     /// A socket has come: its number. A later one replaces an earlier one, never the other way round.
-    pub(crate) fn handle_arrival(&mut self) -> SocketId {
+    pub fn handle_arrival(&mut self) -> SocketId {
         self.next_socket += 1;
         SocketId(self.next_socket)
     }
@@ -311,12 +143,12 @@ impl Registry {
     ///
     /// # Errors
     /// It does not get its place, or not yet.
-    pub(crate) fn handle_join(
+    pub fn handle_join(
         &mut self,
         now: Now,
         socket: SocketId,
         claims: &Claims,
-        owner: AddressKey,
+        owner: Owner,
         heard: bool,
     ) -> Result<(), Denied> {
         let (id, role) = (claims.session, claims.role);
@@ -369,7 +201,7 @@ impl Registry {
     }
 
     /// The agent said something to the relay: whether anything came of it.
-    pub(crate) fn handle_text(&mut self, now: Now, socket: SocketId, text: FromAgent) -> bool {
+    pub fn handle_text(&mut self, now: Now, socket: SocketId, text: FromAgent) -> bool {
         let Some(&(id, Role::Agent)) = self.sockets.get(&socket) else { return false };
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let State::Waiting { .. } = session.state else { return false };
@@ -403,7 +235,7 @@ impl Registry {
     }
 
     /// A socket ended. `clean`: its end said goodbye (close code 1000).
-    pub(crate) fn handle_leave(&mut self, now: Now, socket: SocketId, clean: bool) {
+    pub fn handle_leave(&mut self, now: Now, socket: SocketId, clean: bool) {
         let Some((id, role)) = self.sockets.remove(&socket) else { return };
         if self.plain.contains(id) {
             self.leave_plain(id, role);
@@ -532,65 +364,40 @@ impl Registry {
             self.nameplates.free(&nameplate);
         }
         self.waiting -= 1;
-        for (network, _) in session.owner.networks() {
-            if let Some(owned) = self.owners.get_mut(&network) {
-                owned.waiting -= 1;
-            }
-        }
+        self.owners.stop_waiting(session.owner);
     }
 
-    fn admit(&self, owner: AddressKey, waiting: bool) -> Result<(), CreateError> {
+    fn admit(&self, owner: Owner, waiting: bool) -> Result<(), CreateError> {
         if self.sessions.len() + self.plain.len() >= self.limits.sessions {
             return Err(CreateError::Full);
         }
-        let waiting_max = if waiting { self.limits.waiting_per_address } else { usize::MAX };
-        let room =
-            self.has_room(owner, |owned| [(owned.all, self.limits.sessions_per_address), (owned.waiting, waiting_max)]);
-        if room { Ok(()) } else { Err(CreateError::Address) }
-    }
-
-    /// Whether none of the networks an address is charged to has as much of anything as it may.
-    fn has_room<const N: usize>(&self, owner: AddressKey, of: impl Fn(&Owned) -> [(usize, usize); N]) -> bool {
-        let nothing = Owned::default();
-        owner.networks().all(|(network, times)| {
-            let owned = self.owners.get(&network).unwrap_or(&nothing);
-            of(owned).iter().all(|(has, limit)| *has < limit.saturating_mul(times))
+        if self.owners.has_room(owner, waiting, &self.limits) {
+            return Ok(());
+        }
+        Err(match owner {
+            Owner::Address(_) => CreateError::Address,
+            Owner::Organisation(_) => CreateError::Organisation,
         })
     }
 
-    /// After a restart whoever comes first is charged for a session; in the end its agent is, as at the beginning.
-    fn charge(&mut self, id: SessionId, owner: AddressKey) {
-        let room = self.has_room(owner, |owned| [(owned.all, self.limits.sessions_per_address)]);
+    /// After a restart whoever comes first is charged for a session; in the end its agent is, as at the beginning. An
+    /// organisation's stays its own, from whatever address.
+    fn charge(&mut self, id: SessionId, owner: Owner) {
+        let room = self.owners.has_room(owner, false, &self.limits);
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if session.owner == owner || !room {
+        let known = matches!((session.owner, owner), (Owner::Organisation(_), Owner::Address(_)));
+        if session.owner == owner || known || !room {
             return;
         }
         let before = std::mem::replace(&mut session.owner, owner);
-        for (network, _) in owner.networks() {
-            self.owners.entry(network).or_default().all += 1;
-        }
-        self.discharge(before);
+        self.owners.add(owner, false);
+        self.owners.remove(before);
     }
 
-    fn discharge(&mut self, owner: AddressKey) {
-        for (network, _) in owner.networks() {
-            if let Some(owned) = self.owners.get_mut(&network) {
-                owned.all -= 1;
-                if owned.all == 0 {
-                    self.owners.remove(&network);
-                }
-            }
-        }
-    }
-
-    fn insert(&mut self, id: SessionId, owner: AddressKey, state: State) {
-        let waiting = usize::from(matches!(state, State::Waiting { .. }));
-        for (network, _) in owner.networks() {
-            let owned = self.owners.entry(network).or_default();
-            owned.all += 1;
-            owned.waiting += waiting;
-        }
-        self.waiting += waiting;
+    fn insert(&mut self, id: SessionId, owner: Owner, state: State) {
+        let waiting = matches!(state, State::Waiting { .. });
+        self.owners.add(owner, waiting);
+        self.waiting += usize::from(waiting);
         let session = Session { owner, state, agent: Slot::default(), client: Slot::default(), deadline: None };
         self.sessions.insert(id, session);
         self.schedule(id);
@@ -607,44 +414,6 @@ impl Registry {
             self.sockets.remove(&socket.id);
             self.actions.push_back(Action::Close(socket.id, code, reason));
         }
-        self.discharge(session.owner);
-    }
-}
-
-impl Limits {
-    /// How often session tickets are renewed.
-    fn renewal(&self) -> Duration {
-        self.ticket_ttl / SESSION_TICKET_RENEWALS
-    }
-}
-
-impl Session {
-    fn slot_mut(&mut self, role: Role) -> &mut Slot {
-        match role {
-            Role::Agent => &mut self.agent,
-            Role::Client => &mut self.client,
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.agent.socket.is_some() && self.client.socket.is_some()
-    }
-
-    /// How `peer:` frames name the ends: by attempt until the session is paired. `left` is the class of a socket
-    /// that is no longer in its slot.
-    fn peer_name(&self, left: Option<Class>) -> Peer {
-        let client = self.client.socket.map(|socket| socket.class);
-        match (&self.state, client.or(left)) {
-            (State::Waiting { .. }, Some(Class::Pair(attempt))) => Peer::Attempt(attempt),
-            _ => Peer::Session,
-        }
-    }
-}
-
-/// A socket is replaced by one of the same or a higher rank.
-const fn rank(class: Class) -> u8 {
-    match class {
-        Class::Pair(_) => 0,
-        Class::Session => 1,
+        self.owners.remove(session.owner);
     }
 }

@@ -2,11 +2,11 @@
 
 use mykube_protocol::{Role, SessionId, close};
 
-use super::{CODE_GRACE, Now, Registry, State};
+use super::{Registry, answer::Now, limits::CODE_GRACE, session::State};
 
 impl Registry {
     /// Does what is due.
-    pub(crate) fn handle_tick(&mut self, now: Now) {
+    pub fn handle_tick(&mut self, now: Now) {
         while let Some(&(at, id)) = self.deadlines.first()
             && at <= now.mono
         {
