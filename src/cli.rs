@@ -1,4 +1,6 @@
 //! What can be typed. Every flag is also `MYKUBE_<FLAG>` in the environment; the code never is.
+//!
+//! Over 500 lines because all flags are read in one piece, and their tests stand below.
 
 use std::{
     ffi::{OsStr, OsString},
