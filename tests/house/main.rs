@@ -20,7 +20,6 @@ mod modules;
 const LONG: usize = 500;
 
 #[test]
-#[ignore = "not so yet"]
 fn no_files_import_each_other_in_a_circle() {
     let (sources, roots) = workspace();
     let (mut imports, mut read) = (Imports::new(), BTreeSet::new());
@@ -35,7 +34,6 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
-#[ignore = "not so yet"]
 fn long_files_say_why() {
     let (sources, _) = workspace();
     let long: Vec<String> = sources
