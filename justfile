@@ -39,6 +39,10 @@ bench *args:
 profile *args:
     scripts/profile {{args}}
 
+# Breaks a pure crate in one place at a time, and lists what no test notices: `just mutants protocol --shard 0/16`. Hours.
+mutants *args:
+    scripts/mutants {{args}}
+
 # A real Kubernetes on loopback: up, down, status, env, smoke.
 cluster *args:
     scripts/cluster {{args}}

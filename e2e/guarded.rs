@@ -1,4 +1,6 @@
 //! Guarded mode against a real API server: what passes as without it, what does not, and who is let in.
+//!
+//! Over 500 lines because it is one list of things tried, each with its set-up.
 
 use std::{
     collections::HashSet,

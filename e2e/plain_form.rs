@@ -64,7 +64,7 @@ async fn created(relay: SocketAddr) -> (String, String) {
 
 #[test]
 fn old_ends_work_unchanged() {
-    let relay = Relay::with(&["--plain-form", "--api-rate", "0"]);
+    let relay = Relay::with(&["--legacy", "--api-rate", "0"]);
     let address = relay.address();
     runtime().block_on(async {
         let (session, code) = created(address).await;
@@ -95,7 +95,7 @@ fn old_ends_work_unchanged() {
 
 #[test]
 fn its_refusals_are_the_published_ones() {
-    let relay = Relay::with(&["--plain-form", "--api-rate", "0"]);
+    let relay = Relay::with(&["--legacy", "--api-rate", "0"]);
     let address = relay.address();
     runtime().block_on(async {
         let (session, code) = created(address).await;
@@ -127,14 +127,14 @@ fn it_is_off_unless_asked_for() {
 
 #[test]
 fn our_own_ends_never_speak_it() {
-    let relay = Relay::with(&["--plain-form", "--api-rate", "0"]);
+    let relay = Relay::with(&["--legacy", "--api-rate", "0"]);
     let (_, code) = runtime().block_on(created(relay.address()));
     Mykube::client(&relay.url).fails_with(&code, 3, &["no session waits under this code"]);
 }
 
 #[test]
 fn an_old_client_that_tries_a_new_code_spends_it() {
-    let relay = Relay::with(&["--plain-form", "--api-rate", "0"]);
+    let relay = Relay::with(&["--legacy", "--api-rate", "0"]);
     let cluster = json!({"server": "https://127.0.0.1:9", "insecure-skip-tls-verify": true});
     let config = crate::support::cluster::kubeconfig("c", &cluster, &json!({"token": "e2e"})).to_string();
     let server = Mykube::new("server").args(["--relay-url", &relay.url]);

@@ -1,4 +1,6 @@
 //! What can be typed. Every flag is also `MYKUBE_<FLAG>` in the environment; the code never is.
+//!
+//! Over 500 lines because all flags are read in one piece, and their tests stand below.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -34,7 +36,7 @@ Examples:
     mykube client --relay-url https://relay.example:8000
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 wrong or expired code, 4 relay unreachable, 5 session lost or \
-ended by the other end; after `--`, the command's own, 126 and 127 where it cannot be run or is not there.";
+ended by the other end; after `--`, the command's own, 126 if it cannot be run, 127 if there is no such command.";
 
 const RELAY_EXAMPLES: &str = "\
 Examples:
@@ -44,15 +46,15 @@ Examples:
   For everybody, with a certificate:
     mykube relay --listen 0.0.0.0:443 --tls-cert relay.crt --tls-key relay.key
 
-  Behind a proxy that ends TLS:
-    mykube relay --listen 127.0.0.1:8000 --trusted-proxy 10.0.0.0/8";
+  Behind a proxy on this machine that ends TLS:
+    mykube relay --listen 127.0.0.1:8000 --trusted-proxy 127.0.0.1";
 
 const SERVER_EXAMPLES: &str = "\
 Examples:
   The current context of your kubeconfig; its credentials stay here:
     mykube server --relay-url https://relay.example
 
-  A colleague may look, in one namespace, for a day; every request is written down:
+  A colleague may look, in one namespace, for a day; every request is logged:
     mykube server --relay-url https://relay.example --read-only --namespace staging --expires 24h --audit-log audit.jsonl
 
   Another context, a code that waits ten minutes, and words to compare at pairing:
@@ -71,7 +73,7 @@ Examples:
 
 const SESSIONS_EXAMPLES: &str = "\
 Examples:
-  Who is here: server, number, name, state, since, what it may do
+  The clients: server, number, name, state, since, what it may do
     mykube sessions
 
   A code for a colleague who may only look (the server needs a free place: --max-clients):
@@ -91,10 +93,10 @@ Examples:
   For Lens, k9s or Headlamp: a fixed port, and the kubeconfig's path on standard output:
     mykube client --relay-url https://relay.example --no-shell --port 16443
 
-  Besides, for the time of the session, a context in your own kubeconfig:
+  The same, and a context in your own kubeconfig until the session ends:
     mykube client --relay-url https://relay.example --no-shell --merge
 
-  From a script, the code not on the command line where other users can see it:
+  From a script, with the code where other users cannot see it, as they can see a command line:
     mykube client --relay-url https://relay.example --no-shell < code.txt";
 
 const DOCTOR_EXAMPLES: &str = "\
@@ -119,7 +121,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Join servers and clients. Can read nothing of what they say.
+    /// Join servers and clients, without being able to read their traffic.
     #[command(after_help = RELAY_EXAMPLES)]
     Relay(Box<RelayCommand>),
     /// Run beside the cluster: shows a code, then carries a client to the API server.
@@ -131,10 +133,10 @@ pub(crate) enum Command {
     /// Open another shell in a session that runs on this machine; no new code is needed.
     #[command(after_help = SHELL_EXAMPLES)]
     Shell(ShellArgs),
-    /// Who is connected to the servers that run here; end one, or make a code for one more.
+    /// List the clients of the servers that run here, end one, or make a code for one more.
     #[command(after_help = SESSIONS_EXAMPLES)]
     Sessions(SessionsArgs),
-    /// Find out what is in the way: DNS, proxy, TLS, WebSockets, clock, relay, kubeconfig, API server or rights.
+    /// Test what a session needs: DNS, proxy, TLS, WebSockets, clock, relay, kubeconfig, API server and rights.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -209,20 +211,20 @@ pub(crate) struct ServerArgs {
     /// Record what exec and attach show, one asciicast file a session, in DIR; clients are told
     #[arg(long, env = "MYKUBE_RECORD", value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "What clients may do")]
     pub(crate) record: Option<PathBuf>,
-    /// In a pod: tell each code as a Kubernetes Event of the pod too, readable to whoever may read Events in its namespace
+    /// In a pod: publish each code as an Event of the pod too; anyone who may read Events in its namespace can use it
     #[arg(long, env = "MYKUBE_ANNOUNCE_EVENT", value_parser = BoolishValueParser::new())]
     pub(crate) announce_event: bool,
-    /// Clients at once, each with a code of its own; above 1 the server stays when one leaves
+    /// Clients at once, each with a code of its own; above 1 the server keeps running when a client leaves
     #[arg(long, env = "MYKUBE_MAX_CLIENTS", value_name = "N", default_value_t = 1, value_parser = max_clients)]
     pub(crate) max_clients: usize,
-    /// Show a new code when the client has left, instead of ending with it
+    /// When the client has left, show a new code instead of ending
     #[arg(long, env = "MYKUBE_STAY", value_parser = BoolishValueParser::new())]
     pub(crate) stay: bool,
     /// How long a session waits for a lost connection to come back, like 30m or 4h; 0s ends it at once
     #[arg(long, env = "MYKUBE_RESUME_WINDOW", value_name = "TIME", default_value = "4h", value_parser = resume_window)]
     pub(crate) resume_window: Duration,
-    /// With all places taken: how long a client must be away before a code is shown with which another can take its place,
-    /// like 30s or 10m; 0s at once, never not at all
+    /// When all places are taken: how long a client must be away before a new code is shown for its place, like 30s or 10m;
+    /// 0s: at once; never: not at all
     #[arg(long, env = "MYKUBE_REPLACE_AFTER", value_name = "TIME", default_value = "1m", value_parser = replace_after)]
     pub(crate) replace_after: ReplaceAfter,
     /// How long the code waits to be typed, like 90s or 10m
@@ -246,7 +248,7 @@ pub(crate) struct ShellArgs {
     /// The session of this `mykube client`, where several run
     #[arg(long, env = "MYKUBE_PID", value_name = "PID")]
     pub(crate) pid: Option<u32>,
-    /// Where that client keeps its kubeconfig, if it was told to
+    /// The --kubeconfig-dir of that client, if it was given one
     #[arg(long, env = "MYKUBE_KUBECONFIG_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) kubeconfig_dir: Option<PathBuf>,
     /// Run this instead of a shell, and exit with its code
@@ -267,7 +269,7 @@ pub(crate) struct SessionsArgs {
 pub(crate) enum SessionsCommand {
     /// List clients and waiting codes.
     List,
-    /// End a client's session, or the waiting for one.
+    /// End a client's session, or withdraw a code that waits for its client.
     Kill {
         /// Its number in the list.
         id: u64,

@@ -1,4 +1,6 @@
 //! `mykube doctor` against everything that can be in the way: each fault is found, named, and the only one named.
+//!
+//! Over 500 lines because it is one list of faults, and the small servers that have them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{

@@ -1,4 +1,6 @@
 //! Real shells on a real terminal: the user's own start-up file, the cluster in the prompt, the session's environment.
+//!
+//! Over 500 lines because each shell is tried with the same helpers, which nothing else uses.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 

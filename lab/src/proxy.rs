@@ -2,12 +2,12 @@
 //! are idle or old, stops reading, slows down, refuses.
 
 mod connection;
+mod options;
 
 use std::{
-    collections::HashMap,
     io,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,83 +18,9 @@ use std::{
 
 use tokio::{runtime::Runtime, sync::watch};
 
-use crate::{LabError, Namespace, namespace::enter_path};
-
-/// Where connections lead.
-#[derive(Debug, Clone)]
-pub enum ForwardTarget {
-    /// All to one place.
-    To(SocketAddr),
-    /// Where `CONNECT host:port` says. Names of the table lead where it says, others where DNS says.
-    Connect(HashMap<String, SocketAddr>),
-}
-
-/// How a connection is cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Cut {
-    /// Both sides see an end of file (FIN).
-    #[default]
-    Close,
-    /// Both sides see a reset (RST).
-    Reset,
-}
-
-/// What a forwarder does to its connections.
-#[derive(Debug, Clone)]
-pub struct ForwardOptions {
-    /// Where they lead.
-    pub target: ForwardTarget,
-    /// Cuts a connection on which nothing moved for so long.
-    pub idle: Option<Duration>,
-    /// Cuts a connection of this age, busy or not.
-    pub life: Option<Duration>,
-    /// Bytes a second of each connection and direction.
-    pub rate: Option<u64>,
-    /// How it cuts, also when told.
-    pub cut: Cut,
-    /// Bytes of the buffer of each direction.
-    pub buffer: usize,
-    /// Threads that forward.
-    pub threads: usize,
-    /// The namespace that connections are made from, by its path; `None` for the caller's.
-    pub connect_in: Option<PathBuf>,
-}
-
-impl ForwardOptions {
-    /// As fast as it goes, cutting nothing.
-    #[must_use]
-    pub fn new(target: ForwardTarget) -> Self {
-        Self {
-            target,
-            idle: None,
-            life: None,
-            rate: None,
-            cut: Cut::Close,
-            buffer: 256 * 1024,
-            threads: 1,
-            connect_in: None,
-        }
-    }
-
-    /// To one place.
-    #[must_use]
-    pub fn to(address: SocketAddr) -> Self {
-        Self::new(ForwardTarget::To(address))
-    }
-
-    /// An HTTP proxy, for `HTTPS_PROXY`.
-    #[must_use]
-    pub fn connect() -> Self {
-        Self::new(ForwardTarget::Connect(HashMap::new()))
-    }
-
-    /// Makes its connections from this namespace, wherever it listens.
-    #[must_use]
-    pub fn from_namespace(mut self, namespace: &Namespace) -> Self {
-        self.connect_in = Some(namespace.path());
-        self
-    }
-}
+use self::options::{Counters, Orders};
+pub use self::options::{Cut, ForwardOptions, ForwardTarget};
+use crate::{LabError, namespace::enter_path};
 
 /// What a forwarder did so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -109,24 +35,6 @@ pub struct ForwardCounts {
     pub bytes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    accepted: AtomicU64,
-    ended: AtomicU64,
-    cut: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// What it is told while it runs.
-#[derive(Debug, Clone, Copy, Default)]
-struct Orders {
-    paused: bool,
-    refusing: bool,
-    /// Connections that were accepted under a lower number are to be cut.
-    generation: u64,
-    stop: bool,
-}
-
 /// A running forwarder, on threads of its own. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Forwarder {
@@ -137,7 +45,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Takes connections from this socket, which may have been made in a namespace ([`Namespace::listen`]).
+    /// Takes connections from this socket, which may have been made in a namespace ([`crate::Namespace::listen`]).
     pub fn start(listener: TcpListener, options: ForwardOptions) -> Result<Self, LabError> {
         let address = listener.local_addr().map_err(LabError::io("read the address of a socket"))?;
         listener.set_nonblocking(true).map_err(LabError::io("use a socket without blocking"))?;

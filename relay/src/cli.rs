@@ -19,6 +19,14 @@ use crate::{
 /// Tickets carry whole seconds.
 const TICKET_TTL_MIN: Duration = Duration::from_secs(8);
 
+/// Headings of `--help`.
+const TLS: &str = "TLS";
+const FRONT: &str = "Proxies and browsers";
+const SESSIONS: &str = "Codes and sessions";
+const LIMITS: &str = "Limits";
+const TIMES: &str = "Timeouts";
+const LEGACY: &str = "The first mykube";
+
 /// Every setting of a relay.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RelayArgs {
@@ -31,96 +39,99 @@ pub struct RelayArgs {
     /// Directory of the ticket key [default: $XDG_STATE_HOME/mykube/relay]
     #[arg(long, env = "MYKUBE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// TLS certificate chain, PEM. Looked at again while running, and at SIGHUP
-    #[arg(long, env = "MYKUBE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    /// TLS certificate chain, PEM. Read again when the file changes, and at SIGHUP
+    #[arg(long, help_heading = TLS, env = "MYKUBE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// TLS private key, PEM
-    #[arg(long, env = "MYKUBE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, help_heading = TLS, env = "MYKUBE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// How often the TLS files are looked at
-    #[arg(long, env = "MYKUBE_TLS_RELOAD_INTERVAL", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    /// How often the TLS files are checked for a change
+    #[arg(long, help_heading = TLS, env = "MYKUBE_TLS_RELOAD_INTERVAL", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub tls_reload_interval: Duration,
-    /// Also serve the published form of the first mykube (its codes are known to the relay)
-    #[arg(long, env = "MYKUBE_PLAIN_FORM")]
-    pub plain_form: bool,
     /// Serve /metrics, /healthz and /readyz here, in plain HTTP
     #[arg(long, env = "MYKUBE_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen::parse)]
     pub metrics_listen: Option<SocketAddr>,
     /// Believe X-Forwarded-For or PROXY headers from these networks only; they hold proxies, no clients
-    #[arg(long, env = "MYKUBE_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
+    #[arg(long, help_heading = FRONT, env = "MYKUBE_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     pub trusted_proxy: Vec<IpNet>,
     /// Expect a PROXY protocol version 2 header on every connection; X-Forwarded-For is then not read
-    #[arg(long, env = "MYKUBE_PROXY_PROTOCOL", requires = "trusted_proxy")]
+    #[arg(long, help_heading = FRONT, env = "MYKUBE_PROXY_PROTOCOL", requires = "trusted_proxy")]
     pub proxy_protocol: bool,
     /// Admit requests and WebSockets of browsers from this origin, like `https://console.example.com`
-    #[arg(long, env = "MYKUBE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(long, help_heading = FRONT, env = "MYKUBE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
-    /// Longest time a code may wait; each server says how long its own does
-    #[arg(long, env = "MYKUBE_CODE_TTL_MAX", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    /// Longest time that a code may wait for its client; each server chooses its own time up to this
+    #[arg(long, help_heading = SESSIONS, env = "MYKUBE_CODE_TTL_MAX", value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub code_ttl_max: Duration,
-    /// How long a claimed code may take to connect
-    #[arg(long, env = "MYKUBE_PAIR_TICKET_TTL", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    /// How long a client that has claimed a code may take to connect
+    #[arg(long, help_heading = SESSIONS, env = "MYKUBE_PAIR_TICKET_TTL", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub pair_ticket_ttl: Duration,
     /// How long a session ticket lives. Renewed every eighth of this: an end may be away for the other seven
-    #[arg(long, env = "MYKUBE_TICKET_TTL", value_name = "TIME", default_value = "48h", value_parser = duration)]
+    #[arg(long, help_heading = SESSIONS, env = "MYKUBE_TICKET_TTL", value_name = "TIME", default_value = "48h", value_parser = duration)]
     pub ticket_ttl: Duration,
     /// How long one end of a session may wait here for the other; no shorter than the ends' --resume-window
-    #[arg(long, env = "MYKUBE_SESSION_GRACE", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    #[arg(long, help_heading = SESSIONS, env = "MYKUBE_SESSION_GRACE", value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub session_grace: Duration,
     /// Sessions at once, in all
-    #[arg(long, env = "MYKUBE_MAX_SESSIONS", value_name = "N", default_value_t = 10_000)]
+    #[arg(long, help_heading = SESSIONS, env = "MYKUBE_MAX_SESSIONS", value_name = "N", default_value_t = 10_000)]
     pub max_sessions: usize,
-    /// Sessions at once, an address (IPv4 /32, IPv6 /64; four times as many a /56, sixteen a /48)
-    #[arg(long, env = "MYKUBE_SESSIONS_PER_ADDRESS", value_name = "N", default_value_t = 256)]
+    /// Sessions at once of one address (IPv4 /32, IPv6 /64); a /56 may have four times as many, a /48 sixteen times
+    #[arg(long, help_heading = SESSIONS, env = "MYKUBE_SESSIONS_PER_ADDRESS", value_name = "N", default_value_t = 256)]
     pub sessions_per_address: usize,
-    /// Sessions that wait for their client, an address
-    #[arg(long, env = "MYKUBE_WAITING_PER_ADDRESS", value_name = "N", default_value_t = 16)]
+    /// Sessions of one address that wait for their client
+    #[arg(long, help_heading = SESSIONS, env = "MYKUBE_WAITING_PER_ADDRESS", value_name = "N", default_value_t = 16)]
     pub waiting_per_address: usize,
     /// Connections at once, in all
-    #[arg(long, env = "MYKUBE_MAX_CONNECTIONS", value_name = "N", default_value_t = 25_000)]
+    #[arg(long, help_heading = LIMITS, env = "MYKUBE_MAX_CONNECTIONS", value_name = "N", default_value_t = 25_000)]
     pub max_connections: usize,
-    /// Connections at once, an address (of clients behind trusted proxies: as the proxies name them)
-    #[arg(long, env = "MYKUBE_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 1024)]
+    /// Connections at once of one address; clients behind a trusted proxy count by the address it names
+    #[arg(long, help_heading = LIMITS, env = "MYKUBE_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 1024)]
     pub connections_per_address: usize,
-    /// Requests a minute an address on /api/sessions and /api/pair; 0 is no limit
-    #[arg(long, env = "MYKUBE_API_RATE", value_name = "N", default_value_t = 20)]
+    /// Requests a minute of one address on /api/sessions and /api/pair; 0 is no limit
+    #[arg(long, help_heading = LIMITS, env = "MYKUBE_API_RATE", value_name = "N", default_value_t = 20)]
     pub api_rate: u32,
-    /// Body of an API request
-    #[arg(long, env = "MYKUBE_BODY_LIMIT", value_name = "SIZE", default_value = "16KiB", value_parser = size)]
+    /// Largest body of an API request
+    #[arg(long, help_heading = LIMITS, env = "MYKUBE_BODY_LIMIT", value_name = "SIZE", default_value = "16KiB", value_parser = size)]
     pub body_limit: usize,
-    /// A WebSocket frame
-    #[arg(long, env = "MYKUBE_FRAME_LIMIT", value_name = "SIZE", default_value = "64KiB", value_parser = size)]
+    /// Largest WebSocket frame
+    #[arg(long, help_heading = LIMITS, env = "MYKUBE_FRAME_LIMIT", value_name = "SIZE", default_value = "64KiB", value_parser = size)]
     pub frame_limit: usize,
-    /// A WebSocket message in the published form
-    #[arg(long, env = "MYKUBE_PLAIN_FRAME_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
-    pub plain_frame_limit: usize,
-    /// What one direction of a session may hold while its reader is slow
-    #[arg(long, env = "MYKUBE_BUFFER", value_name = "SIZE", default_value = "128KiB", value_parser = size)]
+    /// Most that one direction of a session holds while its reader is slow
+    #[arg(long, help_heading = LIMITS, env = "MYKUBE_BUFFER", value_name = "SIZE", default_value = "128KiB", value_parser = size)]
     pub buffer: usize,
-    /// PROXY header and TLS handshake together
-    #[arg(long, env = "MYKUBE_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    /// Time for the PROXY header and the TLS handshake together
+    #[arg(long, help_heading = TIMES, env = "MYKUBE_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub handshake_timeout: Duration,
-    /// A request's headers, its body, and a pause of whoever reads the answer
-    #[arg(long, env = "MYKUBE_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    /// Time for a request's headers, for its body, and for a pause of the client that reads the answer
+    #[arg(long, help_heading = TIMES, env = "MYKUBE_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub header_timeout: Duration,
-    /// An end that said nothing for so long is pinged
-    #[arg(long, env = "MYKUBE_PING_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = duration)]
+    /// An end that has sent nothing for this long is pinged
+    #[arg(long, help_heading = TIMES, env = "MYKUBE_PING_INTERVAL", value_name = "TIME", default_value = "15s", value_parser = duration)]
     pub ping_interval: Duration,
-    /// The socket of an end that said nothing for so long, not even a pong, is closed; its session stays
-    #[arg(long, env = "MYKUBE_SILENCE_LIMIT", value_name = "TIME", default_value = "45s", value_parser = duration)]
+    /// An end that has sent nothing for this long, not even a pong, loses its socket; its session stays
+    #[arg(long, help_heading = TIMES, env = "MYKUBE_SILENCE_LIMIT", value_name = "TIME", default_value = "45s", value_parser = duration)]
     pub silence_limit: Duration,
-    /// What a closing socket has to take what waits for it and to answer
-    #[arg(long, env = "MYKUBE_CLOSE_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    /// Time for a closing socket to take the data that waits for it, and to answer
+    #[arg(long, help_heading = TIMES, env = "MYKUBE_CLOSE_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub close_timeout: Duration,
     /// After a drain, ends come back at random moments within this time; at most 60s
-    #[arg(long, env = "MYKUBE_DRAIN_SPREAD", value_name = "TIME", default_value = "2s", value_parser = spread)]
+    #[arg(long, help_heading = SESSIONS, env = "MYKUBE_DRAIN_SPREAD", value_name = "TIME", default_value = "2s", value_parser = spread)]
     pub drain_spread: Duration,
-    /// How long a code of the published form waits
-    #[arg(long, env = "MYKUBE_PLAIN_TTL", value_name = "TIME", default_value = "10m", value_parser = duration)]
-    pub plain_ttl: Duration,
-    /// Pair requests a code of the published form
-    #[arg(long, env = "MYKUBE_PLAIN_MAX_ATTEMPTS", value_name = "N", default_value_t = 5)]
-    pub plain_max_attempts: u32,
+    /// Also serve the clients and servers of the first mykube; the relay knows their codes
+    #[arg(long, help_heading = LEGACY, env = "MYKUBE_LEGACY")]
+    pub legacy: bool,
+    /// What `--legacy` was called.
+    #[arg(long, hide = true, env = "MYKUBE_PLAIN_FORM")]
+    pub plain_form: bool,
+    /// Largest WebSocket message of a legacy session
+    #[arg(long, alias = "plain-frame-limit", help_heading = LEGACY, env = "MYKUBE_LEGACY_FRAME_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    pub legacy_frame_limit: usize,
+    /// How long a legacy code waits
+    #[arg(long, alias = "plain-ttl", help_heading = LEGACY, env = "MYKUBE_LEGACY_TTL", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub legacy_ttl: Duration,
+    /// Pair requests for one legacy code
+    #[arg(long, alias = "plain-max-attempts", help_heading = LEGACY, env = "MYKUBE_LEGACY_MAX_ATTEMPTS", value_name = "N", default_value_t = 5)]
+    pub legacy_max_attempts: u32,
 }
 
 /// What a relay tells a script.
@@ -187,7 +198,7 @@ impl RelayArgs {
             threads: self.threads.unwrap_or_else(carriers::default_count),
             data_dir,
             tls: tls.map(|(cert, key)| TlsFiles { cert, key, reload_interval: self.tls_reload_interval }),
-            plain_form: self.plain_form,
+            plain_form: self.legacy || self.plain_form,
             trusted_proxies: self.trusted_proxy,
             proxy_protocol: self.proxy_protocol,
             allow_origins: self.allow_origin,
@@ -199,15 +210,15 @@ impl RelayArgs {
                 sessions: self.max_sessions,
                 sessions_per_address: self.sessions_per_address,
                 waiting_per_address: self.waiting_per_address,
-                plain_ttl: self.plain_ttl,
-                plain_attempts: self.plain_max_attempts,
+                plain_ttl: self.legacy_ttl,
+                plain_attempts: self.legacy_max_attempts,
             },
             connections: self.max_connections,
             connections_per_address: self.connections_per_address,
             api_requests_per_minute: self.api_rate,
             request_body_max: self.body_limit,
             frame_max: self.frame_limit,
-            plain_frame_max: self.plain_frame_limit,
+            plain_frame_max: self.legacy_frame_limit,
             buffer: self.buffer,
             handshake_timeout: self.handshake_timeout,
             header_timeout: self.header_timeout,
@@ -270,6 +281,28 @@ mod tests {
         let mut config = Config::new("/nowhere");
         config.listen.set_port(8000);
         assert_eq!(format!("{:?}", args.into_config().unwrap()), format!("{config:?}"));
+    }
+
+    #[test]
+    fn flags_keep_their_former_names() {
+        for name in ["--legacy", "--plain-form"] {
+            let args = Cli::try_parse_from(["relay", "--data-dir", "/nowhere", name]).unwrap().relay;
+            assert!(args.into_config().unwrap().plain_form, "{name}");
+        }
+        let former = ["--plain-ttl", "7s", "--plain-max-attempts", "7", "--plain-frame-limit", "7KiB"];
+        let args = Cli::try_parse_from([&["relay", "--data-dir", "/nowhere"][..], &former].concat()).unwrap().relay;
+        let config = args.into_config().unwrap();
+        assert_eq!((config.sessions.plain_ttl, config.sessions.plain_attempts), (Duration::from_secs(7), 7));
+        assert_eq!(config.plain_frame_max, 7168);
+        assert!(!config.plain_form);
+    }
+
+    #[test]
+    fn help_names_no_former_flag() {
+        use clap::CommandFactory as _;
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("--legacy-ttl") && help.contains("The first mykube:"), "{help}");
+        assert!(!help.contains("--plain") && !help.contains("PLAIN_"), "{help}");
     }
 
     #[test]

@@ -375,9 +375,7 @@ impl Failure {
     }
 
     fn only_version_2() -> Self {
-        Self::version(
-            "this relay speaks version 2 only: use a mykube of version 2, or start the relay with --plain-form",
-        )
+        Self::version("this relay speaks version 2 only: use a mykube of version 2, or start the relay with --legacy")
     }
 
     fn draining() -> Self {

@@ -3,6 +3,7 @@
 
 NEXTEST_VERSION=0.9.151
 DENY_VERSION=0.20.2
+MUTANTS_VERSION=27.1.0
 
 ROOT=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 CACHE_ROOT=${MYKUBE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mykube}

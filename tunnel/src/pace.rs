@@ -4,6 +4,8 @@
 //!
 //! The delivery rate is sampled as in draft-cheng-iccrg-delivery-rate-estimation: per acknowledgement, what was
 //! delivered since the acknowledged message left, over the longer of the time it took to send and to acknowledge.
+//!
+//! Over 500 lines because its tests stand below.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! The desk: who is here, whose code waits, and what the operator wants.
+//!
+//! Over 500 lines because its tests stand below.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 

@@ -5,32 +5,14 @@ mod pump;
 
 use std::{net::Ipv4Addr, sync::Mutex};
 
-pub use pipe::{DirectionStats, Pipe, Shape};
+pub use pipe::{DirectionStats, End, LinkStats, Pipe, Shape};
 use tun_rs::{DeviceBuilder, Layer};
 
-use self::pump::Pump;
+use self::pump::{Pump, lock};
 use crate::{LabError, Namespace};
 
 /// What the devices keep while the thread that empties them is not scheduled, in packets.
 const DEVICE_QUEUE: u32 = 20_000;
-
-/// One of the two ends of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// In the first namespace.
-    A,
-    /// In the second.
-    B,
-}
-
-/// What a link carried and dropped, by direction.
-#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub struct LinkStats {
-    /// What `A` sent.
-    pub from_a: DirectionStats,
-    /// What `B` sent.
-    pub from_b: DirectionStats,
-}
 
 /// A line between two namespaces, changed while traffic runs. Its devices go when it is dropped.
 #[derive(Debug)]
@@ -158,8 +140,4 @@ impl Link {
 
 fn address(link: u8, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, link, host)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -12,6 +12,24 @@ const UNDER_WAY: u64 = 512 << 20;
 /// How many buffers of packets that left are kept for the next ones.
 const SPARE: usize = 4096;
 
+/// One of the two ends of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// In the first namespace.
+    A,
+    /// In the second.
+    B,
+}
+
+/// What a link carried and dropped, by direction.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct LinkStats {
+    /// What `A` sent.
+    pub from_a: DirectionStats,
+    /// What `B` sent.
+    pub from_b: DirectionStats,
+}
+
 /// How a line treats packets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {

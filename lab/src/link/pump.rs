@@ -14,7 +14,7 @@ use rustix::{
 };
 use tun_rs::SyncDevice;
 
-use super::{End, LinkStats, Pipe, Shape, lock};
+use super::pipe::{End, LinkStats, Pipe, Shape};
 use crate::LabError;
 
 /// How many packets are read from one device before those that are due go out.
@@ -180,4 +180,8 @@ fn timespec(duration: Duration) -> Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(duration.subsec_nanos()),
     }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

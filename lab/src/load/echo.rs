@@ -1,7 +1,6 @@
 //! Round trips: how long they take, alone, on new connections, and beside a bulk stream.
 
 use std::{
-    io::{self, Read as _, Write as _},
     net::TcpStream,
     thread,
     time::{Duration, Instant},
@@ -9,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Direction, Figures, Load, Service, bulk::Streams};
+use super::{Direction, Figures, Load, Service, bulk::Streams, exchange};
 
 /// More would only take memory.
 const MOST: usize = 400_000;
@@ -168,12 +167,6 @@ pub(super) fn round_trips(stream: &mut TcpStream, size: usize, time: Duration, e
         thread::sleep(every.saturating_sub(began.elapsed()));
     }
     trips
-}
-
-pub(super) fn exchange(stream: &mut TcpStream, message: &[u8], reply: &mut [u8]) -> io::Result<()> {
-    stream.write_all(message)?;
-    stream.read_exact(reply)?;
-    if message == reply { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "the echo differs")) }
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -11,7 +11,7 @@ mod target;
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
@@ -79,7 +79,7 @@ impl Load {
     /// A new connection, one byte there and back.
     fn one_byte(&self) -> io::Result<()> {
         let mut stream = self.open(Service::Echo)?;
-        echo::exchange(&mut stream, b"!", &mut [0])
+        exchange(&mut stream, b"!", &mut [0])
     }
 
     fn open(&self, service: Service) -> io::Result<TcpStream> {
@@ -97,6 +97,12 @@ impl Load {
             Census::forget_peak(one);
         }
     }
+}
+
+fn exchange(stream: &mut TcpStream, message: &[u8], reply: &mut [u8]) -> io::Result<()> {
+    stream.write_all(message)?;
+    stream.read_exact(reply)?;
+    if message == reply { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "the echo differs")) }
 }
 
 /// A figure for each name of a process.

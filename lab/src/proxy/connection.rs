@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Counters, Cut, ForwardOptions, ForwardTarget, Orders};
+use super::options::{Counters, Cut, ForwardOptions, ForwardTarget, Orders};
 use crate::socket::tune;
 
 /// What a request's head may have.

@@ -65,7 +65,7 @@ impl Program {
 async fn sigterm_drains_and_no_secret_is_in_any_log() {
     for format in ["text", "json"] {
         let dir = tempfile::tempdir().unwrap();
-        let program = start(&dir, &["-vvv", "--log-format", format, "--plain-form"]).await;
+        let program = start(&dir, &["-vvv", "--log-format", format, "--legacy"]).await;
         let addr = program.address();
         // The helpers of a relay in this process work for one that is not.
         let relay = TestRelay { addr, ..TestRelay::start().await };

@@ -117,7 +117,7 @@ async fn the_first_mykubes_calls_may_say_nothing_of_their_body() {
     let without = TestRelay::start().await;
     let refused = without.call("POST", "/api/sessions", "", "").await;
     assert_eq!(refused.status, 400);
-    assert!(refused.error().contains("--plain-form"), "{}", refused.error());
+    assert!(refused.error().contains("--legacy"), "{}", refused.error());
 }
 
 #[tokio::test]

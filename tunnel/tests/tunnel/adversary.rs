@@ -1,4 +1,6 @@
 //! Every attack on pairing and handshake that the design names. The relay is the attacker's.
+//!
+//! Over 500 lines because it is one list of attacks, each with its set-up.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! Streams: their life, their order, and peers that keep to none of it.
+//!
+//! Over 500 lines because it is one list of cases, each with its set-up.
 
 use bytes::Bytes;
 use mykube_tunnel::{

@@ -1,4 +1,6 @@
 //! What must not get through, tried.
+//!
+//! Over 500 lines because it is one list of attempts, each a few lines.
 
 use mykube_agent_gateway::{Policy, Rule};
 

@@ -1,4 +1,6 @@
 //! Going on over another transport: what is lost, replayed, forged or late on the way changes nothing.
+//!
+//! Over 500 lines because it is one list of faults of a transport, each with its set-up.
 
 mod peer;
 mod proof;
