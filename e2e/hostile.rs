@@ -5,6 +5,8 @@
 //! first window for each stream that nobody reads (in guarded mode also what TLS to the API server takes at once, and what heads
 //! of requests may hold), and for
 //! what the server keeps until it is acknowledged, payload and 128 bytes a message. CPU: a record of the costliest texts takes as much as a few of ordinary ones.
+//!
+//! Over 500 lines because it is one list of patterns, each with its set-up.
 
 use std::{fmt::Write as _, io, net::SocketAddr, path::Path};
 

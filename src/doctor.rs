@@ -1,6 +1,7 @@
 //! `mykube doctor`: what is in the way, tried in the order in which one thing depends on another.
 
 mod cluster;
+mod report;
 
 use std::{
     path::PathBuf,
@@ -15,12 +16,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 pub(crate) use cluster::missing_namespaces;
 
-use crate::{
-    cli::DoctorArgs,
-    events::{JsonEvent, Name},
-    exit::Failure,
-    output::Output,
-};
+use report::Report;
+
+use crate::{cli::DoctorArgs, events::Name, exit::Failure, output::Output};
 
 /// How far this machine's clock may be from the relay's: below the shortest lives of tickets and tokens.
 const CLOCK_TOLERANCE: u64 = 30;
@@ -48,102 +46,17 @@ const INSPECTORS: [&str; 20] = [
     "bitdefender",
 ];
 
-impl Name {
-    fn shown(self) -> &'static str {
-        match self {
-            Self::Dns => "DNS",
-            Self::Proxy => "proxy",
-            Self::Tls => "TLS",
-            Self::Websocket => "WebSocket",
-            Self::Clock => "clock",
-            Self::Relay => "relay",
-            Self::Kubeconfig => "kubeconfig",
-            Self::ApiServer => "API server",
-            Self::Rbac => "RBAC",
-        }
-    }
-}
-
 /// Makes every check that can be made. Fails unless all is well.
 pub(crate) async fn run(args: DoctorArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
     let url = args.relay_url.as_deref().filter(|url| !url.is_empty()).map(str::parse::<RelayUrl>);
     let url = url.transpose().map_err(Failure::usage)?;
-    let mut report = Report { output, next: 0, made: 0, failed: Vec::new() };
+    let mut report = Report::new(output);
     match url {
         Some(url) => relay(&mut report, url, ca_file.clone()).await,
         None => report.skip_until(Name::Kubeconfig, "no relay is named: give --relay-url URL to check the way to one"),
     }
     cluster::check(&mut report, args.kubeconfig, args.context, ca_file).await;
     report.finish()
-}
-
-/// What was said so far.
-struct Report {
-    output: Output,
-    next: usize,
-    made: usize,
-    failed: Vec<&'static str>,
-}
-
-impl Report {
-    const ALL: [Name; 9] = [
-        Name::Dns,
-        Name::Proxy,
-        Name::Tls,
-        Name::Websocket,
-        Name::Clock,
-        Name::Relay,
-        Name::Kubeconfig,
-        Name::ApiServer,
-        Name::Rbac,
-    ];
-
-    fn ok(&mut self, name: Name, detail: impl std::fmt::Display) {
-        self.made += 1;
-        self.line(name, Some(true), &detail.to_string());
-    }
-
-    fn fail(&mut self, name: Name, detail: impl std::fmt::Display) {
-        self.made += 1;
-        self.failed.push(name.shown());
-        self.line(name, Some(false), &detail.to_string());
-    }
-
-    fn skip(&mut self, name: Name, detail: &str) {
-        self.line(name, None, detail);
-    }
-
-    /// Skips all checks that are still to come before this one.
-    fn skip_until(&mut self, end: Name, detail: &str) {
-        while let Some(name) = Self::ALL.get(self.next).filter(|name| **name != end) {
-            self.skip(*name, detail);
-        }
-    }
-
-    fn line(&mut self, name: Name, ok: Option<bool>, detail: &str) {
-        debug_assert_eq!(Self::ALL.get(self.next), Some(&name), "checks are told in their order");
-        self.next += 1;
-        let (verdict, colour) = match ok {
-            Some(true) => ("ok", "1;32"),
-            Some(false) => ("FAIL", "1;31"),
-            None => ("skip", "2"),
-        };
-        self.output.verdict(verdict, colour, &format!("{:<10}  {detail}", name.shown()), ok == Some(false));
-        self.output.event(&JsonEvent::Check { name, ok, detail });
-    }
-
-    fn finish(self) -> Result<(), Failure> {
-        match (self.made, self.failed.as_slice()) {
-            (0, _) => Err(Failure::usage(
-                "there was nothing to check: give --relay-url URL, beside the cluster a kubeconfig, or both",
-            )),
-            (_, []) => {
-                self.output.say("All is well.");
-                Ok(())
-            }
-            (_, failed) => Err(Failure::failed(format!("not well: {}", failed.join(", ")))),
-        }
-    }
 }
 
 /// From the relay's name to a session on it.
@@ -352,7 +265,9 @@ mod tests {
 
     #[test]
     fn a_check_is_one_line_of_json() {
-        let line = |ok| serde_json::to_string(&JsonEvent::Check { name: Name::ApiServer, ok, detail: "d" }).unwrap();
+        let line = |ok| {
+            serde_json::to_string(&crate::events::JsonEvent::Check { name: Name::ApiServer, ok, detail: "d" }).unwrap()
+        };
         assert_eq!(line(Some(true)), r#"{"event":"check","name":"api_server","ok":true,"detail":"d"}"#);
         assert_eq!(line(None), r#"{"event":"check","name":"api_server","ok":null,"detail":"d"}"#);
     }

@@ -11,6 +11,8 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
+/// How long a child, and what it has started, has between being asked to end and being killed. Within the five seconds of a SIGTERM to us.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(3);
 /// How often it is looked who is left: not every end is signalled to us.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a killed process may take to be gone. One that hangs in the kernel is not waited for.

@@ -17,6 +17,7 @@ pub mod session;
 pub mod shell;
 pub mod signals;
 mod terminal;
+mod terminals;
 pub mod users;
 pub mod workspace;
 

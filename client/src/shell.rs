@@ -24,14 +24,12 @@ use tokio::{
 };
 
 use crate::{
-    family, rc,
+    family::{self, STOP_GRACE},
+    rc,
     signals::ignored_at_start,
     terminal::Terminal,
     workspace::{Kind, Workspace},
 };
-
-/// How long a child, and what it has started, has between being asked to end and being killed. Within the five seconds of a SIGTERM to us.
-pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// How long a child must have been stopped before we stop with it: Ctrl-Z stops us too, and `fg` lets both go on, one just
 /// before the other.

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     kubeconfig::{self, Rendered, WelcomeError},
     ramdir::{self, RamDir, RamDirError},
-    users::{self, Terminals},
+    terminals::{self, Terminals},
 };
 
 const KUBECONFIG: &str = "config";
@@ -126,7 +126,7 @@ impl Live {
     /// Returns once that session ends, or is over. Blocks.
     pub fn wait_for_end(&self) {
         // An error means that it is gone already.
-        let _ = users::wait_for_end(&self.dir);
+        let _ = terminals::wait_for_end(&self.dir);
     }
 }
 
@@ -159,7 +159,7 @@ impl Workspace {
         let Live { cluster, kind, .. } = live.clone();
         let written = Written { port: 0, cluster, kind, kubeconfig: Zeroizing::default(), terminals: None };
         let (dir, host) = (RamDir::create(parent)?, Ipv4Addr::LOCALHOST);
-        let in_use = users::join(&live.dir);
+        let in_use = terminals::join(&live.dir);
         Ok(Self { dir, host, written: Some(written), joined: Some(live.dir.clone()), _in_use: in_use })
     }
 

@@ -13,8 +13,8 @@ use mykube_protocol::text::printable;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Name, Report};
-use crate::prompt;
+use super::report::Report;
+use crate::{events::Name, prompt};
 
 /// How long the API server may take to answer: it connects within 10 s and shakes hands within 10 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,14 +100,6 @@ pub(crate) async fn missing_namespaces(
         }
     }
     missing
-}
-
-impl Report {
-    fn skip_rest(&mut self, detail: &str) {
-        while let Some(name) = Self::ALL.get(self.next) {
-            self.skip(*name, detail);
-        }
-    }
 }
 
 /// The API server, as a client sees it.

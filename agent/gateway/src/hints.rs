@@ -1,6 +1,4 @@
 //! Rules that could never match, and what was probably meant. A rule of `--deny` that holds nothing is worse than none.
-//!
-//! Over 500 lines because its tests stand below.
 
 use http::Method;
 

@@ -7,8 +7,6 @@
 //! A head must be complete within a time from its first byte, while a connection between requests may be idle for ever,
 //! as kubectl's are. A request that is sent before the last one was answered is refused: no client of Kubernetes does
 //! that, smugglers do. Its bytes do not reach hyper, which would not look for the client's end behind them.
-//!
-//! Over 500 lines because its tests, which reach into it, stand below.
 
 use std::{
     io,

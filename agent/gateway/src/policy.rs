@@ -2,8 +2,6 @@
 //!
 //! This is a fence for those who mean well and a second one for the others: the real fence is RBAC on the identity
 //! that the agent uses. GET is not read-only in Kubernetes, and a proxied request does what its target does.
-//!
-//! Over 500 lines because its tests stand below.
 
 use std::{
     collections::BTreeMap,

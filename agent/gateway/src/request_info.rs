@@ -7,8 +7,6 @@
 //! more than 10,000 parameters (releases built with Go before 1.24 read them), what has a `;` (before 1.17 that is as good
 //! as `&`), what has a broken percent-encoding. A list for one name would be a list of all. What a proxy's target, or
 //! another API than Kubernetes', makes of a query is its own affair.
-//!
-//! Over 500 lines because its tests stand below.
 
 use http::Method;
 use percent_encoding::percent_decode_str;

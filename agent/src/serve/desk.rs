@@ -1,6 +1,4 @@
 //! The desk: who is here, whose code waits, and what the operator wants.
-//!
-//! Over 500 lines because its tests stand below.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 

@@ -1,6 +1,4 @@
 //! One code after the other until a client is in.
-//!
-//! Over 500 lines because its tests stand below.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -2,8 +2,6 @@
 //!
 //! Those are YAML 1.1's: `yes` and `off` are booleans, the last of two equal keys wins, `<<` merges where it stands.
 //! What the scanner takes is the parser's own affair (YAML 1.2, `docs/decisions/0005-yaml.md`).
-//!
-//! Over 500 lines because its tests stand below.
 
 use std::{collections::HashMap, ops::Range, rc::Rc};
 

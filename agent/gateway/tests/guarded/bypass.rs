@@ -1,6 +1,4 @@
 //! What must not get through, tried.
-//!
-//! Over 500 lines because it is one list of attempts, each a few lines.
 
 use mykube_agent_gateway::{Policy, Rule};
 
