@@ -7,7 +7,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use mykube_protocol::{FromRelay, Role, Ticket, close, http::PairAnswer, text::printable};
+use mykube_protocol::{
+    FromRelay, Role, Ticket,
+    close::{self, Stage, verdict},
+    http::PairAnswer,
+    text::printable,
+};
 use mykube_tunnel::pairing::Transmit;
 pub use mykube_tunnel::{
     Established, HandshakeError,
@@ -207,7 +212,11 @@ pub async fn client(
                 let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket, window };
                 return Ok((established, socket, rejoin));
             }
-            Err(ClientPairError::Lost(lost)) if !is_refusal(&lost) && pairing.handle_lost(clock::now()) => lost,
+            Err(ClientPairError::Lost(lost))
+                if !verdict(lost.code(), Stage::ClientPairing).is_final() && pairing.handle_lost(clock::now()) =>
+            {
+                lost
+            }
             Err(error) => return Err(error),
         };
         debug!(%lost, "dialling the relay again, in the middle of pairing");
@@ -227,13 +236,6 @@ pub async fn client(
             }
         };
     }
-}
-
-/// The relay's or the agent's word that this attempt is over.
-fn is_refusal(lost: &SocketLost) -> bool {
-    const OVER: [u16; 6] =
-        [close::REFUSED, close::NO_SESSION, close::EXPIRED, close::REPLACED, close::UPGRADE, close::TOO_MANY];
-    lost.code().is_some_and(|code| OVER.contains(&code))
 }
 
 /// One connection's part of [`client`].

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use mykube_protocol::{Attempt, SessionId, Ticket, close};
+use mykube_protocol::{
+    Attempt, SessionId, Ticket,
+    close::{self, Stage, verdict},
+};
 use mykube_tunnel::Time;
 use rand::RngExt;
 
@@ -14,9 +17,6 @@ const FIRST: Duration = Duration::from_millis(100);
 const EAGER: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);
-/// An established session is over with these; after any other the end redials. `REPLACED` is none by a connection that
-/// this end has opened itself.
-const FINAL: [u16; 4] = [close::REPLACED, close::NO_SESSION, close::EXPIRED, close::UPGRADE];
 
 /// What an end needs to come back to its session over another connection.
 #[derive(Clone, Debug)]
@@ -33,9 +33,9 @@ pub struct Rejoin {
     pub window: Duration,
 }
 
-/// Whether a session is over when its connection is closed like this.
+/// Whether a session is over when its connection is closed like this, if this end has not opened the one that replaced it.
 pub(crate) fn is_final(lost: &SocketLost) -> bool {
-    lost.code().is_some_and(|code| FINAL.contains(&code))
+    verdict(lost.code(), Stage::Session).is_final()
 }
 
 /// The delay a relay that restarts asks for.
