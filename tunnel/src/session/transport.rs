@@ -13,24 +13,17 @@ use mykube_protocol::{
 };
 use rand_core::CryptoRng;
 
-use super::{Event, Kept, PINGS_FIRST, Session, SessionError, SessionError::Misbehaved, control_len};
+use super::{
+    Kept, PINGS_FIRST, Session, control_len,
+    types::{Event, Owed, SessionError, SessionError::Misbehaved},
+};
 use crate::{
-    Time,
     message::{self, DATA_HEAD, HEAD},
     pace::{Pace, Room},
     record::RecordError,
     resume::First,
+    time::Time,
 };
-
-/// The peer owes this end a word.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Owed {
-    since: Time,
-    /// It was asked for by a ping of its own.
-    probed: bool,
-    /// After a jump of the clock or a change of route there is less patience.
-    within: Option<Duration>,
-}
 
 impl Session {
     /// Whether the session's keys serve a transport that is not known to be gone.
