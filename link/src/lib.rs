@@ -1,24 +1,25 @@
 //! The one place where a tunnel meets a socket: reaching the relay, through proxies and TLS, and moving bytes.
 
 pub mod api;
-mod carry;
 pub mod channel;
 pub mod clock;
 mod connect;
 pub mod copy;
 mod cut;
 pub mod dial;
+mod drive;
 pub mod error;
 mod exchange;
 pub mod fetch;
 mod filling;
 mod no_proxy;
 pub mod pair;
+mod path;
 pub mod probe;
 pub mod proxy;
-mod redial;
 mod rejoin;
 mod route;
+mod shared;
 pub mod socket;
 pub mod stream;
 pub mod tls;

@@ -15,7 +15,7 @@ use mykube_protocol::channel::StreamId;
 use mykube_tunnel::session::ReadState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::channel::{Shared, ready};
+use crate::shared::{Shared, ready};
 
 /// A stream failed; the reason is the peer's or the channel's, cleaned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +70,7 @@ impl ChannelStream {
 
     /// Bytes that this stream may have waiting, beside the others that are open.
     pub(crate) fn share(&self) -> usize {
-        self.shared.lock().session.share()
+        self.shared.lock().endpoint.session().share()
     }
 
     /// No more bytes this way.

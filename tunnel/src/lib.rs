@@ -20,6 +20,7 @@
 // An `expect` here states an invariant, which no caller can break.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod endpoint;
 pub mod handshake;
 pub mod pairing;
 pub mod seam;

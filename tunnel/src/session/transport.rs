@@ -111,6 +111,14 @@ impl Session {
         self.owed.is_some_and(|owed| owed.within.is_some())
     }
 
+    /// The peer's farewell, as long as it waits to be polled.
+    pub(crate) fn heard_bye(&self) -> Option<&str> {
+        if !self.peer_over {
+            return None;
+        }
+        self.events.iter().find_map(|event| if let Event::Bye(reason) = event { Some(reason.as_str()) } else { None })
+    }
+
     /// Whether a frame is the peer's first record of an attach; then it stands.
     pub(super) fn handle_first(&mut self, now: Time, frame: &[u8]) -> Result<bool, SessionError> {
         let first = self.resume.open_first(frame).map_err(|_| Misbehaved("an attach without its first record"))?;
