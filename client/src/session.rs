@@ -19,7 +19,7 @@ use mykube_link::{
 use mykube_protocol::{
     PairingCode,
     channel::{Mode, Welcome},
-    close,
+    close::{self, Stage, Verdict, verdict},
     limits::STREAMS_MAX_ASKED,
 };
 use tokio::{
@@ -92,7 +92,7 @@ impl ConnectError {
             Self::Code(HandshakeError::WrongCode) | Self::Refused => true,
             Self::Pairing(ClientPairError::Failure(ClientFailure::SecondHello)) => true,
             Self::Pairing(ClientPairError::Lost(lost)) => {
-                lost.code().is_some_and(|code| [close::REFUSED, close::EXPIRED, close::NO_SESSION].contains(&code))
+                verdict(lost.code(), Stage::ClientPairing) == Verdict::NewCode
             }
             _ => false,
         }

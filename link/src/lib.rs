@@ -1,14 +1,15 @@
 //! The one place where a tunnel meets a socket: what drives a channel over connections to the relay, and copies between its streams
 //! and connections here.
 
-mod carry;
 pub mod channel;
 pub mod clock;
 pub mod copy;
+mod drive;
 pub mod pair;
-mod redial;
+mod path;
 mod rejoin;
 mod route;
+mod shared;
 pub mod stream;
 
 /// The channel itself, for tests that are a hostile end of it.

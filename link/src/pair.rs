@@ -10,19 +10,36 @@ use mykube_dial::{
     DialError, Dialer, RelaySocket, SocketLost,
     messages::{Incoming, next, send},
 };
-use mykube_protocol::{FromRelay, Role, Ticket, close, http::PairAnswer};
-use mykube_tunnel::pairing::Transmit;
+use mykube_protocol::{FromRelay, Role, Ticket, http::PairAnswer};
 pub use mykube_tunnel::{
     Established, HandshakeError,
     pairing::{AgentEvent, AgentPairing, ClientFailure, ClientPairing, Spent},
 };
+use mykube_tunnel::{
+    endpoint::{DialFailure, Lost, Next, PairingRedial},
+    pairing::Transmit,
+};
 use tokio_tungstenite::tungstenite::Message;
 use tracing::debug;
 
-use crate::{
-    clock,
-    rejoin::{Backoff, Rejoin},
-};
+use crate::{clock, rejoin::Rejoin};
+
+/// A lost socket, as an endpoint hears of it.
+pub(crate) fn as_lost(lost: &SocketLost) -> Lost {
+    match lost {
+        SocketLost::Closed { code, reason } => Lost::closed(*code, reason, lost.to_string()),
+        SocketLost::Broken(why) => Lost::broken(why),
+    }
+}
+
+/// A failed dial, as an endpoint hears of it.
+pub(crate) fn as_failure(error: &DialError) -> DialFailure {
+    match error {
+        DialError::TicketRefused => DialFailure::TicketRefused(error.to_string()),
+        error if error.is_answer() => DialFailure::Answered(error.to_string()),
+        _ => DialFailure::Unreachable,
+    }
+}
 
 /// How the agent's waiting for a client ended.
 #[derive(Debug)]
@@ -116,33 +133,29 @@ pub async fn client(
                 let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket, window };
                 return Ok((established, socket, rejoin));
             }
-            Err(ClientPairError::Lost(lost)) if !is_refusal(&lost) && pairing.handle_lost(clock::now()) => lost,
+            Err(ClientPairError::Lost(lost)) => lost,
             Err(error) => return Err(error),
         };
+        let redial = PairingRedial::new(clock::now(), &as_lost(&lost), pairing, &mut rand::rng());
+        let Some((mut redial, mut delay)) = redial else { return Err(lost.into()) };
         debug!(%lost, "dialling the relay again, in the middle of pairing");
         drop(socket);
-        let mut backoff = Backoff::new(clock::now());
         socket = loop {
-            tokio::time::sleep(backoff.next(clock::now())).await;
+            tokio::time::sleep(delay).await;
             match dialer.websocket(Role::Client, &session, &ticket).await {
                 Ok(socket) => break socket,
-                Err(error @ DialError::TicketRefused) => return Err(error.into()),
                 Err(error) => {
                     debug!(%error, "not connected to the relay yet");
-                    if let Err(late) = pairing.handle_timeout(clock::now()) {
-                        return Err(if error.is_answer() { error.into() } else { late.into() });
+                    let failure = as_failure(&error);
+                    match redial.handle_dial_failed(clock::now(), &failure, pairing, &mut rand::rng()) {
+                        Next::Dial(after) => delay = after,
+                        Next::Failed => return Err(error.into()),
+                        Next::Late(late) => return Err(late.into()),
                     }
                 }
             }
         };
     }
-}
-
-/// The relay's or the agent's word that this attempt is over.
-fn is_refusal(lost: &SocketLost) -> bool {
-    const OVER: [u16; 6] =
-        [close::REFUSED, close::NO_SESSION, close::EXPIRED, close::REPLACED, close::UPGRADE, close::TOO_MANY];
-    lost.code().is_some_and(|code| OVER.contains(&code))
 }
 
 /// One connection's part of [`client`].

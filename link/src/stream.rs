@@ -15,7 +15,7 @@ use mykube_protocol::{Role, channel::StreamId};
 use mykube_tunnel::session::ReadState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::channel::{Shared, ready};
+use crate::shared::{Shared, ready};
 
 /// A stream failed; the reason is the peer's or the channel's, cleaned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,13 +70,14 @@ impl ChannelStream {
 
     /// At the agent, why the client has failed it, if it did, whatever is unread.
     pub(crate) fn is_left(&self) -> Option<StreamFailed> {
-        let session = &self.shared.lock().session;
+        let state = self.shared.lock();
+        let session = state.endpoint.session();
         session.failure(self.id).filter(|_| session.role() == Role::Agent).map(|reason| StreamFailed(reason.to_owned()))
     }
 
     /// Bytes that this stream may have waiting, beside the others that are open.
     pub(crate) fn share(&self) -> usize {
-        self.shared.lock().session.share()
+        self.shared.lock().endpoint.session().share()
     }
 
     /// No more bytes this way.

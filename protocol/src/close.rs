@@ -29,6 +29,53 @@ pub const UPGRADE: u16 = 4426;
 /// Too many sessions. A paired session may try again after the delay in the reason.
 pub const TOO_MANY: u16 = 4429;
 
+/// How far an end has come when its connection to the relay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The two ends are paired: the session outlives its connections.
+    Session,
+    /// A client pairs with the code that was typed.
+    ClientPairing,
+    /// An agent waits for a client with a code.
+    CodeWaiting,
+}
+
+/// What an end makes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Dial again.
+    Redial,
+    /// A newer connection of this end took over: the session is over here, unless this end opened it itself.
+    Replaced,
+    /// The code, typed or waiting, is over, or the session: another code may help.
+    NewCode,
+    /// The waiting code may have been disclosed: it counts as burned.
+    Disclosed,
+    /// It is over, and another code by itself changes nothing.
+    Over,
+}
+
+impl Verdict {
+    /// Whether this end dials no more for it. [`Verdict::Replaced`] may be explained.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        self != Self::Redial
+    }
+}
+
+/// What the end of a connection means; `code` is none where it ended without a close frame.
+#[must_use]
+pub fn verdict(code: Option<u16>, stage: Stage) -> Verdict {
+    let Some(code) = code else { return Verdict::Redial };
+    match (stage, code) {
+        (_, NO_SESSION | EXPIRED) | (Stage::ClientPairing, REFUSED) => Verdict::NewCode,
+        (Stage::Session, REPLACED) => Verdict::Replaced,
+        (Stage::CodeWaiting, UPGRADE) => Verdict::Disclosed,
+        (_, REPLACED | UPGRADE) | (Stage::ClientPairing | Stage::CodeWaiting, TOO_MANY) => Verdict::Over,
+        _ => Verdict::Redial,
+    }
+}
+
 /// The delay in a close reason: `retry-after=<ms>`, alone or followed by `; ` and a text for people. At most
 /// [`RETRY_AFTER_MAX`]; none where the reason is anything else.
 #[must_use]
@@ -52,6 +99,29 @@ pub fn retry_reason(delay: Duration, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_code_means_one_thing_at_each_stage() {
+        use Verdict::{Disclosed, NewCode, Over, Redial, Replaced};
+        for (code, session, client, waiting) in [
+            (REFUSED, Redial, NewCode, Redial),
+            (NO_SESSION, NewCode, NewCode, NewCode),
+            (EXPIRED, NewCode, NewCode, NewCode),
+            (REPLACED, Replaced, Over, Over),
+            (UPGRADE, Over, Over, Disclosed),
+            (TOO_MANY, Redial, Over, Over),
+        ] {
+            let stages = [Stage::Session, Stage::ClientPairing, Stage::CodeWaiting];
+            assert_eq!(stages.map(|stage| verdict(Some(code), stage)), [session, client, waiting], "{code}");
+        }
+        let known = [REFUSED, NO_SESSION, EXPIRED, REPLACED, UPGRADE, TOO_MANY];
+        for stage in [Stage::Session, Stage::ClientPairing, Stage::CodeWaiting] {
+            assert_eq!(verdict(None, stage), Redial);
+            for code in (0..=u16::MAX).filter(|code| !known.contains(code)) {
+                assert_eq!(verdict(Some(code), stage), Redial, "{code}");
+            }
+        }
+    }
 
     #[test]
     fn delays_are_read_and_bounded() {

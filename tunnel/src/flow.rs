@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mykube_protocol::limits::{SESSION_CREDIT_STEP, SESSION_WINDOW};
 
-use crate::Time;
+use crate::time::Time;
 
 /// Round trips shorter than this are more waiting for a processor than for a line: a window that drains in two of them
 /// may still be what its sender waits for.

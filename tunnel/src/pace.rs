@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mykube_protocol::limits::{ACK_BYTES_MAX, ACK_DELAY, RECORD_PLAINTEXT_MAX, SESSION_WINDOW};
 
-use crate::{Time, schedule::QUANTUM};
+use crate::time::Time;
 
 /// For whom there is room on the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,8 @@ const PACE_BEYOND: u64 = 5;
 /// round trips become longer (`HyStart`), as they do by the queue of what comes the other way: what it sends later then begins at a
 /// hundred packets and grows by the second.
 const ACKS_A_ROUND_TRIP: u32 = 5;
+/// Bytes a stream may send in its turn, and ahead of the others in a round trip.
+pub(crate) const QUANTUM: usize = 16 * 1024;
 /// A turn may be as long as this, but has at least [`QUANTUM`] and at most this much.
 const QUANTUM_TIME: Duration = Duration::from_micros(500);
 const QUANTUM_MAX: usize = 256 * 1024;

@@ -16,8 +16,11 @@ use mykube_protocol::{
 use rand_core::CryptoRng;
 
 use crate::{
-    Established, HandshakeError, Time,
-    handshake::{Agent, AgentAwaitsHello, AgentAwaitsTag, Client, ClientAwaitsAttach, ClientAwaitsTag},
+    handshake::{
+        Agent, AgentAwaitsHello, AgentAwaitsTag, Client, ClientAwaitsAttach, ClientAwaitsTag, Established,
+        HandshakeError,
+    },
+    time::Time,
 };
 
 /// What an end sends while pairing, in its order.

@@ -9,12 +9,10 @@ use std::{collections::VecDeque, time::Duration};
 use mykube_protocol::channel::StreamId;
 
 use crate::{
-    Time,
-    pace::{ALONE, Room},
+    pace::{ALONE, QUANTUM, Room},
+    time::Time,
 };
 
-/// Bytes a stream may send in its turn, and ahead of the others in a round trip.
-pub(crate) const QUANTUM: usize = 16 * 1024;
 /// A round trip that is not known yet, or too short to matter.
 const RENEWAL_MIN: Duration = Duration::from_millis(5);
 

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 use bytes::{Bytes, BytesMut};
 use mykube_protocol::limits::{NARROW_WINDOW, RECORD_PLAINTEXT_MAX, STREAM_WINDOW, STREAM_WINDOW_MAX};
 
-use crate::{Time, flow::RecvWindow, schedule::Turn};
+use crate::{flow::RecvWindow, schedule::Turn, time::Time};
 
 /// Payloads up to this length are copied together, so that none of them keeps a record, or the buffer it was read into,
 /// in memory, and they do not each cost an entry in a queue.

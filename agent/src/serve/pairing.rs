@@ -11,7 +11,12 @@ use mykube_link::{
     clock::{self, Time},
     pair::{self, AgentEvent, AgentOutcome, AgentPairing, Established, Spent},
 };
-use mykube_protocol::{PairingCode, Role, Secret, close, http::SessionCreated, limits::WRONG_SECRETS_PER_CODE};
+use mykube_protocol::{
+    PairingCode, Role, Secret,
+    close::{Stage, Verdict, verdict},
+    http::SessionCreated,
+    limits::WRONG_SECRETS_PER_CODE,
+};
 use tokio::time::sleep;
 use tracing::info;
 use zeroize::Zeroizing;
@@ -97,7 +102,7 @@ impl Pairing<'_> {
                     self.standing = true;
                 }
                 Code::Lost(lost) => {
-                    if lost.code() == Some(close::UPGRADE) {
+                    if verdict(lost.code(), Stage::CodeWaiting) == Verdict::Disclosed {
                         self.guesses.burn(self.config.burned_backoff);
                         self.standing = true;
                     }
@@ -143,7 +148,6 @@ impl Pairing<'_> {
         pairing: &mut AgentPairing,
         shown: Zeroizing<String>,
     ) -> Result<Code, ServeError> {
-        const FINAL: [u16; 5] = [close::NO_SESSION, close::EXPIRED, close::REPLACED, close::UPGRADE, close::TOO_MANY];
         let (front, guesses, config) = (self.front, self.guesses.clone(), self.config);
         let mut stands = WRONG_SECRETS_PER_CODE.saturating_sub(pairing.wrong());
         let mut notice = |event| match event {
@@ -206,7 +210,7 @@ impl Pairing<'_> {
                     SocketLost::Broken(error.to_string())
                 }
             };
-            if lost.code().is_some_and(|code| FINAL.contains(&code)) {
+            if verdict(lost.code(), Stage::CodeWaiting).is_final() {
                 return Ok(Code::Lost(lost));
             }
             if delay == REDIAL || answered && !named {

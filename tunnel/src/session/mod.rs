@@ -4,6 +4,7 @@
 //! Messages are kept until the peer acknowledges them, and nothing here knows what carries the frames: a transport
 //! that is lost can be replaced without the streams noticing (docs/protocol.md, "Resume").
 
+mod counts;
 mod places;
 mod receive;
 mod release;
@@ -11,8 +12,8 @@ mod transmit;
 mod transport;
 mod types;
 
-use places::{More, Places};
-use transport::Owed;
+use counts::{More, Places};
+use types::Owed;
 pub use types::{Audit, Config, Event, OpenError, ReadState, SessionError, Write};
 
 use std::{
@@ -29,14 +30,15 @@ use mykube_protocol::{
 use zeroize::Zeroizing;
 
 use crate::{
-    Established, Time,
     flow::{GrowthPool, SessionWindow},
+    handshake::Established,
     message::HEAD,
     pace::{self, Pace, Stamp},
     record::{Opener, Sealer},
     resume::Resume,
     schedule::Scheduler,
     stream::{Ending, Item, Stream},
+    time::Time,
 };
 
 /// Payload a stream takes from the application before it must wait; less where many streams share what all may take, and

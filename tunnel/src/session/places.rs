@@ -7,48 +7,18 @@
 use mykube_protocol::{
     Role,
     channel::{STREAMS_ASK, StreamId},
-    limits::{
-        FIRST_WINDOWS, NARROW_WINDOW, STREAM_WINDOW, STREAMS_ASK_AT, STREAMS_MAX, STREAMS_MAX_ASKED, STREAMS_WIDE_MAX,
-    },
+    limits::{STREAMS_ASK_AT, STREAMS_MAX, STREAMS_MAX_ASKED, STREAMS_WIDE_MAX},
 };
 
-use super::{OpenError, Session};
+use super::{
+    Session,
+    counts::{More, Places},
+    types::OpenError,
+};
 use crate::{
-    Time,
     stream::{Ending, Item, Stream},
+    time::Time,
 };
-
-/// Streams that one end has opened.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Places {
-    wide: usize,
-    narrow: usize,
-}
-
-impl Places {
-    fn of(&mut self, narrow: bool) -> &mut usize {
-        if narrow { &mut self.narrow } else { &mut self.wide }
-    }
-
-    /// With one more, and all of `others`, they are no more than there may be.
-    fn hold(mut self, narrow: bool, others: Self) -> bool {
-        *self.of(narrow) += 1;
-        let (wide, narrow) = (self.wide + others.wide, self.narrow + others.narrow);
-        wide + narrow <= STREAMS_MAX_ASKED
-            && wide as u64 * STREAM_WINDOW + narrow as u64 * NARROW_WINDOW <= FIRST_WINDOWS
-    }
-}
-
-/// Whether the agent keeps more than 256 streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum More {
-    /// Nobody has asked.
-    Unasked,
-    /// On this stream.
-    Asked(StreamId),
-    Yes,
-    No,
-}
 
 impl Session {
     /// A place for another stream of this end: whether it is a narrow one.

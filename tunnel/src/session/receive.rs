@@ -10,12 +10,15 @@ use mykube_protocol::{
 };
 use zeroize::Zeroize as _;
 
-use super::{Event, Kept, Session, SessionError, SessionError::Misbehaved, control_len};
+use super::{
+    Kept, Session, control_len,
+    types::{Event, SessionError, SessionError::Misbehaved},
+};
 use crate::{
-    Time,
     message::{self, Message},
     pace::Stamp,
     stream::{Ending, Stream},
+    time::Time,
 };
 
 /// No honest peer gives more credit than this at once or in sum.

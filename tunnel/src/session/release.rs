@@ -10,7 +10,7 @@ use mykube_protocol::{
 };
 
 use super::Session;
-use crate::{Time, stream::Item};
+use crate::{stream::Item, time::Time};
 
 impl Session {
     /// The application is through with a stream. If both ends had ended their directions it closes cleanly, else it

@@ -8,13 +8,16 @@ use mykube_protocol::{
     limits::{ACK_BYTES_MAX, ACK_BYTES_MIN, CONTROL_UNACKED_MAX},
 };
 
-use super::{Event, Kept, Session, SessionError, control_len};
+use super::{
+    Kept, Session, control_len,
+    types::{Event, SessionError},
+};
 use crate::{
-    Time,
     message::{self, DATA_HEAD, HEAD},
     pace::{Room, Stamp},
     schedule::{Place, Scheduler},
     stream::Item,
+    time::Time,
 };
 
 /// Longest upkeep text with its head.

@@ -13,24 +13,17 @@ use mykube_protocol::{
 };
 use rand_core::CryptoRng;
 
-use super::{Event, Kept, PINGS_FIRST, Session, SessionError, SessionError::Misbehaved, control_len};
+use super::{
+    Kept, PINGS_FIRST, Session, control_len,
+    types::{Event, Owed, SessionError, SessionError::Misbehaved},
+};
 use crate::{
-    Time,
     message::{self, DATA_HEAD, HEAD},
     pace::{Pace, Room},
     record::RecordError,
     resume::First,
+    time::Time,
 };
-
-/// The peer owes this end a word.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Owed {
-    since: Time,
-    /// It was asked for by a ping of its own.
-    probed: bool,
-    /// After a jump of the clock or a change of route there is less patience.
-    within: Option<Duration>,
-}
 
 impl Session {
     /// Whether the session's keys serve a transport that is not known to be gone.
@@ -116,6 +109,14 @@ impl Session {
     #[must_use]
     pub fn is_probing(&self) -> bool {
         self.owed.is_some_and(|owed| owed.within.is_some())
+    }
+
+    /// The peer's farewell, as long as it waits to be polled.
+    pub(crate) fn heard_bye(&self) -> Option<&str> {
+        if !self.peer_over {
+            return None;
+        }
+        self.events.iter().find_map(|event| if let Event::Bye(reason) = event { Some(reason.as_str()) } else { None })
     }
 
     /// Whether a frame is the peer's first record of an attach; then it stands.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use bytes::Bytes;
 use mykube_tunnel::{
     Event, Session, Time,
+    endpoint::Endpoint,
     protocol::{channel::Welcome, limits},
     session::{ReadState, Write},
 };
@@ -255,6 +256,17 @@ impl Model {
     pub(crate) fn say_bye(&mut self, who: usize, session: &mut Session) {
         self.bye[who] = Some("farewell");
         session.bye("farewell");
+    }
+
+    /// Whether that end has said farewell.
+    pub(crate) fn said_bye(&self, who: usize) -> bool {
+        self.bye[who].is_some()
+    }
+
+    /// Leaves: says farewell, and does not wait for long until it is heard.
+    pub(crate) fn leave(&mut self, now: Time, who: usize, endpoint: &mut Endpoint) {
+        self.bye[who] = Some("farewell");
+        endpoint.leave(now, "farewell");
     }
 
     /// Whether every farewell was heard.

@@ -16,8 +16,11 @@ pub(crate) enum Item {
     Frame(BytesMut),
     FromRelay(FromRelay),
     FromAgent(FromAgent),
-    /// An orderly close.
-    Close,
+    /// An end asks the relay for life, and the relay answers.
+    Ping,
+    Pong,
+    /// An orderly close, with a code and a reason.
+    Close(u16, String),
 }
 
 impl Item {

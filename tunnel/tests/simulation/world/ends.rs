@@ -1,140 +1,269 @@
-//! The ends' drivers: they dial, carry frames and texts, and notice what is gone, as `link` does.
+//! What stands around the endpoints: dials that take time, applications, and the ends' parts before they are paired.
 
 use std::time::Duration;
 
 use bytes::BytesMut;
 use mykube_tunnel::{
-    Event, Session, SessionError,
+    Session,
+    endpoint::{ConnectionId, DialFailure, End, Endpoint, Event, Lost, Next, Order, PairingRedial, Settings, Status},
     pairing::{AgentEvent, Transmit},
-    protocol::{FromAgent, FromRelay, control::Peer, frame, limits},
+    protocol::{
+        FromRelay,
+        close::{self, Stage as Of, Verdict, verdict},
+        control::Peer,
+        limits,
+    },
+    session::SessionError,
 };
 use rand::RngExt as _;
 
-use super::{BACKLOG, DIAL_TIMEOUT, Ev, MS, RELAY_DEAD, ROLES, SECOND, Stage, World};
+use super::{ATTEMPT, Answer, BACKLOG, DIAL_TIMEOUT, Ev, MS, ROLES, SECOND, SLACK, Stage, World, relay};
 use crate::net::Item;
 
+/// Whoever slept for so long notices it: two seconds between looks at the clock, and three more.
+const JUMPED: Duration = Duration::from_secs(5);
+/// A given-up dial explains a replacement for so long.
+const ECHO: Duration = Duration::from_secs(30);
+
 impl World {
+    /// An end that is not paired yet dials.
     pub(super) fn redial(&mut self, who: usize) {
-        if self.ends[who].socket.is_some() || self.ends[who].dialling.is_some() {
-            return;
+        let end = &self.ends[who];
+        if !self.stands(who) && end.socket.is_none() && end.dials.is_empty() {
+            self.dial(who, None);
         }
-        self.dial(who);
     }
 
-    pub(super) fn dial(&mut self, who: usize) {
+    fn dial(&mut self, who: usize, id: Option<ConnectionId>) {
         self.next_socket += 1;
-        let id = self.next_socket;
-        self.ends[who].dialling = Some(id);
-        let took = self.ends[who].delay * 3 + self.random_delay(20 * MS);
-        self.schedule(took, Ev::Admit(who, id));
-        self.schedule(DIAL_TIMEOUT, Ev::DialFailed(who, id));
+        let socket = self.next_socket;
+        self.ends[who].dials.insert(socket, id);
+        let ticket = match &self.ends[who].stage {
+            Stage::Session(endpoint) => endpoint.ticket().clone(),
+            _ => self.ends[who].ticket.clone(),
+        };
+        self.shown.insert(socket, relay::number(&ticket));
+        // Some packets are late: the relay may hear of a dial that has failed here long ago.
+        let late = self.rng.random_ratio(1, 40).then(|| self.random_delay(20 * SECOND));
+        let took = late.unwrap_or_else(|| self.ends[who].delay * 3 + self.random_delay(20 * MS));
+        self.schedule(took, Ev::Admit(who, socket));
+        self.schedule(DIAL_TIMEOUT, Ev::DialFailed(who, socket, Answer::None));
     }
 
-    pub(super) fn later(&mut self, who: usize) {
-        let end = &mut self.ends[who];
-        let most = if self.now.since(end.away) < 30 * SECOND { SECOND } else { 10 * SECOND };
-        let delay = end.backoff.min(most);
-        end.backoff = (delay * 2).min(10 * SECOND);
-        let delay = delay / 2 + self.random_delay(delay / 2);
-        self.schedule(delay, Ev::Redial(who));
-    }
-
-    /// The end's connection is gone.
-    pub(super) fn lost(&mut self, who: usize, why: &str) {
-        self.say(&format_args!("{} lost: {why}", ROLES[who]));
+    pub(super) fn dial_failed(&mut self, who: usize, socket: u32, answer: Answer) {
         let now = self.now;
-        let end = &mut self.ends[who];
-        if let Some(id) = end.socket.take() {
-            // What is in the socket's buffer may still arrive, or not.
-            let close = self.rng.random_ratio(1, 2);
-            if let Some(socket) = self.sockets.get_mut(&id)
-                && !socket.up.is_dead()
-            {
-                if close {
-                    self.push(id, true, Item::Close);
-                } else {
-                    socket.up.kill();
-                    let after = self.random_delay(2 * SECOND);
-                    self.schedule(after, Ev::RelayLost(id));
-                }
+        let Some(id) = self.ends[who].dials.remove(&socket) else { return };
+        self.say(&format_args!("{}: dial {socket} fails, {answer:?}", ROLES[who]));
+        self.ends[who].given_up = Some(now);
+        let failure = match answer {
+            Answer::None => DialFailure::Unreachable,
+            Answer::Portal => DialFailure::Answered("log in".into()),
+            Answer::Refused => DialFailure::TicketRefused("refused".into()),
+        };
+        let (end, rng) = (&mut self.ends[who], &mut self.rng);
+        match (&mut end.stage, id) {
+            (Stage::Session(endpoint), Some(id)) => {
+                endpoint.handle_dial_failed(now, id, failure, rng);
+                let named = matches!(endpoint.status(), Status::Away { reason, .. } if reason == "log in");
+                assert!(answer != Answer::Portal || endpoint.status().is_up() || named, "what answers is named");
             }
-        }
-        let end = &mut self.ends[who];
-        (end.away, end.backoff) = (now, 100 * MS);
-        match &mut end.stage {
-            Stage::Session(session) => session.handle_transport_lost(now),
-            Stage::Client(pairing) => self.unpaired |= !pairing.handle_lost(now),
-            Stage::Agent(_) => {}
-        }
-        if self.ends[who].dialling.is_none() {
-            self.later(who);
-        }
-    }
-
-    /// The session uses another connection from here on.
-    pub(super) fn adopt(&mut self, who: usize, id: u32) {
-        let now = self.now;
-        if self.ends[who].dialling != Some(id) {
-            return;
-        }
-        self.ends[who].dialling = None;
-        if let Some(old) = self.ends[who].socket.replace(id)
-            && let Some(old) = self.sockets.get_mut(&old)
-        {
-            old.up.kill();
-        }
-        self.ends[who].heard = now;
-        if let Some(session) = self.session(who) {
-            session.handle_transport_lost(now);
-        }
-    }
-
-    pub(super) fn end_hears(&mut self, id: u32, who: usize, item: Item) {
-        if matches!(item, Item::Open) {
-            self.adopt(who, id);
-        }
-        if self.ends[who].socket != Some(id) {
-            return;
-        }
-        self.ends[who].heard = self.now;
-        match item {
-            Item::Frame(frame) => self.frame(who, frame),
-            Item::FromRelay(text) => self.text(who, &text),
-            Item::Close => self.lost(who, "closed"),
-            Item::Open | Item::FromAgent(_) => {}
+            (Stage::Client(pairing), _) => match end.redial.as_mut() {
+                Some(redial) => match redial.handle_dial_failed(now, &failure, pairing, rng) {
+                    Next::Dial(after) => self.schedule(after, Ev::Redial(who)),
+                    Next::Failed | Next::Late(_) => self.unpaired = true,
+                },
+                None => self.schedule(SECOND, Ev::Redial(who)),
+            },
+            _ => self.schedule(SECOND, Ev::Redial(who)),
         }
         self.service(who);
     }
 
-    pub(super) fn text(&mut self, who: usize, text: &FromRelay) {
-        self.say(&format_args!("{} hears {text}", ROLES[who]));
-        let (now, rng) = (self.now, &mut self.rng);
-        let socket = self.ends[who].socket;
-        match (&mut self.ends[who].stage, text) {
-            (Stage::Agent(pairing), text) => pairing.handle_relay(now, text, rng),
-            (Stage::Client(pairing), FromRelay::PeerHere(_)) => pairing.handle_peer_here(rng),
-            (Stage::Session(session), FromRelay::PeerHere(peer)) => {
-                session.handle_peer_here(now, rng);
-                if who == 1
-                    && let (Peer::Attempt(attempt), Some(id)) = (peer, socket)
-                {
-                    self.push(id, true, Item::FromAgent(FromAgent::Paired(*attempt)));
+    /// The end's connection is gone, as it notices.
+    pub(super) fn lost(&mut self, who: usize, lost: Lost) {
+        self.say(&format_args!("{} lost: {lost}", ROLES[who]));
+        let (now, end, rng) = (self.now, &mut self.ends[who], &mut self.rng);
+        match &mut end.stage {
+            Stage::Session(endpoint) => {
+                if rng.random_ratio(1, 4) {
+                    // A write notices first, and the reader says why, or nothing.
+                    endpoint.handle_write_failed(now, end.id, Lost::broken("a write failed"));
+                    if lost.code().is_none() && rng.random_ratio(1, 2) {
+                        end.failing = true;
+                        return;
+                    }
                 }
+                endpoint.handle_lost(now, end.id, lost, rng);
+                return;
             }
-            (Stage::Session(session), FromRelay::PeerGone(Peer::Session)) => session.handle_transport_lost(now),
-            _ => {}
+            Stage::Client(pairing) => match PairingRedial::new(now, &lost, pairing, rng) {
+                Some((redial, delay)) => {
+                    end.redial = Some(redial);
+                    self.schedule(delay, Ev::Redial(who));
+                }
+                None => self.unpaired = true,
+            },
+            Stage::Agent(_) => {
+                if verdict(lost.code(), Of::CodeWaiting).is_final() {
+                    self.unpaired = true;
+                }
+                self.schedule(500 * MS, Ev::Redial(who));
+            }
+        }
+        self.let_go(who);
+    }
+
+    /// The end uses its connection no more.
+    fn let_go(&mut self, who: usize) {
+        let end = &mut self.ends[who];
+        end.failing = false;
+        if let Some(id) = end.socket.take() {
+            end.former = Some((id, end.id));
+            self.hang_up(id);
         }
     }
 
-    pub(super) fn frame(&mut self, who: usize, frame: BytesMut) {
+    /// What is in the socket's buffer may still arrive, or not.
+    fn hang_up(&mut self, id: u32) {
+        let close = self.rng.random_ratio(1, 2);
+        if let Some(socket) = self.sockets.get_mut(&id)
+            && !socket.up.is_dead()
+        {
+            if close {
+                self.push(id, true, Item::Close(1000, String::new()));
+            } else {
+                socket.up.kill();
+                let after = self.random_delay(2 * SECOND);
+                self.schedule(after, Ev::RelayLost(id));
+            }
+        }
+    }
+
+    /// A dial has led to a connection.
+    fn adopt(&mut self, who: usize, socket: u32) {
         let now = self.now;
-        match &mut self.ends[who].stage {
-            Stage::Client(pairing) => match pairing.handle_frame(now, frame, &mut self.rng) {
-                Ok(Some(established)) => {
-                    let session = Session::new(now, *established, self.config);
-                    self.counted.late_proofs += u64::from(session.attaches() > 0);
-                    self.become_session(who, session);
+        let Some(id) = self.ends[who].dials.remove(&socket) else { return self.hang_up(socket) };
+        let (end, wanted) = (&mut self.ends[who], id.is_some());
+        if let (Stage::Session(endpoint), Some(id)) = (&mut end.stage, id) {
+            if end.socket.is_some() && end.on_trial {
+                let lives = endpoint.session().is_attached() && !endpoint.session().is_probing();
+                assert!(!lives, "a connection that has shown life is replaced");
+                self.counted.replaced += 1;
+            }
+            if !endpoint.handle_connected(now, id) {
+                return self.hang_up(socket);
+            }
+            self.heed(who);
+            let end = &mut self.ends[who];
+            assert!(end.socket.is_none(), "the former connection is let go of");
+            (end.socket, end.id, end.on_trial) = (Some(socket), id, false);
+            (end.outage, end.dialled, end.hurried, end.not_before) = (None, 0, false, None);
+        } else if wanted {
+            self.hang_up(socket);
+        } else if let Some(old) = self.ends[who].socket.replace(socket) {
+            self.hang_up(old);
+        }
+    }
+
+    pub(super) fn end_hears(&mut self, socket: u32, who: usize, item: Item) {
+        if matches!(item, Item::Open) {
+            self.adopt(who, socket);
+        }
+        if self.ends[who].socket != Some(socket) {
+            // A reader that is not told yet may still hand over what it has.
+            let (now, end, rng) = (self.now, &mut self.ends[who], &mut self.rng);
+            if let (Stage::Session(endpoint), Item::Frame(frame)) = (&mut end.stage, item)
+                && let Some((_, id)) = end.former.filter(|(former, _)| *former == socket)
+            {
+                let before = (endpoint.session().audit(), endpoint.status().clone());
+                endpoint.handle_frame(now, id, frame, rng);
+                assert_eq!((endpoint.session().audit(), endpoint.status().clone()), before, "it is late");
+                self.counted.late += 1;
+                self.service(who);
+            }
+            return;
+        }
+        match item {
+            Item::Frame(frame) => self.frame(who, frame),
+            Item::FromRelay(text) => self.text(who, text),
+            Item::Close(code, reason) => self.closed(who, code, &reason),
+            Item::Pong => {
+                let (now, end) = (self.now, &mut self.ends[who]);
+                if let Stage::Session(endpoint) = &mut end.stage {
+                    endpoint.handle_heard(now, end.id);
                 }
+                self.counted.pongs += 1;
+            }
+            Item::Open | Item::FromAgent(_) | Item::Ping => {}
+        }
+        self.service(who);
+    }
+
+    /// The relay closes the connection: whether that ends the session is known here too.
+    fn closed(&mut self, who: usize, code: u16, reason: &str) {
+        let now = self.now;
+        let end = &mut self.ends[who];
+        let mut over = self.window.is_zero();
+        if let Stage::Session(endpoint) = &end.stage
+            && !over
+            && endpoint.ended().is_none()
+            && !endpoint.session().is_over()
+        {
+            over = match verdict(Some(code), Of::Session) {
+                Verdict::Redial => false,
+                Verdict::Replaced => {
+                    let explained = !end.dials.is_empty() || end.given_up.is_some_and(|at| now.since(at) < ECHO);
+                    self.counted.explained += u64::from(explained);
+                    end.given_up = None;
+                    end.explained = explained;
+                    !explained
+                }
+                _ => true,
+            };
+            end.not_before = close::retry_after(reason).map(|delay| now + delay);
+            end.final_code = over.then_some(code);
+        }
+        self.lost(who, Lost::closed(code, reason, format!("closed with {code}")));
+        self.heed(who);
+        let end = &mut self.ends[who];
+        if std::mem::take(&mut end.explained) {
+            end.given_up = None;
+        }
+        if let (Stage::Session(endpoint), Some(_)) = (&end.stage, end.final_code) {
+            assert!(endpoint.ended().is_some(), "{code} is final");
+        }
+    }
+
+    fn text(&mut self, who: usize, text: FromRelay) {
+        self.say(&format_args!("{} hears {text}", ROLES[who]));
+        let (now, end, rng) = (self.now, &mut self.ends[who], &mut self.rng);
+        match (&mut end.stage, text) {
+            (Stage::Session(endpoint), text) => {
+                if let FromRelay::Ticket(ticket) = &text {
+                    end.received = relay::number(ticket);
+                }
+                let gone = matches!(text, FromRelay::PeerGone(Peer::Session));
+                let here = who == 0 && matches!(text, FromRelay::PeerHere(_));
+                endpoint.handle_text(now, end.id, text, rng);
+                let idle = endpoint.session().is_over() || end.failing || end.slept;
+                assert!(!here || idle || endpoint.wants_transmit(now), "the client asks at once");
+                assert!(!gone || !endpoint.status().is_up(), "the other end is gone");
+            }
+            (Stage::Agent(pairing), text) => pairing.handle_relay(now, &text, rng),
+            (Stage::Client(pairing), FromRelay::PeerHere(_)) => pairing.handle_peer_here(rng),
+            (Stage::Client(_), FromRelay::Ticket(ticket)) => {
+                end.received = relay::number(&ticket);
+                end.ticket = ticket;
+            }
+            (Stage::Client(_), FromRelay::PeerGone(_)) => {}
+        }
+    }
+
+    fn frame(&mut self, who: usize, frame: BytesMut) {
+        let (now, end, rng) = (self.now, &mut self.ends[who], &mut self.rng);
+        match &mut end.stage {
+            Stage::Client(pairing) => match pairing.handle_frame(now, frame, rng) {
+                Ok(Some(established)) => self.become_session(who, *established),
                 Ok(None) => {}
                 Err(error) => {
                     self.say(&format_args!("not paired: {error}"));
@@ -142,34 +271,19 @@ impl World {
                 }
             },
             Stage::Agent(pairing) => pairing.handle_frame(now, frame),
-            Stage::Session(session) => {
-                let result = match frame.first() {
-                    Some(&(frame::ATTACH_CLIENT | frame::ATTACH_AGENT)) => {
-                        session.handle_attach(now, &frame, &mut self.rng);
-                        Ok(())
-                    }
-                    _ => session.handle_frame(now, frame),
-                };
-                match result {
-                    Ok(()) => {}
-                    Err(SessionError::Record(_)) => {
-                        assert!(self.hostile, "an honest relay and a record that does not open");
-                        self.lost(who, "a bad record");
-                    }
-                    Err(SessionError::Forged) => {
-                        assert!(self.tampered >= limits::BAD_RECORDS_MAX);
-                        self.ends[who].forged = true;
-                    }
-                    Err(error) => panic!("{}: {error}", ROLES[who]),
-                }
-            }
+            Stage::Session(endpoint) => endpoint.handle_frame(now, end.id, frame, rng),
         }
     }
 
-    pub(super) fn become_session(&mut self, who: usize, session: Session) {
+    fn become_session(&mut self, who: usize, established: mykube_tunnel::Established) {
         self.say(&format_args!("{} is paired", ROLES[who]));
-        self.ends[who].start = Some(session.audit());
-        self.ends[who].stage = Stage::Session(Box::new(session));
+        let end = &mut self.ends[who];
+        let settings = Settings { attempt: ATTEMPT, ticket: end.ticket.clone(), window: self.window };
+        let endpoint = Endpoint::new(self.now, established, self.config, settings);
+        self.counted.late_proofs += u64::from(who == 0 && endpoint.session().attaches() > 0);
+        end.start = Some(endpoint.session().audit());
+        (end.stage, end.id) = (Stage::Session(Box::new(endpoint)), ConnectionId::FIRST);
+        assert!(end.socket.is_some() && end.dials.is_empty(), "it has paired over a connection");
         // The handshake's last message is on its way: the moment at which a loss hurts most, and those after it.
         if self.early && who == 1 && self.rng.random_ratio(1, 2) {
             if let Some(id) = self.ends[0].socket {
@@ -185,7 +299,7 @@ impl World {
     /// Timers, events, and what is to be sent.
     pub(super) fn service(&mut self, who: usize) {
         let now = self.now;
-        if self.ends[who].asleep || self.is_over() {
+        if self.ends[who].asleep || self.ends[who].over || self.unpaired {
             return;
         }
         match &mut self.ends[who].stage {
@@ -212,43 +326,175 @@ impl World {
                 }
                 self.push_all(who, items);
                 if let Some(established) = paired {
-                    let session = Session::new(now, *established, self.config);
-                    self.become_session(who, session);
+                    self.become_session(who, *established);
                 }
             }
             Stage::Session(_) => self.service_session(who),
         }
     }
 
-    pub(super) fn service_session(&mut self, who: usize) {
+    /// Whether a connection takes no more at the moment.
+    pub(super) fn is_full(&self, socket: u32) -> bool {
+        self.sockets.get(&socket).is_none_or(|socket| socket.up.free_at().since(self.now) > BACKLOG)
+    }
+
+    fn service_session(&mut self, who: usize) {
         let now = self.now;
         loop {
-            let Stage::Session(session) = &mut self.ends[who].stage else { return };
-            session.handle_timeout(now);
-            session.ask_again(now, &mut self.rng);
-            let mut silent = false;
-            while let Some(event) = session.poll_event() {
-                silent |= event == Event::Silent;
-                self.model.event(who, event);
-            }
-            if silent {
-                self.counted.silences += 1;
-                self.lost(who, "silent");
-                return;
-            }
-            let Some(id) = self.ends[who].socket else { return };
-            let full = self.sockets.get(&id).is_none_or(|socket| socket.up.free_at().since(now) > BACKLOG);
+            let full = self.ends[who].socket.is_some_and(|socket| self.is_full(socket));
+            let (end, rng) = (&mut self.ends[who], &mut self.rng);
+            let Stage::Session(endpoint) = &mut end.stage else { return };
+            endpoint.handle_blocked(end.id, full);
+            endpoint.handle_timeout(now, rng);
+            self.heed(who);
+            let end = &mut self.ends[who];
+            let (Stage::Session(endpoint), Some(socket)) = (&mut end.stage, end.socket) else { return };
             if full {
                 return;
             }
-            let Stage::Session(session) = &mut self.ends[who].stage else { return };
-            let Some(frame) = session.poll_transmit(now).expect("both ends are honest") else { return };
-            self.counted.frames += 1;
-            self.push(id, true, Item::Frame(frame));
+            let wanted = endpoint.wants_transmit(now);
+            let texts: Vec<_> = std::iter::from_fn(|| endpoint.poll_text(end.id)).collect();
+            let frame = endpoint.poll_transmit(now, end.id);
+            let ping = endpoint.poll_ping(end.id);
+            let said = !texts.is_empty() || frame.is_some() || ping;
+            let closes = endpoint.is_closing(end.id);
+            assert!(wanted || !said, "it says something and did not want to");
+            self.counted.frames += u64::from(frame.is_some());
+            let items = texts.into_iter().map(Item::FromAgent);
+            let items: Vec<_> = items.chain(frame.map(Item::Frame)).chain(ping.then_some(Item::Ping)).collect();
+            self.push_all(who, items);
+            if closes {
+                self.push(socket, true, Item::Close(1000, String::new()));
+                let end = &mut self.ends[who];
+                // In order: what was sent before arrives.
+                end.socket = None;
+                if let Stage::Session(endpoint) = &mut end.stage {
+                    endpoint.handle_closed(now, end.id);
+                }
+            }
+            self.heed(who);
+            if !said {
+                return;
+            }
         }
     }
 
-    pub(super) fn push_all(&mut self, who: usize, items: impl IntoIterator<Item = Item>) {
+    /// What an endpoint tells and orders.
+    pub(super) fn heed(&mut self, who: usize) {
+        loop {
+            let Stage::Session(endpoint) = &mut self.ends[who].stage else { return };
+            if let Some(event) = endpoint.poll_event() {
+                self.event(who, event);
+            } else if let Some(order) = endpoint.poll_order() {
+                self.order(who, order);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn event(&mut self, who: usize, event: Event) {
+        let end = &mut self.ends[who];
+        match event {
+            Event::Session(event) => self.model.event(who, event),
+            Event::Status(status) => {
+                if let (Status::Away { since, .. }, Status::Away { since: before, .. }) = (&status, &end.status) {
+                    assert_eq!(since, before, "it is away since the same moment, whatever keeps it away");
+                }
+                let Stage::Session(endpoint) = &end.stage else { return };
+                assert_eq!(status.is_up(), endpoint.status().is_up());
+                end.status = status;
+            }
+            Event::Waits(lost) => {
+                let words = lost.to_string();
+                self.counted.silences += u64::from(words.ends_with("the other end does not answer"));
+                assert!(!self.window.is_zero(), "a session without a window waits for nothing");
+                if words.ends_with("the relay does not answer") {
+                    self.counted.relay_silences += 1;
+                    let socket = end.socket.and_then(|id| self.sockets.get(&id)).expect("it is let go of after this");
+                    let dead = socket.up.is_dead() || socket.down.is_dead();
+                    let behind = self.now.since(socket.down.free_at()) < 5 * SECOND;
+                    assert!(dead || behind || end.slept, "the relay has answered");
+                }
+                assert!(
+                    self.hostile || !words.contains("did not open"),
+                    "an honest relay and a record that does not open"
+                );
+                end.outage.get_or_insert(self.now);
+            }
+            Event::Ended(why) => self.ended(who, &why),
+        }
+    }
+
+    fn order(&mut self, who: usize, order: Order) {
+        let now = self.now;
+        self.say(&format_args!("{}: {order:?}", ROLES[who]));
+        let end = &mut self.ends[who];
+        match order {
+            Order::Dial(id) => {
+                if let Stage::Session(endpoint) = &end.stage {
+                    if end.dials.is_empty() {
+                        end.on_trial = end.socket.is_some() && endpoint.session().is_attached();
+                    }
+                    self.counted.beside += u64::from(end.socket.is_some());
+                }
+                if let Some(since) = end.outage {
+                    // A second at most for half a minute, then ten, with jitter of a half; some come at once.
+                    end.dialled += 1;
+                    let away = now.since(since).as_secs();
+                    let most = 8 + away.min(30) * 2 + away / 5;
+                    assert!(end.hurried || end.dialled <= most, "{} dials within {away} s", end.dialled);
+                    let early = end.not_before.is_some_and(|at| now < at);
+                    assert!(end.hurried || !early, "it comes before the relay wants it to");
+                }
+                self.dial(who, Some(id));
+                assert!(self.ends[who].dials.len() <= 2, "the oldest and the newest");
+            }
+            Order::GiveUp(id) => {
+                end.dials.retain(|_, other| *other != Some(id));
+                end.given_up = Some(now);
+            }
+            Order::LetGo(id) if id == end.id => self.let_go(who),
+            Order::LetGo(_) => {}
+            Order::Over => {
+                assert!(end.dials.is_empty() && end.socket.is_none(), "nothing is left behind");
+                end.over = true;
+            }
+        }
+    }
+
+    /// An end is over, and rightly so?
+    fn ended(&mut self, who: usize, why: &End) {
+        self.say(&format_args!("{} ends: {why}", ROLES[who]));
+        let (now, end) = (self.now, &mut self.ends[who]);
+        let right = match why {
+            End::Here => self.model.said_bye(who),
+            End::Bye(_) => self.model.said_bye(1 - who),
+            End::Window { window, .. } => {
+                let Status::Away { since, .. } = &end.status else { panic!("it was not away") };
+                let away = now.since(*since);
+                self.counted.windows += 1;
+                *window == self.window && away >= self.window && (end.slept || away <= self.window + SLACK)
+            }
+            End::Lost(lost) => {
+                self.counted.finals += 1;
+                self.window.is_zero() || end.final_code.is_some() && lost.code() == end.final_code
+            }
+            End::Refused(_) => {
+                self.counted.refusals += 1;
+                self.relay.forgets
+            }
+            End::Session(SessionError::Forged) => {
+                end.forged = true;
+                self.tampered >= limits::BAD_RECORDS_MAX
+            }
+            End::Session(_) => false,
+        };
+        assert!(right, "{} must not end like this: {why:?}", ROLES[who]);
+        self.ended |= !matches!(why, End::Here | End::Bye(_));
+    }
+
+    fn push_all(&mut self, who: usize, items: impl IntoIterator<Item = Item>) {
         // Without a connection they are lost, as what was given to a broken one is.
         if let Some(id) = self.ends[who].socket {
             for item in items {
@@ -257,38 +503,52 @@ impl World {
         }
     }
 
-    /// While nobody is there, an end asks the relay whether the connection lives.
-    pub(super) fn keep_alive(&mut self, who: usize) {
-        self.schedule(5 * SECOND, Ev::KeepAlive(who));
-        let now = self.now;
-        let Some(id) = self.ends[who].socket else { return };
-        let alive = self.sockets.get(&id).is_some_and(|socket| !socket.up.is_dead() && !socket.down.is_dead());
-        if alive {
-            self.ends[who].heard = now;
+    pub(super) fn network_changed(&mut self, who: usize, routed: bool) {
+        let (now, end) = (self.now, &mut self.ends[who]);
+        if let Stage::Session(endpoint) = &mut end.stage {
+            end.hurried = true;
+            let (up, attached) = (end.socket.is_some(), endpoint.status().is_up());
+            let open = endpoint.ended().is_none() && !endpoint.session().is_over();
+            endpoint.handle_network_changed(now, routed);
+            self.heed(who);
+            let end = &self.ends[who];
+            let must = open && !end.failing && (!up || attached && !routed && !self.window.is_zero());
+            assert!(!must || !end.dials.is_empty(), "it dials at once");
         }
-        let attached = self.session(who).is_some_and(|session| session.is_attached());
-        if !attached && now.since(self.ends[who].heard) >= RELAY_DEAD {
-            self.lost(who, "the relay does not answer");
-        }
+        self.service(who);
     }
 
     pub(super) fn wake(&mut self, who: usize) {
         self.say(&format_args!("{} wakes", ROLES[who]));
-        self.ends[who].asleep = false;
+        let end = &mut self.ends[who];
+        let long = self.now.since(end.sleeps_since) >= JUMPED;
+        (end.asleep, end.slept) = (false, true);
         for ev in std::mem::take(&mut self.ends[who].deferred) {
             self.schedule(Duration::ZERO, ev);
         }
-        // Whichever notices first.
-        if self.rng.random_ratio(1, 2) {
+        let end = &self.ends[who];
+        if let Stage::Session(endpoint) = &end.stage
+            && long
+            && end.socket.is_some()
+            && end.dials.is_empty()
+            && !end.failing
+            && endpoint.status().is_up()
+            && endpoint.ended().is_none()
+            && !endpoint.session().is_over()
+            && !self.window.is_zero()
+        {
             self.service(who);
-        }
-        let now = self.now;
-        if let Some(session) = self.session(who) {
-            session.probe(now);
-            if self.ends[who].socket.is_some() && self.ends[who].dialling.is_none() {
-                self.dial(who);
-            }
+            let replaces = !self.ends[who].dials.is_empty();
+            assert!(replaces, "after a suspend another connection is dialled beside the one there was");
+            self.counted.jumps += 1;
         }
         self.service(who);
+    }
+
+    pub(super) fn session(&mut self, who: usize) -> Option<&mut Session> {
+        match &mut self.ends[who].stage {
+            Stage::Session(endpoint) => Some(endpoint.session_mut()),
+            _ => None,
+        }
     }
 }

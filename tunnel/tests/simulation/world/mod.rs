@@ -1,6 +1,7 @@
-//! One schedule: the ends' drivers, the relay between them, and the trouble that befalls both.
+//! One schedule: both ends as they ship, the relay between them, and the trouble that befalls all.
 
 mod ends;
+mod finale;
 mod relay;
 mod trouble;
 
@@ -13,12 +14,14 @@ use std::{
 
 use bytes::BytesMut;
 use mykube_tunnel::{
-    Config, Session, Time,
+    Config, Time,
+    endpoint::{ConnectionId, Endpoint, Lost, PairingRedial, Status},
     pairing::{AgentPairing, ClientPairing},
-    protocol::{Attempt, Role, SessionId, limits},
+    protocol::{Attempt, Role, SessionId, Ticket, limits},
     session::Audit,
 };
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
+use relay::Relay;
 
 use crate::{model::Model, net::Socket};
 
@@ -29,11 +32,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(90);
 /// A socket's buffer takes so much.
 const BACKLOG: Duration = Duration::from_millis(250);
-/// An end whose peer is away asks the relay for life, and this long after its last word the socket is dead.
-const RELAY_DEAD: Duration = Duration::from_secs(20);
 /// The relay lets go of an end that is silent for so long.
 const RELAY_PATIENCE: Duration = Duration::from_secs(45);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A window is over when it is, or a look at the clock later.
+const SLACK: Duration = Duration::from_secs(3);
+/// The window of most schedules: longer than any trouble.
+const DAYS: Duration = Duration::from_secs(10 * 24 * 3600);
 const ROLES: [Role; 2] = [Role::Client, Role::Agent];
 const ATTEMPT: Attempt = Attempt::from_bytes([1; 16]);
 
@@ -47,44 +52,73 @@ enum Ev {
     /// An end dials; the relay admits it; it does not.
     Redial(usize),
     Admit(usize, u32),
-    DialFailed(usize, u32),
+    DialFailed(usize, u32, Answer),
     Act(usize),
     Trouble,
     RelayUp,
     Wake(usize),
-    KeepAlive(usize),
+    /// An end is told that its network changed, and whether its connection is still routed.
+    NetworkChanged(usize, bool),
+}
+
+/// Who answers a dial that fails: nobody, a login page, or a relay that does not take the ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Answer {
+    None,
+    Portal,
+    Refused,
 }
 
 enum Stage {
     Client(Box<ClientPairing>),
     Agent(Box<AgentPairing>),
-    Session(Box<Session>),
+    Session(Box<Endpoint>),
 }
 
 struct End {
     stage: Stage,
     socket: Option<u32>,
-    dialling: Option<u32>,
-    /// Since when it is without one, and the next delay.
-    away: Time,
-    backoff: Duration,
+    /// What its endpoint calls that.
+    id: ConnectionId,
+    /// Sockets on their way, and what its endpoint calls them.
+    dials: BTreeMap<u32, Option<ConnectionId>>,
+    /// Of an end that is not paired yet.
+    ticket: Ticket,
+    redial: Option<PairingRedial>,
     asleep: bool,
+    /// It was, once.
+    slept: bool,
+    sleeps_since: Time,
     deferred: Vec<Ev>,
-    heard: Time,
+    /// A write has failed, and its reader knows of nothing yet.
+    failing: bool,
+    /// The connection it let go of last.
+    former: Option<(u32, ConnectionId)>,
     start: Option<Audit>,
     forged: bool,
+    /// Its endpoint has nothing more to do.
+    over: bool,
+    /// What its application was last told.
+    status: Status,
+    /// The newest ticket that reached it.
+    received: u32,
+    /// When a dial of its was last given up, or failed, and whether that explains the replacement at hand.
+    given_up: Option<Time>,
+    explained: bool,
+    /// The code that ends its session.
+    final_code: Option<u16>,
+    /// Another connection is dialled beside one that may yet show life.
+    on_trial: bool,
+    /// Since when it has none, how often it has dialled since then, and whether the network told it to.
+    outage: Option<Time>,
+    dialled: u64,
+    hurried: bool,
+    /// The relay does not want it before that.
+    not_before: Option<Time>,
     /// Its network is down until then.
     offline: Time,
     delay: Duration,
     rate: u64,
-}
-
-#[derive(Default)]
-struct Relay {
-    down: bool,
-    /// It knows that the attempt was paired.
-    paired: bool,
-    slots: [Option<u32>; 2],
 }
 
 /// What all schedules together went through.
@@ -101,6 +135,22 @@ pub(crate) struct Totals {
     forged: u64,
     late_proofs: u64,
     silences: u64,
+    /// Of the relay, to ends whose peer was away; and its answers.
+    relay_silences: u64,
+    pongs: u64,
+    /// Dials beside a connection, and connections that such a dial has replaced.
+    beside: u64,
+    replaced: u64,
+    /// Dials that were given up and admitted, and replacements that they explain.
+    echoes: u64,
+    explained: u64,
+    /// Frames of connections that were let go of, and suspends that a clock told.
+    late: u64,
+    jumps: u64,
+    /// Ends by the window, by the relay's final word, by a ticket that is not taken.
+    windows: u64,
+    finals: u64,
+    refusals: u64,
 }
 
 impl fmt::Display for Totals {
@@ -109,7 +159,9 @@ impl fmt::Display for Totals {
         write!(
             f,
             "{} schedules, {hours:.1} simulated hours, {} attaches, {} frames, {} bytes delivered and compared; {} never \
-             paired, {} paired over an attach, {} ended as tampered with, {} silences noticed; {:?}",
+             paired, {} paired over an attach, {} ended as tampered with, {} silences noticed, {} of the relay ({} pongs), \
+             {} dials beside a connection ({} of them replaced it), {} given up and admitted ({} explained), {} frames too late, {} jumps, {} windows over, \
+             {} final words, {} refused; {:?}",
             self.schedules,
             self.attaches,
             self.frames,
@@ -118,6 +170,17 @@ impl fmt::Display for Totals {
             self.late_proofs,
             self.forged,
             self.silences,
+            self.relay_silences,
+            self.pongs,
+            self.beside,
+            self.replaced,
+            self.echoes,
+            self.explained,
+            self.late,
+            self.jumps,
+            self.windows,
+            self.finals,
+            self.refusals,
             self.troubles
         )
     }
@@ -126,12 +189,16 @@ impl fmt::Display for Totals {
 impl Totals {
     /// Whether everything that can happen did, so that a passing run says something.
     pub(crate) fn shows_everything(&self) -> bool {
-        let rare = [self.unpaired, self.forged, self.late_proofs, self.silences];
-        self.troubles.len() == TROUBLES.len() && rare.iter().all(|n| *n > 0) && self.unpaired < self.schedules / 10
+        let rare = [self.unpaired, self.forged, self.late_proofs, self.silences, self.relay_silences, self.pongs];
+        let dials = [self.beside, self.replaced, self.echoes, self.explained, self.late, self.jumps];
+        let ends = [self.windows, self.finals, self.refusals];
+        self.troubles.len() == TROUBLES.len()
+            && rare.iter().chain(&dials).chain(&ends).all(|n| *n > 0)
+            && self.unpaired < self.schedules / 10
     }
 }
 
-const TROUBLES: [&str; 14] = [
+const TROUBLES: [&str; 19] = [
     "cut",
     "closed",
     "silent",
@@ -141,6 +208,11 @@ const TROUBLES: [&str; 14] = [
     "suspended",
     "stalled reader",
     "other path",
+    "drained",
+    "login page",
+    "tickets renewed",
+    "stranger",
+    "network changed",
     // Only of a hostile relay:
     "replayed",
     "forged",
@@ -148,7 +220,7 @@ const TROUBLES: [&str; 14] = [
     "spurious text",
     "reflected",
 ];
-const HONEST: usize = 9;
+const HONEST: usize = 14;
 
 pub(crate) struct World {
     rng: StdRng,
@@ -158,6 +230,12 @@ pub(crate) struct World {
     sockets: BTreeMap<u32, Socket>,
     next_socket: u32,
     relay: Relay,
+    /// The relay is not there; a login page answers in its place until then.
+    down: bool,
+    portal_until: Time,
+    /// The number of the ticket that a dial shows.
+    shown: BTreeMap<u32, u32>,
+    window: Duration,
     ends: [End; 2],
     model: Model,
     config: Config,
@@ -171,6 +249,8 @@ pub(crate) struct World {
     tampered: u32,
     trace: bool,
     unpaired: bool,
+    /// An end has ended, and neither has said farewell.
+    ended: bool,
     /// It is the handshake that is troubled.
     early: bool,
     /// The applications are through.
@@ -187,14 +267,29 @@ impl World {
         let mut end = |stage| End {
             stage,
             socket: None,
-            dialling: None,
-            away: now,
-            backoff: 100 * MS,
+            id: ConnectionId::FIRST,
+            dials: BTreeMap::new(),
+            ticket: relay::ticket(0),
+            redial: None,
             asleep: false,
+            slept: false,
+            sleeps_since: now,
             deferred: Vec::new(),
-            heard: now,
+            failing: false,
+            former: None,
             start: None,
             forged: false,
+            over: false,
+            status: Status::Up,
+            received: 0,
+            given_up: None,
+            explained: false,
+            final_code: None,
+            on_trial: false,
+            outage: None,
+            dialled: 0,
+            hurried: false,
+            not_before: None,
             offline: now,
             delay: MS * [0, 1, 5, 30, 100, 400][rng.random_range(0..6)],
             rate: [0, 0, 0, 100_000, 1_000_000][rng.random_range(0..5)],
@@ -207,6 +302,8 @@ impl World {
             ..Config::default()
         };
         let hostile = rng.random_ratio(1, 2);
+        let short = [Duration::ZERO, 5 * SECOND, 60 * SECOND, 600 * SECOND][rng.random_range(0..4)];
+        let window = if rng.random_ratio(1, 16) { short } else { DAYS };
         Self {
             rng,
             now,
@@ -215,6 +312,10 @@ impl World {
             sockets: BTreeMap::new(),
             next_socket: 0,
             relay: Relay::default(),
+            down: false,
+            portal_until: now,
+            shown: BTreeMap::new(),
+            window,
             ends: [client, agent],
             model: Model::default(),
             config,
@@ -226,6 +327,7 @@ impl World {
             tampered: 0,
             trace,
             unpaired: false,
+            ended: false,
             early: false,
             parting: false,
             counted: Totals::default(),
@@ -236,7 +338,6 @@ impl World {
     pub(crate) fn run(mut self, totals: &mut Totals) {
         for who in 0..2 {
             self.redial(who);
-            self.schedule(5 * SECOND, Ev::KeepAlive(who));
         }
         // Mostly the trouble begins when both are there.
         if self.rng.random_ratio(7, 8) {
@@ -258,13 +359,17 @@ impl World {
             self.calm();
         }
         if !self.is_over() {
-            self.part();
+            if self.rng.random_ratio(1, 4) {
+                self.finale();
+            } else {
+                self.part();
+            }
         }
         self.add_to(totals);
     }
 
     fn is_over(&self) -> bool {
-        self.unpaired || self.ends.iter().any(|end| end.forged)
+        self.unpaired || self.ended
     }
 
     fn add_to(mut self, totals: &mut Totals) {
@@ -276,7 +381,20 @@ impl World {
         totals.unpaired += u64::from(self.unpaired);
         totals.forged += u64::from(self.ends.iter().any(|end| end.forged));
         totals.late_proofs += self.counted.late_proofs;
-        totals.silences += self.counted.silences;
+        let Totals { silences, relay_silences, pongs, beside, replaced, .. } = self.counted;
+        let Totals { echoes, explained, late, jumps, windows, finals, refusals, .. } = self.counted;
+        totals.late += late;
+        totals.jumps += jumps;
+        totals.silences += silences;
+        totals.relay_silences += relay_silences;
+        totals.pongs += pongs;
+        totals.beside += beside;
+        totals.replaced += replaced;
+        totals.echoes += echoes;
+        totals.explained += explained;
+        totals.windows += windows;
+        totals.finals += finals;
+        totals.refusals += refusals;
         for (name, n) in self.counted.troubles {
             *totals.troubles.entry(name).or_default() += n;
         }
@@ -293,34 +411,23 @@ impl World {
         self.queue.push(Reverse((self.now + after, self.serial, ev)));
     }
 
-    fn session(&mut self, who: usize) -> Option<&mut Session> {
-        match &mut self.ends[who].stage {
-            Stage::Session(session) => Some(session),
-            _ => None,
-        }
-    }
-
     fn random_delay(&mut self, most: Duration) -> Duration {
         Duration::from_micros(self.rng.random_range(0..=most.as_micros() as u64))
     }
 
     fn next_timer(&self, who: usize) -> Option<Time> {
         let end = &self.ends[who];
-        if end.asleep || end.forged {
+        if end.asleep || end.over {
             return None;
-        }
-        // A writer that waits for its socket waits for nothing else.
-        let free = end.socket.and_then(|id| self.sockets.get(&id)).map(|socket| socket.up.free_at());
-        if let Some(free) = free.filter(|at| at.since(self.now) > BACKLOG) {
-            return Some(free);
         }
         let own = match &end.stage {
             Stage::Client(pairing) => pairing.poll_timeout(),
             Stage::Agent(pairing) => pairing.poll_timeout(),
-            Stage::Session(_) if end.socket.is_none() => None,
-            Stage::Session(session) => session.poll_timeout(),
+            Stage::Session(endpoint) => endpoint.poll_timeout(),
         };
-        own.map(|at| at.max(self.now))
+        let free = end.socket.and_then(|id| self.sockets.get(&id)).map(|socket| socket.up.free_at());
+        let free = free.filter(|at| at.since(self.now) > BACKLOG);
+        own.into_iter().chain(free).min().map(|at| at.max(self.now))
     }
 
     /// Goes to the next thing that happens; not past `until`.
@@ -362,7 +469,7 @@ impl World {
     fn happen(&mut self, ev: Ev) {
         let who = match ev {
             Ev::Arrive(id, false) | Ev::EndLost(id) => self.sockets.get(&id).map(|socket| socket.who),
-            Ev::Redial(who) | Ev::DialFailed(who, _) | Ev::Act(who) | Ev::KeepAlive(who) => Some(who),
+            Ev::Redial(who) | Ev::DialFailed(who, ..) | Ev::Act(who) | Ev::NetworkChanged(who, _) => Some(who),
             _ => None,
         };
         if let Some(who) = who.filter(|who| self.ends[*who].asleep) {
@@ -380,30 +487,26 @@ impl World {
                 if let Some(who) = self.sockets.get(&id).map(|socket| socket.who)
                     && self.ends[who].socket == Some(id)
                 {
-                    self.lost(who, "broken");
+                    self.lost(who, Lost::broken("reset"));
+                    self.service(who);
                 }
             }
             Ev::RelayLost(id) => self.relay_lost(id),
             Ev::Redial(who) => self.redial(who),
             Ev::Admit(who, id) => self.admit(who, id),
-            Ev::DialFailed(who, id) => {
-                if self.ends[who].dialling == Some(id) {
-                    self.ends[who].dialling = None;
-                    self.later(who);
-                }
-            }
+            Ev::DialFailed(who, id, answer) => self.dial_failed(who, id, answer),
             Ev::Act(who) => {
                 let now = self.now;
-                if let Stage::Session(session) = &mut self.ends[who].stage {
-                    self.model.act(who, session, now, &mut self.rng);
-                    Model::check_memory(session);
+                if let Stage::Session(endpoint) = &mut self.ends[who].stage {
+                    self.model.act(who, endpoint.session_mut(), now, &mut self.rng);
+                    Model::check_memory(endpoint.session());
                     self.service(who);
                 }
             }
             Ev::Trouble => self.trouble(),
-            Ev::RelayUp => self.relay.down = false,
+            Ev::RelayUp => self.down = false,
             Ev::Wake(who) => self.wake(who),
-            Ev::KeepAlive(who) => self.keep_alive(who),
+            Ev::NetworkChanged(who, routed) => self.network_changed(who, routed),
         }
     }
 
@@ -412,7 +515,9 @@ impl World {
         for end in &mut self.ends {
             end.offline = self.now;
         }
-        while (self.relay.down || self.ends.iter().any(|end| end.asleep)) && !self.is_over() {
+        self.portal_until = self.now;
+        let sent_away = |end: &End, now: Time| end.not_before.is_some_and(|at| now < at);
+        while (self.down || self.ends.iter().any(|end| end.asleep || sent_away(end, self.now))) && !self.is_over() {
             self.run_until(self.now + SECOND);
         }
     }
@@ -427,8 +532,8 @@ impl World {
             self.run_until(self.now + 200 * MS);
             let now = self.now;
             for who in 0..2 {
-                if let Stage::Session(session) = &mut self.ends[who].stage {
-                    self.model.read_all(who, session, now, u64::MAX);
+                if let Stage::Session(endpoint) = &mut self.ends[who].stage {
+                    self.model.read_all(who, endpoint.session_mut(), now, u64::MAX);
                     self.service(who);
                 }
             }
@@ -445,6 +550,13 @@ impl World {
             if !session.is_attached() || session.unacknowledged() > 0 {
                 return Err(format!("{who}: attached {}, {} kept", session.is_attached(), session.unacknowledged()));
             }
+            if !self.ends[who].dials.is_empty() {
+                return Err(format!("{who} still dials"));
+            }
+            assert!(self.ends[who].status.is_up(), "the application was not told");
+        }
+        if !self.relay.paired || !self.relay.strangers.is_empty() {
+            return Err(format!("the relay knows: {}, {} wait", self.relay.paired, self.relay.strangers.len()));
         }
         self.model.settled()
     }
@@ -453,8 +565,8 @@ impl World {
     fn part(&mut self) {
         let now = self.now;
         for who in 0..2 {
-            if let Stage::Session(session) = &mut self.ends[who].stage {
-                self.model.release_all(who, session, now);
+            if let Stage::Session(endpoint) = &mut self.ends[who].stage {
+                self.model.release_all(who, endpoint.session_mut(), now);
                 self.service(who);
             }
         }
@@ -476,20 +588,23 @@ impl World {
         self.parting = true;
         let says = [&[0][..], &[1], &[0, 1]][self.rng.random_range(0..3)];
         for who in says {
-            if let Stage::Session(session) = &mut self.ends[*who].stage {
-                self.model.say_bye(*who, session);
+            if let Stage::Session(endpoint) = &mut self.ends[*who].stage {
+                self.model.say_bye(*who, endpoint.session_mut());
             }
         }
+        // A change of the network may still come that replaces a connection with what is on its way.
+        let changes = self.queue.iter().any(|Reverse((.., ev))| matches!(ev, Ev::NetworkChanged(..)));
         let troubled = self.rng.random_ratio(1, 2);
         if troubled {
             self.trouble_for_a_while();
         }
+        let troubled = troubled || changes;
         self.wait_until_up();
         let by = self.now + CALM;
         while !self.is_over() {
             assert!(self.now < by, "a farewell that never arrives");
             // With its acknowledgement lost, only the time that its sender waits ends the session there.
-            let over = (0..2).all(|who| self.session(who).is_some_and(|session| session.is_over()));
+            let over = self.ends.iter().all(|end| end.over);
             if self.model.byes_heard() && (over || troubled) {
                 return;
             }

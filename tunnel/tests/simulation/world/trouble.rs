@@ -1,10 +1,10 @@
 //! What goes wrong.
 
 use bytes::BytesMut;
-use mykube_tunnel::protocol::{FromRelay, control::Peer};
+use mykube_tunnel::protocol::{Attempt, FromRelay, close, control::Peer};
 use rand::{Rng as _, RngExt as _};
 
-use super::{ATTEMPT, Ev, HONEST, MS, RELAY_PATIENCE, ROLES, Relay, SECOND, TROUBLES, World};
+use super::{ATTEMPT, Ev, HONEST, MS, RELAY_PATIENCE, ROLES, SECOND, TROUBLES, World};
 use crate::net::Item;
 
 impl World {
@@ -33,7 +33,19 @@ impl World {
         let current = self.ends[who].socket;
         match TROUBLES[kind] {
             "cut" => current.into_iter().for_each(|id| self.cut(id, true, true)),
-            "closed" => current.into_iter().for_each(|id| self.relay_lost(id)),
+            "closed" => {
+                let (code, reason) = if self.stands(0) && self.stands(1) {
+                    [
+                        (1001, ""),
+                        (close::SILENT, ""),
+                        (close::TOO_MANY, "retry-after=10000; too many sessions"),
+                        (close::TOO_BIG, ""),
+                    ][self.rng.random_range(0..4)]
+                } else {
+                    (close::SILENT, "")
+                };
+                current.into_iter().for_each(|id| self.relay_closes(id, code, reason));
+            }
             "silent" => current.into_iter().for_each(|id| self.silence(id, true, true)),
             "half open" => {
                 let up = self.rng.random_ratio(1, 2);
@@ -44,9 +56,41 @@ impl World {
                 let most = [SECOND, 30 * SECOND, 600 * SECOND][self.rng.random_range(0..3)];
                 let long = self.random_delay(most);
                 self.ends[who].offline = self.now + long;
-                let noticed = self.rng.random_ratio(1, 2);
+                let noticed = self.rng.random_range(0..3);
                 if let Some(id) = current {
-                    if noticed { self.cut(id, true, true) } else { self.silence(id, true, true) }
+                    if noticed == 0 { self.cut(id, true, true) } else { self.silence(id, true, true) }
+                }
+                if noticed == 1 {
+                    let after = self.random_delay(SECOND);
+                    self.schedule(after, Ev::NetworkChanged(who, false));
+                }
+                if self.rng.random_ratio(3, 4) {
+                    self.schedule(long, Ev::NetworkChanged(who, true));
+                }
+            }
+            "drained" => self.drain(),
+            "login page" => {
+                let long = self.random_delay(60 * SECOND);
+                self.portal_until = self.now + long;
+            }
+            "tickets renewed" => {
+                self.relay.renew();
+                self.relay_acts();
+                // Long after, the older ones are taken no more; none is shown that old by then.
+                for (who, end) in self.ends.iter().enumerate() {
+                    let shown = end.dials.keys().filter_map(|id| self.shown.get(id)).min();
+                    self.relay.oldest[who] = shown.map_or(end.received, |shown| end.received.min(*shown));
+                }
+            }
+            "stranger" => {
+                let attempt = Attempt::from_bytes([self.rng.random_range(2..=255); 16]);
+                self.relay.stranger(attempt);
+                self.relay_acts();
+            }
+            "network changed" => {
+                for _ in 0..self.rng.random_range(1..5) {
+                    let (at, routed) = (self.random_delay(2 * SECOND), self.rng.random_ratio(1, 2));
+                    self.schedule(at, Ev::NetworkChanged(who, routed));
                 }
             }
             "suspended" => self.suspend(who),
@@ -102,9 +146,23 @@ impl World {
         }
         // What it knew, it reads from the tickets, if those were out.
         let paired = self.relay.paired && self.rng.random_ratio(7, 8);
-        self.relay = Relay { down: true, paired, ..Relay::default() };
+        self.relay.restart(paired);
+        self.down = true;
         let most = [100 * MS, 5 * SECOND, 60 * SECOND][self.rng.random_range(0..3)];
         let after = self.random_delay(most);
+        self.schedule(after, Ev::RelayUp);
+    }
+
+    /// The relay leaves in order, and spreads its ends over the time after it.
+    fn drain(&mut self) {
+        let most = [100 * MS, 5 * SECOND, 60 * SECOND][self.rng.random_range(0..3)];
+        for id in self.relay.slots.into_iter().flatten() {
+            let reason = close::retry_reason(self.random_delay(most), "");
+            self.relay_closes(id, close::RESTART, &reason);
+        }
+        self.relay.restart(self.relay.paired);
+        self.down = true;
+        let after = self.random_delay(5 * SECOND);
         self.schedule(after, Ev::RelayUp);
     }
 
@@ -114,7 +172,7 @@ impl World {
         }
         let most = [SECOND, 60 * SECOND, 3600 * SECOND][self.rng.random_range(0..3)];
         let long = self.random_delay(most);
-        self.ends[who].asleep = true;
+        (self.ends[who].asleep, self.ends[who].sleeps_since) = (true, self.now);
         self.schedule(long, Ev::Wake(who));
         if long > RELAY_PATIENCE
             && let Some(id) = self.relay.slots[who]

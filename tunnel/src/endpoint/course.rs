@@ -1,0 +1,212 @@
+//! What follows from what has happened: who is told, what is ordered, and how it ends.
+
+use mykube_protocol::{
+    FromAgent,
+    close::{Stage, Verdict, verdict},
+};
+use rand_core::CryptoRng;
+
+use super::{
+    BYE_TIMEOUT, Endpoint, Phase, TICK,
+    backoff::Backoff,
+    line::{Connection, Line},
+    types::{ConnectionId, End, Event, Lost, Order, Status},
+};
+use crate::time::Time;
+
+/// Texts for the relay that may wait.
+pub(super) const TEXTS_MAX: usize = 16;
+
+impl Endpoint {
+    /// That connection, while it carries the session.
+    pub(super) fn carrier(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        match (&self.phase, &mut self.line) {
+            (Phase::Open, Line::Up(connection)) if connection.id == id => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// A relay that asks and never reads the answers is not kept for: what waits is said once, and no more than a few.
+    pub(super) fn say(&mut self, text: FromAgent) {
+        if self.texts.len() < TEXTS_MAX && !self.texts.contains(&text) {
+            self.texts.push(text);
+        }
+    }
+
+    pub(super) fn here(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        self.detach(now, "the other end came back over another connection".into());
+        self.session.handle_peer_here(now, rng);
+    }
+
+    /// The ends do not hear each other until an attach stands.
+    pub(super) fn detach(&mut self, now: Time, reason: String) {
+        self.session.handle_transport_lost(now);
+        if self.status.is_up() {
+            self.status = Status::Away { since: now, reason };
+            self.events.push_back(Event::Status(self.status.clone()));
+        } else {
+            self.because(reason);
+        }
+    }
+
+    /// What keeps an end away that is away.
+    pub(super) fn because(&mut self, words: String) {
+        if let Status::Away { reason, .. } = &mut self.status
+            && *reason != words
+        {
+            *reason = words;
+            self.events.push_back(Event::Status(self.status.clone()));
+        }
+    }
+
+    /// What follows from what the session has just heard.
+    pub(super) fn follow(&mut self, now: Time) {
+        if self.told.is_none()
+            && let Some(reason) = self.session.heard_bye()
+        {
+            let end = End::Bye(reason.to_owned());
+            self.tell(now, end);
+        }
+        let attached = self.session.is_attached();
+        if attached != self.status.is_up() {
+            if attached {
+                self.status = Status::Up;
+                self.events.push_back(Event::Status(Status::Up));
+                if let Line::Up(connection) = &mut self.line {
+                    connection.asked = None;
+                }
+            } else {
+                self.detach(now, "the other end came back over another connection".into());
+            }
+        }
+        if let Line::Up(connection) = &mut self.line
+            && connection.on_trial
+            && !self.session.is_probing()
+        {
+            connection.on_trial = false;
+            self.dials.give_up(now, &mut self.orders);
+            self.tick = now + TICK;
+            if let Some(routed) = self.dials.take_change() {
+                self.handle_network_changed(now, routed);
+            }
+        }
+    }
+
+    /// The connection must show life, and another one is dialled beside it. One that carries no attached session has nothing
+    /// to show: it is replaced.
+    pub(super) fn check(&mut self, now: Time) {
+        if let (Phase::Open, Line::Up(connection)) = (&self.phase, &mut self.line)
+            && connection.failed.is_none()
+            && !self.window.is_zero()
+        {
+            self.session.probe(now);
+            connection.on_trial = self.session.is_attached();
+            self.orders.push_back(self.dials.begin(now));
+        }
+    }
+
+    pub(super) fn dial_beside(&mut self, now: Time) {
+        if let Line::Down { backoff, .. } = &mut self.line {
+            backoff.hurry(now);
+        }
+        self.dials.beside(now, &mut self.orders);
+    }
+
+    /// Asks the relay whether it is there, or finds that it is not.
+    pub(super) fn ask_relay(&mut self, now: Time, id: ConnectionId) {
+        let Some(connection) = self.carrier(id).filter(|connection| connection.relay_due() <= now) else { return };
+        if connection.asked.is_some_and(|at| at > connection.heard) {
+            self.handle_write_failed(now, id, Lost::broken("the relay does not answer"));
+        } else {
+            connection.asked = Some(now);
+            connection.ping = true;
+        }
+    }
+
+    /// The connection is gone: the session goes on over another, or is over.
+    pub(super) fn lost(&mut self, now: Time, lost: Lost, rng: &mut impl CryptoRng) {
+        self.dials.give_up(now, &mut self.orders);
+        // The other end has heard this one's farewell and left.
+        if self.session.is_over() {
+            return self.finish(now, End::Here);
+        }
+        let is_over = self.window.is_zero()
+            || match verdict(lost.code(), Stage::Session) {
+                Verdict::Replaced => !self.dials.explain(now),
+                verdict => verdict.is_final(),
+            };
+        if is_over {
+            return self.finish(now, End::Lost(lost));
+        }
+        let mut backoff = Backoff::new(now);
+        let delay = lost.asked_delay().unwrap_or_else(|| backoff.next(now, rng));
+        if let Line::Up(old) = std::mem::replace(&mut self.line, Line::Down { backoff, due: Some(now + delay) }) {
+            self.orders.push_back(Order::LetGo(old.id));
+        }
+        self.events.push_back(Event::Waits(lost.clone()));
+        self.detach(now, lost.to_string());
+        // What changed before the connection was lost may be why: the next dial does not wait.
+        if let Some(routed) = self.dials.take_change() {
+            self.handle_network_changed(now, routed);
+        }
+    }
+
+    pub(super) fn window_due(&self) -> Option<Time> {
+        match &self.status {
+            Status::Up => None,
+            Status::Away { since, .. } => Some(*since + self.window),
+        }
+    }
+
+    /// Ends what has lasted for as long as it may.
+    pub(super) fn end_in_time(&mut self, now: Time) {
+        if self.leaves.is_some_and(|at| at <= now) {
+            self.tell(now, End::Here);
+        }
+        match (&self.phase, &self.told) {
+            (Phase::Over, _) => {}
+            // A stuck connection is not waited for longer.
+            (_, Some((end, at))) if *at + BYE_TIMEOUT <= now => self.finish(now, end.clone()),
+            (Phase::Closing(end, by), _) if *by <= now => self.finish(now, end.clone()),
+            (Phase::Open, _) if self.window_due().is_some_and(|due| due <= now) => {
+                if let Status::Away { reason, .. } = &self.status {
+                    self.finish(now, End::Window { reason: reason.clone(), window: self.window });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The channel is over; its connection, if it has one, still ends in an orderly way.
+    pub(super) fn close(&mut self, now: Time, end: End) {
+        match &self.line {
+            Line::Up(connection) if connection.failed.is_none() => {
+                self.dials.give_up(now, &mut self.orders);
+                self.phase = Phase::Closing(end, now + BYE_TIMEOUT);
+            }
+            _ => self.finish(now, end),
+        }
+    }
+
+    /// Everything is over.
+    pub(super) fn finish(&mut self, now: Time, end: End) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        self.phase = Phase::Over;
+        self.dials.give_up(now, &mut self.orders);
+        if let Line::Up(connection) = &self.line {
+            self.orders.push_back(Order::LetGo(connection.id));
+        }
+        self.orders.push_back(Order::Over);
+        self.tell(now, end);
+    }
+
+    pub(super) fn tell(&mut self, now: Time, end: End) {
+        self.leaves = None;
+        if self.told.is_none() {
+            self.told = Some((end.clone(), now));
+            self.events.push_back(Event::Ended(end));
+        }
+    }
+}

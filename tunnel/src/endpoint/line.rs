@@ -1,0 +1,53 @@
+//! What carries a session at the moment.
+
+use std::time::Duration;
+
+use super::{
+    backoff::Backoff,
+    types::{ConnectionId, Lost},
+};
+use crate::time::Time;
+
+/// A connection whose peer is away is asked for life this often, by WebSocket pings the relay answers ...
+const RELAY_PING: Duration = Duration::from_secs(15);
+/// ... and is dead after this.
+const RELAY_DEAD: Duration = Duration::from_secs(20);
+
+/// What carries the session.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// Nothing does; the next dial begins at `due`, or one is under way.
+    Down { backoff: Backoff, due: Option<Time> },
+    /// This connection, as far as is known.
+    Up(Connection),
+}
+
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing of it, and none excludes another")]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    /// When the relay last said something of its own.
+    pub(super) heard: Time,
+    /// When it was last asked to.
+    pub(super) asked: Option<Time>,
+    pub(super) ping: bool,
+    /// It takes no bytes: until it does, nothing that was asked has left, and silence means nothing.
+    pub(super) blocked: bool,
+    /// Whether the system would still send its packets from where it was opened.
+    pub(super) routed: bool,
+    /// It is given another look, and the dial beside it up, once it shows life.
+    pub(super) on_trial: bool,
+    /// A write has failed: what is known by then counts at that time.
+    pub(super) failed: Option<(Lost, Time)>,
+}
+
+impl Connection {
+    pub(super) fn new(now: Time, id: ConnectionId) -> Self {
+        Self { id, heard: now, asked: None, ping: false, blocked: false, routed: true, on_trial: false, failed: None }
+    }
+
+    /// When the relay's silence is to be looked at.
+    pub(super) fn relay_due(&self) -> Time {
+        self.heard + if self.asked.is_some_and(|at| at > self.heard) { RELAY_DEAD } else { RELAY_PING }
+    }
+}
