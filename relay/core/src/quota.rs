@@ -7,7 +7,7 @@ use std::{
 
 use crate::address::{AddressKey, Network};
 
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// Windows remembered at once: bounds what a flood from many networks can make the relay keep (about 10 MiB). The oldest
 /// makes room for a new one, so that a flood locks nobody out; it ends at most a minute early.
 const WINDOWS_MAX: usize = 65_536;

@@ -28,7 +28,7 @@ fn a_relay_that_asks_without_end_fills_no_memory() {
 fn the_relay_may_ask_for_patience_but_only_its_final_word_ends_a_session() {
     let now = Time::from_micros(1_000_000);
     let closed = |code: u16, reason: &str| {
-        let (mut endpoint, mut rng) = (agent(Duration::from_secs(60)), rand::rng());
+        let (mut endpoint, mut rng) = (agent(Duration::from_mins(1)), rand::rng());
         endpoint.handle_lost(now, ConnectionId::FIRST, Lost::closed(code, reason, String::new()), &mut rng);
         let due = endpoint.poll_timeout();
         (endpoint.ended().is_some(), due)
@@ -46,7 +46,7 @@ fn the_relay_may_ask_for_patience_but_only_its_final_word_ends_a_session() {
 
 #[test]
 fn while_a_connection_takes_nothing_silence_means_nothing() {
-    let (mut endpoint, mut rng) = (agent(Duration::from_secs(60)), rand::rng());
+    let (mut endpoint, mut rng) = (agent(Duration::from_mins(1)), rand::rng());
     let mut now = Time::default();
     endpoint.handle_timeout(now, &mut rng);
     assert!(endpoint.poll_transmit(now, ConnectionId::FIRST).is_some(), "a ping");

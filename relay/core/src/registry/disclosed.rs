@@ -59,7 +59,7 @@ mod tests {
     fn so_many_are_remembered_until_their_time_is_over() {
         let session = |n: usize| SessionId::from_bytes((n as u128).to_be_bytes());
         #[allow(clippy::disallowed_methods, reason = "there is no other way to an instant")]
-        let (start, time) = (Instant::now(), Duration::from_secs(60));
+        let (start, time) = (Instant::now(), Duration::from_mins(1));
         let mut disclosed = Disclosed::default();
         for n in 0..=SESSIONS_MAX {
             disclosed.insert(session(n), start + time);

@@ -38,11 +38,11 @@ impl Default for Limits {
             code_ttl: CODE_TTL_MAX,
             pair_ticket_ttl: PAIR_TICKET_TTL,
             ticket_ttl: SESSION_TICKET_TTL,
-            session_grace: Duration::from_secs(24 * 3600),
+            session_grace: Duration::from_hours(24),
             sessions: 10_000,
             sessions_per_address: 256,
             waiting_per_address: 16,
-            plain_ttl: Duration::from_secs(600),
+            plain_ttl: Duration::from_mins(10),
             plain_attempts: 5,
         }
     }

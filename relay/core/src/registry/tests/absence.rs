@@ -60,7 +60,7 @@ fn tickets_are_renewed_in_band() {
 #[test]
 fn a_ticket_outlives_the_longest_time_an_end_may_be_away() {
     let defaults = Limits::default();
-    let (ttl, window) = (defaults.ticket_ttl, Duration::from_secs(24 * 3600));
+    let (ttl, window) = (defaults.ticket_ttl, Duration::from_hours(24));
     assert!(ttl >= window + ttl / SESSION_TICKET_RENEWALS && defaults.session_grace >= window);
 
     let mut world = World::new(|_| {});
