@@ -124,14 +124,23 @@ pub struct RelayArgs {
     #[arg(long, hide = true, env = "MYKUBE_PLAIN_FORM")]
     pub plain_form: bool,
     /// Largest WebSocket message of a legacy session
-    #[arg(long, alias = "plain-frame-limit", help_heading = LEGACY, env = "MYKUBE_LEGACY_FRAME_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    #[arg(long, help_heading = LEGACY, env = "MYKUBE_LEGACY_FRAME_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
     pub legacy_frame_limit: usize,
     /// How long a legacy code waits
-    #[arg(long, alias = "plain-ttl", help_heading = LEGACY, env = "MYKUBE_LEGACY_TTL", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(long, help_heading = LEGACY, env = "MYKUBE_LEGACY_TTL", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub legacy_ttl: Duration,
     /// Pair requests for one legacy code
-    #[arg(long, alias = "plain-max-attempts", help_heading = LEGACY, env = "MYKUBE_LEGACY_MAX_ATTEMPTS", value_name = "N", default_value_t = 5)]
+    #[arg(long, help_heading = LEGACY, env = "MYKUBE_LEGACY_MAX_ATTEMPTS", value_name = "N", default_value_t = 5)]
     pub legacy_max_attempts: u32,
+    /// What `--legacy-frame-limit` was called.
+    #[arg(long, hide = true, env = "MYKUBE_PLAIN_FRAME_LIMIT", value_parser = size)]
+    pub plain_frame_limit: Option<usize>,
+    /// What `--legacy-ttl` was called.
+    #[arg(long, hide = true, env = "MYKUBE_PLAIN_TTL", value_parser = duration)]
+    pub plain_ttl: Option<Duration>,
+    /// What `--legacy-max-attempts` was called.
+    #[arg(long, hide = true, env = "MYKUBE_PLAIN_MAX_ATTEMPTS")]
+    pub plain_max_attempts: Option<u32>,
 }
 
 /// What a relay tells a script.
@@ -210,15 +219,15 @@ impl RelayArgs {
                 sessions: self.max_sessions,
                 sessions_per_address: self.sessions_per_address,
                 waiting_per_address: self.waiting_per_address,
-                plain_ttl: self.legacy_ttl,
-                plain_attempts: self.legacy_max_attempts,
+                plain_ttl: self.plain_ttl.unwrap_or(self.legacy_ttl),
+                plain_attempts: self.plain_max_attempts.unwrap_or(self.legacy_max_attempts),
             },
             connections: self.max_connections,
             connections_per_address: self.connections_per_address,
             api_requests_per_minute: self.api_rate,
             request_body_max: self.body_limit,
             frame_max: self.frame_limit,
-            plain_frame_max: self.legacy_frame_limit,
+            plain_frame_max: self.plain_frame_limit.unwrap_or(self.legacy_frame_limit),
             buffer: self.buffer,
             handshake_timeout: self.handshake_timeout,
             header_timeout: self.header_timeout,
