@@ -243,7 +243,8 @@ impl World {
                     end.received = relay::number(ticket);
                 }
                 let gone = matches!(text, FromRelay::PeerGone(Peer::Session));
-                let here = who == 0 && matches!(text, FromRelay::PeerHere(_));
+                // Away, it may be about to let go of its connection.
+                let here = who == 0 && matches!(text, FromRelay::PeerHere(_)) && endpoint.status().is_up();
                 endpoint.handle_text(now, end.id, text, rng);
                 let idle = endpoint.session().is_over() || end.failing || end.slept;
                 assert!(!here || idle || endpoint.wants_transmit(now), "the client asks at once");
@@ -282,6 +283,8 @@ impl World {
         let endpoint = Endpoint::new(self.now, established, self.config, settings);
         self.counted.late_proofs += u64::from(who == 0 && endpoint.session().attaches() > 0);
         end.start = Some(endpoint.session().audit());
+        // What was dialled before explains nothing to the endpoint.
+        end.given_up = None;
         (end.stage, end.id) = (Stage::Session(Box::new(endpoint)), ConnectionId::FIRST);
         assert!(end.socket.is_some() && end.dials.is_empty(), "it has paired over a connection");
         // The handshake's last message is on its way: the moment at which a loss hurts most, and those after it.
@@ -407,6 +410,12 @@ impl World {
             }
             Event::Waits(lost) => {
                 let words = lost.to_string();
+                if words.ends_with("does not answer") {
+                    let socket = end.socket.expect("it is let go of after this");
+                    let until = self.sockets.get(&socket).map(|socket| socket.up.free_at());
+                    let full = until.is_some_and(|until| until.since(self.now) > BACKLOG);
+                    assert!(!full, "what was asked for has not left yet");
+                }
                 self.counted.silences += u64::from(words.ends_with("the other end does not answer"));
                 assert!(!self.window.is_zero(), "a session without a window waits for nothing");
                 if words.ends_with("the relay does not answer") {

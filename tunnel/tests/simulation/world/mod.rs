@@ -198,7 +198,7 @@ impl Totals {
     }
 }
 
-const TROUBLES: [&str; 19] = [
+const TROUBLES: [&str; 20] = [
     "cut",
     "closed",
     "silent",
@@ -213,6 +213,7 @@ const TROUBLES: [&str; 19] = [
     "tickets renewed",
     "stranger",
     "network changed",
+    "stuck",
     // Only of a hostile relay:
     "replayed",
     "forged",
@@ -220,7 +221,7 @@ const TROUBLES: [&str; 19] = [
     "spurious text",
     "reflected",
 ];
-const HONEST: usize = 14;
+const HONEST: usize = 15;
 
 pub(crate) struct World {
     rng: StdRng,
@@ -592,8 +593,8 @@ impl World {
                 self.model.say_bye(*who, endpoint.session_mut());
             }
         }
-        // A change of the network may still come that replaces a connection with what is on its way.
-        let changes = self.queue.iter().any(|Reverse((.., ev))| matches!(ev, Ev::NetworkChanged(..)));
+        // A change of the network, or a late dial, may still replace a connection with what is on its way.
+        let changes = self.queue.iter().any(|Reverse((.., ev))| matches!(ev, Ev::NetworkChanged(..) | Ev::Admit(..)));
         let troubled = self.rng.random_ratio(1, 2);
         if troubled {
             self.trouble_for_a_while();

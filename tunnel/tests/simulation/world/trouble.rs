@@ -99,6 +99,12 @@ impl World {
                 self.ends[who].delay = MS * [0, 1, 5, 30, 100, 400][self.rng.random_range(0..6)];
                 self.ends[who].rate = [0, 0, 0, 100_000, 1_000_000][self.rng.random_range(0..5)];
             }
+            "stuck" => {
+                let until = self.now + self.random_delay(20 * SECOND);
+                if let Some(socket) = current.and_then(|id| self.sockets.get_mut(&id)) {
+                    socket.up.stall(until);
+                }
+            }
             "replayed" => {
                 for _ in 0..self.rng.random_range(1..4) {
                     self.replay(1 - who, who);
