@@ -4,7 +4,11 @@ use bytes::BytesMut;
 use mykube_tunnel::protocol::{Attempt, FromRelay, close, control::Peer};
 use rand::{Rng as _, RngExt as _};
 
-use super::{ATTEMPT, Ev, HONEST, MS, RELAY_PATIENCE, ROLES, SECOND, TROUBLES, World};
+use super::{
+    Ev, MS, RELAY_PATIENCE, ROLES, SECOND, World,
+    registry::ATTEMPT,
+    totals::{HONEST, TROUBLES},
+};
 use crate::net::Item;
 
 impl World {
