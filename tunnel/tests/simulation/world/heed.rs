@@ -37,7 +37,7 @@ impl World {
             }
             Event::Waits(lost) => {
                 let words = lost.to_string();
-                if words.ends_with("does not answer") {
+                if words.ends_with("the other end does not answer") {
                     let socket = end.socket.expect("it is let go of after this");
                     let until = self.sockets.get(&socket).map(|socket| socket.up.free_at());
                     let full = until.is_some_and(|until| until.since(self.now) > BACKLOG);
