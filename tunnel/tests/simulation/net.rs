@@ -63,6 +63,11 @@ impl Pipe {
         self.free_at
     }
 
+    /// Takes nothing more until then: who should read it does not.
+    pub(crate) fn stall(&mut self, until: Time) {
+        self.free_at = self.free_at.max(until);
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.dead
     }

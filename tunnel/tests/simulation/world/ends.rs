@@ -5,19 +5,20 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mykube_tunnel::{
     Session,
-    endpoint::{ConnectionId, DialFailure, End, Endpoint, Event, Lost, Next, Order, PairingRedial, Settings, Status},
+    endpoint::{ConnectionId, DialFailure, Endpoint, Lost, Next, PairingRedial, Settings, Status},
     pairing::{AgentEvent, Transmit},
     protocol::{
         FromRelay,
         close::{self, Stage as Of, Verdict, verdict},
         control::Peer,
-        limits,
     },
-    session::SessionError,
 };
 use rand::RngExt as _;
 
-use super::{ATTEMPT, Answer, BACKLOG, DIAL_TIMEOUT, Ev, MS, ROLES, SECOND, SLACK, Stage, World, relay};
+use super::{
+    Answer, BACKLOG, DIAL_TIMEOUT, Ev, MS, ROLES, SECOND, Stage, World,
+    registry::{self, ATTEMPT},
+};
 use crate::net::Item;
 
 /// Whoever slept for so long notices it: two seconds between looks at the clock, and three more.
@@ -34,7 +35,7 @@ impl World {
         }
     }
 
-    fn dial(&mut self, who: usize, id: Option<ConnectionId>) {
+    pub(super) fn dial(&mut self, who: usize, id: Option<ConnectionId>) {
         self.next_socket += 1;
         let socket = self.next_socket;
         self.ends[who].dials.insert(socket, id);
@@ -42,7 +43,7 @@ impl World {
             Stage::Session(endpoint) => endpoint.ticket().clone(),
             _ => self.ends[who].ticket.clone(),
         };
-        self.shown.insert(socket, relay::number(&ticket));
+        self.shown.insert(socket, registry::number(&ticket));
         // Some packets are late: the relay may hear of a dial that has failed here long ago.
         let late = self.rng.random_ratio(1, 40).then(|| self.random_delay(20 * SECOND));
         let took = late.unwrap_or_else(|| self.ends[who].delay * 3 + self.random_delay(20 * MS));
@@ -114,7 +115,7 @@ impl World {
     }
 
     /// The end uses its connection no more.
-    fn let_go(&mut self, who: usize) {
+    pub(super) fn let_go(&mut self, who: usize) {
         let end = &mut self.ends[who];
         end.failing = false;
         if let Some(id) = end.socket.take() {
@@ -240,19 +241,21 @@ impl World {
         match (&mut end.stage, text) {
             (Stage::Session(endpoint), text) => {
                 if let FromRelay::Ticket(ticket) = &text {
-                    end.received = relay::number(ticket);
+                    end.received = registry::number(ticket);
                 }
                 let gone = matches!(text, FromRelay::PeerGone(Peer::Session));
-                let here = who == 0 && matches!(text, FromRelay::PeerHere(_));
+                // Away, it may be about to let go of its connection.
+                let here = who == 0 && matches!(text, FromRelay::PeerHere(_)) && endpoint.status().is_up();
                 endpoint.handle_text(now, end.id, text, rng);
                 let idle = endpoint.session().is_over() || end.failing || end.slept;
                 assert!(!here || idle || endpoint.wants_transmit(now), "the client asks at once");
-                assert!(!gone || !endpoint.status().is_up(), "the other end is gone");
+                let heard = !endpoint.status().is_up() || endpoint.is_closing(end.id);
+                assert!(!gone || heard, "the other end is gone");
             }
             (Stage::Agent(pairing), text) => pairing.handle_relay(now, &text, rng),
             (Stage::Client(pairing), FromRelay::PeerHere(_)) => pairing.handle_peer_here(rng),
             (Stage::Client(_), FromRelay::Ticket(ticket)) => {
-                end.received = relay::number(&ticket);
+                end.received = registry::number(&ticket);
                 end.ticket = ticket;
             }
             (Stage::Client(_), FromRelay::PeerGone(_)) => {}
@@ -282,6 +285,8 @@ impl World {
         let endpoint = Endpoint::new(self.now, established, self.config, settings);
         self.counted.late_proofs += u64::from(who == 0 && endpoint.session().attaches() > 0);
         end.start = Some(endpoint.session().audit());
+        // What was dialled before explains nothing to the endpoint.
+        end.given_up = None;
         (end.stage, end.id) = (Stage::Session(Box::new(endpoint)), ConnectionId::FIRST);
         assert!(end.socket.is_some() && end.dials.is_empty(), "it has paired over a connection");
         // The handshake's last message is on its way: the moment at which a loss hurts most, and those after it.
@@ -377,121 +382,6 @@ impl World {
                 return;
             }
         }
-    }
-
-    /// What an endpoint tells and orders.
-    pub(super) fn heed(&mut self, who: usize) {
-        loop {
-            let Stage::Session(endpoint) = &mut self.ends[who].stage else { return };
-            if let Some(event) = endpoint.poll_event() {
-                self.event(who, event);
-            } else if let Some(order) = endpoint.poll_order() {
-                self.order(who, order);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn event(&mut self, who: usize, event: Event) {
-        let end = &mut self.ends[who];
-        match event {
-            Event::Session(event) => self.model.event(who, event),
-            Event::Status(status) => {
-                if let (Status::Away { since, .. }, Status::Away { since: before, .. }) = (&status, &end.status) {
-                    assert_eq!(since, before, "it is away since the same moment, whatever keeps it away");
-                }
-                let Stage::Session(endpoint) = &end.stage else { return };
-                assert_eq!(status.is_up(), endpoint.status().is_up());
-                end.status = status;
-            }
-            Event::Waits(lost) => {
-                let words = lost.to_string();
-                self.counted.silences += u64::from(words.ends_with("the other end does not answer"));
-                assert!(!self.window.is_zero(), "a session without a window waits for nothing");
-                if words.ends_with("the relay does not answer") {
-                    self.counted.relay_silences += 1;
-                    let socket = end.socket.and_then(|id| self.sockets.get(&id)).expect("it is let go of after this");
-                    let dead = socket.up.is_dead() || socket.down.is_dead();
-                    let behind = self.now.since(socket.down.free_at()) < 5 * SECOND;
-                    assert!(dead || behind || end.slept, "the relay has answered");
-                }
-                assert!(
-                    self.hostile || !words.contains("did not open"),
-                    "an honest relay and a record that does not open"
-                );
-                end.outage.get_or_insert(self.now);
-            }
-            Event::Ended(why) => self.ended(who, &why),
-        }
-    }
-
-    fn order(&mut self, who: usize, order: Order) {
-        let now = self.now;
-        self.say(&format_args!("{}: {order:?}", ROLES[who]));
-        let end = &mut self.ends[who];
-        match order {
-            Order::Dial(id) => {
-                if let Stage::Session(endpoint) = &end.stage {
-                    if end.dials.is_empty() {
-                        end.on_trial = end.socket.is_some() && endpoint.session().is_attached();
-                    }
-                    self.counted.beside += u64::from(end.socket.is_some());
-                }
-                if let Some(since) = end.outage {
-                    // A second at most for half a minute, then ten, with jitter of a half; some come at once.
-                    end.dialled += 1;
-                    let away = now.since(since).as_secs();
-                    let most = 8 + away.min(30) * 2 + away / 5;
-                    assert!(end.hurried || end.dialled <= most, "{} dials within {away} s", end.dialled);
-                    let early = end.not_before.is_some_and(|at| now < at);
-                    assert!(end.hurried || !early, "it comes before the relay wants it to");
-                }
-                self.dial(who, Some(id));
-                assert!(self.ends[who].dials.len() <= 2, "the oldest and the newest");
-            }
-            Order::GiveUp(id) => {
-                end.dials.retain(|_, other| *other != Some(id));
-                end.given_up = Some(now);
-            }
-            Order::LetGo(id) if id == end.id => self.let_go(who),
-            Order::LetGo(_) => {}
-            Order::Over => {
-                assert!(end.dials.is_empty() && end.socket.is_none(), "nothing is left behind");
-                end.over = true;
-            }
-        }
-    }
-
-    /// An end is over, and rightly so?
-    fn ended(&mut self, who: usize, why: &End) {
-        self.say(&format_args!("{} ends: {why}", ROLES[who]));
-        let (now, end) = (self.now, &mut self.ends[who]);
-        let right = match why {
-            End::Here => self.model.said_bye(who),
-            End::Bye(_) => self.model.said_bye(1 - who),
-            End::Window { window, .. } => {
-                let Status::Away { since, .. } = &end.status else { panic!("it was not away") };
-                let away = now.since(*since);
-                self.counted.windows += 1;
-                *window == self.window && away >= self.window && (end.slept || away <= self.window + SLACK)
-            }
-            End::Lost(lost) => {
-                self.counted.finals += 1;
-                self.window.is_zero() || end.final_code.is_some() && lost.code() == end.final_code
-            }
-            End::Refused(_) => {
-                self.counted.refusals += 1;
-                self.relay.forgets
-            }
-            End::Session(SessionError::Forged) => {
-                end.forged = true;
-                self.tampered >= limits::BAD_RECORDS_MAX
-            }
-            End::Session(_) => false,
-        };
-        assert!(right, "{} must not end like this: {why:?}", ROLES[who]);
-        self.ended |= !matches!(why, End::Here | End::Bye(_));
     }
 
     fn push_all(&mut self, who: usize, items: impl IntoIterator<Item = Item>) {

@@ -1,18 +1,18 @@
-//! Sessions that end otherwise than by a farewell that is heard.
+//! How a session ends: by a farewell, mostly, or by another's word.
 
 use std::{cmp::Reverse, time::Duration};
 
-use mykube_tunnel::{endpoint::End, protocol::close};
+use mykube_tunnel::{Time, endpoint::End, protocol::close, session::Audit};
 use rand::RngExt as _;
 
-use super::{Ev, SECOND, Stage, World};
+use super::{CALM, Ev, MS, ROLES, SECOND, Stage, World, totals::Totals};
 
 impl World {
     /// One of the ways in which a session is over at once.
     pub(super) fn finale(&mut self) {
         let who = self.rng.random_range(0..2);
         // No trouble is left over that would hide what is looked for.
-        self.queue.retain(|Reverse((.., ev))| !matches!(ev, Ev::Trouble | Ev::NetworkChanged(..)));
+        self.queue.retain(|Reverse((.., ev))| !matches!(ev, Ev::Trouble | Ev::NetworkChanged(..) | Ev::Admit(..)));
         match self.rng.random_range(0..4) {
             0 => self.refused(),
             1 => {
@@ -34,7 +34,11 @@ impl World {
     /// Goes on, whoever ends.
     fn pass(&mut self, long: Duration) {
         let until = self.now + long;
-        while self.step(until) {}
+        let mut steps = 0_u64;
+        while self.step(until) {
+            steps += 1;
+            assert!(steps < 1_000_000, "it spins at {:?}", self.now);
+        }
     }
 
     fn end_of(&self, who: usize) -> Option<End> {
@@ -91,5 +95,84 @@ impl World {
         // It may also have heard the relay's or the other end's last word.
         assert!(end.is_some() && self.ends[who].over, "{who} does not leave: {end:?}");
         self.ended = true;
+    }
+
+    /// Everything is let go, the books are as at the start, and one end says farewell, perhaps in trouble.
+    pub(super) fn part(&mut self) {
+        let now = self.now;
+        for who in 0..2 {
+            if let Stage::Session(endpoint) = &mut self.ends[who].stage {
+                self.model.release_all(who, endpoint.session_mut(), now);
+                self.service(who);
+            }
+        }
+        self.calm();
+        if self.is_over() {
+            return;
+        }
+        assert!(self.model.is_empty(), "every stream was closed at both ends");
+        for (who, role) in ROLES.into_iter().enumerate() {
+            let start = self.ends[who].start.clone().expect("a session");
+            let audit = self.session(who).expect("a session").audit();
+            let books = |a: &Audit| {
+                (a.session_allowance, a.growth_left, a.kept, a.queued, a.control, a.under_way, a.kept_bytes)
+            };
+            assert_eq!(books(&audit), books(&start), "{role}");
+        }
+        let [client, agent] = [0, 1].map(|who| self.session(who).expect("a session").audit());
+        assert!(client.session_credit <= agent.session_allowance && agent.session_credit <= client.session_allowance);
+        self.parting = true;
+        let says = [&[0][..], &[1], &[0, 1]][self.rng.random_range(0..3)];
+        for who in says {
+            if let Stage::Session(endpoint) = &mut self.ends[*who].stage {
+                self.model.say_bye(*who, endpoint.session_mut());
+            }
+        }
+        // A change of the network, or a late dial, may still replace a connection with what is on its way.
+        let changes = self.queue.iter().any(|Reverse((.., ev))| matches!(ev, Ev::NetworkChanged(..) | Ev::Admit(..)));
+        let troubled = self.rng.random_ratio(1, 2);
+        if troubled {
+            self.trouble_for_a_while();
+        }
+        let troubled = troubled || changes;
+        self.wait_until_up();
+        let by = self.now + CALM;
+        while !self.is_over() {
+            assert!(self.now < by, "a farewell that never arrives");
+            // With its acknowledgement lost, only the time that its sender waits ends the session there.
+            let over = self.ends.iter().all(|end| end.over);
+            if self.model.byes_heard() && (over || troubled) {
+                return;
+            }
+            self.run_until(self.now + 200 * MS);
+        }
+    }
+
+    pub(super) fn add_to(mut self, totals: &mut Totals) {
+        totals.schedules += 1;
+        totals.time += self.now.since(Time::from_micros(1_000_000));
+        totals.attaches += self.session(0).map_or(0, |session| session.attaches());
+        totals.bytes += self.model.bytes;
+        totals.frames += self.counted.frames;
+        totals.unpaired += u64::from(self.unpaired);
+        totals.forged += u64::from(self.ends.iter().any(|end| end.forged));
+        totals.late_proofs += self.counted.late_proofs;
+        let Totals { silences, relay_silences, pongs, beside, replaced, .. } = self.counted;
+        let Totals { echoes, explained, late, jumps, windows, finals, refusals, .. } = self.counted;
+        totals.late += late;
+        totals.jumps += jumps;
+        totals.silences += silences;
+        totals.relay_silences += relay_silences;
+        totals.pongs += pongs;
+        totals.beside += beside;
+        totals.replaced += replaced;
+        totals.echoes += echoes;
+        totals.explained += explained;
+        totals.windows += windows;
+        totals.finals += finals;
+        totals.refusals += refusals;
+        for (name, n) in self.counted.troubles {
+            *totals.troubles.entry(name).or_default() += n;
+        }
     }
 }

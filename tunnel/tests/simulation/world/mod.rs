@@ -2,7 +2,10 @@
 
 mod ends;
 mod finale;
+mod heed;
+mod registry;
 mod relay;
+mod totals;
 mod trouble;
 
 use std::{
@@ -17,11 +20,12 @@ use mykube_tunnel::{
     Config, Time,
     endpoint::{ConnectionId, Endpoint, Lost, PairingRedial, Status},
     pairing::{AgentPairing, ClientPairing},
-    protocol::{Attempt, Role, SessionId, Ticket, limits},
+    protocol::{Role, SessionId, Ticket, limits},
     session::Audit,
 };
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
-use relay::Relay;
+use registry::Relay;
+pub(crate) use totals::Totals;
 
 use crate::{model::Model, net::Socket};
 
@@ -40,7 +44,6 @@ const SLACK: Duration = Duration::from_secs(3);
 /// The window of most schedules: longer than any trouble.
 const DAYS: Duration = Duration::from_secs(10 * 24 * 3600);
 const ROLES: [Role; 2] = [Role::Client, Role::Agent];
-const ATTEMPT: Attempt = Attempt::from_bytes([1; 16]);
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ev {
@@ -121,107 +124,6 @@ struct End {
     rate: u64,
 }
 
-/// What all schedules together went through.
-#[derive(Default)]
-pub(crate) struct Totals {
-    pub(crate) schedules: u64,
-    pub(crate) time: Duration,
-    attaches: u64,
-    bytes: u64,
-    frames: u64,
-    troubles: BTreeMap<&'static str, u64>,
-    /// Schedules that ended before they were paired, and by the fifth record in a row that was not the peer's.
-    unpaired: u64,
-    forged: u64,
-    late_proofs: u64,
-    silences: u64,
-    /// Of the relay, to ends whose peer was away; and its answers.
-    relay_silences: u64,
-    pongs: u64,
-    /// Dials beside a connection, and connections that such a dial has replaced.
-    beside: u64,
-    replaced: u64,
-    /// Dials that were given up and admitted, and replacements that they explain.
-    echoes: u64,
-    explained: u64,
-    /// Frames of connections that were let go of, and suspends that a clock told.
-    late: u64,
-    jumps: u64,
-    /// Ends by the window, by the relay's final word, by a ticket that is not taken.
-    windows: u64,
-    finals: u64,
-    refusals: u64,
-}
-
-impl fmt::Display for Totals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hours = self.time.as_secs() as f64 / 3600.0;
-        write!(
-            f,
-            "{} schedules, {hours:.1} simulated hours, {} attaches, {} frames, {} bytes delivered and compared; {} never \
-             paired, {} paired over an attach, {} ended as tampered with, {} silences noticed, {} of the relay ({} pongs), \
-             {} dials beside a connection ({} of them replaced it), {} given up and admitted ({} explained), {} frames too late, {} jumps, {} windows over, \
-             {} final words, {} refused; {:?}",
-            self.schedules,
-            self.attaches,
-            self.frames,
-            self.bytes,
-            self.unpaired,
-            self.late_proofs,
-            self.forged,
-            self.silences,
-            self.relay_silences,
-            self.pongs,
-            self.beside,
-            self.replaced,
-            self.echoes,
-            self.explained,
-            self.late,
-            self.jumps,
-            self.windows,
-            self.finals,
-            self.refusals,
-            self.troubles
-        )
-    }
-}
-
-impl Totals {
-    /// Whether everything that can happen did, so that a passing run says something.
-    pub(crate) fn shows_everything(&self) -> bool {
-        let rare = [self.unpaired, self.forged, self.late_proofs, self.silences, self.relay_silences, self.pongs];
-        let dials = [self.beside, self.replaced, self.echoes, self.explained, self.late, self.jumps];
-        let ends = [self.windows, self.finals, self.refusals];
-        self.troubles.len() == TROUBLES.len()
-            && rare.iter().chain(&dials).chain(&ends).all(|n| *n > 0)
-            && self.unpaired < self.schedules / 10
-    }
-}
-
-const TROUBLES: [&str; 19] = [
-    "cut",
-    "closed",
-    "silent",
-    "half open",
-    "relay restart",
-    "offline",
-    "suspended",
-    "stalled reader",
-    "other path",
-    "drained",
-    "login page",
-    "tickets renewed",
-    "stranger",
-    "network changed",
-    // Only of a hostile relay:
-    "replayed",
-    "forged",
-    "swallowed",
-    "spurious text",
-    "reflected",
-];
-const HONEST: usize = 14;
-
 pub(crate) struct World {
     rng: StdRng,
     now: Time,
@@ -269,7 +171,7 @@ impl World {
             socket: None,
             id: ConnectionId::FIRST,
             dials: BTreeMap::new(),
-            ticket: relay::ticket(0),
+            ticket: registry::ticket(0),
             redial: None,
             asleep: false,
             slept: false,
@@ -370,34 +272,6 @@ impl World {
 
     fn is_over(&self) -> bool {
         self.unpaired || self.ended
-    }
-
-    fn add_to(mut self, totals: &mut Totals) {
-        totals.schedules += 1;
-        totals.time += self.now.since(Time::from_micros(1_000_000));
-        totals.attaches += self.session(0).map_or(0, |session| session.attaches());
-        totals.bytes += self.model.bytes;
-        totals.frames += self.counted.frames;
-        totals.unpaired += u64::from(self.unpaired);
-        totals.forged += u64::from(self.ends.iter().any(|end| end.forged));
-        totals.late_proofs += self.counted.late_proofs;
-        let Totals { silences, relay_silences, pongs, beside, replaced, .. } = self.counted;
-        let Totals { echoes, explained, late, jumps, windows, finals, refusals, .. } = self.counted;
-        totals.late += late;
-        totals.jumps += jumps;
-        totals.silences += silences;
-        totals.relay_silences += relay_silences;
-        totals.pongs += pongs;
-        totals.beside += beside;
-        totals.replaced += replaced;
-        totals.echoes += echoes;
-        totals.explained += explained;
-        totals.windows += windows;
-        totals.finals += finals;
-        totals.refusals += refusals;
-        for (name, n) in self.counted.troubles {
-            *totals.troubles.entry(name).or_default() += n;
-        }
     }
 
     fn say(&self, what: &dyn fmt::Display) {
@@ -559,56 +433,5 @@ impl World {
             return Err(format!("the relay knows: {}, {} wait", self.relay.paired, self.relay.strangers.len()));
         }
         self.model.settled()
-    }
-
-    /// Everything is let go, the books are as at the start, and one end says farewell, perhaps in trouble.
-    fn part(&mut self) {
-        let now = self.now;
-        for who in 0..2 {
-            if let Stage::Session(endpoint) = &mut self.ends[who].stage {
-                self.model.release_all(who, endpoint.session_mut(), now);
-                self.service(who);
-            }
-        }
-        self.calm();
-        if self.is_over() {
-            return;
-        }
-        assert!(self.model.is_empty(), "every stream was closed at both ends");
-        for (who, role) in ROLES.into_iter().enumerate() {
-            let start = self.ends[who].start.clone().expect("a session");
-            let audit = self.session(who).expect("a session").audit();
-            let books = |a: &Audit| {
-                (a.session_allowance, a.growth_left, a.kept, a.queued, a.control, a.under_way, a.kept_bytes)
-            };
-            assert_eq!(books(&audit), books(&start), "{role}");
-        }
-        let [client, agent] = [0, 1].map(|who| self.session(who).expect("a session").audit());
-        assert!(client.session_credit <= agent.session_allowance && agent.session_credit <= client.session_allowance);
-        self.parting = true;
-        let says = [&[0][..], &[1], &[0, 1]][self.rng.random_range(0..3)];
-        for who in says {
-            if let Stage::Session(endpoint) = &mut self.ends[*who].stage {
-                self.model.say_bye(*who, endpoint.session_mut());
-            }
-        }
-        // A change of the network may still come that replaces a connection with what is on its way.
-        let changes = self.queue.iter().any(|Reverse((.., ev))| matches!(ev, Ev::NetworkChanged(..)));
-        let troubled = self.rng.random_ratio(1, 2);
-        if troubled {
-            self.trouble_for_a_while();
-        }
-        let troubled = troubled || changes;
-        self.wait_until_up();
-        let by = self.now + CALM;
-        while !self.is_over() {
-            assert!(self.now < by, "a farewell that never arrives");
-            // With its acknowledgement lost, only the time that its sender waits ends the session there.
-            let over = self.ends.iter().all(|end| end.over);
-            if self.model.byes_heard() && (over || troubled) {
-                return;
-            }
-            self.run_until(self.now + 200 * MS);
-        }
     }
 }

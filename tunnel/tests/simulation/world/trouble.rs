@@ -4,7 +4,11 @@ use bytes::BytesMut;
 use mykube_tunnel::protocol::{Attempt, FromRelay, close, control::Peer};
 use rand::{Rng as _, RngExt as _};
 
-use super::{ATTEMPT, Ev, HONEST, MS, RELAY_PATIENCE, ROLES, SECOND, TROUBLES, World};
+use super::{
+    Ev, MS, RELAY_PATIENCE, ROLES, SECOND, World,
+    registry::ATTEMPT,
+    totals::{HONEST, TROUBLES},
+};
 use crate::net::Item;
 
 impl World {
@@ -98,6 +102,12 @@ impl World {
             "other path" => {
                 self.ends[who].delay = MS * [0, 1, 5, 30, 100, 400][self.rng.random_range(0..6)];
                 self.ends[who].rate = [0, 0, 0, 100_000, 1_000_000][self.rng.random_range(0..5)];
+            }
+            "stuck" => {
+                let until = self.now + self.random_delay(20 * SECOND);
+                if let Some(socket) = current.and_then(|id| self.sockets.get_mut(&id)) {
+                    socket.up.stall(until);
+                }
             }
             "replayed" => {
                 for _ in 0..self.rng.random_range(1..4) {

@@ -1,0 +1,134 @@
+//! What endpoints tell and order: heeded, and judged.
+
+use mykube_tunnel::{
+    endpoint::{End, Event, Order, Status},
+    protocol::limits,
+    session::SessionError,
+};
+
+use super::{BACKLOG, ROLES, SECOND, SLACK, Stage, World};
+
+impl World {
+    /// What an endpoint tells and orders.
+    pub(super) fn heed(&mut self, who: usize) {
+        loop {
+            let Stage::Session(endpoint) = &mut self.ends[who].stage else { return };
+            if let Some(event) = endpoint.poll_event() {
+                self.event(who, event);
+            } else if let Some(order) = endpoint.poll_order() {
+                self.order(who, order);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn event(&mut self, who: usize, event: Event) {
+        let end = &mut self.ends[who];
+        match event {
+            Event::Session(event) => self.model.event(who, event),
+            Event::Status(status) => {
+                if let (Status::Away { since, .. }, Status::Away { since: before, .. }) = (&status, &end.status) {
+                    assert_eq!(since, before, "it is away since the same moment, whatever keeps it away");
+                }
+                let Stage::Session(endpoint) = &end.stage else { return };
+                assert_eq!(status.is_up(), endpoint.status().is_up());
+                end.status = status;
+            }
+            Event::Waits(lost) => {
+                let words = lost.to_string();
+                if words.ends_with("the other end does not answer") {
+                    let socket = end.socket.expect("it is let go of after this");
+                    let until = self.sockets.get(&socket).map(|socket| socket.up.free_at());
+                    let full = until.is_some_and(|until| until.since(self.now) > BACKLOG);
+                    assert!(!full, "what was asked for has not left yet");
+                }
+                self.counted.silences += u64::from(words.ends_with("the other end does not answer"));
+                assert!(!self.window.is_zero(), "a session without a window waits for nothing");
+                if words.ends_with("the relay does not answer") {
+                    self.counted.relay_silences += 1;
+                    let socket = end.socket.and_then(|id| self.sockets.get(&id)).expect("it is let go of after this");
+                    let dead = socket.up.is_dead() || socket.down.is_dead();
+                    // Who was held back asks, and does not wait for the answer.
+                    let free = socket.down.free_at().max(socket.up.free_at());
+                    let behind = self.now.since(free) < 5 * SECOND;
+                    assert!(dead || behind || end.slept, "the relay has answered");
+                }
+                assert!(
+                    self.hostile || !words.contains("did not open"),
+                    "an honest relay and a record that does not open"
+                );
+                end.outage.get_or_insert(self.now);
+            }
+            Event::Ended(why) => self.ended(who, &why),
+        }
+    }
+
+    fn order(&mut self, who: usize, order: Order) {
+        let now = self.now;
+        self.say(&format_args!("{}: {order:?}", ROLES[who]));
+        let end = &mut self.ends[who];
+        match order {
+            Order::Dial(id) => {
+                if let Stage::Session(endpoint) = &end.stage {
+                    if end.dials.is_empty() {
+                        end.on_trial = end.socket.is_some() && endpoint.session().is_attached();
+                    }
+                    self.counted.beside += u64::from(end.socket.is_some());
+                }
+                if let Some(since) = end.outage {
+                    // A second at most for half a minute, then ten, with jitter of a half; some come at once.
+                    end.dialled += 1;
+                    let away = now.since(since).as_secs();
+                    let most = 8 + away.min(30) * 2 + away / 5;
+                    assert!(end.hurried || end.dialled <= most, "{} dials within {away} s", end.dialled);
+                    let early = end.not_before.is_some_and(|at| now < at);
+                    assert!(end.hurried || !early, "it comes before the relay wants it to");
+                }
+                self.dial(who, Some(id));
+                assert!(self.ends[who].dials.len() <= 2, "the oldest and the newest");
+            }
+            Order::GiveUp(id) => {
+                end.dials.retain(|_, other| *other != Some(id));
+                end.given_up = Some(now);
+            }
+            Order::LetGo(id) if id == end.id => self.let_go(who),
+            Order::LetGo(_) => {}
+            Order::Over => {
+                assert!(end.dials.is_empty() && end.socket.is_none(), "nothing is left behind");
+                end.over = true;
+            }
+        }
+    }
+
+    /// An end is over, and rightly so?
+    fn ended(&mut self, who: usize, why: &End) {
+        self.say(&format_args!("{} ends: {why}", ROLES[who]));
+        let (now, end) = (self.now, &mut self.ends[who]);
+        let right = match why {
+            End::Here => self.model.said_bye(who),
+            End::Bye(_) => self.model.said_bye(1 - who),
+            End::Window { window, .. } => {
+                let Status::Away { since, .. } = &end.status else { panic!("it was not away") };
+                let away = now.since(*since);
+                self.counted.windows += 1;
+                *window == self.window && away >= self.window && (end.slept || away <= self.window + SLACK)
+            }
+            End::Lost(lost) => {
+                self.counted.finals += 1;
+                self.window.is_zero() || end.final_code.is_some() && lost.code() == end.final_code
+            }
+            End::Refused(_) => {
+                self.counted.refusals += 1;
+                self.relay.forgets
+            }
+            End::Session(SessionError::Forged) => {
+                end.forged = true;
+                self.tampered >= limits::BAD_RECORDS_MAX
+            }
+            End::Session(_) => false,
+        };
+        assert!(right, "{} must not end like this: {why:?}", ROLES[who]);
+        self.ended |= !matches!(why, End::Here | End::Bye(_));
+    }
+}
