@@ -3,6 +3,8 @@
 //!
 //! Messages are kept until the peer acknowledges them, and nothing here knows what carries the frames: a transport
 //! that is lost can be replaced without the streams noticing (docs/protocol.md, "Resume").
+//!
+//! Over 500 lines because the books of all streams and of the session are one struct, and its public calls stand beside it.
 
 mod counts;
 mod places;
