@@ -1,5 +1,5 @@
-//! What ends a command: signals, and events that nobody reads. What it was started to ignore it ignores: `nohup` holds, and Ctrl-C is
-//! not for what a script has put into the background.
+//! What ends a command: signals, and events that nobody reads. What it was started to ignore it ignores: `nohup` holds, and
+//! Ctrl-C is not for what a script has put into the background.
 //!
 //! A command has five seconds from there, however much of what it waits for hangs. A client: 3.5 s for its programs (3 s until
 //! they are killed), 0.8 s for its goodbye, 0.5 s for another program's lock on the kubeconfig. A server: 3.8 s, and 1 s for the
