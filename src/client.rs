@@ -31,8 +31,8 @@ use crate::{
     status,
 };
 
-/// How long saying goodbye may take: the child has had its three seconds, five are all there is.
-const BYE_LIMIT: Duration = Duration::from_secs(1);
+/// How long saying goodbye may take: the child has had its three seconds and a half, five are all there is.
+const BYE_LIMIT: Duration = Duration::from_millis(800);
 /// Reasons of failed connections that may wait to be shown.
 const FAILURES_WAITING: usize = 16;
 

@@ -37,7 +37,7 @@ fn threads() -> usize {
 }
 
 /// What is still running when a command has ended (a name being resolved, a question nobody answers) is not waited for.
-const LEFTOVERS: Duration = Duration::from_millis(200);
+const LEFTOVERS: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let Cli { command, global } = cli::parse();
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
                 Ok(0)
             }
         };
-        output.finish(result, signals::another()).await
+        output.finish(result, signals::first()).await
     });
     runtime.shutdown_timeout(LEFTOVERS);
     match result {

@@ -12,7 +12,11 @@ use std::{
 
 use mykube_protocol::text::printable;
 use rustix::termios::{OutputModes, tcgetattr};
-use tokio::{sync::watch, task::spawn_blocking, time};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{self, Instant},
+};
 
 use crate::{
     cli::{Format, Global, When},
@@ -27,6 +31,10 @@ const LINE_MAX: usize = 2048;
 
 /// What whoever reads has, after a signal, to take what was printed; and a terminal before a child gets it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Within so long after the signal, a little less than the five seconds that a command has, ...
+const ALL: Duration = Duration::from_millis(4900);
+/// ... but no less than this, and as much again for the word that something was not read.
+const LAST_WORD: Duration = Duration::from_millis(50);
 
 /// How to talk. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
@@ -138,13 +146,11 @@ impl Output {
         }
     }
 
-    /// Something to answer, as it is; `open` is called right before it is shown.
+    /// Something to answer, as it is; `open` is called as soon as the terminal shows some of it.
     pub(crate) fn question(self, text: String, open: impl FnOnce() + Send + 'static) {
         self.err.push(text.len().max(1), move || {
             waiting::around(|| {
-                open();
-                let mut terminal = io::stderr().lock();
-                let _ = terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush());
+                let _ = show(&mut io::stderr().lock(), &text, open);
             });
         });
     }
@@ -165,12 +171,12 @@ impl Output {
         let _ = spawn_blocking(move || self.err.wait(Some(LAST_WORDS)) && self.out.wait(Some(LAST_WORDS))).await;
     }
 
-    /// Tells how the command ended, and waits until all is written; not for long once `hurry` is over. Gives the failure of what
-    /// could not be written too.
+    /// Tells how the command ended, and waits until all is written; not for long once `hurry` is over, which tells when that was.
+    /// Gives the failure of what could not be written too.
     pub(crate) async fn finish(
         self,
         result: Result<u8, Failure>,
-        hurry: impl Future<Output = ()>,
+        hurry: impl Future<Output = Instant>,
     ) -> Result<u8, Failure> {
         let full = *self.unread.borrow();
         let result = if full {
@@ -187,19 +193,23 @@ impl Output {
         }
         let written = spawn_blocking(move || self.wait(None));
         let late = async {
-            if !full {
-                hurry.await;
-            }
-            time::sleep(LAST_WORDS).await;
+            let since = tokio::select! {
+                biased;
+                since = hurry => since,
+                () = std::future::ready(()), if full => Instant::now(),
+            };
+            let until = over(since, Instant::now());
+            time::sleep_until(until - LAST_WORD).await;
+            until
         };
         tokio::select! {
             _ = written => {}
-            () = late => {
+            until = late => {
                 let told = spawn_blocking(move || {
                     if !self.out.wait(Some(Duration::ZERO)) {
                         self.error("the last of what was printed on standard output was not read, and is lost");
                     }
-                    self.err.wait(Some(LAST_WORDS))
+                    self.err.wait(Some(until.saturating_duration_since(Instant::now())))
                 });
                 let _ = told.await;
             }
@@ -240,6 +250,22 @@ impl Output {
     }
 }
 
+/// When nobody is waited for any more, where the hurry began at `since`.
+fn over(since: Instant, now: Instant) -> Instant {
+    (now + LAST_WORDS).min(since + ALL).max(now + 2 * LAST_WORD)
+}
+
+/// Shows a question. A terminal that is stopped takes nothing of it: what is typed until its first character is there is typed
+/// blind. Whoever sees all of it answers what is open.
+fn show(terminal: &mut impl io::Write, text: &str, open: impl FnOnce()) -> io::Result<()> {
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    let shown = terminal.write_all(first.as_bytes()).and_then(|()| terminal.flush());
+    open();
+    shown?;
+    terminal.write_all(rest.as_bytes())?;
+    terminal.flush()
+}
+
 /// Whether two descriptors are of one terminal, file or pipe.
 fn is_one_place(one: impl AsFd, other: impl AsFd) -> bool {
     let place = |fd: &dyn AsFd| {
@@ -269,6 +295,38 @@ mod tests {
         assert_eq!(lines("a\nb", true, false), "a\r\nb\r\n");
         assert_eq!(lines("a", true, true), "\r\na\r\n");
         assert_eq!(lines("a", false, true), "\r\na\n");
+    }
+
+    #[test]
+    fn a_question_is_open_once_some_of_it_is_shown_and_before_all_of_it_is() {
+        use std::cell::RefCell;
+
+        struct Terminal<'a>(&'a RefCell<String>);
+
+        impl io::Write for Terminal<'_> {
+            fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+                self.0.borrow_mut().push_str(std::str::from_utf8(text).unwrap());
+                Ok(text.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        for (question, shown) in [("Code: ", "C|ode: "), ("\u{bf}S\u{ed}? ", "\u{bf}|S\u{ed}? "), ("", "|")] {
+            let log = RefCell::default();
+            show(&mut Terminal(&log), question, || log.borrow_mut().push('|')).unwrap();
+            assert_eq!(*log.borrow(), shown);
+        }
+    }
+
+    #[test]
+    fn last_words_end_within_five_seconds_of_the_signal() {
+        let since = Instant::now();
+        let after = |ms| over(since, since + Duration::from_millis(ms)) - since;
+        assert_eq!([0, 3000, 4400, 4700, 4800].map(|ms| after(ms).as_millis()), [500, 3500, 4900, 4900, 4900]);
+        assert_eq!(after(4900), ALL + 2 * LAST_WORD, "whoever reads at all gets them");
     }
 
     /// Its standard output is an outlet that is full, and is never read.
@@ -310,7 +368,7 @@ mod tests {
             let finish = output.finish(Ok(7), std::future::pending());
             tokio::pin!(finish);
             assert!(time::timeout(Duration::ZERO, &mut finish).await.is_err());
-            assert_eq!(output.finish(Ok(7), std::future::ready(())).await.ok(), Some(7));
+            assert_eq!(output.finish(Ok(7), std::future::ready(Instant::now())).await.ok(), Some(7));
             assert!(time::timeout(Duration::ZERO, &mut finish).await.is_err());
         });
     }

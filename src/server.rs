@@ -36,9 +36,9 @@ use crate::{
     waiting::{self, Waiting},
 };
 
-/// How long an orderly end may take after a signal: a second less than everybody has five.
-const STOP_LIMIT: Duration = Duration::from_secs(4);
-/// And that second, for what the audit log still has to write.
+/// How long an orderly end may take after a signal: what the last words and the audit log leave of everybody's five seconds.
+const STOP_LIMIT: Duration = Duration::from_millis(3800);
+/// For what the audit log still has to write.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves one client; returns once it has left, or a signal came.

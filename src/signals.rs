@@ -1,21 +1,26 @@
-//! What ends a command: signals, and events that nobody reads. A command has five seconds from there. What it was started to ignore it ignores:
-//! `nohup` holds, and Ctrl-C is not for what a script has put into the background.
+//! What ends a command: signals, and events that nobody reads. What it was started to ignore it ignores: `nohup` holds, and
+//! Ctrl-C is not for what a script has put into the background.
+//!
+//! A command has five seconds from there, however much of what it waits for hangs. A client: 3.5 s for its programs (3 s until
+//! they are killed), 0.8 s for its goodbye, 0.5 s for another program's lock on the kubeconfig. A server: 3.8 s, and 1 s for the
+//! audit log. The last words have what is left, up to 0.5 s and at least 0.1 s, and threads that hang 0.1 s.
 
-use std::{
-    io,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::{io, sync::OnceLock};
 
 use mykube_client::signals::ignored_at_start;
 use rustix::process::Signal as Number;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::Instant,
+};
 
 use crate::output::Output;
 
 /// What stops a command instead of a signal. It fails, and says more then.
 const UNREAD: &str = "standard output that nobody reads";
 
-static CAME: AtomicBool = AtomicBool::new(false);
+/// When the first of them came.
+static CAME: OnceLock<Instant> = OnceLock::new();
 
 /// Waits for Ctrl-C, SIGTERM and SIGHUP. From its making none of them kills the process.
 pub(crate) struct Signals {
@@ -41,7 +46,10 @@ impl Signals {
             () = received(&mut self.interrupt) => "SIGINT",
             () = received(&mut self.terminate) => "SIGTERM",
             () = received(&mut self.hang_up) => "SIGHUP",
-            () = self.output.unread() => UNREAD,
+            () = self.output.unread() => {
+                came();
+                UNREAD
+            }
         }
     }
 
@@ -50,15 +58,18 @@ impl Signals {
         tokio::select! {
             () = received(&mut self.terminate) => "SIGTERM",
             () = received(&mut self.hang_up) => "SIGHUP",
-            () = self.output.unread() => UNREAD,
+            () = self.output.unread() => {
+                came();
+                UNREAD
+            }
         }
     }
 }
 
-/// Waits for the first signal of the process, or for a further one: whoever waits for nothing else may be stopped.
-pub(crate) async fn another() {
-    if CAME.load(Relaxed) {
-        return;
+/// Waits for what ends the process, unless it came already: whoever waits for nothing else may be stopped. When it came.
+pub(crate) async fn first() -> Instant {
+    if let Some(came) = CAME.get() {
+        return *came;
     }
     let [mut interrupt, mut terminate, mut hang_up] = [
         (SignalKind::interrupt(), Number::INT),
@@ -71,6 +82,11 @@ pub(crate) async fn another() {
         () = received(&mut terminate) => {}
         () = received(&mut hang_up) => {}
     }
+    came()
+}
+
+fn came() -> Instant {
+    *CAME.get_or_init(Instant::now)
 }
 
 fn unless_ignored(kind: SignalKind, number: Number) -> io::Result<Option<Signal>> {
@@ -81,7 +97,7 @@ async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => {
             signal.recv().await;
-            CAME.store(true, Relaxed);
+            came();
         }
         None => std::future::pending().await,
     }

@@ -34,7 +34,7 @@ pub const LINE_MAX: u64 = 2 * 1024 * 1024;
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take: a new code needs the relay.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a code waits for what is to be said of its policy: that needs the API server.
+/// How long is waited for what is to be said of a policy, before there is a code: that needs the API server.
 pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions at once.
 const ASKING_MAX: usize = 8;
@@ -206,7 +206,12 @@ async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>, re
             Err(_) => Answer::Error { error: "the server did not answer in time: is the relay reachable?".into() },
         },
     };
-    timeout(ASK_TIMEOUT, write(&mut connection, &answer)).await?
+    let written = timeout(ASK_TIMEOUT, write(&mut connection, &answer)).await.unwrap_or_else(|late| Err(late.into()));
+    if let (Err(_), Answer::Code { id, .. }) = (&written, &answer) {
+        // Nobody has seen the code, and nobody would ever see it.
+        let _ = commands.send(Command::Kill(*id, oneshot::channel().0)).await;
+    }
+    written
 }
 
 async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>, review: &Review) -> Option<Answer> {
@@ -230,14 +235,12 @@ async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>, review: 
                 let error = "a client's name has 1 to 63 letters, digits, '.', '_' or '-'".into();
                 return Some(Answer::Error { error });
             }
+            // First: a code's time runs from its making, and whoever asked is to see it then.
+            let warnings = timeout(REVIEW_TIMEOUT, review(&policy)).await.unwrap_or_default();
             let (reply, answer) = oneshot::channel();
-            let reviewed = review(&policy);
             commands.send(Command::Invite(Invitation { name, policy: Arc::from(policy) }, reply)).await.ok()?;
-            // The code's time is running.
-            let reviewed = timeout(REVIEW_TIMEOUT, reviewed);
-            let (answer, reviewed) = tokio::join!(answer, reviewed);
-            Some(match answer {
-                Ok(Ok((id, code))) => Answer::Code { id, code, warnings: reviewed.unwrap_or_default() },
+            Some(match answer.await {
+                Ok(Ok((id, code))) => Answer::Code { id, code, warnings },
                 Ok(Err(error)) => Answer::Error { error },
                 Err(_) => Answer::Error { error: "no code could be had; the server says why".into() },
             })
@@ -348,6 +351,40 @@ mod tests {
         drop(at_desk.await.unwrap());
         serving.await.unwrap();
         assert!(!path.exists(), "the socket is removed with its server");
+    }
+
+    #[tokio::test]
+    async fn a_code_is_made_once_its_policy_is_reviewed_and_withdrawn_where_nobody_hears_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server-1.sock");
+        let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
+        let (commands, mut desk) = mpsc::channel(1);
+        let (begin, mut begun) = mpsc::channel(1);
+        let review: Review = Arc::new(move |_| {
+            let begin = begin.clone();
+            Box::pin(async move {
+                let (end, ended) = oneshot::channel::<()>();
+                begin.send(end).await.unwrap();
+                ended.await.unwrap();
+                Vec::new()
+            })
+        });
+        let serving = tokio::spawn(socket.serve(commands, review));
+        let mut asking = UnixStream::connect(&path).await.unwrap();
+        write(&mut asking, &Question::New { name: None, policy: Box::default() }).await.unwrap();
+        let end = tokio::select! {
+            biased;
+            _ = desk.recv() => panic!("a code is made while its policy is looked at"),
+            end = begun.recv() => end.unwrap(),
+        };
+        drop(asking);
+        end.send(()).unwrap();
+        let Some(Command::Invite(_, reply)) = desk.recv().await else { panic!("not an invitation") };
+        reply.send(Ok((7, "483 20417".into()))).unwrap();
+        let next = timeout(ANSWER_TIMEOUT, desk.recv()).await;
+        assert!(matches!(next, Ok(Some(Command::Kill(7, _)))), "the code stands");
+        drop(desk);
+        serving.await.unwrap();
     }
 
     #[tokio::test]

@@ -11,12 +11,13 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-/// How long a child, and what it has started, has between being asked to end and being killed. Within the five seconds of a SIGTERM to us.
+/// How long a child, and what it has started, has between being asked to end and being killed. Of the five seconds of a SIGTERM
+/// to us the goodbye, the kubeconfig and the last words have the rest (`src/signals.rs`).
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(3);
 /// How often it is looked who is left: not every end is signalled to us.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a killed process may take to be gone. One that hangs in the kernel is not waited for.
-const KILLED: Duration = Duration::from_secs(1);
+/// How long after that all may take to be gone. What hangs in the kernel is not waited for.
+pub(crate) const KILLED: Duration = Duration::from_millis(500);
 
 /// From now on orphans of the family become our children.
 pub(crate) fn adopt() {
@@ -39,7 +40,7 @@ pub(crate) async fn end(ask: Signal, deadline: Instant) -> io::Result<()> {
         let killing = gone(&mut ended, |pid| {
             let _ = kill_process(pid, Signal::KILL);
         });
-        let _ = timeout_at(Instant::now() + KILLED, killing).await;
+        let _ = timeout_at(deadline + KILLED, killing).await;
     }
     Ok(())
 }

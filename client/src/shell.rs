@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    family::{self, STOP_GRACE},
+    family::{self, KILLED, STOP_GRACE},
     rc,
     signals::ignored_at_start,
     terminal::Terminal,
@@ -298,7 +298,7 @@ async fn end(child: &mut Child, ask: Signal, group: bool) -> io::Result<()> {
     send(Signal::CONT);
     if timeout_at(deadline, child.wait()).await.is_err() {
         send(Signal::KILL);
-        child.kill().await?;
+        timeout_at(deadline + KILLED, child.kill()).await.unwrap_or(Ok(()))?;
     }
     family::end(ask, deadline).await
 }

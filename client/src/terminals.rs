@@ -5,7 +5,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -14,15 +13,15 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{family::STOP_GRACE, ramdir::RamDir};
+use crate::{
+    family::{KILLED, STOP_GRACE},
+    ramdir::RamDir,
+};
 
 /// Locked by the session's own process until the session ends.
 const RUNNING: &str = "running";
 /// Locked by each terminal that has joined.
 const JOINED: &str = "joined";
-
-/// How much longer than another terminal's programs have to end it is waited for: it kills them then, and says goodbye.
-const OTHERS_LATE: Duration = Duration::from_millis(500);
 
 /// A session's way to the terminals that join it. Clones are the same.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ impl Terminals {
 
     /// Waits until none is left, or those that are have had their time.
     pub(crate) async fn gone(&self) {
-        let late = self.tell_end() + STOP_GRACE + OTHERS_LATE;
+        let late = self.tell_end() + STOP_GRACE + KILLED;
         let joined = self.joined.clone();
         let gone =
             spawn_blocking(move || File::open(joined).map(|joined| flock(joined, FlockOperation::LockExclusive)));
@@ -81,6 +80,8 @@ pub(crate) fn wait_for_end(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Nothing takes so long.
@@ -133,7 +134,7 @@ mod tests {
         let gone = terminals.gone();
         tokio::pin!(gone);
         assert!(futures_util::FutureExt::now_or_never(&mut gone).is_none());
-        tokio::time::advance(STOP_GRACE + OTHERS_LATE).await;
+        tokio::time::advance(STOP_GRACE + KILLED).await;
         gone.await;
     }
 }

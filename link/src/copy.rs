@@ -5,6 +5,7 @@
 //! passed on before it.
 
 use std::{
+    future::poll_fn,
     io,
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use mykube_dial::{Abort, STALLED, cut, drain, drain_until};
 use mykube_protocol::limits::RELEASED_UNTAKEN;
 use tokio::{
@@ -200,9 +201,9 @@ async fn inward<W: AsyncWrite + Unpin>(
         }
         first = false;
         write_all(writer, chunks, || stream.is_left()).await?;
-        writer.flush().await?;
         written = Instant::now();
     }
+    // It is whole, and waits.
     match writer.shutdown().await {
         // The other direction may have ended the connection already.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
@@ -211,7 +212,7 @@ async fn inward<W: AsyncWrite + Unpin>(
     Ok(written)
 }
 
-/// Writes them all. `left`: whether the client has failed the stream that they came from.
+/// Writes them all, and has them sent. `left`: whether the client has failed the stream that they came from.
 async fn write_all<W: AsyncWrite + Unpin>(
     writer: &mut W,
     chunks: &mut Vec<Bytes>,
@@ -226,7 +227,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
             *slice = io::IoSlice::new(chunk);
             n += 1;
         }
-        let written = write_some(writer, &slices[..n], &left).await;
+        let written = unless_left(writer.write_vectored(&slices[..n]), &left).await;
         if matches!(written, Err(CopyError::Stream(_))) {
             chunks.clear();
         }
@@ -245,30 +246,40 @@ async fn write_all<W: AsyncWrite + Unpin>(
         }
     }
     chunks.clear();
-    Ok(())
+    unless_left(writer.flush(), &left).await
 }
 
-/// Writes some of it. Where the client has failed the stream the rest is given up once an API server takes nothing of it for
-/// [`RELEASED_UNTAKEN`], as the client's system would give it up of a connection whose program is gone; until then it has the
-/// stream's place. What is complete waits for as long as the session lasts, and so does all that comes to a client: there a
-/// person may be reading.
-async fn write_some<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    slices: &[io::IoSlice<'_>],
+/// Writes something, or has sent what TLS still holds of it. Where the client has failed the stream before it was whole the rest
+/// is given up once an API server takes nothing of it for [`RELEASED_UNTAKEN`], as the client's system would give it up of a
+/// connection whose program is gone; until then it has the stream's place. What is complete waits for as long as the session
+/// lasts, and so does all that comes to a client: there a person may be reading.
+async fn unless_left<T>(
+    work: impl Future<Output = io::Result<T>>,
     left: impl Fn() -> Option<StreamFailed>,
-) -> Result<usize, CopyError> {
-    let mut writing = pin!(writer.write_vectored(slices));
-    if let Some(written) = writing.as_mut().now_or_never() {
-        return Ok(written?);
+) -> Result<T, CopyError> {
+    let mut work = pin!(work);
+    if let Some(done) = work.as_mut().now_or_never() {
+        return Ok(done?);
     }
+    // What is sent in several steps is woken for each of them; the copy's other direction does not wake it.
+    let woken = AtomicBool::new(false);
+    let steps = poll_fn(|cx| {
+        woken.store(true, Ordering::Relaxed);
+        work.as_mut().poll(cx)
+    });
+    let mut alone: FuturesUnordered<_> = [steps].into_iter().collect();
+    let mut done = alone.next().now_or_never();
+    woken.store(false, Ordering::Relaxed);
     let mut before = None;
     loop {
-        match timeout(RELEASED_UNTAKEN, writing.as_mut()).await {
-            Ok(written) => return Ok(written?),
-            Err(_) => match before.take() {
-                Some(reason) => return Err(CopyError::Stream(reason)),
-                None => before = left(),
-            },
+        if let Some(Some(done)) = done {
+            return Ok(done?);
+        }
+        done = timeout(RELEASED_UNTAKEN, alone.next()).await.ok();
+        let still = !woken.swap(false, Ordering::Relaxed);
+        match before.take().filter(|_| still && done.is_none()) {
+            Some(reason) => return Err(CopyError::Stream(reason)),
+            None => before = left(),
         }
     }
 }
@@ -280,7 +291,7 @@ mod tests {
         task::{Context, Poll},
     };
 
-    use tokio::io::ReadBuf;
+    use tokio::io::{BufWriter, ReadBuf};
 
     use super::*;
 
@@ -316,8 +327,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_client_that_is_gone_has_said_is_given_up_where_nobody_takes_it() {
-        let written = async |left: fn() -> Option<StreamFailed>| {
-            let (mut near, mut far) = tokio::io::duplex(3);
+        let written = async |held: usize, left: fn() -> Option<StreamFailed>| {
+            let (near, mut far) = tokio::io::duplex(3);
+            // As TLS does, it takes all of it at once where it has the room.
+            let mut near = BufWriter::with_capacity(held, near);
             let mut chunks = vec![Bytes::from_static(b"some"), Bytes::from_static(b"more")];
             let reads = async {
                 for (wait, len) in [(RELEASED_UNTAKEN / 2, 1), (RELEASED_UNTAKEN / 2, 1), (RELEASED_UNTAKEN * 5, 3)] {
@@ -334,11 +347,13 @@ mod tests {
             assert!(chunks.is_empty(), "what is given up is not kept");
             (written, start.elapsed())
         };
-        let (whole, took) = written(|| None).await;
-        assert!(whole.is_ok() && took == RELEASED_UNTAKEN * 6, "a reader may take its time: {took:?}");
-        let (given_up, took) = written(|| Some(StreamFailed("gone".into()))).await;
-        assert!(matches!(given_up, Err(CopyError::Stream(reason)) if reason.0 == "gone"));
-        assert_eq!(took, RELEASED_UNTAKEN * 3, "a reader that takes some now and then is given time");
+        for held in [0, 64] {
+            let (whole, took) = written(held, || None).await;
+            assert!(whole.is_ok() && took == RELEASED_UNTAKEN * 6, "a reader may take its time: {took:?}");
+            let (rest, took) = written(held, || Some(StreamFailed("gone".into()))).await;
+            assert!(matches!(rest, Err(CopyError::Stream(reason)) if reason.0 == "gone"));
+            assert_eq!(took, RELEASED_UNTAKEN * 3, "a reader that takes some now and then is given time");
+        }
     }
 
     fn received(written: Instant) -> oneshot::Receiver<Instant> {

@@ -68,7 +68,7 @@ impl ChannelStream {
         self.write(Bytes::new()).await
     }
 
-    /// At the agent, why the client has failed it, if it did, whatever is unread.
+    /// At the agent, why the client has failed it before what it says was whole, if it did, whatever is unread.
     pub(crate) fn is_left(&self) -> Option<StreamFailed> {
         let state = self.shared.lock();
         let session = state.endpoint.session();

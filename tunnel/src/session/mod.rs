@@ -380,12 +380,13 @@ impl Session {
         self.streams.get(&id).is_some_and(|stream| stream.write_waits)
     }
 
-    /// Why a stream failed, if it did, in the peer's words.
+    /// Why a stream failed before what comes on it was whole, if it did, in the peer's words.
     #[must_use]
     pub fn failure(&self, id: StreamId) -> Option<&str> {
-        match self.streams.get(&id)?.done_received.as_ref()? {
-            Ending::Failed(reason) => Some(reason),
-            Ending::Clean => None,
+        let stream = self.streams.get(&id)?;
+        match stream.done_received.as_ref()? {
+            Ending::Failed(reason) if !stream.eof_received => Some(reason),
+            Ending::Failed(_) | Ending::Clean => None,
         }
     }
 

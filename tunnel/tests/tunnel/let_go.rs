@@ -211,10 +211,12 @@ fn an_end_of_before_that_gives_no_credit_for_what_it_drops_keeps_nobody() {
 }
 
 #[test]
-fn that_the_other_end_has_failed_a_stream_is_known_before_it_is_read() {
+fn that_the_other_end_has_failed_a_stream_is_known_before_it_is_read_and_not_told_of_what_is_whole() {
     let mut peer = Hostile::against(Role::Agent);
-    peer.say(&[text("new:1"), data(1, b"unread"), text("new:3"), data(3, b"unread")]).unwrap();
-    assert_eq!(peer.session.failure(1), None);
-    peer.say(&[text("done:1:gone"), text("done:3")]).unwrap();
-    assert_eq!((peer.session.failure(1), peer.session.failure(3)), (Some("gone"), None));
+    for id in [1, 3, 5] {
+        peer.say(&[text(&format!("new:{id}")), data(id, b"unread")]).unwrap();
+        assert_eq!(peer.session.failure(id), None);
+    }
+    peer.say(&[text("done:1:gone"), text("done:3"), text("eof:5"), text("done:5:gone")]).unwrap();
+    assert_eq!([1, 3, 5].map(|id| peer.session.failure(id)), [Some("gone"), None, None]);
 }
