@@ -21,13 +21,13 @@ use crate::{
     forwarder::{ForwardError, Outgoing},
     gateway::Gateway,
     head::{Head, Problem, Target},
-    headers,
+    headers::{self, FIELDS_KEPT},
     inner::Wanted,
     policy::Asked,
     progress::Progress,
     record::{self, Plan, Recording},
     request_info::{PathError, RequestInfo, query_flag},
-    room::FREE,
+    room::Room,
     status,
     upgrade::Upgrading,
     visitor::Visitor,
@@ -42,15 +42,14 @@ const NO_UPGRADE: &[u8] = b"Upgrade request required";
 /// Longest refusal that is looked at, in bytes.
 const ASKED_MAX: usize = 64 * 1024;
 
-/// Places of a map of fields that a client's idle connection may keep: some KiB.
-const MAP_KEPT: usize = 64;
-
 /// One client's connection.
 pub(crate) struct Connection<'a> {
     gateway: &'a Gateway,
     visitor: &'a Visitor,
     pub(crate) progress: Arc<Progress>,
     upgrading: Mutex<Option<Upgrading>>,
+    /// The room of a long answer's head, which is the connection's last: hyper has it to the end, also where the exchange is over.
+    last_head: Mutex<Option<Room>>,
 }
 
 /// A request that goes no further.
@@ -80,12 +79,17 @@ struct Judged {
 
 impl<'a> Connection<'a> {
     pub(crate) fn new(gateway: &'a Gateway, visitor: &'a Visitor) -> Self {
-        Self { gateway, visitor, progress: Arc::default(), upgrading: Mutex::default() }
+        Self { gateway, visitor, progress: Arc::default(), upgrading: Mutex::default(), last_head: Mutex::default() }
     }
 
     /// What the connection becomes, if it becomes something else.
     pub(crate) fn upgrading(&self) -> Option<Upgrading> {
         self.upgrading.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What hyper holds of its last answer's head, if that is long.
+    pub(crate) fn last_head(&self) -> Option<Room> {
+        self.last_head.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Answers one request.
@@ -119,9 +123,9 @@ impl<'a> Connection<'a> {
             }
         };
         response.headers_mut().entry("audit-id").or_insert(audit_id);
-        // What is left of a body must not be taken for the next request; and hyper keeps the room it wrote a head from as long as
-        // the connection.
-        let last = !uploaded.whole.load(Ordering::Relaxed) || headers::head_len(response.headers()) > FREE;
+        // What is left of a body must not be taken for the next request; and hyper keeps what it wrote a head from as long as the
+        // connection.
+        let last = !uploaded.whole.load(Ordering::Relaxed) || headers::is_long(response.headers());
         if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -267,7 +271,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Answers an exec that cannot be recorded with what the API server has against it, or else with that.
-    async fn answer_asked(&self, response: Response<Incoming>, exchange: Exchange) -> Response<Answer> {
+    async fn answer_asked(&self, response: Response<Incoming>, mut exchange: Exchange) -> Response<Answer> {
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, ASKED_MAX).collect().await.map(Collected::to_bytes).unwrap_or_default();
         let refused = parts.status.is_client_error() || parts.status.is_server_error();
@@ -275,7 +279,9 @@ impl<'a> Connection<'a> {
             return self.refuse(Refused::forbidden(record::WEBSOCKET_ONLY), exchange);
         }
         let mut response = Response::from_parts(parts, body);
+        own_map(response.headers_mut());
         headers::clean_response(response.headers_mut(), exchange.cookies);
+        self.outlives(response.headers(), &mut exchange);
         passed(response, exchange)
     }
 
@@ -306,6 +312,7 @@ impl<'a> Connection<'a> {
         headers::clean_response(response.headers_mut(), exchange.cookies);
         if status != StatusCode::SWITCHING_PROTOCOLS {
             exchange.answered(status);
+            self.outlives(response.headers(), &mut exchange);
             return response.map(|body| Answer::upstream(body, self.progress.flushes.clone(), exchange));
         }
         let (Some(client), Some(protocol)) = (client, protocol) else {
@@ -333,6 +340,13 @@ impl<'a> Connection<'a> {
         response.map(|_| Answer::none())
     }
 
+    /// Keeps the room of a long answer's head for as long as hyper has it. What is written later only is short.
+    fn outlives(&self, answer: &HeaderMap, exchange: &mut Exchange) {
+        if headers::is_long(answer) {
+            *self.last_head.lock().unwrap_or_else(PoisonError::into_inner) = Some(exchange.answer_room());
+        }
+    }
+
     /// Says that headers were removed: once so that it is seen, then quietly.
     fn report(&self, removed: &[&'static str]) {
         if removed.is_empty() {
@@ -355,7 +369,7 @@ impl<'a> Connection<'a> {
 /// hyper reads an answer's fields into the map that the request's were in, and keeps it for the next ones of the connection it
 /// writes them to: a client's idle connection would hold as much as its longest head.
 fn own_map(headers: &mut HeaderMap) {
-    if headers.capacity() > MAP_KEPT {
+    if headers.capacity() > FIELDS_KEPT {
         let mut own = HeaderMap::with_capacity(headers.keys_len());
         for (name, value) in &*headers {
             own.append(name, value.clone());

@@ -28,13 +28,16 @@ const WORDS: usize = 32;
 /// Longest path that is written, in bytes: names in it have up to 253.
 const PATH_MAX: usize = 1024;
 
-/// How far a request's body has come.
+/// How far a request's body has come. Lives until the exchange is over and hyper has let go of the body.
 #[derive(Debug, Default)]
 pub(crate) struct Uploaded {
     pub(crate) bytes: AtomicU64,
     pub(crate) whole: AtomicBool,
     /// It could not be read to its end.
     pub(crate) broken: AtomicBool,
+    /// What the request's head holds: hyper keeps what it wrote one from as long as its connection to the API server, and what a
+    /// client has said goes up for a while when it is gone.
+    room: Option<Room>,
 }
 
 /// Lives as long as the exchange, in whatever holds its last byte.
@@ -50,9 +53,7 @@ pub(crate) struct Exchange {
     slot: Option<Slot>,
     progress: Arc<Progress>,
     connection: Option<Place>,
-    /// What its head holds: hyper keeps the room it wrote one from as long as its connection to the API server.
-    room: Option<Room>,
-    /// What its answer's holds.
+    /// What its answer's holds, unless that outlives it.
     answer: Room,
 }
 
@@ -166,7 +167,7 @@ impl Exchange {
         record.user_agent = record.field("user_agent", &user_agent.unwrap_or_default());
         Self {
             bytes_out: Arc::default(),
-            uploaded: Arc::default(),
+            uploaded: Arc::new(Uploaded { room, ..Uploaded::default() }),
             record,
             discovery: false,
             cookies: false,
@@ -174,7 +175,6 @@ impl Exchange {
             slot: None,
             progress,
             connection: None,
-            room,
             answer: client.heads.enter(),
         }
     }
@@ -228,12 +228,17 @@ impl Exchange {
 
     /// What its head holds, beyond what any may.
     pub(crate) fn held(&self) -> usize {
-        self.room.as_ref().map_or(0, Room::held)
+        self.uploaded.room.as_ref().map_or(0, Room::held)
     }
 
     /// Whether there is room for the head of its answer.
     pub(crate) fn takes(&mut self, answer: &HeaderMap) -> bool {
         self.answer.grow(held(head_len(answer), answer.len()))
+    }
+
+    /// Its answer's head outlives it.
+    pub(crate) fn answer_room(&mut self) -> Room {
+        self.answer.take()
     }
 
     /// It was not forwarded.

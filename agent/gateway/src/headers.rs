@@ -7,7 +7,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use percent_encoding::percent_decode_str;
 
-use crate::inner::Wanted;
+use crate::{inner::Wanted, room::FREE};
 
 /// Headers of one hop only.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -39,6 +39,15 @@ const PATCHES: [&[u8]; 3] =
 /// Bytes of a head with these fields, but for its first line.
 pub(crate) fn head_len(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len()).sum()
+}
+
+/// Fields that hyper may keep places for as long as a connection of a client: some KiB.
+pub(crate) const FIELDS_KEPT: usize = 64;
+
+/// Whether hyper holds more of an answer with these fields than an idle connection may: the room it wrote the head from, and the
+/// map.
+pub(crate) fn is_long(answer: &HeaderMap) -> bool {
+    head_len(answer) > FREE || answer.len() > FIELDS_KEPT
 }
 
 /// A request's headers, fit to be forwarded.

@@ -53,6 +53,11 @@ impl Room {
         grown
     }
 
+    /// All of it, for whatever holds the head from now on.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { all: self.all.clone(), held: std::mem::take(&mut self.held) }
+    }
+
     /// Of what is counted.
     pub(crate) fn held(&self) -> usize {
         self.held

@@ -56,6 +56,8 @@ impl Gateway {
         // Nothing is waited for after a failure: the client must see it at once, and not as a clean end.
         let answered = ended.map_or_else(|error| error.is_parse(), |()| true);
         if let Some(parts) = http.into_parts().filter(|_| answered) {
+            // hyper's copy is gone.
+            drop(connection.last_head());
             linger(parts.io.into_inner()).await;
         }
     }

@@ -262,13 +262,20 @@ async fn answer(
         length += data;
         state.received.send_modify(|received| *received += data);
     }
-    let mut response = text(StatusCode::OK, &format!("{target} {length}"));
-    let number = |name| target.split_once(name).and_then(|(_, number)| number.parse::<usize>().ok());
-    for n in 0..number("?warnings=").unwrap_or(0) {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let number = |name| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(key, _)| *key == name).and_then(|(_, number)| number.parse::<usize>().ok())
+    };
+    let status = number("status").map_or(StatusCode::OK, |code| u16::try_from(code).unwrap().try_into().unwrap());
+    let said = if status.is_redirection() { String::new() } else { format!("{target} {length}") };
+    let mut response = text(status, &said);
+    for n in 0..number("warnings").unwrap_or(0) {
         response.headers_mut().append("warning", format!("299 - \"{n}\"").try_into().unwrap());
     }
-    if let Some(len) = number("?long=") {
-        response.headers_mut().insert("x-long", "x".repeat(len).try_into().unwrap());
+    if let Some(len) = number("long") {
+        let name = if status.is_redirection() { "location" } else { "x-long" };
+        response.headers_mut().insert(name, "x".repeat(len).try_into().unwrap());
     }
     response.headers_mut().insert("keep-alive", HeaderValue::from_static("timeout=5"));
     response.headers_mut().append("set-cookie", HeaderValue::from_static("front=agent; Path=/"));

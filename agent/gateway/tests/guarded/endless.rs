@@ -28,7 +28,7 @@ fn kernel(file: &str) -> u64 {
 }
 
 /// Waits until nothing moves: everything here runs on one thread, and everybody had a thousand turns since the last byte.
-async fn settled(written: &AtomicU64) -> u64 {
+pub(crate) async fn settled(written: &AtomicU64) -> u64 {
     let (mut last, mut turns) = (written.load(Ordering::Relaxed), 0);
     while turns < 1000 {
         tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! Each limit of the settings is obeyed. Those on requests and connections at once are in `forwarding`, the audit log's
-//! in `audit`.
+//! Each limit of the settings is obeyed. Those on requests and connections at once are in `forwarding`, on heads at
+//! once in `heads`, the audit log's in `audit`.
 
 use std::time::Duration;
 
@@ -113,108 +113,6 @@ async fn the_number_of_header_fields() {
     }
     let answer = setup.client().get("/api/v1/namespaces/a/pods/p/log?long=500000").await;
     assert_eq!((answer.status, answer.message().contains("400 KiB")), (502, true), "a long field of an answer");
-}
-
-#[tokio::test]
-async fn long_heads_of_one_client_share_their_room() {
-    let mut setup = setup(Settings::default()).await;
-    let visitor = setup.visitor(mykube_agent_gateway::Policy::default());
-    let begin = format!("GET /api/v1/pods HTTP/1.1\r\nX: {}", "x".repeat(1_000_000));
-    let mut slow = Vec::new();
-    let refused = loop {
-        let mut client = setup.client_of(visitor.clone());
-        client.send(&begin).await;
-        // The end of its head, or the answer to its begin.
-        let early = client.answer_within_turns().await;
-        if let Some(answer) = early {
-            break answer;
-        }
-        slow.push(client);
-        assert!(slow.len() <= 32, "more than 32 MiB");
-    };
-    assert!(slow.len() >= 15, "{}", slow.len());
-    assert_eq!((refused.status, refused.header("retry-after").as_deref()), (429, Some("1")));
-    assert!(refused.message().contains("too many with a long head"), "{}", refused.message());
-    // Short ones and other clients are not concerned; those that were read come to their end, and make room.
-    assert_eq!(setup.client_of(visitor.clone()).get("/api/v1/pods").await.status, 200);
-    let long = format!("X: {}\r\n", "x".repeat(1_000_000));
-    assert_eq!(setup.client().ask("GET", "/api/v1/pods", &long).await.status, 200);
-    for client in &mut slow {
-        client.send("\r\n\r\n").await;
-        assert_eq!(client.answer().await.status, 200);
-    }
-    assert_eq!(setup.client_of(visitor).ask("GET", "/api/v1/pods", &long).await.status, 200);
-}
-
-#[tokio::test]
-async fn a_head_has_its_room_until_its_request_is_over() {
-    let mut setup = setup(Settings::default()).await;
-    let visitor = setup.visitor(mykube_agent_gateway::Policy::default());
-    // Few bytes and many fields, or many bytes: hyper keeps what it wrote them from.
-    for fields in ["a:\r\n".repeat(4000), format!("X: {}\r\n", "x".repeat(1_000_000))] {
-        let mut watching = Vec::new();
-        let refused = loop {
-            assert!(watching.len() <= 32, "more than 32 MiB");
-            let target = format!("/api/v1/pods?watch=1&n={}", watching.len());
-            let events = setup.api.stream(&target);
-            let mut client = setup.client_of(visitor.clone());
-            client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).await;
-            let head = client.head().await;
-            if !head.starts_with("HTTP/1.1 200 ") {
-                break head;
-            }
-            watching.push((client, events));
-        };
-        assert!(refused.starts_with("HTTP/1.1 429 ") && watching.len() >= 15, "{}: {refused}", watching.len());
-        let lines = watching.len() + 1;
-        drop(watching);
-        setup.log.wait(lines).await;
-        assert_eq!(setup.client_of(visitor.clone()).ask("GET", "/version", &fields).await.status, 200);
-        setup.log.wait(lines + 1).await;
-        setup.log.clear();
-    }
-}
-
-#[tokio::test]
-async fn long_heads_of_answers_have_such_a_room_too() {
-    const LONG: &str = "/api/v1/namespaces/a/pods/p/log?long=300000";
-    let mut setup = setup(Settings::default()).await;
-    let visitor = setup.visitor(mykube_agent_gateway::Policy::default());
-    // None of them is read.
-    let mut unread = Vec::new();
-    let refused = loop {
-        assert!(unread.len() <= 60, "more than 32 MiB, of twice 300,000 bytes each");
-        let mut client = setup.client_of(visitor.clone());
-        client.send(format!("GET {LONG} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
-        let begin = client.take(13).await;
-        client.early.splice(0..0, begin.clone());
-        if begin != b"HTTP/1.1 200 " {
-            break client.answer().await;
-        }
-        unread.push(client);
-    };
-    assert!(unread.len() >= 50, "{}", unread.len());
-    assert!(refused.status == 502 && refused.message().contains("too many with one at once"), "{}", refused.message());
-    assert_eq!(setup.log.wait(1).await[0]["status"], 502);
-    // Short ones and other clients are not concerned.
-    assert_eq!(setup.client_of(visitor.clone()).get("/version").await.status, 200);
-    assert_eq!(setup.client().get(LONG).await.status, 200);
-    for client in &mut unread {
-        assert_eq!(client.answer().await.status, 200);
-    }
-    setup.log.wait(unread.len() + 3).await;
-    assert_eq!(setup.client_of(visitor).get(LONG).await.status, 200, "there is room again");
-}
-
-#[tokio::test]
-async fn no_connection_keeps_the_room_of_a_long_answer() {
-    for (len, kept) in [(12_000, true), (20_000, false)] {
-        let mut setup = setup(Settings::default()).await;
-        let answer = setup.client().get(&format!("/api/v1/namespaces/a/pods/p/log?long={len}")).await;
-        assert_eq!((answer.status, answer.header("connection").is_none()), (200, kept), "the client's");
-        assert_eq!(setup.client().get("/version").await.status, 200);
-        assert_eq!(setup.api.last().connection == 1, kept, "the API server's");
-    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod cut;
 mod differential;
 mod endless;
 mod forwarding;
+mod heads;
 mod identity;
 mod limits;
 mod lines;

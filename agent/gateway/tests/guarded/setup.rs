@@ -19,6 +19,9 @@ use crate::{
     raw::Raw,
 };
 
+/// What is under way to a client, or from one, in bytes.
+pub(crate) const PIPE: usize = 64 * 1024;
+
 /// The lines written so far.
 #[derive(Clone)]
 pub(crate) struct Log(Arc<(Mutex<Vec<u8>>, watch::Sender<usize>)>);
@@ -115,7 +118,7 @@ impl Setup {
     }
 
     pub(crate) fn client_under(&mut self, policy: Policy) -> Raw {
-        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (near, far) = tokio::io::duplex(PIPE);
         self.serve(far, policy);
         Raw::new(near)
     }
@@ -127,7 +130,7 @@ impl Setup {
 
     /// Another connection of a client.
     pub(crate) fn client_of(&mut self, visitor: Arc<Visitor>) -> Raw {
-        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (near, far) = tokio::io::duplex(PIPE);
         let gateway = self.gateway.clone();
         self.served.spawn(async move { gateway.serve(far, visitor).await });
         Raw::new(near)

@@ -1,0 +1,221 @@
+//! What heads hold of our memory: long ones of a client share a room, for as long as anything holds them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mykube_agent_gateway::{Policy, Recorder, Settings, Visitor};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time,
+};
+
+use crate::{
+    endless::settled,
+    raw::{Raw, header},
+    setup::{PIPE, Setup},
+};
+
+async fn setup(settings: Settings) -> Setup {
+    Setup::with(|_, _| "token: t0k3n".into(), settings).await
+}
+
+/// Asks on connections of their own until there is no room. Of each answer so many bytes are read, in turns.
+async fn until_crowded(setup: &mut Setup, visitor: &Arc<Visitor>, request: &str, reads: &[usize]) -> (Vec<Raw>, Raw) {
+    let mut unread = Vec::new();
+    loop {
+        assert!(unread.len() <= 60, "more than 32 MiB, of twice 300,000 bytes each");
+        let mut client = setup.client_of(visitor.clone());
+        client.send(request).await;
+        let begin = client.take(13).await;
+        client.early.splice(0..0, begin.clone());
+        if begin == b"HTTP/1.1 502 " {
+            return (unread, client);
+        }
+        for count in reads {
+            let mut read = vec![0; *count];
+            client.stream.read_exact(&mut read).await.unwrap();
+            client.early.extend(read);
+            settled(&AtomicU64::new(0)).await;
+        }
+        unread.push(client);
+    }
+}
+
+#[tokio::test]
+async fn long_heads_of_one_client_share_their_room() {
+    let mut setup = setup(Settings::default()).await;
+    let visitor = setup.visitor(Policy::default());
+    let begin = format!("GET /api/v1/pods HTTP/1.1\r\nX: {}", "x".repeat(1_000_000));
+    let mut slow = Vec::new();
+    let refused = loop {
+        let mut client = setup.client_of(visitor.clone());
+        client.send(&begin).await;
+        // The end of its head, or the answer to its begin.
+        let early = client.answer_within_turns().await;
+        if let Some(answer) = early {
+            break answer;
+        }
+        slow.push(client);
+        assert!(slow.len() <= 32, "more than 32 MiB");
+    };
+    assert!(slow.len() >= 15, "{}", slow.len());
+    assert_eq!((refused.status, refused.header("retry-after").as_deref()), (429, Some("1")));
+    assert!(refused.message().contains("too many with a long head"), "{}", refused.message());
+    // Short ones and other clients are not concerned; those that were read come to their end, and make room.
+    assert_eq!(setup.client_of(visitor.clone()).get("/api/v1/pods").await.status, 200);
+    let long = format!("X: {}\r\n", "x".repeat(1_000_000));
+    assert_eq!(setup.client().ask("GET", "/api/v1/pods", &long).await.status, 200);
+    for client in &mut slow {
+        client.send("\r\n\r\n").await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    assert_eq!(setup.client_of(visitor).ask("GET", "/api/v1/pods", &long).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_head_has_its_room_until_its_request_is_over() {
+    let mut setup = setup(Settings::default()).await;
+    let visitor = setup.visitor(Policy::default());
+    // Few bytes and many fields, or many bytes: hyper keeps what it wrote them from.
+    for fields in ["a:\r\n".repeat(4000), format!("X: {}\r\n", "x".repeat(1_000_000))] {
+        let mut watching = Vec::new();
+        let refused = loop {
+            assert!(watching.len() <= 32, "more than 32 MiB");
+            let target = format!("/api/v1/pods?watch=1&n={}", watching.len());
+            let events = setup.api.stream(&target);
+            let mut client = setup.client_of(visitor.clone());
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).await;
+            let head = client.head().await;
+            if !head.starts_with("HTTP/1.1 200 ") {
+                break head;
+            }
+            watching.push((client, events));
+        };
+        assert!(refused.starts_with("HTTP/1.1 429 ") && watching.len() >= 15, "{}: {refused}", watching.len());
+        let lines = watching.len() + 1;
+        drop(watching);
+        setup.log.wait(lines).await;
+        assert_eq!(setup.client_of(visitor.clone()).ask("GET", "/version", &fields).await.status, 200);
+        setup.log.wait(lines + 1).await;
+        setup.log.clear();
+    }
+}
+
+#[tokio::test]
+async fn long_heads_of_answers_have_such_a_room_too() {
+    const LONG: &str = "/api/v1/namespaces/a/pods/p/log?long=300000";
+    let dir = tempfile::tempdir().unwrap();
+    let spdy = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n";
+    // Not read; read until hyper has the whole body in its buffer behind a part of the head.
+    let cases: [(String, &[usize], u16); 5] = [
+        (format!("GET {LONG} HTTP/1.1\r\nHost: x\r\n\r\n"), &[], 200),
+        (format!("GET {LONG} HTTP/1.1\r\nHost: x\r\n\r\n"), &[300_000 - PIPE - 60 * 1024, 1024], 200),
+        (format!("HEAD {LONG} HTTP/1.1\r\nHost: x\r\n\r\n"), &[], 200),
+        (format!("GET {LONG}&status=301 HTTP/1.1\r\nHost: x\r\n\r\n"), &[], 301),
+        // Is asked about, as it cannot be recorded.
+        (
+            format!("POST /api/v1/namespaces/a/pods/p/exec?long=300000&status=403 HTTP/1.1\r\nHost: x\r\n{spdy}\r\n"),
+            &[],
+            403,
+        ),
+    ];
+    for (request, reads, status) in cases {
+        let mut setup = setup(Settings::default()).await;
+        setup.gateway = setup.gateway.recording(Recorder::new(dir.path()).unwrap());
+        let visitor = setup.visitor(Policy::default());
+        let (mut unread, mut refused) = until_crowded(&mut setup, &visitor, &request, reads).await;
+        assert!(unread.len() >= 50, "{}: {request}", unread.len());
+        // There is no more than a head for HEAD.
+        if !request.starts_with("HEAD") {
+            let refused = refused.answer().await;
+            assert!(refused.message().contains("too many with one at once"), "{}", refused.message());
+        }
+        // Short ones and other clients are not concerned.
+        assert_eq!(setup.client_of(visitor.clone()).get("/version").await.status, 200);
+        assert_eq!(setup.client().get(LONG).await.status, 200);
+        for client in &mut unread {
+            let head = client.head().await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request}");
+            assert_eq!(header(&head, "connection").as_deref(), Some("close"), "{request}");
+            client.rest().await;
+        }
+        let lines = setup.log.wait(unread.len() + 3).await;
+        assert_eq!(lines.iter().filter(|line| line["status"] == 502).count(), 1, "{request}");
+        // Also before those who have read it all have said goodbye.
+        assert_eq!(setup.client_of(visitor).get(LONG).await.status, 200, "there is room again: {request}");
+    }
+}
+
+#[tokio::test]
+async fn no_connection_keeps_the_room_of_a_long_answer() {
+    // Bytes; and fields, of which hyper has a map for the client's.
+    for (asked, kept, pooled) in [
+        ("long=12000", true, true),
+        ("long=20000", false, false),
+        ("warnings=50", true, true),
+        ("warnings=100", false, true),
+    ] {
+        let mut setup = setup(Settings::default()).await;
+        let answer = setup.client().get(&format!("/api/v1/namespaces/a/pods/p/log?{asked}")).await;
+        assert_eq!((answer.status, answer.header("connection").is_none()), (200, kept), "the client's: {asked}");
+        assert_eq!(setup.client().get("/version").await.status, 200);
+        assert_eq!(setup.api.last().connection == 1, pooled, "the API server's: {asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_its_room_while_its_body_still_goes_up() {
+    let mut setup = setup(Settings::default()).await;
+    let visitor = setup.visitor(Policy::default());
+    let long = format!("X: {}\r\n", "x".repeat(1_000_000));
+    let mut uploading = Vec::new();
+    loop {
+        assert!(uploading.len() <= 32, "more than 32 MiB");
+        let target = format!("/api/v1/namespaces/a/services/s/proxy/{}", uploading.len());
+        // It answers, and reads nothing.
+        let events = setup.api.stream(&target);
+        let mut client = setup.client_of(visitor.clone());
+        client.send(format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n{long}\r\n")).await;
+        if !client.head().await.starts_with("HTTP/1.1 200 ") {
+            break;
+        }
+        let written = Arc::new(AtomicU64::new(0));
+        let count = written.clone();
+        let writer = tokio::spawn(async move {
+            while client.stream.write_all(&[7; 8192]).await.is_ok() {
+                count.fetch_add(8192, Ordering::Relaxed);
+            }
+        });
+        settled(&written).await;
+        uploading.push((writer, events));
+    }
+    assert!(uploading.len() >= 15, "{}", uploading.len());
+    for (writer, events) in &uploading {
+        writer.abort();
+        // Nobody is there to hear it.
+        let _ = events.send(Ok("event".into())).await;
+    }
+    let lines = setup.log.wait(uploading.len() + 1).await;
+    assert_eq!(lines.iter().filter(|line| line["end"] == "aborted").count(), uploading.len());
+    // What the kernel could take after all is no longer on its way; of most there is more than that.
+    let mut begun = Vec::new();
+    loop {
+        let mut client = setup.client_of(visitor.clone());
+        client.send(format!("GET /version HTTP/1.1\r\n{}", long.trim_end())).await;
+        if let Some(refused) = client.answer_within_turns().await {
+            assert_eq!(refused.status, 429);
+            break;
+        }
+        begun.push(client);
+        assert!(begun.len() < 8, "nothing holds their room");
+    }
+    // Whoever does not read it has gone.
+    drop((begun, uploading));
+    let free = async { while setup.client_of(visitor.clone()).ask("GET", "/version", &long).await.status != 200 {} };
+    time::timeout(Duration::from_secs(20), free).await.expect("there is room again");
+}
