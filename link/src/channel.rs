@@ -32,8 +32,8 @@ impl Channel {
     /// Starts the channel's tasks on the current runtime.
     #[must_use]
     pub fn start(established: Established, socket: RelaySocket, rejoin: Rejoin) -> Self {
-        let Rejoin { attempt, window, .. } = rejoin;
-        let settings = Settings { attempt, ticket: rejoin.ticket.clone(), window };
+        let Rejoin { attempt, window, unsure, .. } = rejoin;
+        let settings = Settings { attempt, ticket: rejoin.ticket.clone(), window, unsure };
         let role = established.role;
         Self::over(ToRelay { rejoin, role }, established, socket, settings)
     }

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use mykube_dial::{SocketLost, messages::Incoming};
 use mykube_protocol::FromAgent;
-use mykube_tunnel::endpoint::{BYE_TIMEOUT, ConnectionId, DialFailure, Order};
+use mykube_tunnel::endpoint::{BYE_TIMEOUT, ConnectionId, DialFailure, Endpoint, Order};
 use tokio::{task::JoinHandle, time::timeout};
 use tracing::debug;
 
@@ -36,6 +36,7 @@ type Dial<'a, C> = Pin<Box<dyn Future<Output = Result<C, DialFailure>> + Send + 
 
 /// Drives the channel until it is over.
 pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Connection) {
+    let _stops = Stops(&shared);
     let routes = Routes::watch();
     let mut changed = Box::pin(routes.settled());
     let mut dials: Vec<(ConnectionId, Dial<'_, P::Connection>)> = Vec::new();
@@ -65,7 +66,8 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
         tokio::select! {
             (id, dialled) = any(&mut dials) => match dialled {
                 Ok(next) => {
-                    if shared.with_endpoint(|endpoint, now| endpoint.handle_connected(now, id)) {
+                    let routed = is_routed(next.ends());
+                    if shared.with_endpoint(|endpoint, now| endpoint.handle_connected(now, id, routed)) {
                         // The former one's tasks end before those of the next begin.
                         drop(connection.take());
                         connection = Some(Carrier::start(&shared, id, next));
@@ -82,7 +84,7 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
             }),
             () = &mut changed => {
                 changed.set(routes.settled());
-                let routed = connection.as_ref().is_none_or(Carrier::is_routed);
+                let routed = connection.as_ref().is_none_or(|connection| is_routed(connection.ends));
                 debug!(routed, "the network changed");
                 shared.with_endpoint(|endpoint, now| endpoint.handle_network_changed(now, routed));
             }
@@ -91,6 +93,15 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
                 shared.with_endpoint(|endpoint, now| endpoint.handle_timeout(now, &mut rand::rng()));
             }
         }
+    }
+}
+
+/// Ends the channel with whoever drives it, so that nobody waits for one that nobody drives (after a panic).
+struct Stops<'a>(&'a Shared);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.with_endpoint(Endpoint::handle_stopped);
     }
 }
 
@@ -131,11 +142,11 @@ impl Carrier {
             writer: Some(tokio::spawn(write(shared.clone(), id, to))),
         }
     }
+}
 
-    /// Whether its packets would still leave from where it was opened.
-    fn is_routed(&self) -> bool {
-        self.ends.is_none_or(|(local, peer)| still_routed(local, peer))
-    }
+/// Whether a connection's packets would still leave from where it was opened.
+fn is_routed(ends: Option<(SocketAddr, SocketAddr)>) -> bool {
+    ends.is_none_or(|(local, peer)| still_routed(local, peer))
 }
 
 impl Drop for Carrier {
@@ -275,7 +286,7 @@ mod tests {
     use std::{
         sync::{
             Mutex,
-            atomic::{AtomicUsize, Ordering},
+            atomic::{AtomicBool, AtomicUsize, Ordering},
         },
         time::Duration,
     };
@@ -292,7 +303,8 @@ mod tests {
     struct Relay {
         ends: Mutex<[Option<UnboundedSender<Incoming>>; 2]>,
         dials: AtomicUsize,
-        away: std::sync::atomic::AtomicBool,
+        away: AtomicBool,
+        panics: AtomicBool,
     }
 
     impl Relay {
@@ -328,6 +340,7 @@ mod tests {
         type Connection = Pipe;
 
         async fn dial(&self, _: Ticket) -> Result<Pipe, DialFailure> {
+            assert!(!self.0.panics.load(Ordering::Relaxed), "on purpose");
             if self.0.away.load(Ordering::Relaxed) {
                 return Err(DialFailure::Answered("closed for today".into()));
             }
@@ -380,8 +393,12 @@ mod tests {
         let relay = Arc::new(Relay::default());
         let [client, agent] = [(0, Role::Client), (1, Role::Agent)].map(|(who, role)| {
             let established: Established = seam::established(role, [1; 32], [2; 32]);
-            let settings =
-                Settings { attempt: Attempt::from_bytes([1; 16]), ticket: Ticket::from_bytes(b"ticket"), window };
+            let settings = Settings {
+                attempt: Attempt::from_bytes([1; 16]),
+                ticket: Ticket::from_bytes(b"ticket"),
+                window,
+                unsure: None,
+            };
             (To(relay.clone(), who), established, settings)
         });
         let (first, second) = (relay.join(0), relay.join(1));
@@ -436,6 +453,23 @@ mod tests {
                 assert!(matches!(&end, End::Window { reason, .. } if reason == "closed for today"), "{end}");
             }
             assert!(client.open().await.is_err());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_channel_whose_driver_has_panicked() {
+        within(async {
+            let (relay, client, agent) = channels(Duration::from_secs(60));
+            let opened = client.open().await.unwrap();
+            relay.panics.store(true, Ordering::Relaxed);
+            relay.cut();
+            let mut chunks = Vec::new();
+            let (read, accepted) = tokio::join!(opened.read(1, &mut chunks), agent.accept());
+            assert!(read.is_err() && accepted.is_none() && client.open().await.is_err());
+            client.bye("too late").await;
+            let end = client.ended().await;
+            assert_eq!(end.to_string(), "the connection to the relay was lost: the driver stopped");
         })
         .await;
     }

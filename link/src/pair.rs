@@ -127,10 +127,11 @@ pub async fn client(
 ) -> Result<(Box<Established>, RelaySocket, Rejoin), ClientPairError> {
     let PairAnswer { session_id: session, mut ticket, attempt } = claim;
     let mut socket = dialer.websocket(Role::Client, &session, &ticket).await?;
+    let mut unsure = None;
     loop {
         let lost = match client_over(&mut socket, pairing, &mut ticket, shown).await {
             Ok(established) => {
-                let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket, window };
+                let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket, window, unsure };
                 return Ok((established, socket, rejoin));
             }
             Err(ClientPairError::Lost(lost)) => lost,
@@ -146,6 +147,7 @@ pub async fn client(
                 Ok(socket) => break socket,
                 Err(error) => {
                     debug!(%error, "not connected to the relay yet");
+                    unsure = Some(clock::now());
                     let failure = as_failure(&error);
                     match redial.handle_dial_failed(clock::now(), &failure, pairing, &mut rand::rng()) {
                         Next::Dial(after) => delay = after,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mykube_dial::Dialer;
 use mykube_protocol::{Attempt, SessionId, Ticket};
+use mykube_tunnel::Time;
 
 /// What an end needs to come back to its session over another connection.
 #[derive(Clone, Debug)]
@@ -18,4 +19,6 @@ pub struct Rejoin {
     pub ticket: Ticket,
     /// How long the session outlives its transport (`--resume-window`). Zero: it ends with it.
     pub window: Duration,
+    /// When a dial last failed, if one did, before the ends had paired: the relay may admit it yet.
+    pub unsure: Option<Time>,
 }

@@ -82,7 +82,7 @@ impl Endpoint {
     /// An end that has paired over [`ConnectionId::FIRST`].
     #[must_use]
     pub fn new(now: Time, established: Established, config: Config, settings: Settings) -> Self {
-        let Settings { attempt, ticket, window } = settings;
+        let Settings { attempt, ticket, window, unsure } = settings;
         Self {
             session: Session::new(now, established, config),
             attempt,
@@ -90,7 +90,7 @@ impl Endpoint {
             window,
             status: Status::Up,
             line: Line::Up(Connection::new(now, ConnectionId::FIRST)),
-            dials: Dials::default(),
+            dials: Dials::after(unsure),
             texts: Vec::new(),
             phase: Phase::Open,
             told: None,
@@ -227,9 +227,10 @@ impl Endpoint {
         }
     }
 
-    /// A dial has led to a connection. Whether that is wanted; if not, it is dropped.
+    /// A dial has led to a connection. `routed`: whether the system would still send its packets from where it was opened.
+    /// Whether it is wanted; if not, it is dropped.
     #[must_use]
-    pub fn handle_connected(&mut self, now: Time, id: ConnectionId) -> bool {
+    pub fn handle_connected(&mut self, now: Time, id: ConnectionId, routed: bool) -> bool {
         if !matches!(self.phase, Phase::Open) || !self.dials.stands(now, id, &mut self.orders) {
             return false;
         }
@@ -242,7 +243,17 @@ impl Endpoint {
         };
         self.detach(now, reason.into());
         self.tick = now + TICK;
+        // A change that had to wait may be this connection's. Without one nothing is concluded: where routes depend on more
+        // than the address, none is ever found to be routed.
+        if self.dials.take_change().is_some() {
+            self.handle_network_changed(now, routed);
+        }
         true
+    }
+
+    /// Whoever drives this end has stopped in the middle of it, and will not be back.
+    pub fn handle_stopped(&mut self, now: Time) {
+        self.finish(now, End::Lost(Lost::broken("the driver stopped")));
     }
 
     /// A dial has failed.
@@ -284,6 +295,8 @@ impl Endpoint {
             return;
         }
         match &mut self.line {
+            // Once it is lost, the next dial does not wait.
+            Line::Up(connection) if connection.failed.is_some() => self.dials.keep_change(routed),
             Line::Up(connection) => {
                 let was = std::mem::replace(&mut connection.routed, routed);
                 // A route that comes back counts: TCP's next try may be seconds away.

@@ -167,6 +167,7 @@ impl Pairing<'_> {
         // Whether the operator has heard what answers in the relay's place.
         let mut named = false;
         let mut told = false;
+        let mut unsure = None;
         loop {
             let mut answered = false;
             let lost = match self.dialer.websocket(Role::Agent, &created.session_id, &created.ticket).await {
@@ -190,6 +191,7 @@ impl Pairing<'_> {
                                 attempt: pairing.paired().expect("it has just paired"),
                                 ticket: created.ticket.clone(),
                                 window: self.config.resume_window,
+                                unsure,
                             };
                             return Ok(Code::Paired(established, Box::new(socket), Box::new(rejoin)));
                         }
@@ -207,6 +209,7 @@ impl Pairing<'_> {
                 Err(error) if self.first => return Err(error.into()),
                 Err(error) => {
                     answered = error.is_answer();
+                    unsure = Some(clock::now());
                     SocketLost::Broken(error.to_string())
                 }
             };

@@ -105,6 +105,7 @@ async fn who_is_stopped_after_the_code_was_shown_to_be_known_says_goodbye() {
             attempt,
             ticket: Ticket::from_bytes(b"agent"),
             window: Duration::ZERO,
+            unsure: None,
         };
         Channel::start(*established, socket, rejoin).ended().await
     };

@@ -91,6 +91,7 @@ pub(crate) async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>
         attempt: Attempt::from_bytes([1; 16]),
         ticket,
         window: Duration::ZERO,
+        unsure: None,
     };
     (Channel::start(*at_agent, agent, rejoin.clone()), Channel::start(*at_client, client, rejoin), relay)
 }

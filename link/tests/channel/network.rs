@@ -145,6 +145,11 @@ async fn what_stands_in_the_relays_place_in_the_middle_of_pairing_is_waited_out(
         let ends = paired_over((relay, address), BOUND).await;
         ends.client.status().wait_for(Status::is_up).await.unwrap();
         assert!(ends.relay.0.instead.lock().unwrap().is_empty());
+        // As if the relay had admitted one of those after all.
+        let before = admissions(&ends);
+        ends.relay.close("client", close::REPLACED);
+        admitted(&ends, before).await;
+        ends.client.status().wait_for(Status::is_up).await.unwrap();
     })
     .await;
 }

@@ -25,6 +25,11 @@ pub(super) struct Dials {
 }
 
 impl Dials {
+    /// `unsure`: when a dial last failed before there was an endpoint.
+    pub(super) fn after(unsure: Option<Time>) -> Self {
+        Self { unsure, ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
     }
@@ -54,6 +59,11 @@ impl Dials {
         (self.changed.is_some() && !self.is_empty()).then_some(self.pause_until)
     }
 
+    /// The network changed, and nothing can be done about it yet.
+    pub(super) fn keep_change(&mut self, routed: bool) {
+        self.changed = Some(routed);
+    }
+
     pub(super) fn take_change(&mut self) -> Option<bool> {
         self.changed.take()
     }
@@ -68,12 +78,11 @@ impl Dials {
         self.pause_until = now + self.pause;
     }
 
-    /// That one stands; the others are given up.
+    /// That one stands; the others are given up. A change of the network is still to be looked at: it may be this one's.
     pub(super) fn stands(&mut self, now: Time, id: ConnectionId, orders: &mut impl Extend<Order>) -> bool {
         if !self.remove(id) {
             return false;
         }
-        self.changed = None;
         self.give_up(now, orders);
         true
     }

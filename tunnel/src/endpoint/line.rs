@@ -10,8 +10,8 @@ use crate::time::Time;
 
 /// A connection whose peer is away is asked for life this often, by WebSocket pings the relay answers ...
 const RELAY_PING: Duration = Duration::from_secs(15);
-/// ... and is dead after this.
-const RELAY_DEAD: Duration = Duration::from_secs(20);
+/// ... and is dead when no answer comes within this, however late it was asked.
+const RELAY_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What carries the session.
 #[derive(Debug)]
@@ -48,6 +48,9 @@ impl Connection {
 
     /// When the relay's silence is to be looked at.
     pub(super) fn relay_due(&self) -> Time {
-        self.heard + if self.asked.is_some_and(|at| at > self.heard) { RELAY_DEAD } else { RELAY_PING }
+        match self.asked {
+            Some(asked) if asked > self.heard => asked + RELAY_ANSWERS,
+            _ => self.heard + RELAY_PING,
+        }
     }
 }

@@ -4,9 +4,19 @@ use super::{course::TEXTS_MAX, *};
 
 /// An agent's end that has paired long ago, and its relay's texts.
 fn agent(window: Duration) -> Endpoint {
+    agent_after(window, None)
+}
+
+/// The same, where a dial has failed before.
+fn agent_after(window: Duration, unsure: Option<Time>) -> Endpoint {
     let established = crate::seam::established(Role::Agent, [1; 32], [2; 32]);
-    let settings = Settings { attempt: Attempt::from_bytes([1; 16]), ticket: Ticket::from_bytes(b"ticket"), window };
+    let (attempt, ticket) = (Attempt::from_bytes([1; 16]), Ticket::from_bytes(b"ticket"));
+    let settings = Settings { attempt, ticket, window, unsure };
     Endpoint::new(Time::default(), established, Config::default(), settings)
+}
+
+fn orders(endpoint: &mut Endpoint) -> Vec<Order> {
+    std::iter::from_fn(|| endpoint.poll_order()).collect()
 }
 
 #[test]
@@ -59,4 +69,66 @@ fn while_a_connection_takes_nothing_silence_means_nothing() {
     endpoint.handle_blocked(ConnectionId::FIRST, false);
     endpoint.handle_timeout(now, &mut rng);
     assert!(!endpoint.status().is_up(), "it was owed a word for a minute");
+}
+
+#[test]
+fn a_change_that_waits_for_a_dial_is_looked_at_when_that_stands() {
+    let now = Time::from_micros(1_000_000);
+    let dials_again = |changes: usize, routed| {
+        let mut endpoint = agent(Duration::from_mins(1));
+        for _ in 0..changes {
+            endpoint.handle_network_changed(now, false);
+        }
+        let Some(Order::Dial(newest)) = orders(&mut endpoint).pop() else { panic!("no dial") };
+        assert!(endpoint.handle_connected(now, newest, routed));
+        orders(&mut endpoint).iter().any(|order| matches!(order, Order::Dial(_)))
+    };
+    assert!(dials_again(3, false), "the third came within the pause, and its connection may be of before it");
+    assert!(!dials_again(3, true));
+    assert!(!dials_again(2, false), "nothing changed since it was dialled");
+}
+
+#[test]
+fn a_network_that_changes_while_a_connection_dies_has_the_next_dialled_at_once() {
+    let (mut endpoint, mut rng, now) = (agent(Duration::from_mins(1)), rand::rng(), Time::from_micros(1_000_000));
+    endpoint.handle_write_failed(now, ConnectionId::FIRST, Lost::broken("reset"));
+    endpoint.handle_network_changed(now, true);
+    assert_eq!(orders(&mut endpoint), []);
+    endpoint.handle_timeout(now + LAST_WORDS, &mut rng);
+    assert_eq!(orders(&mut endpoint), [Order::LetGo(ConnectionId::FIRST), Order::Dial(ConnectionId(1))]);
+}
+
+#[test]
+fn a_relay_that_was_asked_late_has_its_time_to_answer() {
+    let (mut endpoint, mut rng, id) = (agent(Duration::from_hours(1)), rand::rng(), ConnectionId::FIRST);
+    let mut now = Time::default();
+    endpoint.handle_text(now, id, FromRelay::PeerGone(Peer::Session), &mut rng);
+    endpoint.handle_blocked(id, true);
+    for _ in 0..60 {
+        now = now + Duration::from_secs(1);
+        endpoint.handle_timeout(now, &mut rng);
+    }
+    endpoint.handle_blocked(id, false);
+    endpoint.handle_timeout(now, &mut rng);
+    assert!(endpoint.poll_ping(id));
+    let silent = |endpoint: &Endpoint| matches!(&endpoint.line, Line::Up(connection) if connection.failed.is_some());
+    for (after, is_silent) in [(0, false), (4, false), (5, true)] {
+        endpoint.handle_timeout(now + Duration::from_secs(after), &mut rng);
+        assert_eq!(silent(&endpoint), is_silent, "{after} s");
+    }
+}
+
+#[test]
+fn a_dial_that_failed_in_the_middle_of_pairing_explains_one_replacement() {
+    let (mut rng, now) = (rand::rng(), Time::from_micros(1_000_000));
+    let mut endpoint = agent_after(Duration::from_mins(1), Some(now));
+    let replaced = Lost::closed(mykube_protocol::close::REPLACED, "", String::new());
+    endpoint.handle_lost(now, ConnectionId::FIRST, replaced.clone(), &mut rng);
+    assert_eq!(endpoint.ended(), None);
+    let due = endpoint.poll_timeout().unwrap();
+    endpoint.handle_timeout(due, &mut rng);
+    let Some(Order::Dial(next)) = orders(&mut endpoint).pop() else { panic!("no dial") };
+    assert!(endpoint.handle_connected(due, next, true));
+    endpoint.handle_lost(due, next, replaced.clone(), &mut rng);
+    assert_eq!(endpoint.ended(), Some(&End::Lost(replaced)), "once");
 }

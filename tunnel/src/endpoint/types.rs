@@ -18,6 +18,8 @@ pub struct Settings {
     pub ticket: Ticket,
     /// How long the session outlives its transport (`--resume-window`). Zero: it ends with it.
     pub window: Duration,
+    /// When a dial last failed, if one did, before the ends had paired: the relay may admit it yet.
+    pub unsure: Option<Time>,
 }
 
 /// A dial, and the connection that comes of it. Numbers are not used again.

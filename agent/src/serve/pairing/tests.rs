@@ -152,6 +152,45 @@ async fn what_answers_in_the_relays_place_is_waited_out_once_there_was_a_session
     }
 }
 
+/// A client that knows the code.
+async fn pairs(mut relay: tokio_tungstenite::WebSocketStream<TcpStream>) {
+    let here = FromRelay::PeerHere(Peer::Attempt(Attempt::from_bytes([1; 16]))).to_string();
+    relay.send(Message::text(here)).await.unwrap();
+    let (session, code) = (SessionId::from_bytes([2; 16]), "483 20417".parse().unwrap());
+    let mut client = ClientPairing::new(clock::now(), session, code, false);
+    loop {
+        if let Message::Binary(frame) = relay.next().await.unwrap().unwrap() {
+            let opened = client.handle_frame(clock::now(), frame.to_vec()[..].into(), &mut rand::rng()).unwrap();
+            while let Some(frame) = client.poll_transmit() {
+                relay.send(Message::Binary(frame)).await.unwrap();
+            }
+            if opened.is_some() {
+                return;
+            }
+        }
+    }
+}
+
+/// The relay may admit it late, and replace the connection over which the ends have paired.
+#[tokio::test]
+async fn a_session_knows_of_a_dial_that_failed_before_it() {
+    let paired = async |fails: bool| {
+        let (over, events) = waits(async |relay| {
+            drop(admits(&relay).await);
+            if fails {
+                answers(&relay, &answer("302 Found", "")).await;
+            }
+            pairs(admits(&relay).await).await;
+            std::future::pending().await
+        })
+        .await;
+        let Some(Code::Paired(.., rejoin)) = over else { panic!("{events:?}") };
+        rejoin.unsure
+    };
+    assert_ne!(paired(true).await, None);
+    assert_eq!(paired(false).await, None);
+}
+
 /// A client that types this code over the relay, as far as the agent's refusal.
 async fn guesses_wrong(relay: &mut tokio_tungstenite::WebSocketStream<TcpStream>, typed: &str, attempt: u8) {
     let attempt = Attempt::from_bytes([attempt; 16]);

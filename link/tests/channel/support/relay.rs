@@ -250,7 +250,7 @@ pub(crate) async fn paired_over((relay, address): (Relay, SocketAddr), window: D
     let at_agent = async {
         let outcome = pair::agent(&mut agent, &mut agent_pairing, &mut ignore).await;
         let Ok(AgentOutcome::Paired(established)) = outcome else { panic!("{outcome:?}") };
-        let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket: ticket("agent"), window };
+        let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket: ticket("agent"), window, unsure: None };
         Channel::start(*established, agent, rejoin)
     };
     let at_client = async {

@@ -145,18 +145,21 @@ impl World {
         let now = self.now;
         let Some(id) = self.ends[who].dials.remove(&socket) else { return self.hang_up(socket) };
         let (end, wanted) = (&mut self.ends[who], id.is_some());
+        let routed = !socket.is_multiple_of(4);
         if let (Stage::Session(endpoint), Some(id)) = (&mut end.stage, id) {
             if end.socket.is_some() && end.on_trial {
                 let lives = endpoint.session().is_attached() && !endpoint.session().is_probing();
                 assert!(!lives, "a connection that has shown life is replaced");
                 self.counted.replaced += 1;
             }
-            if !endpoint.handle_connected(now, id) {
+            if !endpoint.handle_connected(now, id, routed) {
                 return self.hang_up(socket);
             }
+            let again = std::mem::take(&mut end.kept_change) && !routed && !self.window.is_zero();
             self.heed(who);
             let end = &mut self.ends[who];
             assert!(end.socket.is_none(), "the former connection is let go of");
+            assert_eq!(!end.dials.is_empty(), again, "another dial, where the network has changed since this one");
             (end.socket, end.id, end.on_trial) = (Some(socket), id, false);
             (end.outage, end.dialled, end.hurried, end.not_before) = (None, 0, false, None);
         } else if wanted {
@@ -281,12 +284,11 @@ impl World {
     fn become_session(&mut self, who: usize, established: mykube_tunnel::Established) {
         self.say(&format_args!("{} is paired", ROLES[who]));
         let end = &mut self.ends[who];
-        let settings = Settings { attempt: ATTEMPT, ticket: end.ticket.clone(), window: self.window };
+        let (ticket, window) = (end.ticket.clone(), self.window);
+        let settings = Settings { attempt: ATTEMPT, ticket, window, unsure: end.given_up };
         let endpoint = Endpoint::new(self.now, established, self.config, settings);
         self.counted.late_proofs += u64::from(who == 0 && endpoint.session().attaches() > 0);
         end.start = Some(endpoint.session().audit());
-        // What was dialled before explains nothing to the endpoint.
-        end.given_up = None;
         (end.stage, end.id) = (Stage::Session(Box::new(endpoint)), ConnectionId::FIRST);
         assert!(end.socket.is_some() && end.dials.is_empty(), "it has paired over a connection");
         // The handshake's last message is on its way: the moment at which a loss hurts most, and those after it.
@@ -361,6 +363,7 @@ impl World {
             let texts: Vec<_> = std::iter::from_fn(|| endpoint.poll_text(end.id)).collect();
             let frame = endpoint.poll_transmit(now, end.id);
             let ping = endpoint.poll_ping(end.id);
+            end.asked = if ping { now } else { end.asked };
             let said = !texts.is_empty() || frame.is_some() || ping;
             let closes = endpoint.is_closing(end.id);
             assert!(wanted || !said, "it says something and did not want to");
@@ -399,11 +402,14 @@ impl World {
             end.hurried = true;
             let (up, attached) = (end.socket.is_some(), endpoint.status().is_up());
             let open = endpoint.ended().is_none() && !endpoint.session().is_over();
+            let (dials, newest) = (!end.dials.is_empty(), self.next_socket);
             endpoint.handle_network_changed(now, routed);
             self.heed(who);
-            let end = &self.ends[who];
+            let end = &mut self.ends[who];
+            end.kept_change |= dials && self.next_socket == newest;
             let must = open && !end.failing && (!up || attached && !routed && !self.window.is_zero());
             assert!(!must || !end.dials.is_empty(), "it dials at once");
+            end.owes_dial |= open && end.failing && !self.window.is_zero();
         }
         self.service(who);
     }

@@ -158,7 +158,7 @@ impl World {
         totals.forged += u64::from(self.ends.iter().any(|end| end.forged));
         totals.late_proofs += self.counted.late_proofs;
         let Totals { silences, relay_silences, pongs, beside, replaced, .. } = self.counted;
-        let Totals { echoes, explained, late, jumps, windows, finals, refusals, .. } = self.counted;
+        let Totals { echoes, explained, owed, late, jumps, windows, finals, refusals, .. } = self.counted;
         totals.late += late;
         totals.jumps += jumps;
         totals.silences += silences;
@@ -168,6 +168,7 @@ impl World {
         totals.replaced += replaced;
         totals.echoes += echoes;
         totals.explained += explained;
+        totals.owed += owed;
         totals.windows += windows;
         totals.finals += finals;
         totals.refusals += refusals;

@@ -18,8 +18,14 @@ impl World {
             } else if let Some(order) = endpoint.poll_order() {
                 self.order(who, order);
             } else {
-                return;
+                break;
             }
+        }
+        let end = &mut self.ends[who];
+        if end.socket.is_none() && std::mem::take(&mut end.owes_dial) {
+            let open = matches!(&end.stage, Stage::Session(endpoint) if endpoint.ended().is_none());
+            assert!(!open || !end.dials.is_empty(), "the network changed while its connection died: it dials at once");
+            self.counted.owed += u64::from(open);
         }
     }
 
@@ -53,6 +59,7 @@ impl World {
                     let free = socket.down.free_at().max(socket.up.free_at());
                     let behind = self.now.since(free) < 5 * SECOND;
                     assert!(dead || behind || end.slept, "the relay has answered");
+                    assert!(self.now.since(end.asked) >= 5 * SECOND, "its answer is waited for");
                 }
                 assert!(
                     self.hostile || !words.contains("did not open"),
@@ -85,6 +92,7 @@ impl World {
                     let early = end.not_before.is_some_and(|at| now < at);
                     assert!(end.hurried || !early, "it comes before the relay wants it to");
                 }
+                end.kept_change = false;
                 self.dial(who, Some(id));
                 assert!(self.ends[who].dials.len() <= 2, "the oldest and the newest");
             }

@@ -95,6 +95,12 @@ struct End {
     deferred: Vec<Ev>,
     /// A write has failed, and its reader knows of nothing yet.
     failing: bool,
+    /// Its network has changed since then: once the connection is gone it dials.
+    owes_dial: bool,
+    /// Its network has changed since it dialled last: once a dial stands that is looked at.
+    kept_change: bool,
+    /// When it last asked the relay for life.
+    asked: Time,
     /// The connection it let go of last.
     former: Option<(u32, ConnectionId)>,
     start: Option<Audit>,
@@ -178,6 +184,9 @@ impl World {
             sleeps_since: now,
             deferred: Vec::new(),
             failing: false,
+            owes_dial: false,
+            kept_change: false,
+            asked: now,
             former: None,
             start: None,
             forged: false,

@@ -50,6 +50,8 @@ pub(crate) struct Totals {
     /// Dials that were given up and admitted, and replacements that they explain.
     pub(super) echoes: u64,
     pub(super) explained: u64,
+    /// Changes of the network that waited for the end of a connection.
+    pub(super) owed: u64,
     /// Frames of connections that were let go of, and suspends that a clock told.
     pub(super) late: u64,
     pub(super) jumps: u64,
@@ -66,7 +68,7 @@ impl fmt::Display for Totals {
             f,
             "{} schedules, {hours:.1} simulated hours, {} attaches, {} frames, {} bytes delivered and compared; {} never \
              paired, {} paired over an attach, {} ended as tampered with, {} silences noticed, {} of the relay ({} pongs), \
-             {} dials beside a connection ({} of them replaced it), {} given up and admitted ({} explained), {} frames too late, {} jumps, {} windows over, \
+             {} dials beside a connection ({} of them replaced it), {} given up and admitted ({} explained), {} changes of the network that waited, {} frames too late, {} jumps, {} windows over, \
              {} final words, {} refused; {:?}",
             self.schedules,
             self.attaches,
@@ -82,6 +84,7 @@ impl fmt::Display for Totals {
             self.replaced,
             self.echoes,
             self.explained,
+            self.owed,
             self.late,
             self.jumps,
             self.windows,
@@ -96,7 +99,7 @@ impl Totals {
     /// Whether everything that can happen did, so that a passing run says something.
     pub(crate) fn shows_everything(&self) -> bool {
         let rare = [self.unpaired, self.forged, self.late_proofs, self.silences, self.relay_silences, self.pongs];
-        let dials = [self.beside, self.replaced, self.echoes, self.explained, self.late, self.jumps];
+        let dials = [self.beside, self.replaced, self.echoes, self.explained, self.owed, self.late, self.jumps];
         let ends = [self.windows, self.finals, self.refusals];
         self.troubles.len() == TROUBLES.len()
             && rare.iter().chain(&dials).chain(&ends).all(|n| *n > 0)
