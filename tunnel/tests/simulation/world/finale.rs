@@ -78,6 +78,10 @@ impl World {
         self.relay_closes(id, code, "");
         self.pass(10 * SECOND);
         let end = self.end_of(who);
+        // It may have let go of that connection while the word was on its way.
+        if end.is_none() && self.ends[who].final_code.is_none() && self.ends[who].socket != Some(id) {
+            return;
+        }
         assert!(matches!(&end, Some(End::Lost(lost)) if lost.code() == Some(code)), "{who} ends as {end:?}");
         self.ended = true;
     }
