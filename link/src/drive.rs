@@ -1,8 +1,9 @@
 //! What drives a channel: it moves bytes between the endpoint and its connections, and does what the endpoint orders.
 //!
 //! Two tasks for a connection. The reader hands frames to the endpoint, all that are there, and then wakes the streams they
-//! concern; the writer asks it for frames, a batch at a time, and gives each batch to the socket in one write. One task for
-//! the channel dials, lets go of connections, listens to the network and keeps the one timer. None of them decides anything.
+//! concern; the writer asks it for frames, a batch at a time, gives each batch to the socket in one write, and keeps the timers
+//! while it has nothing to send. One task for the channel dials, lets go of connections, listens to the network, and keeps the
+//! timers otherwise. None of them decides anything.
 
 use std::{
     future::poll_fn,
@@ -15,7 +16,10 @@ use std::{
 use bytes::Bytes;
 use mykube_dial::{SocketLost, messages::Incoming};
 use mykube_protocol::FromAgent;
-use mykube_tunnel::endpoint::{BYE_TIMEOUT, ConnectionId, DialFailure, Endpoint, Order};
+use mykube_tunnel::{
+    Time,
+    endpoint::{BYE_TIMEOUT, ConnectionId, DialFailure, Endpoint, Order},
+};
 use tokio::{task::JoinHandle, time::timeout};
 use tracing::debug;
 
@@ -24,7 +28,7 @@ use crate::{
     pair::as_lost,
     path::{Connection, Path, Receiver, Sender},
     route::{Routes, still_routed},
-    shared::Shared,
+    shared::{Shared, Writer},
 };
 
 /// Frames given to the socket in one write.
@@ -53,7 +57,11 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
                     dials.push((id, Box::pin(path.dial(ticket))));
                 }
                 Order::GiveUp(id) => dials.retain(|(other, _)| *other != id),
-                Order::LetGo(id) => drop(connection.take_if(|connection| connection.id == id)),
+                Order::LetGo(id) => {
+                    if connection.take_if(|connection| connection.id == id).is_some() {
+                        shared.lock().writer = Writer::Away;
+                    }
+                }
                 Order::Over => return,
             }
         }
@@ -70,6 +78,7 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
                     if shared.with_endpoint(|endpoint, now| endpoint.handle_connected(now, id, routed)) {
                         // The former one's tasks end before those of the next begin.
                         drop(connection.take());
+                        shared.lock().writer = Writer::Away;
                         connection = Some(Carrier::start(&shared, id, next));
                     }
                 }
@@ -219,7 +228,10 @@ enum Turn {
     Send {
         ping: bool,
     },
-    Wait,
+    /// No longer than until then.
+    Wait {
+        until: Option<Time>,
+    },
     Close,
     /// Another connection carries the channel.
     Gone,
@@ -232,7 +244,10 @@ async fn write(shared: Arc<Shared>, id: ConnectionId, mut to: impl Sender) -> Re
     loop {
         match collect(&shared, id, &mut texts, &mut frames) {
             Turn::Send { ping } => to.send(&mut texts, &mut frames, ping).await?,
-            Turn::Wait => shared.transmit.notified().await,
+            Turn::Wait { until } => tokio::select! {
+                () = shared.transmit.notified() => {}
+                () = clock::sleep_until(until) => {}
+            },
             Turn::Close => {
                 let _ = timeout(BYE_TIMEOUT, to.close()).await;
                 return Ok(());
@@ -257,6 +272,8 @@ fn collect(shared: &Shared, id: ConnectionId, texts: &mut Vec<FromAgent>, frames
         shared.settle(state, now);
         return Turn::Gone;
     }
+    state.writer = Writer::Awake;
+    let endpoint = &mut state.endpoint;
     while let Some(text) = endpoint.poll_text(id) {
         texts.push(text);
     }
@@ -270,12 +287,15 @@ fn collect(shared: &Shared, id: ConnectionId, texts: &mut Vec<FromAgent>, frames
     let ping = endpoint.poll_ping(id);
     let turn = if ping || !texts.is_empty() || !frames.is_empty() {
         endpoint.handle_blocked(id, true);
+        state.writer = Writer::Away;
         Turn::Send { ping }
     } else if endpoint.is_closing(id) {
+        state.writer = Writer::Away;
         Turn::Close
     } else {
-        state.writer_idle = true;
-        Turn::Wait
+        let until = endpoint.poll_timeout();
+        state.writer = Writer::Idle(until);
+        Turn::Wait { until }
     };
     shared.settle(state, now);
     turn

@@ -46,7 +46,17 @@ pub(crate) struct State {
     pub(crate) opened: VecDeque<(StreamId, Option<String>)>,
     /// The driver sleeps until then.
     pub(crate) sleeps_until: Option<Time>,
-    pub(crate) writer_idle: bool,
+    pub(crate) writer: Writer,
+}
+
+/// What the writer does, and so who looks at the timers.
+pub(crate) enum Writer {
+    /// It waits for its connection to take more, or there is none: the driver does.
+    Away,
+    /// It runs, and will look at all there is.
+    Awake,
+    /// It waits for something to send, no longer than until then.
+    Idle(Option<Time>),
 }
 
 #[derive(Default)]
@@ -58,8 +68,13 @@ struct Wakers {
 impl Shared {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
         let status = endpoint.status().clone();
-        let state =
-            State { endpoint, wakers: HashMap::new(), opened: VecDeque::new(), sleeps_until: None, writer_idle: false };
+        let state = State {
+            endpoint,
+            wakers: HashMap::new(),
+            opened: VecDeque::new(),
+            sleeps_until: None,
+            writer: Writer::Away,
+        };
         Self {
             state: Mutex::new(state),
             transmit: Notify::new(),
@@ -117,18 +132,21 @@ impl Shared {
                 }
             }
         }
-        let writer = state.writer_idle && state.endpoint.wants_transmit(now);
-        if writer {
-            state.writer_idle = false;
-        }
-        let earlier = match (state.endpoint.poll_timeout(), state.sleeps_until) {
-            (Some(due), Some(until)) if due < until => {
-                state.sleeps_until = Some(due);
-                true
+        let due = state.endpoint.poll_timeout();
+        let earlier = |until: Option<Time>| due.zip(until).is_some_and(|(due, until)| due < until);
+        // Almost each record moves a timer. Of two tasks the one that is woken for it is the one with something to send.
+        let (mut writer, mut driver) = (false, state.endpoint.has_orders());
+        match state.writer {
+            Writer::Idle(until) if earlier(until) || state.endpoint.wants_transmit(now) => {
+                state.writer = Writer::Awake;
+                writer = true;
             }
-            _ => false,
-        };
-        let driver = earlier || state.endpoint.has_orders();
+            Writer::Away if earlier(state.sleeps_until) => {
+                state.sleeps_until = due;
+                driver = true;
+            }
+            Writer::Idle(_) | Writer::Awake | Writer::Away => {}
+        }
         let over = self.end.borrow().is_some() && !self.held.load(Ordering::Acquire);
         if over {
             wake.extend(state.wakers.drain().flat_map(|(_, w)| [w.read, w.write]).flatten());
