@@ -12,7 +12,7 @@ use mykube_link::{
 use mykube_protocol::{
     Attempt, FromAgent, FromRelay, PairingCode, SessionId, Ticket,
     channel::{Mode, Welcome},
-    control::Peer,
+    relay_text::Peer,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -19,8 +19,8 @@ use mykube_link::{
 };
 use mykube_protocol::{
     Attempt, FromAgent, FromRelay, PairingCode, Role, SessionId, Ticket, close,
-    control::Peer,
     http::{PairAnswer, REFUSAL, TICKET_REFUSED},
+    relay_text::Peer,
 };
 use tokio::{
     net::{TcpListener, TcpStream},

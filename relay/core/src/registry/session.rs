@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mykube_protocol::{Attempt, Class, Nameplate, Role, control::Peer};
+use mykube_protocol::{Attempt, Class, Nameplate, Role, relay_text::Peer};
 
 use super::answer::SocketId;
 use crate::owner::Owner;

@@ -10,7 +10,7 @@ use mykube_tunnel::{
     protocol::{
         FromRelay,
         close::{self, Stage as Of, Verdict, verdict},
-        control::Peer,
+        relay_text::Peer,
     },
 };
 use rand::RngExt as _;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use mykube_tunnel::protocol::{Attempt, FromAgent, FromRelay, Ticket, close, control::Peer};
+use mykube_tunnel::protocol::{Attempt, FromAgent, FromRelay, Ticket, close, relay_text::Peer};
 
 /// The claim that is paired.
 pub(super) const ATTEMPT: Attempt = Attempt::from_bytes([1; 16]);

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mykube_protocol::control::Peer;
+use mykube_protocol::relay_text::Peer;
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::*;
