@@ -14,8 +14,8 @@ use tokio_socks::{Error as SocksError, tcp::Socks5Stream};
 use tracing::debug;
 
 use crate::{
+    call::{Answer, call},
     error::{DialError, ProxyProblem, Unreachable, clean},
-    exchange::{Exchange, exchange},
     proxy::{ProxyScheme, ProxyTarget, host_port},
     tls::Trust,
     transport::{Transport, tune},
@@ -115,7 +115,7 @@ async fn http_connect(stream: Transport, proxy: &ProxyTarget, target: &str) -> R
     if let Some(authorization) = proxy.authorization() {
         request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
     }
-    let answer = exchange(stream, request).await.map_err(|e| {
+    let answer = call(stream, request).await.map_err(|e| {
         if e.is_parse() {
             failed(ProxyProblem::NotAProxy("not an HTTP answer".into()))
         } else {
@@ -136,7 +136,7 @@ async fn http_connect(stream: Transport, proxy: &ProxyTarget, target: &str) -> R
     }
 }
 
-fn refusal(answer: &Exchange, proxy: &ProxyTarget, target: &str) -> ProxyProblem {
+fn refusal(answer: &Answer, proxy: &ProxyTarget, target: &str) -> ProxyProblem {
     let status = answer.response.status();
     let reason = format!("status {}", status.as_u16());
     let target = target.to_owned();
@@ -161,7 +161,7 @@ fn refusal(answer: &Exchange, proxy: &ProxyTarget, target: &str) -> ProxyProblem
 }
 
 /// A remark where the proxy offers no Basic authentication, the only kind spoken here.
-fn other_schemes(answer: &Exchange) -> String {
+fn other_schemes(answer: &Answer) -> String {
     let offered = answer.response.headers().get_all(header::PROXY_AUTHENTICATE).iter();
     let schemes: Vec<_> = offered
         .filter_map(|value| Some(clean(value.to_str().ok()?.split([' ', ',']).next()?)))

@@ -8,9 +8,9 @@ use http_body_util::Full;
 use tokio::time::timeout;
 
 use crate::{
+    call::{BodyError, call},
     connect::{connect_tcp, connect_tcp_via_proxy},
     error::{DialError, Unreachable},
-    exchange::{BodyError, exchange},
     proxy::{ProxyTarget, host_port},
     tls::Trust,
     transport::Transport,
@@ -29,7 +29,7 @@ pub struct Way<'a> {
 }
 
 /// Asks an https server, or an http server on this machine, and gives its answer, which has at most
-/// [`crate::exchange::RESPONSE_BODY_MAX`] bytes of body. Redirects are for the caller to follow.
+/// [`crate::call::RESPONSE_BODY_MAX`] bytes of body. Redirects are for the caller to follow.
 ///
 /// # Errors
 /// [`DialError::Unreachable`], [`DialError::Proxy`] and [`DialError::Tls`].
@@ -44,7 +44,7 @@ pub async fn fetch(request: Request<Bytes>, way: &Way<'_>) -> Result<Response<By
         } else {
             Transport::Tcp(connect_tcp(&host, port, true, &address, way.limit).await?)
         };
-        let answer = exchange(stream, origin_form(request, &address))
+        let answer = call(stream, origin_form(request, &address))
             .await
             .map_err(|_| failed(Unreachable::Closed("instead of answering, or does not speak HTTP/1.1")))?;
         let (status, headers) = (answer.response.status(), answer.response.headers().clone());

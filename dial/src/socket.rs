@@ -1,6 +1,6 @@
 //! The WebSocket to the relay.
 //!
-//! The opening handshake goes through the same HTTP exchange as the other calls, not through tungstenite's: so a
+//! The opening handshake goes through the same HTTP code as the other calls, not through tungstenite's: so a
 //! refusal is read whole, and no request with a ticket in it passes through tungstenite's trace log.
 
 use bytes::Bytes;
@@ -78,7 +78,7 @@ impl Dialer {
         Ok(socket)
     }
 
-    async fn refused_socket(&self, answer: crate::exchange::Exchange) -> DialError {
+    async fn refused_socket(&self, answer: crate::call::Answer) -> DialError {
         let answer = match self.bounded(self.whole(answer)).await {
             Ok(answer) => answer,
             Err(e) => return e,

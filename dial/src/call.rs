@@ -15,7 +15,7 @@ pub const RESPONSE_BODY_MAX: usize = 64 * 1024;
 pub const RESPONSE_HEAD_MAX: usize = 32 * 1024;
 
 /// An answer whose body is still on the connection. Dropping it drops the connection.
-pub(crate) struct Exchange {
+pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     connection: JoinSet<()>,
 }
@@ -27,7 +27,7 @@ pub(crate) enum BodyError {
 }
 
 /// Sends the request and waits for the head of the answer.
-pub(crate) async fn exchange(stream: Transport, request: Request<Full<Bytes>>) -> Result<Exchange, hyper::Error> {
+pub(crate) async fn call(stream: Transport, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error> {
     let (mut sender, driver) =
         http1::Builder::new().max_buf_size(RESPONSE_HEAD_MAX).handshake(TokioIo::new(stream)).await?;
     let mut connection = JoinSet::new();
@@ -36,10 +36,10 @@ pub(crate) async fn exchange(stream: Transport, request: Request<Full<Bytes>>) -
         let _ = driver.with_upgrades().await;
     });
     let response = sender.send_request(request).await?;
-    Ok(Exchange { response, connection })
+    Ok(Answer { response, connection })
 }
 
-impl Exchange {
+impl Answer {
     /// The whole body, up to [`RESPONSE_BODY_MAX`].
     pub(crate) async fn body(self) -> Result<Bytes, BodyError> {
         let body = Limited::new(self.response.into_body(), RESPONSE_BODY_MAX).collect().await;

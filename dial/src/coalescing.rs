@@ -18,14 +18,14 @@ use crate::cut::Abort;
 /// the connection tells of it first: of what rustls reads at once it gives the good records only once it has told of the bad
 /// one.
 #[derive(Debug)]
-pub struct Filling<S> {
+pub struct Coalescing<S> {
     inner: S,
     /// A read that has so much takes no more.
     enough: usize,
     failed: Option<io::Error>,
 }
 
-impl<S> Filling<S> {
+impl<S> Coalescing<S> {
     /// Wraps a connection.
     #[must_use]
     pub fn new(inner: S) -> Self {
@@ -40,7 +40,7 @@ impl<S> Filling<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Filling<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Coalescing<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let start = buf.filled().len();
         loop {
@@ -70,7 +70,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Filling<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Filling<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
@@ -96,7 +96,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Filling<S> {
     }
 }
 
-impl<S: Abort> Abort for Filling<S> {
+impl<S: Abort> Abort for Coalescing<S> {
     const TELLS: bool = S::TELLS;
 
     fn tcp(&self) -> &TcpStream {
@@ -136,11 +136,11 @@ mod tests {
         }
     }
 
-    fn filling<const N: usize>(script: [io::Result<&'static [u8]>; N]) -> Filling<Script> {
-        Filling::new(Script(script.into()))
+    fn coalescing<const N: usize>(script: [io::Result<&'static [u8]>; N]) -> Coalescing<Script> {
+        Coalescing::new(Script(script.into()))
     }
 
-    async fn read(from: &mut Filling<Script>) -> Result<Vec<u8>, io::ErrorKind> {
+    async fn read(from: &mut Coalescing<Script>) -> Result<Vec<u8>, io::ErrorKind> {
         let mut buffer = [0; 8];
         let read = from.read(&mut buffer).await.map_err(|error| error.kind())?;
         Ok(buffer[..read].to_vec())
@@ -148,24 +148,24 @@ mod tests {
 
     #[tokio::test]
     async fn all_that_is_there_is_one_read() {
-        let mut from = filling([Ok(&b"one"[..]), Ok(b"two"), Ok(b"three"), Ok(b""), Ok(b"")]);
+        let mut from = coalescing([Ok(&b"one"[..]), Ok(b"two"), Ok(b"three"), Ok(b""), Ok(b"")]);
         assert_eq!(read(&mut from).await.unwrap(), b"onetwoth");
         assert_eq!(read(&mut from).await.unwrap(), b"ree");
         assert_eq!(read(&mut from).await.unwrap(), b"", "the end");
-        let mut from = filling([Ok(&b"some"[..])]);
+        let mut from = coalescing([Ok(&b"some"[..])]);
         assert_eq!(read(&mut from).await.unwrap(), b"some", "nobody waits for more");
     }
 
     #[tokio::test]
     async fn who_has_enough_takes_no_more() {
-        let mut from = Filling::until(Script([Ok(&b"one"[..]), Ok(b"two"), Ok(b"x")].into()), 4);
+        let mut from = Coalescing::until(Script([Ok(&b"one"[..]), Ok(b"two"), Ok(b"x")].into()), 4);
         assert_eq!(read(&mut from).await.unwrap(), b"onetwo");
         assert_eq!(read(&mut from).await.unwrap(), b"x");
     }
 
     #[tokio::test]
     async fn what_came_before_an_error_is_read_and_the_error_is_no_end() {
-        let mut from = filling([Ok(&b"half"[..]), Err(io::ErrorKind::ConnectionReset.into()), Ok(b"")]);
+        let mut from = coalescing([Ok(&b"half"[..]), Err(io::ErrorKind::ConnectionReset.into()), Ok(b"")]);
         assert_eq!(read(&mut from).await.unwrap(), b"half");
         assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::ConnectionReset);
     }
@@ -174,12 +174,12 @@ mod tests {
     #[tokio::test]
     async fn what_stands_behind_an_error_is_read_before_it() {
         let broken = || Err(io::ErrorKind::InvalidData.into());
-        let mut from = filling([Ok(&b"some"[..]), broken(), Ok(b"good records"), broken()]);
+        let mut from = coalescing([Ok(&b"some"[..]), broken(), Ok(b"good records"), broken()]);
         for part in ["somegood", " records"] {
             assert_eq!(read(&mut from).await.unwrap(), part.as_bytes());
         }
         assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::InvalidData);
-        let mut from = filling([broken(), Ok(b"good"), Err(io::ErrorKind::UnexpectedEof.into())]);
+        let mut from = coalescing([broken(), Ok(b"good"), Err(io::ErrorKind::UnexpectedEof.into())]);
         assert_eq!(read(&mut from).await.unwrap(), b"good");
         assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::InvalidData, "the first");
     }
