@@ -6,7 +6,7 @@ use http_body_util::Full;
 use mykube_protocol::{
     Nameplate, VERSION,
     http::{
-        CreateSession, ErrorBody, PlainCreated, PairAnswer, PairRequest, REFUSAL, SessionCreated, VERSION_REFUSED,
+        CreateSession, ErrorBody, LegacyCreated, PairAnswer, PairRequest, REFUSAL, SessionCreated, VERSION_REFUSED,
     },
 };
 use serde::de::DeserializeOwned;
@@ -30,7 +30,7 @@ impl Dialer {
         if answer.status() == StatusCode::CREATED {
             return self.read(answer.body());
         }
-        if serde_json::from_slice::<PlainCreated>(answer.body()).is_ok() {
+        if serde_json::from_slice::<LegacyCreated>(answer.body()).is_ok() {
             return Err(DialError::VersionUnsupported { message: "it answered with the first protocol".into() });
         }
         Err(self.refusal(&answer))

@@ -12,10 +12,10 @@ pub const TICKET_REFUSED: &str = "ticket";
 /// This relay does not speak the version that was asked for.
 pub const VERSION_REFUSED: &str = "version";
 
-/// `POST /api/sessions`. Without a version it is the plain form.
+/// `POST /api/sessions`. Without a version it is the legacy form.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CreateSession {
-    /// 2, or nothing in the plain form.
+    /// 2, or nothing in the legacy form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
 }
@@ -33,13 +33,13 @@ pub struct SessionCreated {
     pub expires_at: String,
 }
 
-/// `POST /api/pair`: `nameplate` in version 2, `code` in the plain form.
+/// `POST /api/pair`: `nameplate` in version 2, `code` in the legacy form.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct PairRequest {
     /// Version 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nameplate: Option<String>,
-    /// The plain form's whole code. Never logged.
+    /// The whole legacy code. Never logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
 }
@@ -55,18 +55,18 @@ pub struct PairAnswer {
     pub attempt: Attempt,
 }
 
-/// 200 to a plain-form [`CreateSession`]: the relay draws all eight digits.
+/// 200 to a legacy [`CreateSession`]: the relay draws all eight digits.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct PlainCreated {
+pub struct LegacyCreated {
     /// The session.
     pub session_id: SessionId,
     /// All eight digits.
     pub code: String,
 }
 
-/// 200 to a plain-form [`PairRequest`].
+/// 200 to a legacy [`PairRequest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PlainPaired {
+pub struct LegacyPaired {
     /// The session.
     pub session_id: SessionId,
 }

@@ -26,8 +26,8 @@ pub const HELLO_MAX: usize = 8 * 1024;
 pub const RECORD_PLAINTEXT_MAX: usize = 16 * 1024;
 /// A whole frame in version 2, type byte included.
 pub const FRAME_MAX: usize = 64 * 1024;
-/// A whole frame in the plain form, which sends what it reads.
-pub const PLAIN_FRAME_MAX: usize = 16 * 1024 * 1024;
+/// A whole frame in the legacy form, which sends what it reads.
+pub const LEGACY_FRAME_MAX: usize = 16 * 1024 * 1024;
 /// A text frame between the relay and an end: the longest is `ticket:`.
 pub const RELAY_TEXT_MAX: usize = 1024;
 /// A control text inside the channel.

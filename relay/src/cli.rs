@@ -9,11 +9,11 @@ use serde::Serialize;
 use tracing::info;
 
 use crate::{
-    carriers,
     config::{Config, TlsFiles},
     listen,
     server::{Relay, RelayError},
     signals::Signals,
+    workers,
 };
 
 /// Tickets carry whole seconds.
@@ -204,10 +204,10 @@ impl RelayArgs {
         Ok(Config {
             listen: self.listen,
             metrics_listen: self.metrics_listen,
-            threads: self.threads.unwrap_or_else(carriers::default_count),
+            threads: self.threads.unwrap_or_else(workers::default_count),
             data_dir,
             tls: tls.map(|(cert, key)| TlsFiles { cert, key, reload_interval: self.tls_reload_interval }),
-            plain_form: self.legacy || self.plain_form,
+            legacy: self.legacy || self.plain_form,
             trusted_proxies: self.trusted_proxy,
             proxy_protocol: self.proxy_protocol,
             allow_origins: self.allow_origin,
@@ -219,15 +219,15 @@ impl RelayArgs {
                 sessions: self.max_sessions,
                 sessions_per_address: self.sessions_per_address,
                 waiting_per_address: self.waiting_per_address,
-                plain_ttl: self.plain_ttl.unwrap_or(self.legacy_ttl),
-                plain_attempts: self.plain_max_attempts.unwrap_or(self.legacy_max_attempts),
+                legacy_ttl: self.plain_ttl.unwrap_or(self.legacy_ttl),
+                legacy_attempts: self.plain_max_attempts.unwrap_or(self.legacy_max_attempts),
             },
             connections: self.max_connections,
             connections_per_address: self.connections_per_address,
             api_requests_per_minute: self.api_rate,
             request_body_max: self.body_limit,
             frame_max: self.frame_limit,
-            plain_frame_max: self.plain_frame_limit.unwrap_or(self.legacy_frame_limit),
+            legacy_frame_max: self.plain_frame_limit.unwrap_or(self.legacy_frame_limit),
             buffer: self.buffer,
             handshake_timeout: self.handshake_timeout,
             header_timeout: self.header_timeout,
@@ -296,14 +296,14 @@ mod tests {
     fn flags_keep_their_former_names() {
         for name in ["--legacy", "--plain-form"] {
             let args = Cli::try_parse_from(["relay", "--data-dir", "/nowhere", name]).unwrap().relay;
-            assert!(args.into_config().unwrap().plain_form, "{name}");
+            assert!(args.into_config().unwrap().legacy, "{name}");
         }
         let former = ["--plain-ttl", "7s", "--plain-max-attempts", "7", "--plain-frame-limit", "7KiB"];
         let args = Cli::try_parse_from([&["relay", "--data-dir", "/nowhere"][..], &former].concat()).unwrap().relay;
         let config = args.into_config().unwrap();
-        assert_eq!((config.sessions.plain_ttl, config.sessions.plain_attempts), (Duration::from_secs(7), 7));
-        assert_eq!(config.plain_frame_max, 7168);
-        assert!(!config.plain_form);
+        assert_eq!((config.sessions.legacy_ttl, config.sessions.legacy_attempts), (Duration::from_secs(7), 7));
+        assert_eq!(config.legacy_frame_max, 7168);
+        assert!(!config.legacy);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use mykube_protocol::limits;
 use mykube_relay_core::registry::Limits;
 
-use crate::carriers;
+use crate::workers;
 
 /// Everything a [`crate::Relay`] needs; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -15,14 +15,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where metrics are served, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
-    /// Threads that carry.
+    /// Worker threads: they serve the sockets.
     pub threads: NonZeroUsize,
     /// Holds the ticket key.
     pub data_dir: PathBuf,
     /// Certificate chain and key, PEM files.
     pub tls: Option<TlsFiles>,
-    /// Also serve the published form.
-    pub plain_form: bool,
+    /// Also serve the legacy form.
+    pub legacy: bool,
     /// Whose `X-Forwarded-For`, or PROXY header, is believed: proxies, and no clients.
     pub trusted_proxies: Vec<IpNet>,
     /// Connections begin with a PROXY protocol version 2 header, and `X-Forwarded-For` is not read.
@@ -41,8 +41,8 @@ pub struct Config {
     pub request_body_max: usize,
     /// A whole frame in version 2, in bytes.
     pub frame_max: usize,
-    /// A whole message in the plain form, in bytes.
-    pub plain_frame_max: usize,
+    /// A whole message in the legacy form, in bytes.
+    pub legacy_frame_max: usize,
     /// What one direction may hold while it waits for a slow reader, in bytes.
     pub buffer: usize,
     /// TLS handshake and PROXY header together.
@@ -80,10 +80,10 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             metrics_listen: None,
-            threads: carriers::default_count(),
+            threads: workers::default_count(),
             data_dir: data_dir.into(),
             tls: None,
-            plain_form: false,
+            legacy: false,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             allow_origins: Vec::new(),
@@ -93,7 +93,7 @@ impl Config {
             api_requests_per_minute: limits::API_REQUESTS_PER_MINUTE,
             request_body_max: limits::REQUEST_BODY_MAX,
             frame_max: limits::FRAME_MAX,
-            plain_frame_max: limits::PLAIN_FRAME_MAX,
+            legacy_frame_max: limits::LEGACY_FRAME_MAX,
             buffer: 128 * 1024,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),

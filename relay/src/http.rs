@@ -11,14 +11,14 @@ use hyper_util::rt::TokioIo;
 use mykube_protocol::{
     Role, SessionId, Ticket, VERSION,
     http::{
-        CreateSession, ErrorBody, PairAnswer, PairRequest, PlainCreated, PlainPaired, REFUSAL, SessionCreated,
+        CreateSession, ErrorBody, LegacyCreated, LegacyPaired, PairAnswer, PairRequest, REFUSAL, SessionCreated,
         TICKET_REFUSED, VERSION_REFUSED,
     },
     ticket::SUBPROTOCOL_PREFIX,
 };
 use mykube_relay_core::{
     owner::Owner,
-    registry::{CreateError, PlainError},
+    registry::{CreateError, LegacyError},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sha1::{Digest as _, Sha1};
@@ -48,7 +48,7 @@ pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: 
     // A PROXY header has said it all, where there is one: what a request says is then the client's own word.
     let forwarded = (!hub.config.proxy_protocol).then(|| request.headers().get_all("x-forwarded-for"));
     let address = hub.proxies.client(connection.peer, forwarded.iter().flatten().map(HeaderValue::as_bytes));
-    let answer = match Connection::named(&hub.places, &hub.proxies, connection, address) {
+    let answer = match Connection::named(&hub.slots, &hub.proxies, connection, address) {
         Ok(connection) => answer(&hub, connection, request).await,
         Err(TooMany(limit)) => {
             debug!(%address, limit, "request refused");
@@ -79,7 +79,7 @@ async fn answer(hub: &Arc<Hub>, connection: Arc<Connection>, request: Request<In
     }
 }
 
-/// Liveness, readiness and the published health call.
+/// Liveness, readiness and the health call.
 pub(crate) fn health<B>(hub: &Hub, request: &Request<B>) -> Result<Reply, Failure> {
     allow_methods(request, &[Method::GET, Method::HEAD])?;
     if request.uri().path() == "/readyz" && hub.is_draining() {
@@ -110,7 +110,7 @@ fn check_origin(hub: &Hub, headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::FORBIDDEN, "this origin is not allowed (--allow-origin on the relay)"))
 }
 
-/// JSON, or nothing said: no page can send the first without asking, and the first mykube's clients may say nothing.
+/// JSON, or nothing said: no page can send the first without asking, and legacy clients may say nothing.
 fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
     let is_json = |value: &HeaderValue| {
         let kind = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
@@ -126,10 +126,10 @@ async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Resul
     let body: CreateSession = read(hub, request).await?;
     match body.version {
         Some(VERSION) => {}
-        None if hub.config.plain_form => {
-            let (session_id, code) = hub.with_registry(|r, now| r.handle_plain_create(now, &mut rand::rng()))?;
-            info!(session = %session_id, %address, "plain-form session created");
-            return json(StatusCode::OK, &PlainCreated { session_id, code });
+        None if hub.config.legacy => {
+            let (session_id, code) = hub.with_registry(|r, now| r.handle_legacy_create(now, &mut rand::rng()))?;
+            info!(session = %session_id, %address, "legacy session created");
+            return json(StatusCode::OK, &LegacyCreated { session_id, code });
         }
         None => return Err(Failure::only_version_2()),
         Some(version) => {
@@ -162,22 +162,22 @@ async fn pair(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<
         }
         (None, Some(code)) => {
             let paired = hub.with_registry(|registry, now| {
-                let paired = if hub.config.plain_form {
-                    registry.handle_plain_pair(now, &code)
+                let paired = if hub.config.legacy {
+                    registry.handle_legacy_pair(now, &code)
                 } else {
-                    Err(PlainError::NotFound)
+                    Err(LegacyError::NotFound)
                 };
-                if paired == Err(PlainError::NotFound) {
-                    registry.handle_old_code(now, &code);
+                if paired == Err(LegacyError::NotFound) {
+                    registry.handle_unknown_legacy_code(now, &code);
                 }
                 paired
             });
             let session_id = paired.inspect_err(|_| hub.metrics.pair_attempt(PairResult::NotFound))?;
             hub.metrics.pair_attempt(PairResult::Claimed);
-            info!(session = %session_id, %address, "plain-form session paired");
-            json(StatusCode::OK, &PlainPaired { session_id })
+            info!(session = %session_id, %address, "legacy session paired");
+            json(StatusCode::OK, &LegacyPaired { session_id })
         }
-        (None, None) if !hub.config.plain_form => Err(Failure::only_version_2()),
+        (None, None) if !hub.config.legacy => Err(Failure::only_version_2()),
         _ => Err(Failure::new(StatusCode::BAD_REQUEST, "the body must have a nameplate")),
     }
 }
@@ -196,9 +196,9 @@ fn upgrade(
     let headers = request.headers();
     check_origin(hub, headers)?;
     let (ticket, protocol) = ticket(headers);
-    let plain = hub.config.plain_form && (ticket.is_none() || hub.with_registry(|r, _| r.is_plain(session)));
-    let admission = if plain {
-        Admission::Plain(session, role)
+    let legacy = hub.config.legacy && (ticket.is_none() || hub.with_registry(|r, _| r.is_legacy(session)));
+    let admission = if legacy {
+        Admission::Legacy(session, role)
     } else {
         let ticket = ticket.ok_or_else(|| Failure::ticket("a ticket is needed"))?;
         let claims = hub.key.verify(&ticket, now().unix).map_err(|error| Failure::ticket(error.to_string()))?;
@@ -214,17 +214,17 @@ fn upgrade(
     hub.tasks.spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<Stalling<Stream>>>() else { return };
-        let (tasks, carrier) = (shared.tasks.clone(), shared.carriers.of(&session).clone());
+        let (tasks, worker) = (shared.tasks.clone(), shared.workers.of(&session).clone());
         let mut stream = parts.io.into_inner().into_inner();
         // Whoever has not even read the answer is not waited for longer than for a request.
-        let moved = timeout(shared.config.header_timeout, stream.move_to(&carrier)).await;
+        let moved = timeout(shared.config.header_timeout, stream.move_to(&worker)).await;
         if let Err(error) = moved.unwrap_or_else(|late| Err(late.into())) {
             return debug!(%session, %role, %error, "connection lost");
         }
         // A task of its own, because an idle socket costs what its task holds. `read_buf`, even when it is empty, keeps
         // hyper's whole read buffer alive.
         let served = ws::serve(shared, stream, &parts.read_buf, admission, Owner::Address(address.into()), connection);
-        tasks.spawn_on(served, &carrier);
+        tasks.spawn_on(served, &worker);
     });
     let mut reply = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -269,15 +269,15 @@ fn ticket(headers: &HeaderMap) -> (Option<Ticket>, Option<HeaderValue>) {
     });
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let offered: Vec<&str> = offered.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let carrier = offered.iter().find(|protocol| protocol.starts_with(SUBPROTOCOL_PREFIX));
-    let carried = carrier.and_then(|protocol| protocol[SUBPROTOCOL_PREFIX.len()..].parse().ok());
-    let answer = offered.iter().find(|protocol| **protocol == SUBPROTOCOL).or(carrier);
+    let with_ticket = offered.iter().find(|protocol| protocol.starts_with(SUBPROTOCOL_PREFIX));
+    let offered_ticket = with_ticket.and_then(|protocol| protocol[SUBPROTOCOL_PREFIX.len()..].parse().ok());
+    let answer = offered.iter().find(|protocol| **protocol == SUBPROTOCOL).or(with_ticket);
     let answer = answer.and_then(|protocol| {
         let mut value = HeaderValue::from_str(protocol).ok()?;
         value.set_sensitive(true);
         Some(value)
     });
-    (bearer.or(carried), answer)
+    (bearer.or(offered_ticket), answer)
 }
 
 fn socket_path(path: &str) -> Option<(Role, SessionId)> {
@@ -303,7 +303,7 @@ fn admit(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Reque
     }
 }
 
-/// Reads a JSON body within the limits of size and time. None at all is an empty object: the first mykube sends that.
+/// Reads a JSON body within the limits of size and time. None at all is an empty object: legacy ends send that.
 async fn read<T: DeserializeOwned + Default>(hub: &Hub, request: Request<Incoming>) -> Result<T, Failure> {
     let body = Limited::new(request.into_body(), hub.config.request_body_max).collect();
     let body = tokio::time::timeout(hub.config.header_timeout, body)
@@ -401,14 +401,14 @@ impl From<CreateError> for Failure {
     }
 }
 
-impl From<PlainError> for Failure {
-    fn from(error: PlainError) -> Self {
+impl From<LegacyError> for Failure {
+    fn from(error: LegacyError) -> Self {
         let status = match error {
-            PlainError::Invalid => StatusCode::BAD_REQUEST,
-            PlainError::NotFound => StatusCode::NOT_FOUND,
-            PlainError::AlreadyPaired => StatusCode::CONFLICT,
-            PlainError::Expired => StatusCode::GONE,
-            PlainError::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+            LegacyError::Invalid => StatusCode::BAD_REQUEST,
+            LegacyError::NotFound => StatusCode::NOT_FOUND,
+            LegacyError::AlreadyPaired => StatusCode::CONFLICT,
+            LegacyError::Expired => StatusCode::GONE,
+            LegacyError::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
         };
         Self::new(status, error.to_string())
     }

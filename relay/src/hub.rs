@@ -22,13 +22,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     address::TrustedProxies,
-    carriers::Carriers,
     config::Config,
-    connections::Places,
+    connections::Slots,
     directory::Directory,
     lock::lock,
     metrics::Metrics,
     outlet::{CloseWith, Outlet},
+    workers::Workers,
 };
 
 /// How often time is looked at.
@@ -37,15 +37,15 @@ const TICK: Duration = Duration::from_millis(500);
 /// What all connections of a relay share.
 pub(crate) struct Hub {
     pub(crate) config: Config,
-    pub(crate) carriers: Carriers,
+    pub(crate) workers: Workers,
     pub(crate) proxies: TrustedProxies,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) key: TicketKey,
     pub(crate) quota: Mutex<RequestQuota>,
-    pub(crate) places: Arc<Places>,
+    pub(crate) slots: Arc<Slots>,
     /// WebSockets and connections that are still served.
     pub(crate) tasks: TaskTracker,
-    /// Connections end, and the threads that carry them.
+    /// Cancelled when the relay ends: connections end then, and the workers.
     pub(crate) stop: CancellationToken,
     directory: Directory,
     draining: AtomicBool,
@@ -57,27 +57,27 @@ pub(crate) struct Hub {
 pub(crate) enum Admission {
     /// A ticket whose signature was checked.
     Ticket(Claims),
-    /// The plain form: knowing the session.
-    Plain(SessionId, Role),
+    /// Legacy form: knowing the session.
+    Legacy(SessionId, Role),
 }
 
 impl Admission {
     pub(crate) fn role(&self) -> Role {
         match self {
             Self::Ticket(claims) => claims.role,
-            Self::Plain(_, role) => *role,
+            Self::Legacy(_, role) => *role,
         }
     }
 
     pub(crate) fn session(&self) -> SessionId {
         match self {
             Self::Ticket(claims) => claims.session,
-            Self::Plain(session, _) => *session,
+            Self::Legacy(session, _) => *session,
         }
     }
 }
 
-/// What became of a socket that asked for its place.
+/// What became of a socket that asked for its slot.
 #[derive(Debug)]
 pub(crate) enum Joined {
     /// It has it.
@@ -95,15 +95,15 @@ struct State {
 
 impl Hub {
     /// # Errors
-    /// See [`Carriers::start`].
+    /// See [`Workers::start`].
     pub(crate) fn new(config: Config, key: TicketKey, stop: CancellationToken) -> io::Result<Self> {
         Ok(Self {
-            carriers: Carriers::start(config.threads, &stop)?,
+            workers: Workers::start(config.threads, &stop)?,
             proxies: TrustedProxies::new(config.trusted_proxies.clone()),
             metrics: Arc::default(),
             key,
             quota: Mutex::new(RequestQuota::new(config.api_requests_per_minute)),
-            places: Places::new(config.connections, config.connections_per_address),
+            slots: Slots::new(config.connections, config.connections_per_address),
             tasks: TaskTracker::new(),
             stop,
             directory: Directory::Here,
@@ -150,7 +150,7 @@ impl Hub {
         lock(&self.state).registry.handle_arrival()
     }
 
-    /// A socket asks for its place. `heard`: something came from it since its upgrade was answered.
+    /// A socket asks for its slot. `heard`: something came from it since its upgrade was answered.
     pub(crate) fn join(
         &self,
         arrived: SocketId,
@@ -165,8 +165,8 @@ impl Hub {
         }
         let joined = match admission {
             Admission::Ticket(claims) => state.registry.handle_join(now(), arrived, claims, owner, heard),
-            Admission::Plain(session, role) => {
-                state.registry.handle_plain_join(now(), arrived, *session, *role).map_err(Denied::Refused)
+            Admission::Legacy(session, role) => {
+                state.registry.handle_legacy_join(now(), arrived, *session, *role).map_err(Denied::Refused)
             }
         };
         if joined.is_ok() {

@@ -50,7 +50,7 @@ enum Ended {
     Silent,
 }
 
-/// Serves one socket until its end, which frees the connection's place. `early` is what came right behind the upgrade.
+/// Serves one socket until its end, which frees the connection's slot. `early` is what came right behind the upgrade.
 ///
 /// Not an `async fn`: the future is what an idle socket costs, and would hold every argument twice.
 pub(crate) fn serve(
@@ -63,13 +63,13 @@ pub(crate) fn serve(
 ) -> impl Future<Output = ()> + Send + use<> {
     let (read, write) = stream.into_halves();
     let mut reader = Reader::new(&hub, read, early, &admission);
-    let seat = Seat { outlet: Outlet::new(write, hub.metrics.clone()), socket: hub.arrive(), hub };
+    let registration = Registration { outlet: Outlet::new(write, hub.metrics.clone()), socket: hub.arrive(), hub };
     let asks = Box::new((admission, owner));
     async move {
-        let mut joined = seat.hub.join(seat.socket, &asks.0, asks.1, &seat.outlet, false);
+        let mut joined = registration.hub.join(registration.socket, &asks.0, asks.1, &registration.outlet, false);
         if let Joined::Taken(_) = joined {
             // Boxed, as all that is not idling: it would make every idle socket's future as large.
-            joined = Box::pin(wait_for_place(&seat, &asks.0, asks.1, &mut reader)).await;
+            joined = Box::pin(wait_for_slot(&registration, &asks.0, asks.1, &mut reader)).await;
         }
         drop(asks);
         match joined {
@@ -77,7 +77,7 @@ pub(crate) fn serve(
             Joined::Away(close) => {
                 let (session, role) = (reader.session, reader.role);
                 debug!(%session, %role, code = close.code, reason = close.reason, "socket refused");
-                Box::pin(conclude(&seat, &mut reader, Some(close))).await;
+                Box::pin(conclude(&registration, &mut reader, Some(close))).await;
                 return;
             }
             Joined::Taken(_) => {
@@ -88,14 +88,14 @@ pub(crate) fn serve(
         info!(session = %reader.session, role = %reader.role, "socket open");
         let ended = tokio::select! {
             biased;
-            () = seat.outlet.closing() => Ended::Asked,
-            ended = reader.run(&seat.hub, &seat.outlet, seat.socket) => ended,
-            _ = seat.outlet.write_posted() => Ended::Lost,
+            () = registration.outlet.closing() => Ended::Asked,
+            ended = reader.run(&registration.hub, &registration.outlet, registration.socket) => ended,
+            _ = registration.outlet.write_posted() => Ended::Lost,
         };
-        seat.leave(matches!(ended, Ended::Stop(Stop::Closed(NORMAL))));
+        registration.leave(matches!(ended, Ended::Stop(Stop::Closed(NORMAL))));
         let with = |code, reason: &str| Some(CloseWith { code, reason: reason.to_owned() });
         let close = match ended {
-            Ended::Asked => seat.outlet.close_reason(),
+            Ended::Asked => registration.outlet.close_reason(),
             Ended::Stop(Stop::Closed(code)) => with(code, ""),
             Ended::Stop(Stop::Violation(code, reason)) => with(code, reason),
             Ended::Silent => with(close::SILENT, SILENT),
@@ -104,20 +104,20 @@ pub(crate) fn serve(
         let code = close.as_ref().map(|close| close.code);
         let (session, role) = (reader.session, reader.role);
         info!(%session, %role, code, bytes = reader.forwarded, "socket closed");
-        Box::pin(conclude(&seat, &mut reader, close)).await;
+        Box::pin(conclude(&registration, &mut reader, close)).await;
         drop(connection);
     }
 }
 
 /// A socket in the registry, and in its peer's hands. However its task ends, by a panic or by being dropped too, the
 /// registry hears of it, and with that its peer.
-struct Seat {
+struct Registration {
     hub: Arc<Hub>,
     outlet: Arc<Outlet>,
     socket: SocketId,
 }
 
-impl Seat {
+impl Registration {
     /// A second time it does nothing.
     fn leave(&self, clean: bool) {
         self.outlet.release();
@@ -125,18 +125,23 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.leave(false);
     }
 }
 
-/// Another socket of this end has its place. This one gets it when it has shown that there is still somebody behind it,
-/// and when the last replacement is long enough ago. `Taken` if it is lost meanwhile.
+/// Another socket of this end has the slot. This one gets it once its end has answered the ping, or said anything else,
+/// and once the last replacement is long enough ago. `Taken` if this socket is lost meanwhile.
 ///
-/// An abandoned dial may arrive late, after the one that followed it: it must not take the place of a live socket.
-async fn wait_for_place(seat: &Seat, admission: &Admission, owner: Owner, reader: &mut Reader) -> Joined {
-    let Seat { hub, outlet, socket } = seat;
+/// An abandoned dial may arrive late, after the one that followed it: it must not replace a live socket.
+async fn wait_for_slot(
+    registration: &Registration,
+    admission: &Admission,
+    owner: Owner,
+    reader: &mut Reader,
+) -> Joined {
+    let Registration { hub, outlet, socket } = registration;
     outlet.post_ping();
     let mut heard = false;
     loop {
@@ -164,7 +169,7 @@ async fn wait_for_place(seat: &Seat, admission: &Admission, owner: Owner, reader
     }
 }
 
-async fn conclude(Seat { hub, outlet, .. }: &Seat, reader: &mut Reader, close: Option<CloseWith>) {
+async fn conclude(Registration { hub, outlet, .. }: &Registration, reader: &mut Reader, close: Option<CloseWith>) {
     if let Some(close) = close {
         let goodbye = async {
             if outlet.finish(&close).await.is_ok() {
@@ -185,13 +190,13 @@ struct Reader {
     read: ReadHalf,
     session: SessionId,
     role: Role,
-    /// The plain form's ends are not pinged: the first mykube may not answer while it is busy.
+    /// Legacy ends are not pinged: they may not answer while they are busy.
     pinged: bool,
     frames: Frames,
     /// The start of a frame whose rest has not come.
-    carry: Vec<u8>,
+    partial: Vec<u8>,
     /// The link when that was read. A frame that began before a `peer:here` is not for the peer that came with it.
-    carried_at: u64,
+    partial_at: u64,
     /// The link when the last data was read.
     read_at: u64,
     /// Payload sent to the peer so far.
@@ -201,26 +206,26 @@ struct Reader {
 
 impl Reader {
     fn new(hub: &Hub, read: ReadHalf, early: &[u8], admission: &Admission) -> Self {
-        let plain = matches!(admission, Admission::Plain(..));
-        let max = if plain { hub.config.plain_frame_max } else { hub.config.frame_max };
+        let legacy = matches!(admission, Admission::Legacy(..));
+        let max = if legacy { hub.config.legacy_frame_max } else { hub.config.frame_max };
         let mut reader = Self {
             read,
             session: admission.session(),
             role: admission.role(),
-            pinged: !plain,
-            frames: Frames::new(admission.role(), plain, max, hub.config.buffer),
-            carry: Vec::new(),
-            carried_at: 0,
+            pinged: !legacy,
+            frames: Frames::new(admission.role(), legacy, max, hub.config.buffer),
+            partial: Vec::new(),
+            partial_at: 0,
             read_at: 0,
             forwarded: 0,
             metrics: hub.metrics.clone(),
         };
-        reader.set_carry(early);
+        reader.set_partial(early);
         reader
     }
 
     async fn run(&mut self, hub: &Hub, outlet: &Outlet, socket: SocketId) -> Ended {
-        if !self.carry.is_empty() {
+        if !self.partial.is_empty() {
             let early = Box::pin(self.catch_up(hub, outlet, socket));
             if let Err(stop) = early.await {
                 return Ended::Stop(stop);
@@ -240,8 +245,8 @@ impl Reader {
     /// Forwards what came before admission.
     async fn catch_up(&mut self, hub: &Hub, outlet: &Outlet, socket: SocketId) -> Result<(), Stop> {
         self.read_at = outlet.link();
-        self.carried_at = self.read_at;
-        let early = self.take_carry();
+        self.partial_at = self.read_at;
+        let early = self.take_partial();
         let mut rest = early.as_slice();
         while let Some((input, filled)) = self.refill(&mut rest) {
             self.process(hub, outlet, socket, input, filled).await?;
@@ -273,42 +278,42 @@ impl Reader {
 
     /// Before admission: whether there is somebody. What they say is kept for later.
     async fn hear(&mut self, outlet: &Outlet) -> bool {
-        if self.carry.len() >= self.frames.buffer() {
+        if self.partial.len() >= self.frames.buffer() {
             return std::future::pending().await;
         }
         let Ok(Some((input, filled))) = self.fill(outlet).await else { return false };
-        self.set_carry(&input[..filled]);
+        self.set_partial(&input[..filled]);
         pool::give(input);
         true
     }
 
-    /// What was carried over, then as much of `early` as is looked at at once: behind a request more may come, and be read
+    /// The partial frame kept so far, then as much of `early` as is looked at at once: behind a request more may come, and be read
     /// with it, than `--buffer` is. `None` when all of it was given.
     fn refill(&mut self, early: &mut &[u8]) -> Option<(Vec<u8>, usize)> {
-        let (carried, size) = (self.carry.len(), self.frames.buffer());
-        let (now, later) = early.split_at(early.len().min(size - carried));
+        let (kept, size) = (self.partial.len(), self.frames.buffer());
+        let (now, later) = early.split_at(early.len().min(size - kept));
         if now.is_empty() {
             return None;
         }
         *early = later;
-        let filled = carried + now.len();
+        let filled = kept + now.len();
         let mut buf = pool::take(size + HEADER_MAX);
-        buf[..carried].copy_from_slice(&self.carry);
-        buf[carried..filled].copy_from_slice(now);
-        self.set_carry(&[]);
+        buf[..kept].copy_from_slice(&self.partial);
+        buf[kept..filled].copy_from_slice(now);
+        self.set_partial(&[]);
         Some((buf, filled))
     }
 
-    /// Waits for data, and only then holds a buffer: what was carried over, then what came.
+    /// Waits for data, and only then holds a buffer: the partial frame kept so far, then what the socket gave.
     fn fill(&mut self, outlet: &Outlet) -> impl Future<Output = Filled> + Send {
         std::future::poll_fn(|cx| self.poll_fill(cx, outlet))
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, outlet: &Outlet) -> Poll<Filled> {
-        let (carried, size) = (self.carry.len(), self.frames.buffer());
+        let (kept, size) = (self.partial.len(), self.frames.buffer());
         let link = outlet.link();
         let mut buf = pool::take(size + HEADER_MAX);
-        let mut window = ReadBuf::new(&mut buf[carried..size]);
+        let mut window = ReadBuf::new(&mut buf[kept..size]);
         let read = Pin::new(&mut self.read).poll_read(cx, &mut window);
         let len = window.filled().len();
         if len == 0 || !matches!(read, Poll::Ready(Ok(()))) {
@@ -316,15 +321,15 @@ impl Reader {
             return read.map_ok(|()| None);
         }
         self.read_at = link;
-        if carried == 0 {
-            self.carried_at = link;
+        if kept == 0 {
+            self.partial_at = link;
         }
-        buf[..carried].copy_from_slice(&self.carry);
-        self.set_carry(&[]);
-        Poll::Ready(Ok(Some((buf, carried + len))))
+        buf[..kept].copy_from_slice(&self.partial);
+        self.set_partial(&[]);
+        Poll::Ready(Ok(Some((buf, kept + len))))
     }
 
-    /// Forwards every whole frame of `input[..filled]` and carries the rest. What the relay itself is asked counts as reading
+    /// Forwards every whole frame of `input[..filled]` and keeps the rest. What the relay itself is asked counts as reading
     /// does: a buffer holds ten thousand of these, and others of this thread have their turn in between.
     async fn process(
         &mut self,
@@ -338,14 +343,14 @@ impl Reader {
         let mut batch = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
         let mut at = 0;
         let done = loop {
-            let read_at = if at == 0 { self.carried_at } else { self.read_at };
+            let read_at = if at == 0 { self.partial_at } else { self.read_at };
             match self.frames.next(outlet.peer_at(read_at).is_some(), &mut batch, &input[at..filled]) {
                 Ok(Step::Partial) => break Ok(()),
                 Ok(Step::Taken(n)) => at += n,
                 Ok(Step::Text(text, n)) => {
                     // What the relay does about it comes after the frames before it and before those behind it.
                     batch = self.send(outlet, batch).await;
-                    // Only what changed something: an agent may say as much as the line carries.
+                    // Only what changed something: an agent may say as much as its line takes.
                     if hub.text(socket, text) {
                         info!(session = %self.session, said = verb(text), "agent");
                     }
@@ -361,9 +366,9 @@ impl Reader {
             }
         };
         if at > 0 {
-            self.carried_at = self.read_at;
+            self.partial_at = self.read_at;
         }
-        self.set_carry(&input[at..filled]);
+        self.set_partial(&input[at..filled]);
         pool::give_if_large(input);
         let batch = self.send(outlet, batch).await;
         pool::give(batch.buf);
@@ -391,7 +396,7 @@ impl Reader {
     /// Reads and drops until the other side has answered the close frame, or closed.
     async fn skip_to_end(&mut self, outlet: &Outlet) {
         let mut dropped = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
-        let early = self.take_carry();
+        let early = self.take_partial();
         let mut early = early.as_slice();
         loop {
             let (input, filled) = match self.refill(&mut early) {
@@ -411,29 +416,29 @@ impl Reader {
                 }
                 dropped.len = 0;
             }
-            self.set_carry(&input[at..filled]);
+            self.set_partial(&input[at..filled]);
             pool::give(input);
         }
     }
 
-    fn set_carry(&mut self, rest: &[u8]) {
-        if rest.len() != self.carry.len() {
-            self.metrics.buffered(self.carry.len(), false);
+    fn set_partial(&mut self, rest: &[u8]) {
+        if rest.len() != self.partial.len() {
+            self.metrics.buffered(self.partial.len(), false);
             self.metrics.buffered(rest.len(), true);
         }
-        self.carry = rest.to_vec();
+        self.partial = rest.to_vec();
     }
 
-    fn take_carry(&mut self) -> Vec<u8> {
-        let carry = self.carry.clone();
-        self.set_carry(&[]);
-        carry
+    fn take_partial(&mut self) -> Vec<u8> {
+        let partial = self.partial.clone();
+        self.set_partial(&[]);
+        partial
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.set_carry(&[]);
+        self.set_partial(&[]);
     }
 }
 

@@ -21,7 +21,7 @@ async fn end(hub: &Hub, role: Role) -> End {
     let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (read, write) = Stream::Plain(listener.accept().await.unwrap().0).into_halves();
     let session = SessionId::from_bytes([7; 16]);
-    let mut reader = Reader::new(hub, read, &[], &Admission::Plain(session, role));
+    let mut reader = Reader::new(hub, read, &[], &Admission::Legacy(session, role));
     reader.frames = Frames::new(role, false, FRAME_MAX, hub.config.buffer);
     End { outlet: Outlet::new(write, hub.metrics.clone()), reader, far }
 }
@@ -82,7 +82,7 @@ async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
     let stale = sent(b"half of it was read");
     far.write_all(&stale[..9]).await.unwrap();
     // Read in pieces or at once: the frame's beginning is in the relay.
-    while reader.carry.len() < 9 {
+    while reader.partial.len() < 9 {
         let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
         reader.process(&hub, outlet, socket, input, filled).await.unwrap();
     }
@@ -92,9 +92,9 @@ async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
     far.write_all(&fresh).await.unwrap();
     let mut left = fresh.len();
     while left > 0 {
-        let carried = reader.carry.len();
+        let kept = reader.partial.len();
         let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
-        left -= filled - carried;
+        left -= filled - kept;
         reader.process(&hub, outlet, socket, input, filled).await.unwrap();
     }
     let expected = [
@@ -164,7 +164,7 @@ async fn a_socket_whose_task_is_dropped_leaves_nothing_behind() {
     agent.abort();
     let _ = agent.await;
     assert_eq!(Arc::strong_count(&hub), 1);
-    assert_eq!(hub.places.taken(), 0);
+    assert_eq!(hub.slots.taken(), 0);
 }
 
 fn ws_serve(
@@ -173,8 +173,8 @@ fn ws_serve(
     admission: Admission,
     owner: Owner,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let place = hub.places.take().unwrap();
-    let connection = Connection::new([192, 0, 2, 1].into(), place, None);
+    let slot = hub.slots.take().unwrap();
+    let connection = Connection::new([192, 0, 2, 1].into(), slot, None);
     serve(hub.clone(), stream, &[], admission, owner, connection)
 }
 

@@ -126,7 +126,7 @@ async fn a_restarted_relay_admits_both_ends_by_their_tickets() {
     assert_eq!(relay.metric("mykube_relay_reconnects_total{reason=\"readmitted\"}").await, 1.0);
 
     let _agent = relay.agent(&waiting).await;
-    // The relay knows of the session when its agent has its place, which the upgrade's answer does not say.
+    // The relay knows of the session when its agent has its slot, which the upgrade's answer does not say.
     until(|| async { relay.metric("mykube_relay_sessions{state=\"waiting\"}").await == 1.0 }).await;
     assert_eq!(relay.claim(waiting.nameplate.as_str()).await.session_id, waiting.session_id);
 

@@ -74,9 +74,9 @@ async fn sigterm_drains_and_no_secret_is_in_any_log() {
         let tickets = [agent.ticket().await, client.ticket().await];
         client.binary(&b"\x05payload-canary"[..]).await;
         agent.bytes().await;
-        let plain = relay.post("/api/sessions", "{}").await.body;
-        let plain: serde_json::Value = serde_json::from_str(&plain).unwrap();
-        let code = plain["code"].as_str().unwrap();
+        let legacy = relay.post("/api/sessions", "{}").await.body;
+        let legacy: serde_json::Value = serde_json::from_str(&legacy).unwrap();
+        let code = legacy["code"].as_str().unwrap();
         relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
         relay.post("/api/pair", r#"{"code":"93820417"}"#).await;
 

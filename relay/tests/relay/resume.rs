@@ -1,4 +1,4 @@
-//! What ends rely on when their sockets are lost: places, tickets, what passes and what does not.
+//! What ends rely on when their sockets are lost: slots, tickets, what passes and what does not.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ async fn a_dial_that_was_given_up_replaces_nobody() {
     let relay = TestRelay::with(|config| config.handshake_timeout = Duration::from_millis(100)).await;
     let mut pair = relay.pair().await;
     let path = format!("/ws/client/{}", pair.session);
-    // One is closed before it has its place, one is open and nobody is behind it.
+    // One is closed before it has its slot, one is open and nobody is behind it.
     let mut closed = raw(&relay, &path, &pair.client_ticket).await;
     closed.shutdown().await.unwrap();
     let mut rest = Vec::new();

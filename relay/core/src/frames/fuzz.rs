@@ -115,11 +115,11 @@ impl Seen {
 
 /// Frames by recipe (what, how long, mask; three bytes each) arrive as they were sent, pongs and pings beside them.
 fn recipe(setting: u8, data: &[u8]) {
-    let plain = setting & 2 != 0;
+    let legacy = setting & 2 != 0;
     let (mut wire, mut expected, mut pings) = (Vec::new(), Vec::<Vec<u8>>::new(), 0);
     let mut open = false;
     for (i, op) in data.chunks_exact(3).take(60).enumerate() {
-        let len = usize::from(op[1]) * if plain { 8 } else { 16 };
+        let len = usize::from(op[1]) * if legacy { 8 } else { 16 };
         let payload: Vec<u8> = (0..=250).cycle().skip(i).take(len).collect();
         let key = [op[2], op[2].rotate_left(3), !op[2], 0x5a];
         match op[0] % 5 {
@@ -128,16 +128,16 @@ fn recipe(setting: u8, data: &[u8]) {
                 put(&mut wire, true, codec::PING, key, &payload[..len.min(125)]);
             }
             1 => put(&mut wire, true, PONG, key, &payload[..len.min(125)]),
-            // Another message's fragments: in the plain form only, and only as far as its limit.
-            2 if plain && open && expected.last().is_some_and(|message| message.len() + len <= MAX) => {
+            // Another message's fragments: in the legacy form only, and only as far as its limit.
+            2 if legacy && open && expected.last().is_some_and(|message| message.len() + len <= MAX) => {
                 open = op[2] & 1 == 0;
                 put(&mut wire, !open, CONTINUATION, key, &payload);
                 expected.last_mut().expect("one is open").extend(payload);
             }
             _ if open => {}
             _ => {
-                open = plain && op[2] & 2 == 0;
-                put(&mut wire, !open, if plain && op[0] & 8 == 0 { TEXT } else { BINARY }, key, &payload);
+                open = legacy && op[2] & 2 == 0;
+                put(&mut wire, !open, if legacy && op[0] & 8 == 0 { TEXT } else { BINARY }, key, &payload);
                 expected.push(payload);
             }
         }

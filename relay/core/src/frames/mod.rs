@@ -20,13 +20,13 @@ pub const NOT_UTF_8: u16 = 1007;
 #[derive(Debug)]
 pub struct Frames {
     role: Role,
-    plain: bool,
-    /// Largest frame in version 2, largest message in the plain form.
+    legacy: bool,
+    /// Largest frame in version 2, largest message in the legacy form.
     max: u64,
     buffer: usize,
-    /// Plain form: a fragmented message that is under way.
+    /// Legacy form: a fragmented message that is under way.
     message: Option<Message>,
-    /// Plain form: a frame larger than the buffer that is under way.
+    /// Legacy form: a frame larger than the buffer that is under way.
     oversize: Option<Oversize>,
 }
 
@@ -88,9 +88,9 @@ pub fn batch_max(frame_max: usize, buffer: usize) -> usize {
 impl Frames {
     /// `buffer` is what a caller can offer at once, at the least: what it can hold in all is [`Frames::buffer`].
     #[must_use]
-    pub fn new(role: Role, plain: bool, max: usize, buffer: usize) -> Self {
-        let buffer = if plain { buffer } else { batch_max(max, buffer) };
-        Self { role, plain, max: max as u64, buffer, message: None, oversize: None }
+    pub fn new(role: Role, legacy: bool, max: usize, buffer: usize) -> Self {
+        let buffer = if legacy { buffer } else { batch_max(max, buffer) };
+        Self { role, legacy, max: max as u64, buffer, message: None, oversize: None }
     }
 
     /// What the caller must be able to hold. A batch needs [`HEADER_MAX`] more.
@@ -126,7 +126,7 @@ impl Frames {
             self.oversize = Some(Oversize { left: header.len, fin, opcode, key, deliver });
             return Ok(Step::Taken(header.size));
         };
-        if !self.plain && header.opcode == TEXT {
+        if !self.legacy && header.opcode == TEXT {
             let mut text = vec![0; len.min(RELAY_TEXT_MAX)];
             if text.len() < len {
                 return Err(Stop::Violation(close::POLICY, "a text frame is too long"));
@@ -169,7 +169,7 @@ impl Frames {
         if before.saturating_add(header.len) > self.max {
             return Err(Stop::Violation(close::TOO_BIG, "a frame is over this relay's limit"));
         }
-        if self.plain {
+        if self.legacy {
             return match (header.opcode, self.message) {
                 (CONTINUATION, Some(message)) => Ok(message.deliver),
                 (TEXT | BINARY, None) => Ok(peer),

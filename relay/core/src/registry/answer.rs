@@ -22,7 +22,7 @@ pub struct SocketId(pub(super) u64);
 pub enum Action {
     /// Send this text frame.
     Send(SocketId, FromRelay),
-    /// Plain form: send the text `paired`.
+    /// Legacy form: send the text `paired`.
     SendPaired(SocketId),
     /// Sign these claims and send them as `ticket:`.
     SendTicket(SocketId, Claims),
@@ -46,7 +46,7 @@ pub enum Count {
     Refused,
     /// A code was burned.
     Burned,
-    /// A newer socket took an older one's place.
+    /// A newer socket took an older one's slot.
     Replaced,
     /// An end of a paired session came back.
     Returned,
@@ -76,7 +76,7 @@ pub struct NoSuchNameplate;
 /// A close code and its reason.
 pub type Refusal = (u16, &'static str);
 
-/// Why a socket does not get its place.
+/// Why a socket does not get its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     /// It never will.
@@ -111,6 +111,6 @@ pub struct Counts {
     pub paired: usize,
     /// Paired, one end is away.
     pub away: usize,
-    /// Plain form.
-    pub plain: usize,
+    /// Legacy form, in any state.
+    pub legacy: usize,
 }

@@ -1,4 +1,4 @@
-//! Sessions whose secret an old client may have told: no ticket takes them up again, as long as there can be one.
+//! Sessions whose secret a legacy client may have told: no ticket takes them up again, as long as there can be one.
 
 use std::{
     collections::{HashSet, VecDeque},

@@ -2,7 +2,7 @@
 
 use mykube_protocol::{Role, SessionId, close};
 
-use super::{Registry, answer::Now, limits::CODE_GRACE, session::State};
+use super::{Registry, answer::Now, entry::State, limits::CODE_GRACE};
 
 impl Registry {
     /// Does what is due.
@@ -14,7 +14,7 @@ impl Registry {
             self.expire(now, id);
         }
         self.disclosed.tick(now.mono);
-        self.tick_plain(now);
+        self.tick_legacy(now);
     }
 
     fn expire(&mut self, now: Now, id: SessionId) {

@@ -26,10 +26,10 @@ pub struct Limits {
     pub sessions_per_address: usize,
     /// Sessions an address that wait to be paired: nobody lengthens everyone's codes alone. An organisation has as many.
     pub waiting_per_address: usize,
-    /// How long a plain-form code waits.
-    pub plain_ttl: Duration,
-    /// Pair requests a plain-form code.
-    pub plain_attempts: u32,
+    /// How long a legacy code waits.
+    pub legacy_ttl: Duration,
+    /// Pair requests a legacy code.
+    pub legacy_attempts: u32,
 }
 
 impl Default for Limits {
@@ -42,8 +42,8 @@ impl Default for Limits {
             sessions: 10_000,
             sessions_per_address: 256,
             waiting_per_address: 16,
-            plain_ttl: Duration::from_mins(10),
-            plain_attempts: 5,
+            legacy_ttl: Duration::from_mins(10),
+            legacy_attempts: 5,
         }
     }
 }

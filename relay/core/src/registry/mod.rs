@@ -16,37 +16,37 @@ use rand::CryptoRng;
 
 mod answer;
 mod disclosed;
+mod entry;
 mod expiry;
+mod legacy;
+mod legacy_calls;
 mod limits;
 mod nameplates;
 mod owners;
-mod plain;
-mod published;
 mod readmit;
-mod session;
 #[cfg(test)]
 mod tests;
 
 pub use answer::{Action, Count, Counts, CreateError, Created, Denied, NoSuchNameplate, Now, Refusal, SocketId};
+pub use legacy::LegacyError;
 pub use limits::Limits;
-pub use plain::PlainError;
 
 use crate::owner::Owner;
 use disclosed::Disclosed;
+use entry::{SessionEntry, Slot, Socket, State, rank};
+use legacy::LegacySessions;
 use limits::{AGENT_GRACE, CODE_GRACE};
 use nameplates::Nameplates;
 use owners::Owners;
-use plain::Plain;
-use session::{Session, Slot, Socket, State, rank};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
     limits: Limits,
-    sessions: HashMap<SessionId, Session>,
+    sessions: HashMap<SessionId, SessionEntry>,
     sockets: HashMap<SocketId, (SessionId, Role)>,
     nameplates: Nameplates,
-    plain: Plain,
+    legacy: LegacySessions,
     owners: Owners,
     deadlines: BTreeSet<(Instant, SessionId)>,
     disclosed: Disclosed,
@@ -64,7 +64,7 @@ impl Registry {
             sessions: HashMap::new(),
             sockets: HashMap::new(),
             nameplates: Nameplates::default(),
-            plain: Plain::default(),
+            legacy: LegacySessions::default(),
             owners: Owners::default(),
             deadlines: BTreeSet::new(),
             disclosed: Disclosed::default(),
@@ -84,7 +84,7 @@ impl Registry {
     pub fn counts(&self) -> Counts {
         let paired = self.sessions.values().filter(|session| matches!(session.state, State::Paired { .. }));
         let (here, away): (Vec<_>, Vec<_>) = paired.partition(|session| session.is_whole());
-        Counts { waiting: self.waiting, paired: here.len(), away: away.len(), plain: self.plain.len() }
+        Counts { waiting: self.waiting, paired: here.len(), away: away.len(), legacy: self.legacy.len() }
     }
 
     /// A session asks for a nameplate.
@@ -93,7 +93,7 @@ impl Registry {
     /// A limit is reached.
     pub fn handle_create(&mut self, now: Now, owner: Owner, rng: &mut impl CryptoRng) -> Result<Created, CreateError> {
         self.admit(owner, true)?;
-        let nameplate = self.nameplates.draw(rng, |digits| self.plain.has_prefix(digits)).ok_or(CreateError::Full)?;
+        let nameplate = self.nameplates.draw(rng, |digits| self.legacy.has_prefix(digits)).ok_or(CreateError::Full)?;
         let id = SessionId::random(rng);
         self.nameplates.take(nameplate.clone(), id);
         let state = State::Waiting {
@@ -142,7 +142,7 @@ impl Registry {
     /// A socket that arrived shows a valid ticket. `heard`: there is still somebody behind it.
     ///
     /// # Errors
-    /// It does not get its place, or not yet.
+    /// The socket does not get its slot, or not yet.
     pub fn handle_join(
         &mut self,
         now: Now,
@@ -237,8 +237,8 @@ impl Registry {
     /// A socket ended. `clean`: its end said goodbye (close code 1000).
     pub fn handle_leave(&mut self, now: Now, socket: SocketId, clean: bool) {
         let Some((id, role)) = self.sockets.remove(&socket) else { return };
-        if self.plain.contains(id) {
-            self.leave_plain(id, role);
+        if self.legacy.contains(id) {
+            self.leave_legacy(id, role);
             return;
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -268,7 +268,7 @@ impl Registry {
         }
     }
 
-    /// The newcomer has its place: both are told, and linked. See [`Action::Link`] for the order.
+    /// The newcomer has its slot: both are told, and linked. See [`Action::Link`] for the order.
     fn link(&mut self, now: Now, id: SessionId, newcomer: Role) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let whole = session.is_whole();
@@ -356,7 +356,7 @@ impl Registry {
         }
     }
 
-    /// Frees the nameplate and the place among the waiting; the caller sets the next state or removes the session.
+    /// Frees the nameplate and the session's count among the waiting; the caller sets the next state or removes the session.
     fn stop_waiting(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let State::Waiting { nameplate, .. } = &mut session.state else { return };
@@ -368,7 +368,7 @@ impl Registry {
     }
 
     fn admit(&self, owner: Owner, waiting: bool) -> Result<(), CreateError> {
-        if self.sessions.len() + self.plain.len() >= self.limits.sessions {
+        if self.sessions.len() + self.legacy.len() >= self.limits.sessions {
             return Err(CreateError::Full);
         }
         if self.owners.has_room(owner, waiting, &self.limits) {
@@ -398,7 +398,7 @@ impl Registry {
         let waiting = matches!(state, State::Waiting { .. });
         self.owners.add(owner, waiting);
         self.waiting += usize::from(waiting);
-        let session = Session { owner, state, agent: Slot::default(), client: Slot::default(), deadline: None };
+        let session = SessionEntry { owner, state, agent: Slot::default(), client: Slot::default(), deadline: None };
         self.sessions.insert(id, session);
         self.schedule(id);
     }

@@ -7,8 +7,8 @@ use mykube_protocol::{Claims, Class, Role, close};
 use super::{
     Registry,
     answer::{Now, Refusal},
+    entry::State,
     limits::{AGENT_GRACE, CODE_GRACE},
-    session::State,
 };
 use crate::owner::Owner;
 
@@ -24,7 +24,8 @@ impl Registry {
                 let Some(left) = left.checked_sub(CODE_GRACE).filter(|left| !left.is_zero()) else {
                     return Err((close::EXPIRED, "this code has expired: a new one is needed"));
                 };
-                if self.plain.has_prefix(nameplate.as_str()) || !self.nameplates.take(nameplate.clone(), claims.session)
+                if self.legacy.has_prefix(nameplate.as_str())
+                    || !self.nameplates.take(nameplate.clone(), claims.session)
                 {
                     return Err((close::NO_SESSION, "this nameplate is taken: a new code is needed"));
                 }
@@ -58,7 +59,7 @@ impl Registry {
                 if left.is_zero() {
                     return Ok(());
                 }
-                if self.plain.has_prefix(wanted.as_str()) || !self.nameplates.take(wanted.clone(), claims.session) {
+                if self.legacy.has_prefix(wanted.as_str()) || !self.nameplates.take(wanted.clone(), claims.session) {
                     self.end(claims.session, close::NO_SESSION, "this nameplate is taken: a new code is needed");
                     return Err((close::NO_SESSION, "this nameplate is taken: a new code is needed"));
                 }

@@ -13,8 +13,8 @@ use crate::owner::OrganisationId;
 
 mod absence;
 mod books;
+mod legacy;
 mod pairing;
-mod plain;
 mod quota;
 
 struct World {
@@ -68,13 +68,13 @@ impl World {
         match self.ask(socket, claims, true) {
             Ok(()) => Ok(socket),
             Err(Denied::Refused((code, _))) => Err(code),
-            Err(Denied::Taken(wait)) => panic!("its place is taken for {wait:?}"),
+            Err(Denied::Taken(wait)) => panic!("its slot is taken for {wait:?}"),
         }
     }
 
-    fn join_plain(&mut self, id: SessionId, role: Role) -> Result<SocketId, u16> {
+    fn join_legacy(&mut self, id: SessionId, role: Role) -> Result<SocketId, u16> {
         let socket = self.registry.handle_arrival();
-        let joined = self.registry.handle_plain_join(self.now, socket, id, role);
+        let joined = self.registry.handle_legacy_join(self.now, socket, id, role);
         joined.map(|()| socket).map_err(|(code, _)| code)
     }
 
@@ -138,11 +138,11 @@ fn closed(actions: &[Action], socket: SocketId) -> Option<u16> {
 
 /// What must hold between any two calls.
 fn check(registry: &Registry) {
-    let waiting = |session: &&Session| matches!(session.state, State::Waiting { .. });
+    let waiting = |session: &&SessionEntry| matches!(session.state, State::Waiting { .. });
     assert_eq!(registry.waiting, registry.sessions.values().filter(waiting).count());
     assert_eq!(registry.deadlines.len(), registry.sessions.len(), "each session has one deadline");
     for (counted, all, waits) in registry.owners.counts() {
-        let is_its = |session: &&Session| session.owner.counted().any(|(of, _)| of == counted);
+        let is_its = |session: &&SessionEntry| session.owner.counted().any(|(of, _)| of == counted);
         let of = || registry.sessions.values().filter(is_its);
         assert_eq!((all, waits), (of().count(), of().filter(waiting).count()));
     }
