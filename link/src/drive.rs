@@ -44,7 +44,7 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
     let routes = Routes::watch();
     let mut changed = Box::pin(routes.settled());
     let mut dials: Vec<(ConnectionId, Dial<'_, P::Connection>)> = Vec::new();
-    let mut connection = Some(Carrier::start(&shared, ConnectionId::FIRST, first));
+    let mut connection = Some(ConnectionTasks::start(&shared, ConnectionId::FIRST, first));
     loop {
         while let Some(order) = {
             let mut state = shared.lock();
@@ -79,7 +79,7 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
                         // The former one's tasks end before those of the next begin.
                         drop(connection.take());
                         shared.lock().writer = Writer::Away;
-                        connection = Some(Carrier::start(&shared, id, next));
+                        connection = Some(ConnectionTasks::start(&shared, id, next));
                     }
                 }
                 Err(failure) => shared.with_endpoint(|endpoint, now| {
@@ -128,7 +128,7 @@ async fn any<C>(dials: &mut Vec<(ConnectionId, Dial<'_, C>)>) -> (ConnectionId, 
 }
 
 /// The tasks of a connection. They end with it.
-struct Carrier {
+struct ConnectionTasks {
     id: ConnectionId,
     ends: Option<(SocketAddr, SocketAddr)>,
     reader: Option<JoinHandle<SocketLost>>,
@@ -140,7 +140,7 @@ enum Over {
     Written(Result<(), SocketLost>),
 }
 
-impl Carrier {
+impl ConnectionTasks {
     fn start(shared: &Arc<Shared>, id: ConnectionId, connection: impl Connection) -> Self {
         let ends = connection.ends();
         let (from, to) = connection.split();
@@ -158,7 +158,7 @@ fn is_routed(ends: Option<(SocketAddr, SocketAddr)>) -> bool {
     ends.is_none_or(|(local, peer)| still_routed(local, peer))
 }
 
-impl Drop for Carrier {
+impl Drop for ConnectionTasks {
     fn drop(&mut self) {
         self.reader.iter().for_each(JoinHandle::abort);
         self.writer.iter().for_each(JoinHandle::abort);
@@ -166,8 +166,8 @@ impl Drop for Carrier {
 }
 
 /// What ends of a connection, its reading or its writing.
-async fn over(connection: &mut Option<Carrier>) -> (ConnectionId, Over) {
-    let Some(Carrier { id, reader, writer, .. }) = connection else { return std::future::pending().await };
+async fn over(connection: &mut Option<ConnectionTasks>) -> (ConnectionId, Over) {
+    let Some(ConnectionTasks { id, reader, writer, .. }) = connection else { return std::future::pending().await };
     let over = tokio::select! {
         lost = done(reader) => Over::Read(lost.unwrap_or_else(|| SocketLost::Broken("the reader stopped".into()))),
         sent = done(writer) => {
@@ -312,11 +312,11 @@ mod tests {
     };
 
     use mykube_protocol::{Attempt, FromRelay, Role, Ticket, relay_text::Peer};
-    use mykube_tunnel::{Established, endpoint::Settings, seam};
+    use mykube_tunnel::{Established, endpoint::Settings, test_api};
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
     use super::*;
-    use crate::channel::{Channel, End, Status};
+    use crate::channel::{Channel, End, PeerStatus};
 
     /// A relay in memory: it joins the newest connections of the two ends, and can cut them.
     #[derive(Default)]
@@ -412,7 +412,7 @@ mod tests {
     fn channels(window: Duration) -> (Arc<Relay>, Channel, Channel) {
         let relay = Arc::new(Relay::default());
         let [client, agent] = [(0, Role::Client), (1, Role::Agent)].map(|(who, role)| {
-            let established: Established = seam::established(role, [1; 32], [2; 32]);
+            let established: Established = test_api::established(role, [1; 32], [2; 32]);
             let settings = Settings {
                 attempt: Attempt::from_bytes([1; 16]),
                 ticket: Ticket::from_bytes(b"ticket"),
@@ -466,7 +466,7 @@ mod tests {
             relay.cut();
             let mut status = client.status();
             status
-                .wait_for(|status| matches!(status, Status::Away { reason, .. } if reason == "closed for today"))
+                .wait_for(|status| matches!(status, PeerStatus::Away { reason, .. } if reason == "closed for today"))
                 .await
                 .unwrap();
             for end in [client.ended().await, agent.ended().await] {

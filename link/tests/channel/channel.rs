@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use mykube_dial::{RelaySocket, Transport, socket::websocket_config};
 use mykube_link::{
-    Channel, ChannelStream, CopyError, End, Rejoin, clock, copy,
+    Channel, ChannelStream, CopyError, End, Reconnect, clock, copy,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing},
 };
 use mykube_protocol::{
@@ -85,7 +85,7 @@ pub(crate) async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>
     let at_client = at_client.unwrap();
     assert_eq!(at_agent.words, at_client.words);
     // Without a window a session ends with its connection.
-    let rejoin = Rejoin {
+    let reconnect = Reconnect {
         dialer: crate::support::dialer("http://127.0.0.1:1"),
         session,
         attempt: Attempt::from_bytes([1; 16]),
@@ -93,7 +93,7 @@ pub(crate) async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>
         window: Duration::ZERO,
         unsure: None,
     };
-    (Channel::start(*at_agent, agent, rejoin.clone()), Channel::start(*at_client, client, rejoin), relay)
+    (Channel::start(*at_agent, agent, reconnect.clone()), Channel::start(*at_client, client, reconnect), relay)
 }
 
 pub(crate) async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, ChannelStream) {

@@ -32,10 +32,10 @@ use mykube_protocol::{
 use zeroize::Zeroizing;
 
 use crate::{
+    congestion::{self, Congestion, Stamp},
     flow::{GrowthPool, SessionWindow},
     handshake::Established,
     message::HEAD,
-    pace::{self, Pace, Stamp},
     record::{Opener, Sealer},
     resume::Resume,
     schedule::Scheduler,
@@ -60,16 +60,16 @@ const PINGS_FIRST: u32 = 4;
 type WelcomePart = Zeroizing<Vec<u8>>;
 
 /// A message that was sent and is kept until it is acknowledged.
-enum Kept {
+enum SentMessage {
     Control(Control),
     Data(Stamp, StreamId, Bytes),
     Welcome(bool, WelcomePart),
 }
 
 /// It counts for what it takes, with the smallest allocation beside it.
-const _: () = assert!(size_of::<Kept>() as u64 + 32 <= pace::MESSAGE);
+const _: () = assert!(size_of::<SentMessage>() as u64 + 32 <= congestion::MESSAGE);
 
-impl Kept {
+impl SentMessage {
     /// Bytes of stream data.
     fn payload(&self) -> u64 {
         match self {
@@ -113,7 +113,7 @@ pub struct Session {
     /// When streams are looked at that were let go of, and of which something waits.
     untaken_due: Option<Time>,
     scheduler: Scheduler,
-    pace: Pace,
+    congestion: Congestion,
 
     control: VecDeque<Control>,
     /// Credit that the peer is told of with the next record, and after `credit_due` in one of its own.
@@ -126,7 +126,7 @@ pub struct Session {
     welcome_begun: bool,
     upkeep: VecDeque<Upkeep>,
     send_credit: u64,
-    kept: VecDeque<Kept>,
+    kept: VecDeque<SentMessage>,
     /// How many at the end of `kept` are yet to be sent again, under the present keys.
     unsent: usize,
     /// Bytes of `kept` that are control or of a welcome.
@@ -192,7 +192,7 @@ impl Session {
             agent_opens: (now, 0),
             untaken_due: None,
             scheduler: Scheduler::default(),
-            pace: Pace::new(now),
+            congestion: Congestion::new(now),
             control: VecDeque::new(),
             credit: Vec::new(),
             credit_due: None,
@@ -417,20 +417,20 @@ impl Session {
             session_credit: self.send_credit,
             growth_left: self.growth.left(),
             kept: self.kept.len(),
-            kept_bytes: self.kept.iter().map(Kept::payload).sum(),
+            kept_bytes: self.kept.iter().map(SentMessage::payload).sum(),
             queued: self.streams.values().map(|stream| stream.queued).sum(),
             control: self.waiting_control + self.kept_control,
-            under_way: self.pace.in_flight(),
-            cap: self.pace.cap(),
-            min_rtt: self.pace.best_rtt(),
-            rate: self.pace.best_rate(),
+            under_way: self.congestion.in_flight(),
+            cap: self.congestion.cap(),
+            min_rtt: self.congestion.best_rtt(),
+            rate: self.congestion.best_rate(),
         }
     }
 
     /// The smoothed round-trip time between the two ends.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
-        self.pace.rtt()
+        self.congestion.rtt()
     }
 
     /// Which end this is.
@@ -451,7 +451,7 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.is_ready(self.send_credit)
         {
-            self.scheduler.activate(now, id, &mut stream.turn, self.pace.rtt(), backlogged);
+            self.scheduler.activate(now, id, &mut stream.turn, self.congestion.rtt(), backlogged);
         }
     }
 
@@ -462,7 +462,7 @@ impl Session {
         }
         if let Some(stream) = self.streams.get_mut(&id) {
             // What is dropped is no quick reader's.
-            let rtt = self.pace.rtt().filter(|_| !stream.released);
+            let rtt = self.congestion.rtt().filter(|_| !stream.released);
             let credit = stream.window.consume(now, bytes, rtt, &mut self.growth);
             if let Some((n, grown)) = credit.filter(|_| stream.wants_more()) {
                 self.credit(now, id, n, grown);
@@ -479,7 +479,7 @@ impl Session {
 
     /// The next acknowledgement, or credit, leaves by itself then at the earliest.
     fn tells_next(&self) -> Time {
-        self.told_at + self.pace.ack_interval()
+        self.told_at + self.congestion.ack_interval()
     }
 
     /// Credit is told as rarely as acknowledgements are, and with them, but a larger window at once: a sender that finds out what
@@ -555,15 +555,15 @@ mod tests {
     #[test]
     fn credentials_that_wait_or_are_kept_are_wiped() {
         fn wiped<T: ZeroizeOnDrop>(_: &T) {}
-        let established = crate::seam::established(Role::Client, [1; 32], [2; 32]);
+        let established = crate::test_api::established(Role::Client, [1; 32], [2; 32]);
         let session = Session::new(Time::default(), established, Config::default());
         wiped(&session.welcome_in);
         session.welcome_out.iter().for_each(|(_, part)| wiped(part));
-        let kept = |kept: &Kept| {
-            if let Kept::Welcome(_, part) = kept {
+        let kept = |kept: &SentMessage| {
+            if let SentMessage::Welcome(_, part) = kept {
                 wiped(part);
             }
         };
-        kept(&Kept::Welcome(true, WelcomePart::default()));
+        kept(&SentMessage::Welcome(true, WelcomePart::default()));
     }
 }

@@ -11,12 +11,12 @@ use mykube_protocol::{
 use zeroize::Zeroize as _;
 
 use super::{
-    Kept, Session, control_len,
+    SentMessage, Session, control_len,
     types::{Event, SessionError, SessionError::Misbehaved},
 };
 use crate::{
+    congestion::Stamp,
     message::{self, Message},
-    pace::Stamp,
     stream::{Ending, Stream},
     time::Time,
 };
@@ -92,7 +92,7 @@ impl Session {
     fn numbered(&mut self, now: Time, bytes: u64) {
         self.received_m += 1;
         self.untold_bytes += bytes;
-        let due = self.ack_due.unwrap_or_else(|| now + self.pace.ack_delay());
+        let due = self.ack_due.unwrap_or_else(|| now + self.congestion.ack_delay());
         let enough = self.untold_bytes >= self.ack_step;
         self.ack_due = Some(if enough { due.min(self.tells_next()) } else { due });
     }
@@ -103,12 +103,12 @@ impl Session {
             // Only the newest is answered: a flood of pings costs its sender more than us.
             Upkeep::Ping(n) => {
                 self.pong = Some(n);
-                self.pace.handle_peer_ping(now);
+                self.congestion.handle_peer_ping(now);
             }
             Upkeep::Pong(n) => {
                 if let Some((_, sent)) = self.ping.take_if(|(expected, _)| *expected == n) {
-                    let (before, rtt) = (self.pace.best_rtt(), now.since(sent).max(Duration::from_micros(1)));
-                    self.pace.handle_rtt(now, rtt);
+                    let (before, rtt) = (self.congestion.best_rtt(), now.since(sent).max(Duration::from_micros(1)));
+                    self.congestion.handle_rtt(now, rtt);
                     let settles = before.is_none_or(|best| rtt + best / 8 < best);
                     self.pings_first = if settles { self.pings_first.saturating_sub(1) } else { 0 };
                     if self.pings_first > 0 {
@@ -130,12 +130,12 @@ impl Session {
         let mut newest = None;
         while self.acked_m < m {
             if let Some((len, stamp)) = self.forget_oldest() {
-                self.pace.handle_acked(now, len, &stamp);
+                self.congestion.handle_acked(now, len, &stamp);
                 newest = Some(stamp);
             }
         }
         if let Some(stamp) = newest {
-            self.pace.sample(now, &stamp);
+            self.congestion.sample(now, &stamp);
         }
         // A queue keeps its room, which many small messages at once may have made large.
         if self.kept.is_empty() {
@@ -148,12 +148,12 @@ impl Session {
     pub(super) fn forget_oldest(&mut self) -> Option<(u64, Stamp)> {
         self.acked_m += 1;
         match self.kept.pop_front()? {
-            Kept::Control(control) => {
+            SentMessage::Control(control) => {
                 self.kept_control -= control_len(&control);
                 None
             }
-            Kept::Data(stamp, _, payload) => Some((payload.len() as u64, stamp)),
-            Kept::Welcome(_, part) => {
+            SentMessage::Data(stamp, _, payload) => Some((payload.len() as u64, stamp)),
+            SentMessage::Welcome(_, part) => {
                 self.kept_control -= part.len();
                 None
             }

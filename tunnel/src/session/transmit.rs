@@ -9,12 +9,12 @@ use mykube_protocol::{
 };
 
 use super::{
-    Kept, Session, control_len,
+    SentMessage, Session, control_len,
     types::{Event, SessionError},
 };
 use crate::{
+    congestion::{Room, Stamp},
     message::{self, DATA_HEAD, HEAD},
-    pace::{Room, Stamp},
     schedule::{Place, Scheduler},
     stream::Item,
     time::Time,
@@ -50,7 +50,7 @@ impl Session {
             return Ok(None);
         }
         let peer_sends_bulk = self.heard_since_probe >= BULK_HEARD;
-        if self.pace.take_probe(now, peer_sends_bulk) {
+        if self.congestion.take_probe(now, peer_sends_bulk) {
             self.heard_since_probe = 0;
             self.send_ping(now);
         }
@@ -93,18 +93,18 @@ impl Session {
                 || self.pong.is_some()
                 || self.ack_is_due(now)
                 || self.ping_is_due(now)
-                || self.pace.wants_probe()
+                || self.congestion.wants_probe()
                 || self.speaks_soon(now))
     }
 
     fn stream_is_next(&self, now: Time) -> bool {
-        !self.over && self.scheduler.next(self.pace.room(now)).is_some()
+        !self.over && self.scheduler.next(self.congestion.room(now)).is_some()
     }
 
     /// When bulk that only its pace holds back goes on.
     pub(super) fn pace_due(&self) -> Option<Time> {
         let waits = self.unsent > 0 || (!self.over && self.scheduler.next(Room::Bulk).is_some());
-        self.pace.paced_until().filter(|_| waits)
+        self.congestion.paced_until().filter(|_| waits)
     }
 
     /// Whether a numbered message may be sent now.
@@ -205,11 +205,11 @@ impl Session {
         let before = frame.len();
         message::put_control(frame, &control);
         self.kept_control += control_len(&control);
-        self.keep(Kept::Control(control));
+        self.keep(SentMessage::Control(control));
         frame.len() - before
     }
 
-    fn keep(&mut self, message: Kept) {
+    fn keep(&mut self, message: SentMessage) {
         debug_assert_eq!(self.unsent, 0);
         self.kept.push_back(message);
         self.next_m += 1;
@@ -224,7 +224,7 @@ impl Session {
         message::put_welcome(frame, last, &part);
         self.kept_control += part.len();
         self.welcome_begun = !last;
-        self.keep(Kept::Welcome(last, part));
+        self.keep(SentMessage::Welcome(last, part));
         true
     }
 
@@ -233,13 +233,13 @@ impl Session {
             return;
         }
         let low = self.share() / 2;
-        while let Some((id, _)) = self.scheduler.next(self.pace.room(now)) {
+        while let Some((id, _)) = self.scheduler.next(self.congestion.room(now)) {
             let sent = self.put_stream(now, id, frame);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let more = stream.is_ready(self.send_credit);
             let stuck = sent == 0 && more;
             if self.scheduler.handle_sent(now, id, &mut stream.turn, sent, more) {
-                self.pace.handle_little_said(now);
+                self.congestion.handle_little_said(now);
             }
             if stream.write_waits && stream.queued < low {
                 stream.write_waits = false;
@@ -255,7 +255,7 @@ impl Session {
     /// Puts as much of a stream into the record as its turn, its credit and the record allow.
     fn put_stream(&mut self, now: Time, id: StreamId, frame: &mut BytesMut) -> usize {
         let mut sent = 0;
-        let quantum = self.pace.quantum();
+        let quantum = self.congestion.quantum();
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
         let allowance = Scheduler::allowance(&mut stream.turn, quantum);
         while sent < allowance {
@@ -286,8 +286,8 @@ impl Session {
                     }
                     let dry = stream.outbox.is_empty();
                     message::put_data(frame, id, &part);
-                    let stamp: Stamp = self.pace.handle_sent(now, len as u64, dry);
-                    self.keep(Kept::Data(stamp, id, part));
+                    let stamp: Stamp = self.congestion.handle_sent(now, len as u64, dry);
+                    self.keep(SentMessage::Data(stamp, id, part));
                     self.measure_later(now);
                     sent += len;
                 }

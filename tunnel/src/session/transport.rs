@@ -14,12 +14,12 @@ use mykube_protocol::{
 use rand_core::CryptoRng;
 
 use super::{
-    Kept, PINGS_FIRST, Session, control_len,
+    PINGS_FIRST, SentMessage, Session, control_len,
     types::{Event, Owed, SessionError, SessionError::Misbehaved},
 };
 use crate::{
+    congestion::{Congestion, Room},
     message::{self, DATA_HEAD, HEAD},
-    pace::{Pace, Room},
     record::RecordError,
     resume::First,
     time::Time,
@@ -48,7 +48,7 @@ impl Session {
         self.ping = None;
         self.pong = None;
         self.upkeep.clear();
-        self.pace = Pace::new(now);
+        self.congestion = Congestion::new(now);
     }
 
     /// The relay says that both ends of the session are there, over another transport than before. The client asks for
@@ -178,7 +178,7 @@ impl Session {
     }
 
     fn probe_after(&self) -> Duration {
-        PROBE_AFTER.max(self.pace.rtt().unwrap_or_default() * 3)
+        PROBE_AFTER.max(self.congestion.rtt().unwrap_or_default() * 3)
     }
 
     fn patience(&self, owed: &Owed) -> Duration {
@@ -199,7 +199,7 @@ impl Session {
     /// Whether the next message to be sent again may go now: control always, data as the line takes it.
     pub(super) fn may_send_again(&self, now: Time) -> bool {
         match self.kept.get(self.kept.len() - self.unsent) {
-            Some(Kept::Data(..)) => self.pace.room(now) == Room::Bulk,
+            Some(SentMessage::Data(..)) => self.congestion.room(now) == Room::Bulk,
             Some(_) => true,
             None => false,
         }
@@ -211,21 +211,21 @@ impl Session {
             let next = self.kept.len() - self.unsent;
             let room = Self::room(frame);
             match &mut self.kept[next] {
-                Kept::Control(control) => {
+                SentMessage::Control(control) => {
                     if control_len(control) > room {
                         return false;
                     }
                     message::put_control(frame, control);
                 }
-                Kept::Data(stamp, id, payload) => {
+                SentMessage::Data(stamp, id, payload) => {
                     if DATA_HEAD + payload.len() > room {
                         return false;
                     }
                     message::put_data(frame, *id, payload);
-                    *stamp = self.pace.handle_sent(now, payload.len() as u64, self.unsent == 1);
+                    *stamp = self.congestion.handle_sent(now, payload.len() as u64, self.unsent == 1);
                     self.measure_later(now);
                 }
-                Kept::Welcome(last, part) => {
+                SentMessage::Welcome(last, part) => {
                     if HEAD + 1 + part.len() > room {
                         return false;
                     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use mykube_dial::Dialer;
 use mykube_link::{
-    Channel, ChannelStream, Rejoin, clock,
+    Channel, ChannelStream, Reconnect, clock,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing},
 };
 use mykube_protocol::{
@@ -250,14 +250,15 @@ pub(crate) async fn paired_over((relay, address): (Relay, SocketAddr), window: D
     let at_agent = async {
         let outcome = pair::agent(&mut agent, &mut agent_pairing, &mut ignore).await;
         let Ok(AgentOutcome::Paired(established)) = outcome else { panic!("{outcome:?}") };
-        let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket: ticket("agent"), window, unsure: None };
-        Channel::start(*established, agent, rejoin)
+        let reconnect =
+            Reconnect { dialer: dialer.clone(), session, attempt, ticket: ticket("agent"), window, unsure: None };
+        Channel::start(*established, agent, reconnect)
     };
     let at_client = async {
         let shown = AtomicBool::new(false);
         let paired = pair::client(&dialer, claim, &mut client_pairing, window, &shown).await;
-        let (established, socket, rejoin) = paired.unwrap();
-        Channel::start(*established, socket, rejoin)
+        let (established, socket, reconnect) = paired.unwrap();
+        Channel::start(*established, socket, reconnect)
     };
     let (agent, client) = tokio::join!(at_agent, at_client);
     Ends { relay, agent, client }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mykube_tunnel::{
     Session,
-    endpoint::{ConnectionId, DialFailure, Endpoint, Lost, Next, PairingRedial, Settings, Status},
+    endpoint::{ConnectionId, DialFailure, Endpoint, Lost, Next, PairingReconnect, PeerStatus, Settings},
     pairing::{AgentEvent, Transmit},
     protocol::{
         FromRelay,
@@ -65,7 +65,7 @@ impl World {
         match (&mut end.stage, id) {
             (Stage::Session(endpoint), Some(id)) => {
                 endpoint.handle_dial_failed(now, id, failure, rng);
-                let named = matches!(endpoint.status(), Status::Away { reason, .. } if reason == "log in");
+                let named = matches!(endpoint.status(), PeerStatus::Away { reason, .. } if reason == "log in");
                 assert!(answer != Answer::Portal || endpoint.status().is_up() || named, "what answers is named");
             }
             (Stage::Client(pairing), _) => match end.redial.as_mut() {
@@ -97,7 +97,7 @@ impl World {
                 endpoint.handle_lost(now, end.id, lost, rng);
                 return;
             }
-            Stage::Client(pairing) => match PairingRedial::new(now, &lost, pairing, rng) {
+            Stage::Client(pairing) => match PairingReconnect::new(now, &lost, pairing, rng) {
                 Some((redial, delay)) => {
                     end.redial = Some(redial);
                     self.schedule(delay, Ev::Redial(who));
@@ -214,7 +214,7 @@ impl World {
             && !endpoint.session().is_over()
         {
             over = match verdict(Some(code), Of::Session) {
-                Verdict::Redial => false,
+                Verdict::Reconnect => false,
                 Verdict::Replaced => {
                     let explained = !end.dials.is_empty() || end.given_up.is_some_and(|at| now.since(at) < ECHO);
                     self.counted.explained += u64::from(explained);

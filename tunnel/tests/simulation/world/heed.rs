@@ -1,7 +1,7 @@
 //! What endpoints tell and order: heeded, and judged.
 
 use mykube_tunnel::{
-    endpoint::{End, Event, Order, Status},
+    endpoint::{End, Event, Order, PeerStatus},
     protocol::limits,
     session::SessionError,
 };
@@ -34,7 +34,8 @@ impl World {
         match event {
             Event::Session(event) => self.model.event(who, event),
             Event::Status(status) => {
-                if let (Status::Away { since, .. }, Status::Away { since: before, .. }) = (&status, &end.status) {
+                if let (PeerStatus::Away { since, .. }, PeerStatus::Away { since: before, .. }) = (&status, &end.status)
+                {
                     assert_eq!(since, before, "it is away since the same moment, whatever keeps it away");
                 }
                 let Stage::Session(endpoint) = &end.stage else { return };
@@ -117,7 +118,7 @@ impl World {
             End::Here => self.model.said_bye(who),
             End::Bye(_) => self.model.said_bye(1 - who),
             End::Window { window, .. } => {
-                let Status::Away { since, .. } = &end.status else { panic!("it was not away") };
+                let PeerStatus::Away { since, .. } = &end.status else { panic!("it was not away") };
                 let away = now.since(*since);
                 self.counted.windows += 1;
                 *window == self.window && away >= self.window && (end.slept || away <= self.window + SLACK)

@@ -18,7 +18,7 @@ use std::{
 use bytes::BytesMut;
 use mykube_tunnel::{
     Config, Time,
-    endpoint::{ConnectionId, Endpoint, Lost, PairingRedial, Status},
+    endpoint::{ConnectionId, Endpoint, Lost, PairingReconnect, PeerStatus},
     pairing::{AgentPairing, ClientPairing},
     protocol::{Role, SessionId, Ticket, limits},
     session::Audit,
@@ -87,7 +87,7 @@ struct End {
     dials: BTreeMap<u32, Option<ConnectionId>>,
     /// Of an end that is not paired yet.
     ticket: Ticket,
-    redial: Option<PairingRedial>,
+    redial: Option<PairingReconnect>,
     asleep: bool,
     /// It was, once.
     slept: bool,
@@ -108,7 +108,7 @@ struct End {
     /// Its endpoint has nothing more to do.
     over: bool,
     /// What its application was last told.
-    status: Status,
+    status: PeerStatus,
     /// The newest ticket that reached it.
     received: u32,
     /// When a dial of its was last given up, or failed, and whether that explains the replacement at hand.
@@ -191,7 +191,7 @@ impl World {
             start: None,
             forged: false,
             over: false,
-            status: Status::Up,
+            status: PeerStatus::Up,
             received: 0,
             given_up: None,
             explained: false,

@@ -119,7 +119,7 @@ impl<T: Copy> Halves<T> {
 
 /// The path's estimates of one direction.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Congestion {
     smoothed_rtt: Option<Duration>,
     min_rtt: Halves<Duration>,
     /// Bytes a second.
@@ -155,7 +155,7 @@ struct Pause {
     waits: bool,
 }
 
-impl Pace {
+impl Congestion {
     pub(crate) fn new(now: Time) -> Self {
         Self {
             smoothed_rtt: None,
@@ -238,7 +238,7 @@ impl Pace {
         self.first_sent = stamp.sent;
     }
 
-    /// After the last [`Pace::handle_acked`] of one acknowledgement.
+    /// After the last [`Congestion::handle_acked`] of one acknowledgement.
     pub(crate) fn sample(&mut self, now: Time, newest: &Stamp) {
         let took = now.since(newest.delivered_at).max(newest.sent.since(newest.first_sent));
         let bytes = self.delivered - newest.delivered;
@@ -300,7 +300,7 @@ impl Pace {
             && self.in_flight <= self.product().map_or(0, |product| product / 2)
     }
 
-    /// [`Pace::wants_probe`]; bulk goes on after that ping, or after its answer where the peer sends bulk as well.
+    /// [`Congestion::wants_probe`]; bulk goes on after that ping, or after its answer where the peer sends bulk as well.
     pub(crate) fn take_probe(&mut self, now: Time, peer_sends_bulk: bool) -> bool {
         let probe = self.wants_probe();
         match &mut self.pause {
@@ -416,46 +416,46 @@ mod tests {
     fn of_the_smallest_messages_no_more_is_under_way_than_a_window_takes() {
         // A peer that answers pings late and acknowledges at once, until it stops.
         let mut now = Time::from_micros(1_000_000);
-        let mut pace = Pace::new(now);
-        pace.handle_rtt(now, Duration::from_secs(10));
-        let stamp = pace.handle_sent(now, 1 << 20, false);
+        let mut congestion = Congestion::new(now);
+        congestion.handle_rtt(now, Duration::from_secs(10));
+        let stamp = congestion.handle_sent(now, 1 << 20, false);
         now = now + Duration::from_millis(1);
-        pace.handle_acked(now, 1 << 20, &stamp);
-        pace.sample(now, &stamp);
-        assert_eq!(pace.cap(), UNACKED_MAX, "it shows a path that holds as much as there may be");
+        congestion.handle_acked(now, 1 << 20, &stamp);
+        congestion.sample(now, &stamp);
+        assert_eq!(congestion.cap(), UNACKED_MAX, "it shows a path that holds as much as there may be");
         let mut messages = 0;
-        while pace.room(now) > Room::None {
-            pace.handle_sent(now, 1, true);
+        while congestion.room(now) > Room::None {
+            congestion.handle_sent(now, 1, true);
             messages += 1;
         }
         assert_eq!(messages, UNACKED_MAX.div_ceil(1 + MESSAGE));
         // One more goes when one is acknowledged.
-        pace.handle_acked(now, 1, &stamp);
-        assert!(pace.room(now) > Room::None);
+        congestion.handle_acked(now, 1, &stamp);
+        assert!(congestion.room(now) > Room::None);
     }
 
     /// A line of `rate` bytes a second and `rtt`; the application always has more.
     fn run(rate: u64, rtt: Duration, seconds: u64) -> (u64, u64) {
         let mut now = Time::default();
-        let mut pace = Pace::new(now);
-        pace.handle_rtt(now, rtt);
+        let mut congestion = Congestion::new(now);
+        congestion.handle_rtt(now, rtt);
         let mut under_way: VecDeque<(Time, Stamp)> = VecDeque::new();
         let (mut line_free, mut acked, mut worst) = (now, 0, 0);
         let end = now + Duration::from_secs(seconds);
         while now < end {
-            pace.take_probe(now, false);
-            while pace.room(now) == Room::Bulk {
-                let stamp = pace.handle_sent(now, CHUNK, false);
+            congestion.take_probe(now, false);
+            while congestion.room(now) == Room::Bulk {
+                let stamp = congestion.handle_sent(now, CHUNK, false);
                 line_free = line_free.max(now) + Duration::from_micros(CHUNK * 1_000_000 / rate);
                 under_way.push_back((line_free + rtt, stamp));
             }
             if end.since(now) < Duration::from_secs(1) {
-                worst = worst.max(pace.in_flight);
+                worst = worst.max(congestion.in_flight);
             }
             // What arrived is acknowledged: on a slow line at once, on a fast one after 64 KiB.
             let step = if rate < 10_000_000 { 1 } else { 4 };
             let Some((last, _)) = under_way.get(step - 1).or(under_way.back()) else { break };
-            if let Some(due) = pace.paced_until().filter(|due| due < last) {
+            if let Some(due) = congestion.paced_until().filter(|due| due < last) {
                 now = due;
                 continue;
             }
@@ -463,12 +463,12 @@ mod tests {
             let mut newest = None;
             while let Some((_, stamp)) = under_way.front().copied().filter(|(at, _)| *at <= now) {
                 under_way.pop_front();
-                pace.handle_acked(now, CHUNK, &stamp);
+                congestion.handle_acked(now, CHUNK, &stamp);
                 acked += CHUNK;
                 newest = Some(stamp);
             }
             if let Some(newest) = newest {
-                pace.sample(now, &newest);
+                congestion.sample(now, &newest);
             }
         }
         (acked / seconds, worst)
@@ -492,74 +492,74 @@ mod tests {
     #[test]
     fn turns_that_take_longer_than_the_best_one_do_not_slow_a_quick_line_down() {
         // Best round trip 0.1 ms; with the processors busy, an acknowledgement takes 3 ms.
-        let (mut now, mut pace) = (Time::default(), Pace::new(Time::default()));
-        pace.handle_rtt(now, Duration::from_micros(100));
+        let (mut now, mut congestion) = (Time::default(), Congestion::new(Time::default()));
+        congestion.handle_rtt(now, Duration::from_micros(100));
         for _ in 0..200 {
             let mut sent = Vec::new();
-            while pace.room(now) == Room::Bulk {
-                sent.push(pace.handle_sent(now, CHUNK, false));
+            while congestion.room(now) == Room::Bulk {
+                sent.push(congestion.handle_sent(now, CHUNK, false));
             }
             now = now + Duration::from_millis(3);
             for stamp in &sent {
-                pace.handle_acked(now, CHUNK, stamp);
+                congestion.handle_acked(now, CHUNK, stamp);
             }
-            pace.sample(now, sent.last().unwrap());
+            congestion.sample(now, sent.last().unwrap());
         }
-        assert!(pace.cap() > SLACK, "{} under way at most", pace.cap());
+        assert!(congestion.cap() > SLACK, "{} under way at most", congestion.cap());
     }
 
     /// All that may leave at once.
-    fn at_once(pace: &mut Pace, now: Time) -> u64 {
-        let before = pace.in_flight;
-        while pace.room(now) == Room::Bulk {
-            pace.handle_sent(now, CHUNK, false);
+    fn at_once(congestion: &mut Congestion, now: Time) -> u64 {
+        let before = congestion.in_flight;
+        while congestion.room(now) == Room::Bulk {
+            congestion.handle_sent(now, CHUNK, false);
         }
-        pace.in_flight - before
+        congestion.in_flight - before
     }
 
     #[test]
     fn what_a_stall_has_held_back_is_spread_over_the_round_trip() {
         // 60 MB/s and 200 ms, known and settled; a gap has closed, and everything is acknowledged.
         let (rate, rtt, now) = (60_000_000, Duration::from_millis(200), Time::from_micros(1_000_000));
-        let mut pace = Pace::new(Time::default());
-        pace.handle_rtt(now, rtt);
-        pace.rate.add(0, RATE_HALF_ROUNDS, rate, |a, b| a > b);
-        pace.flat_rounds = FLAT_ROUNDS;
-        let sent = at_once(&mut pace, now);
-        assert!(sent <= bytes_in(rate, SLACK_TIME) * 5 / 4 + 2 * CHUNK, "{sent} of {} in one burst", pace.cap());
+        let mut congestion = Congestion::new(Time::default());
+        congestion.handle_rtt(now, rtt);
+        congestion.rate.add(0, RATE_HALF_ROUNDS, rate, |a, b| a > b);
+        congestion.flat_rounds = FLAT_ROUNDS;
+        let sent = at_once(&mut congestion, now);
+        assert!(sent <= bytes_in(rate, SLACK_TIME) * 5 / 4 + 2 * CHUNK, "{sent} of {} in one burst", congestion.cap());
         let mut at = now;
-        while let Some(due) = pace.paced_until() {
+        while let Some(due) = congestion.paced_until() {
             assert!(due > at, "it is told when to go on");
             at = due;
-            at_once(&mut pace, at);
+            at_once(&mut congestion, at);
         }
         let took = at.since(now);
-        assert!(pace.in_flight >= pace.cap() && took <= rtt, "all of it within {took:?}");
+        assert!(congestion.in_flight >= congestion.cap() && took <= rtt, "all of it within {took:?}");
         assert!(took >= rtt / 2, "not within {took:?}");
     }
 
     #[test]
     fn a_short_path_is_not_paced() {
         let now = Time::from_micros(1_000_000);
-        let mut pace = Pace::new(Time::default());
-        pace.handle_rtt(now, Duration::from_micros(200));
-        pace.rate.add(0, RATE_HALF_ROUNDS, 800_000_000, |a, b| a > b);
-        at_once(&mut pace, now);
-        assert!(pace.in_flight >= pace.cap());
-        assert_eq!(pace.paced_until, Time::default(), "nor does it count against what follows");
+        let mut congestion = Congestion::new(Time::default());
+        congestion.handle_rtt(now, Duration::from_micros(200));
+        congestion.rate.add(0, RATE_HALF_ROUNDS, 800_000_000, |a, b| a > b);
+        at_once(&mut congestion, now);
+        assert!(congestion.in_flight >= congestion.cap());
+        assert_eq!(congestion.paced_until, Time::default(), "nor does it count against what follows");
     }
 
     /// The cap on a quick path on which the newest word of a stream with little to say is so old.
     fn cap_after(silence: Duration) -> u64 {
         let now = Time::from_micros(10_000_000);
-        let mut pace = Pace::new(Time::default());
-        pace.handle_rtt(now, Duration::from_micros(100));
-        pace.rate.add(0, RATE_HALF_ROUNDS, 800_000_000, |a, b| a > b);
-        pace.handle_little_said(now);
-        let stamp = pace.handle_sent(now, CHUNK, false);
-        pace.handle_acked(now + silence, CHUNK, &stamp);
-        pace.sample(now + silence, &stamp);
-        pace.cap()
+        let mut congestion = Congestion::new(Time::default());
+        congestion.handle_rtt(now, Duration::from_micros(100));
+        congestion.rate.add(0, RATE_HALF_ROUNDS, 800_000_000, |a, b| a > b);
+        congestion.handle_little_said(now);
+        let stamp = congestion.handle_sent(now, CHUNK, false);
+        congestion.handle_acked(now + silence, CHUNK, &stamp);
+        congestion.sample(now + silence, &stamp);
+        congestion.cap()
     }
 
     #[test]
@@ -569,18 +569,18 @@ mod tests {
         assert!(alone > beside + SLACK, "{alone}, {beside} beside one");
         // The first word of a stream that has little to say waits for no more than this, and ends it.
         assert!(alone - beside <= bytes_in(800_000_000, SLACK_TIME), "{alone}");
-        let mut pace = Pace::new(Time::default());
-        pace.alone = true;
-        pace.handle_little_said(Time::default());
-        assert!(!pace.alone);
+        let mut congestion = Congestion::new(Time::default());
+        congestion.alone = true;
+        congestion.handle_little_said(Time::default());
+        assert!(!congestion.alone);
     }
 
     #[test]
     fn turns_are_longer_where_bytes_are_quick() {
         let quantum = |rate: u64| {
-            let mut pace = Pace::new(Time::default());
-            pace.rate.add(0, RATE_HALF_ROUNDS, rate, |a, b| a > b);
-            pace.quantum()
+            let mut congestion = Congestion::new(Time::default());
+            congestion.rate.add(0, RATE_HALF_ROUNDS, rate, |a, b| a > b);
+            congestion.quantum()
         };
         assert_eq!([0, 30_000_000, 60_000_000, 800_000_000].map(quantum), [QUANTUM, QUANTUM, 30_000, QUANTUM_MAX]);
     }
@@ -588,11 +588,11 @@ mod tests {
     #[test]
     fn nothing_known_means_the_floor() {
         let now = Time::default();
-        let mut pace = Pace::new(now);
-        assert_eq!(pace.room(now), Room::Bulk);
-        pace.handle_sent(now, FLOOR, false);
-        assert_eq!(pace.room(now), Room::Sparse);
-        pace.handle_sent(now, FLOOR, false);
-        assert_eq!(pace.room(now), Room::None);
+        let mut congestion = Congestion::new(now);
+        assert_eq!(congestion.room(now), Room::Bulk);
+        congestion.handle_sent(now, FLOOR, false);
+        assert_eq!(congestion.room(now), Room::Sparse);
+        congestion.handle_sent(now, FLOOR, false);
+        assert_eq!(congestion.room(now), Room::None);
     }
 }
