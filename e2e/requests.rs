@@ -1,4 +1,4 @@
-//! Requests a second through guarded mode against direct: `GET /version` over connections that are kept.
+//! Requests a second through guarded mode against direct: `GET /version` over connections that are connection.
 //!
 //!     cargo nextest run --release -p mykube --test e2e --run-ignored only requests:: --no-capture
 
@@ -30,12 +30,13 @@ fn measure_requests() {
     let ways = [("direct", &cluster.kubeconfig), ("guarded", &tunnel.kubeconfig())]
         .map(|(name, kubeconfig)| Port::of(&Way::new(name, kubeconfig, None)));
     for connections in [1, 16] {
-        let mut open = ways.each_ref().map(|port| (0..connections).map(|_| Kept::open(port)).collect::<Vec<_>>());
+        let mut open =
+            ways.each_ref().map(|port| (0..connections).map(|_| PersistentConnection::open(port)).collect::<Vec<_>>());
         let mut rates = [Vec::new(), Vec::new()];
         // The first round warms up.
         for round in 0..=ROUNDS {
-            for (kept, rates) in open.iter_mut().zip(&mut rates) {
-                let rate = rate(kept);
+            for (connections, rates) in open.iter_mut().zip(&mut rates) {
+                let rate = rate(connections);
                 if round > 0 {
                     rates.push(rate);
                 }
@@ -50,17 +51,17 @@ fn measure_requests() {
 }
 
 /// Requests a second, all connections together.
-fn rate(connections: &mut [Kept]) -> f64 {
+fn rate(connections: &mut [PersistentConnection]) -> f64 {
     let each = REQUESTS / connections.len();
     let start = Arc::new(Barrier::new(connections.len() + 1));
     let seconds = thread::scope(|scope| {
         let threads: Vec<_> = connections
             .iter_mut()
-            .map(|kept| {
+            .map(|connection| {
                 let start = start.clone();
                 scope.spawn(move || {
                     start.wait();
-                    (0..each).for_each(|_| kept.get());
+                    (0..each).for_each(|_| connection.get());
                 })
             })
             .collect();
@@ -77,10 +78,10 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-/// A connection that is kept.
-struct Kept(BufReader<StreamOwned<ClientConnection, TcpStream>>);
+/// A connection that many requests use, one after the other.
+struct PersistentConnection(BufReader<StreamOwned<ClientConnection, TcpStream>>);
 
-impl Kept {
+impl PersistentConnection {
     fn open(port: &Port) -> Self {
         let tls = tls(port.address, config(&port.ca, Some(&port.client)));
         tls.sock.set_nodelay(true).unwrap();

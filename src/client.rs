@@ -10,7 +10,7 @@ use mykube_client::{
     Exit, Kind, Launch, Workspace,
     merge::{Merge, Places},
     port::Port,
-    session::{self, ConnectError, Session},
+    session::{self, ClientSession, ConnectError},
     shell::{self, Prepared},
     users::Users,
 };
@@ -24,7 +24,7 @@ use crate::{
     cli::ClientArgs,
     dial,
     events::JsonEvent,
-    exit::{Failure, Status},
+    exit::{ExitCode, Failure},
     output::Output,
     prompt,
     signals::Signals,
@@ -180,7 +180,7 @@ async fn connect(
     port: &Port,
     ui: &mut Ui,
     signals: &mut Signals,
-) -> Result<Session, Failure> {
+) -> Result<ClientSession, Failure> {
     let output = ui.output;
     if verify && !prompt::can_ask() {
         return Err(failure(&ConnectError::NobodyToAsk));
@@ -197,7 +197,7 @@ async fn connect(
             },
         };
         output.say(&format!("Connecting by way of {} ...", dialer.url()));
-        match Session::connect(dialer, code, verify, resume_window, port, ui, signals.any()).await {
+        match ClientSession::connect(dialer, code, verify, resume_window, port, ui, signals.any()).await {
             Ok(session) => return Ok(session),
             Err(error) if error.is_code() && prompt::can_ask() => {
                 output.error(&error.to_string());
@@ -211,16 +211,16 @@ async fn connect(
 fn failure(error: &ConnectError) -> Failure {
     let code = match error {
         ConnectError::Dial(error) => return dial::failure(error),
-        error if error.is_code() => Status::WrongCode,
-        ConnectError::Ended(_) => Status::SessionLost,
-        _ => Status::Failed,
+        error if error.is_code() => ExitCode::WrongCode,
+        ConnectError::Ended(_) => ExitCode::SessionLost,
+        _ => ExitCode::Failed,
     };
     Failure::new(code, error)
 }
 
 /// From the welcome to the end.
 async fn attend(
-    session: &Session,
+    session: &ClientSession,
     files: &mut Files,
     port: Port,
     work: Work,
@@ -249,7 +249,7 @@ async fn attend(
         Ending::Signal(name) => (format!("stopped by {name}"), 0),
         Ending::Session(end) => {
             let what = if matches!(end, End::Bye(_)) { "" } else { "the session is lost: " };
-            return Err(Failure::new(Status::SessionLost, format!("{what}{end}; pair again with a new code")));
+            return Err(Failure::new(ExitCode::SessionLost, format!("{what}{end}; pair again with a new code")));
         }
     };
     output.event(&JsonEvent::Closed { reason: &reason });
@@ -259,7 +259,7 @@ async fn attend(
 
 /// Writes the kubeconfig, says so, and sets up the child.
 fn prepare(
-    session: &Session,
+    session: &ClientSession,
     files: &mut Files,
     address: SocketAddrV4,
     work: &Work,
@@ -303,7 +303,7 @@ fn prepare(
 
 /// Carries connections, takes new credentials and waits for the first reason to end.
 async fn work_on(
-    session: &Session,
+    session: &ClientSession,
     files: &mut Files,
     port: Port,
     child: Option<Prepared>,

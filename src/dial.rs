@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mykube_dial::{DialError, DialOptions, Dialer, ErrorClass, ProxyEnv, RelayUrl};
 
-use crate::exit::{Failure, Status};
+use crate::exit::{ExitCode, Failure};
 
 /// Said where no relay is named: none is assumed.
 const NO_RELAY: &str = "no relay is named: give the address of one with --relay-url URL (or MYKUBE_RELAY_URL). \
@@ -21,9 +21,9 @@ pub(crate) fn dialer(relay_url: Option<String>, ca_file: Option<PathBuf>) -> Res
 /// With the exit code of its class.
 pub(crate) fn failure(error: &DialError) -> Failure {
     let code = match error.class() {
-        ErrorClass::Unreachable => Status::RelayUnreachable,
-        ErrorClass::Code => Status::WrongCode,
-        ErrorClass::Other => Status::Failed,
+        ErrorClass::Unreachable => ExitCode::RelayUnreachable,
+        ErrorClass::Code => ExitCode::WrongCode,
+        ErrorClass::Other => ExitCode::Failed,
     };
     Failure::new(code, error)
 }
@@ -36,10 +36,10 @@ mod tests {
     fn without_a_relay_the_message_says_how_to_start_one() {
         for nothing in [None, Some(String::new())] {
             let failure = dialer(nothing, None).unwrap_err();
-            assert_eq!(failure.status, Status::Usage);
+            assert_eq!(failure.code, ExitCode::Usage);
             assert!(failure.message.contains("mykube relay"));
         }
-        assert_eq!(dialer(Some("ftp://x".to_owned()), None).unwrap_err().status, Status::Usage);
+        assert_eq!(dialer(Some("ftp://x".to_owned()), None).unwrap_err().code, ExitCode::Usage);
         assert!(dialer(Some("http://127.0.0.1:8000".to_owned()), None).is_ok());
     }
 }

@@ -1,13 +1,13 @@
 //! How a command ends: docs and scripts rely on these codes.
 
-use std::process::ExitCode;
+use std::process;
 
 use mykube_client::ShellError;
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Status {
+pub(crate) enum ExitCode {
     /// Anything that is none of the others.
     Failed = 1,
     /// The command line asks for something that cannot be.
@@ -24,39 +24,39 @@ pub(crate) enum Status {
     NotFound = 127,
 }
 
-impl From<Status> for ExitCode {
-    fn from(status: Status) -> Self {
-        Self::from(status as u8)
+impl From<ExitCode> for process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
     }
 }
 
 /// A failure with the code it exits with. The message says what failed, why, and what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) status: Status,
+    pub(crate) code: ExitCode,
     pub(crate) message: String,
 }
 
 impl Failure {
-    pub(crate) fn new(status: Status, message: impl ToString) -> Self {
-        Self { status, message: message.to_string() }
+    pub(crate) fn new(code: ExitCode, message: impl ToString) -> Self {
+        Self { code, message: message.to_string() }
     }
 
     pub(crate) fn failed(message: impl ToString) -> Self {
-        Self::new(Status::Failed, message)
+        Self::new(ExitCode::Failed, message)
     }
 
     /// Of a shell or command that does not run.
     pub(crate) fn shell(error: &ShellError) -> Self {
-        let status = match error.exit_code() {
-            Some(127) => Status::NotFound,
-            Some(_) => Status::NotExecutable,
-            None => Status::Failed,
+        let code = match error.exit_code() {
+            Some(127) => ExitCode::NotFound,
+            Some(_) => ExitCode::NotExecutable,
+            None => ExitCode::Failed,
         };
-        Self::new(status, error)
+        Self::new(code, error)
     }
 
     pub(crate) fn usage(message: impl ToString) -> Self {
-        Self::new(Status::Usage, message)
+        Self::new(ExitCode::Usage, message)
     }
 }

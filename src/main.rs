@@ -3,7 +3,6 @@
 mod access;
 mod cli;
 mod client;
-mod control;
 mod dial;
 mod doctor;
 mod events;
@@ -15,18 +14,19 @@ mod output;
 mod prompt;
 mod relay;
 mod server;
+mod sessions;
 mod shell;
 mod signals;
 mod status;
 mod waiting;
 
-use std::{io::Write as _, process::ExitCode, thread, time::Duration};
+use std::{io::Write as _, process, thread, time::Duration};
 
 use tokio::runtime::Builder;
 
 use crate::{
     cli::{Cli, Command},
-    exit::{Failure, Status},
+    exit::{ExitCode, Failure},
     output::Output,
 };
 
@@ -39,13 +39,13 @@ fn threads() -> usize {
 /// What is still running when a command has ended (a name being resolved, a question nobody answers) is not waited for.
 const LEFTOVERS: Duration = Duration::from_millis(100);
 
-fn main() -> ExitCode {
+fn main() -> process::ExitCode {
     let Cli { command, global } = cli::parse();
     let output = match Output::new(&global) {
         Ok(output) => output,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: cannot start: {error}");
-            return Status::Failed.into();
+            return ExitCode::Failed.into();
         }
     };
     let logs = match &command {
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
             Command::Server(args) => server::run(*args, global.ca_file, output).await.map(|()| 0),
             Command::Client(args) => client::run(args, global.ca_file, output).await,
             Command::Shell(args) => shell::run(args, output).await,
-            Command::Sessions(args) => control::run(args, output).await.map(|()| 0),
+            Command::Sessions(args) => sessions::run(args, output).await.map(|()| 0),
             Command::Doctor(args) => doctor::run(args, global.ca_file, output).await.map(|()| 0),
             Command::Completions { shell } => {
                 cli::completions(shell, &mut std::io::stdout());
@@ -95,14 +95,14 @@ fn main() -> ExitCode {
     runtime.shutdown_timeout(LEFTOVERS);
     match result {
         Ok(code) => code.into(),
-        Err(failure) => failure.status.into(),
+        Err(failure) => failure.code.into(),
     }
 }
 
-fn fail(output: Output, failure: &Failure) -> ExitCode {
+fn fail(output: Output, failure: &Failure) -> process::ExitCode {
     output.error(&failure.message);
     output.wait(None);
-    failure.status.into()
+    failure.code.into()
 }
 
 /// Buffers of bulk are freed and taken again all the time. glibc returns what is free at the end of a heap to the system

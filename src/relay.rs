@@ -5,7 +5,7 @@ use mykube_relay::{Event, RelayError};
 use crate::{
     cli::RelayCommand,
     events::JsonEvent,
-    exit::{Failure, Status},
+    exit::{ExitCode, Failure},
     output::Output,
 };
 
@@ -15,7 +15,7 @@ pub(crate) async fn run(args: RelayCommand, output: Output) -> Result<(), Failur
         output.event(&JsonEvent::Relay(&event));
     };
     mykube_relay::run(args.relay, announce).await.map_err(|error| {
-        let code = if matches!(error, RelayError::Usage(_)) { Status::Usage } else { Status::Failed };
+        let code = if matches!(error, RelayError::Usage(_)) { ExitCode::Usage } else { ExitCode::Failed };
         Failure::new(code, error)
     })
 }

@@ -8,7 +8,7 @@ use std::{
 
 use mykube_agent::{
     announce::Announcer,
-    control::Review,
+    control_socket::Review,
     serve::{self, Absent, Access, Answer, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
 use mykube_agent_gateway::{Audit, AuditSettings, Forwarder, Gateway, Recorder};
@@ -25,12 +25,12 @@ use zeroize::Zeroizing;
 use crate::{
     access,
     cli::ServerArgs,
-    control, dial,
+    dial,
     doctor::missing_namespaces,
     events::JsonEvent,
-    exit::{Failure, Status},
+    exit::{ExitCode, Failure},
     output::Output,
-    prompt,
+    prompt, sessions,
     signals::Signals,
     status,
     waiting::{self, Waiting},
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         let _ = timeout(FLUSH_LIMIT / 2, audit.flush()).await;
     }
     let (reason, result) = match ended {
-        Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => (reason, Ok(())),
+        Ok(Ended::Client(reason) | Ended::Evicted(reason)) => (reason, Ok(())),
         Ok(Ended::Stopped) => ("stopped by a signal".to_owned(), Ok(())),
         Err(failure) => (failure.message.clone(), Err(failure)),
     };
@@ -158,9 +158,9 @@ async fn share(
         }
     }
     let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None, announcer };
-    let desk = control::open(review(forwarder, upstream.clone()), output);
+    let commands = sessions::open(review(forwarder, upstream.clone()), output);
     let offer = Offer { upstream, access, standing: invitation };
-    serve(dialer, offer, config, desk, &mut ui, stop).await.map_err(|error| failure(&error))
+    serve(dialer, offer, config, commands, &mut ui, stop).await.map_err(|error| failure(&error))
 }
 
 /// A namespace that is not there may yet be made; a typo never is.
@@ -193,9 +193,9 @@ fn audit(path: Option<&Path>, settings: AuditSettings) -> Result<Audit, Failure>
 fn failure(error: &ServeError) -> Failure {
     let code = match error {
         ServeError::Dial(error) => return dial::failure(error),
-        ServeError::Burned | ServeError::Guessing => Status::WrongCode,
-        ServeError::Lost(_) => Status::SessionLost,
-        _ => Status::Failed,
+        ServeError::Burned | ServeError::Guessing => ExitCode::WrongCode,
+        ServeError::Lost(_) => ExitCode::SessionLost,
+        _ => ExitCode::Failed,
     };
     Failure::new(code, error)
 }

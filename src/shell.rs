@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::interval};
 
 use crate::{
     cli::ShellArgs,
-    exit::{Failure, Status},
+    exit::{ExitCode, Failure},
     output::Output,
     signals::Signals,
     status,
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
         Exit::Code(code) => Ok(if is_command { code } else { 0 }),
         Exit::Stopped => Err(match stopped_by {
             Some(name) => Failure::failed(format!("stopped by {name}")),
-            None => Failure::new(Status::SessionLost, format!("the session with {} has ended", live.cluster)),
+            None => Failure::new(ExitCode::SessionLost, format!("the session with {} has ended", live.cluster)),
         }),
     }
 }

@@ -18,7 +18,7 @@ use mykube_protocol::text::printable;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use mykube_agent_gateway::{Audit, Forwarder, Gateway, HeadRoom, Settings, Visitor};
+use mykube_agent_gateway::{Audit, Caller, Forwarder, Gateway, HeadRoom, Settings};
 
 /// How long the API server may take to store an Event.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -123,7 +123,7 @@ impl Announcer {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         let (here, there) = tokio::io::duplex(PIPE);
-        let visitor = Arc::new(Visitor {
+        let caller = Arc::new(Caller {
             name: "mykube server".into(),
             id: None,
             policy: Arc::default(),
@@ -142,7 +142,7 @@ impl Announcer {
             Err(AnnounceError::Failed(said))
         };
         let served = async {
-            let _ = tokio::join!(connection, self.gateway.serve(there, visitor));
+            let _ = tokio::join!(connection, self.gateway.serve(there, caller));
             std::future::pending::<()>().await;
         };
         tokio::select! {

@@ -2,5 +2,5 @@
 
 pub mod announce;
 #[cfg(unix)]
-pub mod control;
+pub mod control_socket;
 pub mod serve;

@@ -16,7 +16,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const READ: usize = 8 * 1024;
 
 /// For the client's user, and kubectl's.
-pub(crate) const NO_PLACE: &str = "all connections of this session are in use, by watches, logs or exec that go on; end some, or \
+pub(crate) const ALL_IN_USE: &str = "all connections of this session are in use, by watches, logs or exec that go on; end some, or \
      use a session of its own (docs/guarded.md, Limits)";
 
 /// Answers the one request of a connection with 429. Not with `Retry-After`: client-go would try again ten times.
@@ -39,10 +39,10 @@ pub(crate) async fn refuse(mut connection: impl AsyncRead + AsyncWrite + Unpin) 
 fn answer(discovery: bool) -> String {
     // Of a 429 to discovery client-go shows nothing.
     let (status, kind, body) = if discovery {
-        ("502 Bad Gateway", "text/plain; charset=utf-8", format!("mykube: {NO_PLACE}"))
+        ("502 Bad Gateway", "text/plain; charset=utf-8", format!("mykube: {ALL_IN_USE}"))
     } else {
         let body = format!(
-            r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"mykube: {NO_PLACE}","reason":"TooManyRequests","code":429}}"#
+            r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"mykube: {ALL_IN_USE}","reason":"TooManyRequests","code":429}}"#
         );
         ("429 Too Many Requests", "application/json", body)
     };
@@ -94,10 +94,10 @@ mod tests {
                 let status: serde_json::Value = serde_json::from_str(body).unwrap();
                 assert_eq!(
                     (&status["kind"], &status["message"]),
-                    (&"Status".into(), &format!("mykube: {NO_PLACE}").into())
+                    (&"Status".into(), &format!("mykube: {ALL_IN_USE}").into())
                 );
             } else {
-                assert_eq!(body, format!("mykube: {NO_PLACE}"));
+                assert_eq!(body, format!("mykube: {ALL_IN_USE}"));
             }
         }
     }

@@ -41,7 +41,7 @@ const WRITE_MAX: usize = 256 * 1024;
 
 /// kubectl's side of a connection whose other side is a stream. Both halves are for one task, as in
 /// [`mykube_link::copy()`]: reading also writes.
-pub struct Kept<T, S> {
+pub struct KeepaliveConnection<T, S> {
     connection: T,
     /// `None` once there is nothing to watch.
     watched: Option<Box<Watched<S>>>,
@@ -64,7 +64,7 @@ struct Watched<S> {
     unsaid: Option<io::Error>,
 }
 
-impl<T, S: Send + Sync + 'static> Kept<T, S> {
+impl<T, S: Send + Sync + 'static> KeepaliveConnection<T, S> {
     /// Watches `connection` from its first byte; `is_away` reads the channel's status.
     pub fn new(connection: T, status: watch::Receiver<S>, is_away: fn(&S) -> bool) -> Self {
         let watched = Watched {
@@ -81,7 +81,7 @@ impl<T, S: Send + Sync + 'static> Kept<T, S> {
     }
 }
 
-impl<T, S> Abort for Kept<T, S>
+impl<T, S> Abort for KeepaliveConnection<T, S>
 where
     T: Abort + AsyncRead + AsyncWrite + Unpin,
     S: Send + Sync + 'static,
@@ -195,7 +195,7 @@ impl<S: Send + Sync + 'static> Watched<S> {
     }
 }
 
-impl<T, S> Kept<T, S>
+impl<T, S> KeepaliveConnection<T, S>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Send + Sync + 'static,
@@ -221,7 +221,7 @@ where
     }
 }
 
-impl<T, S> AsyncRead for Kept<T, S>
+impl<T, S> AsyncRead for KeepaliveConnection<T, S>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Send + Sync + 'static,
@@ -234,7 +234,7 @@ where
     }
 }
 
-impl<T, S> AsyncWrite for Kept<T, S>
+impl<T, S> AsyncWrite for KeepaliveConnection<T, S>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Send + Sync + 'static,

@@ -33,7 +33,7 @@ use tracing::debug;
 use crate::{
     busy,
     guard::{Guard, GuardError},
-    keepalive::Kept,
+    keepalive::KeepaliveConnection,
     port::Port,
 };
 
@@ -114,7 +114,7 @@ pub trait Ui {
 }
 
 /// A session whose agent has told of its cluster.
-pub struct Session {
+pub struct ClientSession {
     channel: Channel,
     /// In guarded mode, what the loopback port asks for.
     guard: Option<Arc<Guard>>,
@@ -126,7 +126,7 @@ pub struct Session {
 /// after them wait in the kernel.
 const WAITING_MAX: usize = 64;
 
-impl Session {
+impl ClientSession {
     /// Claims the code's nameplate, shows that the secret is known, and waits for the agent's welcome, or until `stop` gives a
     /// signal's name. Once paired, or where it may be, the other end is told of every failure: it would wait for this one
     /// otherwise.
@@ -260,7 +260,7 @@ impl Session {
                     Ok(connection) => {
                         // Fails only on a connection that is gone already.
                         let _ = tune_local(&connection);
-                        tasks.spawn(carry(self.channel.clone(), self.guard.clone(), connection, failures.clone()));
+                        tasks.spawn(serve_connection(self.channel.clone(), self.guard.clone(), connection, failures.clone()));
                     }
                     Err(error) => {
                         debug!(%error, "cannot accept");
@@ -300,9 +300,9 @@ impl Session {
     }
 }
 
-/// See [`Session::news`].
+/// See [`ClientSession::news`].
 pub struct News<'s> {
-    session: &'s Session,
+    session: &'s ClientSession,
     welcomes: watch::Receiver<Option<Arc<Welcome>>>,
     last: Arc<Welcome>,
 }
@@ -324,14 +324,19 @@ impl News<'_> {
 }
 
 /// One connection of kubectl's.
-async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStream, failures: mpsc::Sender<String>) {
+async fn serve_connection(
+    channel: Channel,
+    guard: Option<Arc<Guard>>,
+    connection: TcpStream,
+    failures: mpsc::Sender<String>,
+) {
     // A full queue means that the person is being told already.
     let tell = |what: String| drop(failures.try_send(what));
     let copied = match guard {
-        None => match place(&channel).await {
+        None => match open_stream(&channel).await {
             Ok(Some(stream)) => copy(connection, stream).await,
             Ok(None) => {
-                tell(busy::NO_PLACE.to_owned());
+                tell(busy::ALL_IN_USE.to_owned());
                 return connection.abort();
             }
             Err(_) => return connection.abort(),
@@ -346,13 +351,15 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
                 Ok(connection) => connection,
                 Err(error) => return debug!(%error, "a connection without this session's certificate was refused"),
             };
-            match place(&channel).await {
+            match open_stream(&channel).await {
                 Ok(Some(stream)) => {
-                    let kept = Kept::new(Coalescing::new(connection), channel.status(), |status| !status.is_up());
+                    let kept = KeepaliveConnection::new(Coalescing::new(connection), channel.status(), |status| {
+                        !status.is_up()
+                    });
                     copy(kept, stream).await
                 }
                 Ok(None) => {
-                    tell(busy::NO_PLACE.to_owned());
+                    tell(busy::ALL_IN_USE.to_owned());
                     return busy::refuse(connection).await;
                 }
                 Err(_) => return connection.abort(),
@@ -368,7 +375,7 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
 }
 
 /// A stream, or nothing where all stay in use while the two ends hear each other.
-async fn place(channel: &Channel) -> Result<Option<ChannelStream>, End> {
+async fn open_stream(channel: &Channel) -> Result<Option<ChannelStream>, End> {
     let opening = channel.open();
     tokio::pin!(opening);
     let mut status = channel.status();

@@ -8,7 +8,7 @@ use std::future::Future;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    session::Session,
+    session::ClientSession,
     shell::{Exit, Prepared, ShellError},
     terminals::Terminals,
     workspace::{Live, Workspace},
@@ -16,7 +16,7 @@ use crate::{
 
 /// What uses a session that this process holds.
 pub struct Users<'s> {
-    session: &'s Session,
+    session: &'s ClientSession,
     terminals: Option<Terminals>,
     child: Option<Prepared>,
 }
@@ -24,7 +24,7 @@ pub struct Users<'s> {
 impl<'s> Users<'s> {
     /// The session's connections outlive it from here on, until [`Self::run`] is done.
     #[must_use]
-    pub fn new(session: &'s Session, workspace: &Workspace, child: Option<Prepared>) -> Self {
+    pub fn new(session: &'s ClientSession, workspace: &Workspace, child: Option<Prepared>) -> Self {
         session.hold();
         Self { session, terminals: workspace.terminals(), child }
     }

@@ -1,10 +1,10 @@
-//! Real WebSockets through `Kept`: a client that pings, a server that is away, and everything that is no WebSocket.
+//! Real WebSockets through `KeepaliveConnection`: a client that pings, a server that is away, and everything that is no WebSocket.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use mykube_client::keepalive::Kept;
+use mykube_client::keepalive::KeepaliveConnection;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, copy_bidirectional, duplex},
     sync::watch,
@@ -36,7 +36,7 @@ fn joined(near: usize) -> Joined {
     let (kubectl, inner) = duplex(near);
     let (mut stream, server) = duplex(1 << 20);
     let (away, status) = watch::channel(false);
-    let mut kept = Kept::new(inner, status, |away| *away);
+    let mut kept = KeepaliveConnection::new(inner, status, |away| *away);
     let copy = tokio::spawn(async move { copy_bidirectional(&mut kept, &mut stream).await });
     Joined { kubectl, server, away, copy }
 }

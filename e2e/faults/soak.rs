@@ -16,7 +16,7 @@ use std::{
 
 use mykube_lab::{
     End,
-    census::{Census, Use, Watched},
+    process_stats::{ProcessStats, Use, Watched},
     stand_in::Api,
 };
 use rustix::process::Signal;
@@ -290,7 +290,7 @@ impl Holdings {
                 all.push(Watched { name: format!("{} {kind}", mode.name()), pid: end.process.id() });
             }
         }
-        Self(Census::take(&all).by_name)
+        Self(ProcessStats::take(&all).by_name)
     }
 
     /// Looks until nothing is more than it was, or for the first time until two looks are alike.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, path::Path, sync::atomic::Atomi
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use mykube_dial::{DialOptions, Dialer, RelaySocket};
-use mykube_lab::census::{Census, Use, Watched};
+use mykube_lab::process_stats::{ProcessStats, Use, Watched};
 use mykube_link::{
     clock,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing, Established},
@@ -152,7 +152,7 @@ impl Hostile {
 
     /// What the other end uses.
     pub(crate) fn other_uses(&self) -> Use {
-        Census::take(std::slice::from_ref(&self.watched())).by_name["other"]
+        ProcessStats::take(std::slice::from_ref(&self.watched())).by_name["other"]
     }
 
     /// The client's port.
@@ -162,7 +162,7 @@ impl Hostile {
 
     /// From here on its peak of memory counts anew.
     pub(crate) fn forget_peak(&self) {
-        Census::forget_peak(&self.watched());
+        ProcessStats::forget_peak(&self.watched());
     }
 
     fn watched(&self) -> Watched {

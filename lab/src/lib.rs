@@ -4,18 +4,18 @@
 //!   changed, cut and moved to another address while traffic runs. All of it goes when it is dropped, and what a crash
 //!   left behind goes when the next [`Lab`] starts.
 //! - [`Forwarder`] is a TCP or HTTP CONNECT proxy that cuts, pauses or slows connections when told, or by the clock.
-//! - [`load`] makes traffic through a tunnel and measures it; [`census`] reads what processes use.
+//! - [`load`] makes traffic through a tunnel and measures it; [`process_stats`] reads what processes use.
 //! - [`sessions`] opens sessions at a relay, many or one after another.
 //! - [`stand_in`] is where kubectl and the API server are in guarded mode, and gives that load a way through it.
 //!
 //! Namespaces need root. `lab/README.md` shows the same things as commands.
 
-pub mod census;
 mod error;
 mod link;
 pub mod load;
 mod namespace;
 mod network;
+pub mod process_stats;
 mod proxy;
 pub mod sessions;
 mod socket;

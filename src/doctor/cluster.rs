@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use mykube_agent_gateway::{Audit, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor};
+use mykube_agent_gateway::{Audit, Caller, Forwarder, Gateway, HeadRoom, Policy, Settings};
 use mykube_agent_upstream::{Environment, KubeconfigError, KubeconfigSource, Upstream};
 use mykube_dial::Trust;
 use mykube_protocol::text::printable;
@@ -173,8 +173,8 @@ impl Api {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
 
         let (here, there) = tokio::io::duplex(PIPE);
-        let visitor =
-            Visitor { name: "mykube doctor".into(), id: None, policy: self.policy.clone(), heads: HeadRoom::default() };
+        let caller =
+            Caller { name: "mykube doctor".into(), id: None, policy: self.policy.clone(), heads: HeadRoom::default() };
         let exchange = async {
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;
@@ -199,7 +199,7 @@ impl Api {
             }
         };
         let serve = async {
-            self.gateway.serve(there, Arc::new(visitor)).await;
+            self.gateway.serve(there, Arc::new(caller)).await;
             std::future::pending::<()>().await;
         };
         let late = || Err(format!("did not answer within {} s", ANSWER_TIMEOUT.as_secs()));

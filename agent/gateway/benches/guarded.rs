@@ -5,7 +5,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use mykube_agent_gateway::{Audit, AuditSettings, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor};
+use mykube_agent_gateway::{Audit, AuditSettings, Caller, Forwarder, Gateway, HeadRoom, Policy, Settings};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
@@ -86,10 +86,10 @@ async fn client() -> DuplexStream {
     let upstream = Arc::new(fixture.load().await.unwrap());
     let audit = Audit::writer(std::io::sink(), AuditSettings::default()).unwrap();
     let gateway = Gateway::new(Arc::new(Forwarder::new(upstream, Settings::default())), audit);
-    let visitor =
-        Visitor { name: "laptop".into(), id: Some(1), policy: Arc::new(Policy::default()), heads: HeadRoom::default() };
+    let caller =
+        Caller { name: "laptop".into(), id: Some(1), policy: Arc::new(Policy::default()), heads: HeadRoom::default() };
     let (near, far) = tokio::io::duplex(PIPE);
-    tokio::spawn(async move { gateway.serve(far, Arc::new(visitor)).await });
+    tokio::spawn(async move { gateway.serve(far, Arc::new(caller)).await });
     near
 }
 

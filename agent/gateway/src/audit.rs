@@ -85,7 +85,7 @@ enum Entry {
 }
 
 /// Room for one line.
-pub(crate) struct Slot {
+pub(crate) struct LineSlot {
     room: Option<mpsc::OwnedPermit<Entry>>,
     /// Kept as long as the room.
     _promise: Promise,
@@ -141,7 +141,7 @@ impl Audit {
     /// The same where nothing can be waited for; without room it is not written.
     pub fn client_at_once(&self, name: &str, id: Option<u64>, event: ClientEvent<'_>) {
         if let Some(Ok(permit)) = self.lines.clone().map(mpsc::Sender::try_reserve_owned) {
-            write_client(Slot { room: Some(permit), _promise: self.promise() }, name, id, event);
+            write_client(LineSlot { room: Some(permit), _promise: self.promise() }, name, id, event);
         }
     }
 
@@ -169,18 +169,18 @@ impl Audit {
         }
     }
 
-    pub(crate) async fn reserve(&self) -> Result<Slot, AuditFull> {
+    pub(crate) async fn reserve(&self) -> Result<LineSlot, AuditFull> {
         let promise = self.promise();
-        let Some(lines) = &self.lines else { return Ok(Slot { room: None, _promise: promise }) };
+        let Some(lines) = &self.lines else { return Ok(LineSlot { room: None, _promise: promise }) };
         let reserved = tokio::time::timeout(self.patience, lines.clone().reserve_owned()).await;
         reserved
             .map_err(|_| AuditFull)?
-            .map(|permit| Slot { room: Some(permit), _promise: promise })
+            .map(|permit| LineSlot { room: Some(permit), _promise: promise })
             .map_err(|_| AuditFull)
     }
 }
 
-fn write_client(slot: Slot, name: &str, id: Option<u64>, event: ClientEvent<'_>) {
+fn write_client(slot: LineSlot, name: &str, id: Option<u64>, event: ClientEvent<'_>) {
     #[derive(Serialize)]
     struct Line<'a> {
         time: String,
@@ -210,7 +210,7 @@ impl std::fmt::Debug for Audit {
     }
 }
 
-impl Slot {
+impl LineSlot {
     pub(crate) fn write(self, line: &impl Serialize) {
         if let (Some(permit), Ok(mut text)) = (self.room, serde_json::to_string(line)) {
             text.push('\n');

@@ -17,6 +17,7 @@ use hyper::{
 use crate::{
     audit::ClientEvent,
     body::{Answer, Upload},
+    caller::Caller,
     exchange::Exchange,
     forwarder::{ForwardError, Outgoing},
     gateway::Gateway,
@@ -30,7 +31,6 @@ use crate::{
     room::Room,
     status,
     upgrade::Upgrading,
-    visitor::Visitor,
 };
 
 /// What Kubernetes is asked with.
@@ -45,7 +45,7 @@ const ASKED_MAX: usize = 64 * 1024;
 /// One client's connection.
 pub(crate) struct Connection<'a> {
     gateway: &'a Gateway,
-    visitor: &'a Visitor,
+    caller: &'a Caller,
     pub(crate) progress: Arc<Progress>,
     upgrading: Mutex<Option<Upgrading>>,
     /// The room of a long answer's head, which is the connection's last: hyper has it to the end, also where the exchange is over.
@@ -78,8 +78,8 @@ struct Judged {
 }
 
 impl<'a> Connection<'a> {
-    pub(crate) fn new(gateway: &'a Gateway, visitor: &'a Visitor) -> Self {
-        Self { gateway, visitor, progress: Arc::default(), upgrading: Mutex::default(), last_head: Mutex::default() }
+    pub(crate) fn new(gateway: &'a Gateway, caller: &'a Caller) -> Self {
+        Self { gateway, caller, progress: Arc::default(), upgrading: Mutex::default(), last_head: Mutex::default() }
     }
 
     /// What the connection becomes, if it becomes something else.
@@ -102,7 +102,7 @@ impl<'a> Connection<'a> {
         // What hyper read was made for it; this was sent.
         let Head { method, target, version, headers, problem, room, .. } = head;
         let progress = self.progress.clone();
-        let mut exchange = Exchange::new(self.visitor, method.as_ref(), target.path(), &headers, progress, room);
+        let mut exchange = Exchange::new(self.caller, method.as_ref(), target.path(), &headers, progress, room);
         // Where there is no method there is a problem, and nothing is judged.
         (parts.method, parts.version, parts.headers) = (method.unwrap_or_default(), version, headers);
         let info = RequestInfo::new(&parts.method, target.path(), target.query());
@@ -118,7 +118,7 @@ impl<'a> Connection<'a> {
                 self.answer(Request::from_parts(parts, body), target, problem, info, exchange).await
             }
             Err(full) => {
-                tracing::error!(client = %self.visitor.name, "{full}");
+                tracing::error!(client = %self.caller.name, "{full}");
                 local(StatusCode::SERVICE_UNAVAILABLE, &format!("mykube: {full}"), exchange)
             }
         };
@@ -159,7 +159,7 @@ impl<'a> Connection<'a> {
         let recording = match self.record(plan, &exchange).await {
             Ok(recording) => recording,
             Err(error) => {
-                tracing::error!(client = %self.visitor.name, %error, "a recording cannot be written: its session is refused");
+                tracing::error!(client = %self.caller.name, %error, "a recording cannot be written: its session is refused");
                 exchange.failed(record::UNWRITABLE);
                 return local(StatusCode::SERVICE_UNAVAILABLE, record::UNWRITABLE, exchange);
             }
@@ -185,7 +185,7 @@ impl<'a> Connection<'a> {
         let _ = self
             .gateway
             .audit
-            .client(&self.visitor.name, self.visitor.id, ClientEvent::Refused("a request: not HTTP/1.1"))
+            .client(&self.caller.name, self.caller.id, ClientEvent::Refused("a request: not HTTP/1.1"))
             .await;
         // Not before: behind a last answer the client's end is the connection's.
         self.progress.finish();
@@ -218,7 +218,7 @@ impl<'a> Connection<'a> {
         if upgrade && !body.is_end_stream() {
             return Err(Refused::bad("has a body and asks for an upgrade"));
         }
-        let policy = &self.visitor.policy;
+        let policy = &self.caller.policy;
         let nobody = Wanted::default();
         let asked = Asked {
             info: &info,
@@ -262,8 +262,8 @@ impl<'a> Connection<'a> {
     async fn record(&self, plan: Plan, exchange: &Exchange) -> std::io::Result<Option<Recording>> {
         let Some(recorder) = &self.gateway.recorder else { return Ok(None) };
         match plan {
-            Plan::Record(session) => {
-                recorder.record(*session, &self.visitor.name, &exchange.record.audit_id).await.map(Some)
+            Plan::Record(planned) => {
+                recorder.record(*planned, &self.caller.name, &exchange.record.audit_id).await.map(Some)
             }
             Plan::Ask => recorder.check().await.map(|()| None),
             Plan::Pass | Plan::Refuse(_) => Ok(None),
@@ -286,7 +286,7 @@ impl<'a> Connection<'a> {
     }
 
     fn refuse(&self, Refused { status, message }: Refused, mut exchange: Exchange) -> Response<Answer> {
-        tracing::debug!(client = %self.visitor.name, message, "refused");
+        tracing::debug!(client = %self.caller.name, message, "refused");
         exchange.refused(&message);
         local(status, &message, exchange)
     }
@@ -354,10 +354,10 @@ impl<'a> Connection<'a> {
         }
         let names = removed.join(", ");
         if self.gateway.warned.swap(true, Ordering::Relaxed) {
-            tracing::debug!(client = %self.visitor.name, names, "headers that say who somebody is were removed");
+            tracing::debug!(client = %self.caller.name, names, "headers that say who somebody is were removed");
         } else {
             tracing::warn!(
-                client = %self.visitor.name,
+                client = %self.caller.name,
                 names,
                 "headers that say who somebody is were removed (a --token, say): requests are made with the credentials \
                  of this side"

@@ -13,14 +13,14 @@ use rand::RngExt as _;
 use serde::Serialize;
 
 use crate::{
-    audit::{self, FIELD_MAX, Slot, shown},
+    audit::{self, FIELD_MAX, LineSlot, shown},
+    caller::Caller,
+    connection_slot::ConnectionSlot,
     headers::head_len,
     inner::Wanted,
-    place::Place,
     progress::Progress,
     request_info::{RequestInfo, query_pairs},
     room::{Room, held},
-    visitor::Visitor,
 };
 
 /// Words of a command, and groups, that are written.
@@ -50,9 +50,9 @@ pub(crate) struct Exchange {
     /// A pod's or a service's program answers, which may have cookies.
     pub(crate) cookies: bool,
     started: Instant,
-    slot: Option<Slot>,
+    slot: Option<LineSlot>,
     progress: Arc<Progress>,
-    connection: Option<Place>,
+    connection: Option<ConnectionSlot>,
     /// What its answer's holds, unless that outlives it.
     answer: Room,
 }
@@ -144,7 +144,7 @@ impl Record {
 
 impl Exchange {
     pub(crate) fn new(
-        client: &Visitor,
+        client: &Caller,
         method: Option<&http::Method>,
         raw_path: &str,
         headers: &HeaderMap,
@@ -216,13 +216,13 @@ impl Exchange {
         record.impersonated_groups = record.words("impersonated_groups", wanted.groups.iter().cloned());
     }
 
-    /// Its line has a place.
-    pub(crate) fn reserved(&mut self, slot: Slot) {
+    /// Its line has a slot in the log.
+    pub(crate) fn reserved(&mut self, slot: LineSlot) {
         self.slot = Some(slot);
     }
 
     /// It holds a connection to the API server.
-    pub(crate) fn connected(&mut self, connection: Place) {
+    pub(crate) fn connected(&mut self, connection: ConnectionSlot) {
         self.connection = Some(connection);
     }
 

@@ -21,11 +21,11 @@ use tokio::sync::Semaphore;
 
 use crate::{
     body::{Upload, Way},
+    connection_slot::ConnectionSlot,
     connector::ConnectFailed,
     head::ANSWER_FIELDS_MAX,
     headers::head_len,
     identity::{AloneError, Identities, Identity, IdentityError},
-    place::Place,
     room::FREE,
     settings::Settings,
 };
@@ -166,14 +166,14 @@ impl Forwarder {
     }
 
     /// Waits for one of the connections that there may be, but not where all of them last.
-    pub(crate) async fn connection(&self, lasts: bool) -> Result<Place, ForwardError> {
+    pub(crate) async fn connection(&self, lasts: bool) -> Result<ConnectionSlot, ForwardError> {
         let most = self.settings.upstream_connections;
         let full = self.lasting.load(Ordering::Relaxed) >= most;
         let patience = if full { Duration::ZERO } else { self.settings.queue_timeout };
         match tokio::time::timeout(patience, self.connections.clone().acquire_owned()).await {
             Ok(Ok(connection)) => {
                 let lasting = lasts.then(|| self.lasting.clone());
-                Ok(Place::new(connection, lasting))
+                Ok(ConnectionSlot::new(connection, lasting))
             }
             _ if full => Err(ForwardError::Full(most)),
             _ => Err(ForwardError::Busy),

@@ -13,7 +13,9 @@
 
 pub mod audit;
 mod body;
+mod caller;
 mod connection;
+mod connection_slot;
 mod connector;
 mod endings;
 mod exchange;
@@ -27,7 +29,6 @@ mod hints;
 mod identity;
 mod inner;
 mod intake;
-mod place;
 mod policy;
 mod progress;
 mod record;
@@ -41,9 +42,9 @@ mod serve;
 mod settings;
 mod status;
 mod upgrade;
-mod visitor;
 
 pub use audit::{Audit, AuditFull, AuditSettings, ClientEvent, Promise};
+pub use caller::Caller;
 pub use forwarder::Forwarder;
 pub use gateway::Gateway;
 pub use identity::IdentityError;
@@ -55,4 +56,3 @@ pub use room::HeadRoom;
 pub use rule::Rule;
 pub use rules::{RULES_FILE_MAX, RulesError, read_rules};
 pub use settings::Settings;
-pub use visitor::Visitor;

@@ -7,37 +7,36 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    caller::Caller,
     connection::Connection,
     endings::linger,
     gateway::Gateway,
     intake::{HeadLimits, Intake},
-    visitor::Visitor,
 };
 
 /// What hyper reads and writes at once, in bytes.
 const BUFFER: usize = 64 * 1024;
 
 impl Gateway {
-    /// Serves HTTP/1.1 on a stream until it ends, or the visitor's time does. Dropped, it ends the stream and what it
+    /// Serves HTTP/1.1 on a stream until it ends, or the caller's time does. Dropped, it ends the stream and what it
     /// carries.
-    pub async fn serve<S>(&self, stream: S, visitor: Arc<Visitor>)
+    pub async fn serve<S>(&self, stream: S, caller: Arc<Caller>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         tokio::select! {
-            () = self.serve_connection(stream, &visitor) => {}
-            () = visitor.policy.expired() => tracing::debug!(client = %visitor.name, "the access expired, its stream is ended"),
+            () = self.serve_connection(stream, &caller) => {}
+            () = caller.policy.expired() => tracing::debug!(client = %caller.name, "the access expired, its stream is ended"),
         }
     }
 
-    async fn serve_connection<S>(&self, stream: S, visitor: &Visitor)
+    async fn serve_connection<S>(&self, stream: S, caller: &Caller)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let settings = &self.forwarder.settings;
-        let connection = Connection::new(self, visitor);
-        let limits =
-            HeadLimits { max: settings.header_max, time: settings.header_timeout, room: visitor.heads.clone() };
+        let connection = Connection::new(self, caller);
+        let limits = HeadLimits { max: settings.header_max, time: settings.header_timeout, room: caller.heads.clone() };
         let intake = Intake::new(stream, connection.progress.clone(), limits);
         let served = &connection;
         let mut http = http1::Builder::new()
@@ -48,7 +47,7 @@ impl Gateway {
             .with_upgrades();
         let ended = (&mut http).await;
         if let Err(error) = &ended {
-            tracing::debug!(client = %visitor.name, ?error, "a client's connection ended early");
+            tracing::debug!(client = %caller.name, ?error, "a client's connection ended early");
         }
         if let Some(upgrading) = connection.upgrading() {
             return upgrading.run().await;

@@ -1,4 +1,4 @@
-//! What the operator asks for, and what a list shows.
+//! The operator's commands, and what a list of clients shows.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -14,14 +14,14 @@ pub struct Invitation {
     pub policy: Arc<Policy>,
 }
 
-/// Where a client stands.
+/// State of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Its code waits to be typed.
     Waiting,
-    /// It is in.
+    /// It has paired.
     Connected,
-    /// It is in, and the connection to it is lost.
+    /// It has paired, and its connection is lost.
     Lost,
 }
 
@@ -32,7 +32,7 @@ pub struct Listed {
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// Waiting or connected.
+    /// Its state.
     pub state: State,
     /// Since when it is in that state.
     pub since: SystemTime,
@@ -40,12 +40,13 @@ pub struct Listed {
     pub policy: Arc<Policy>,
 }
 
-/// What the operator asks for.
+/// A command of the operator.
 pub enum Command {
-    /// Who is here.
+    /// Lists clients and waiting codes.
     List(oneshot::Sender<Vec<Listed>>),
     /// Ends a client, or the waiting for one. Answers whether there was such a number.
     Kill(u64, oneshot::Sender<bool>),
-    /// Another code. Answers its number and, once it is there, the code; an error if there is no place.
+    /// Makes another code. Answers with the client's number and, once it waits at the relay, the code; an error if all slots
+    /// are taken.
     Invite(Invitation, oneshot::Sender<Result<(u64, String), String>>),
 }

@@ -1,4 +1,4 @@
-//! Settings of a server, and what they are where nothing else is said.
+//! Settings of a server, and their defaults.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const BURNED_BACKOFF: Duration = Duration::from_secs(60);
 /// ... up to this ...
 pub const BURNED_BACKOFF_MAX: Duration = Duration::from_secs(3600);
-/// ... and stops after so many burned codes: somebody is guessing.
+/// ... and stops after this many burned codes: somebody is guessing.
 pub const BURNED_MAX: u32 = 100;
 /// While a code waits, a lost relay is dialled again after this long, doubling up to [`RECONNECT_MAX`].
 pub const RECONNECT: Duration = Duration::from_millis(100);
@@ -14,7 +14,7 @@ pub const RECONNECT: Duration = Duration::from_millis(100);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// Clients at once, unless `--max-clients` says otherwise.
 pub const MAX_CLIENTS: usize = 1;
-/// How long a client may be away before another may take its place, unless `--replace-after` says otherwise.
+/// How long a client may be away before another may replace it, unless `--replace-after` says otherwise.
 pub const REPLACE_AFTER: Duration = Duration::from_secs(60);
 
 /// Settings of a server.
@@ -24,7 +24,7 @@ pub struct Config {
     pub code_ttl: Duration,
     /// Compare four words before any data passes.
     pub verify: bool,
-    /// Somebody sits at a terminal and can be asked.
+    /// The server runs on a terminal, with a person who can be asked.
     pub attended: bool,
     /// See [`BURNED_BACKOFF`].
     pub burned_backoff: Duration,
@@ -34,7 +34,7 @@ pub struct Config {
     pub stay: bool,
     /// How long a session outlives its connection.
     pub resume_window: Duration,
-    /// When all places are taken and a client has been away for so long, a code is shown with which another can take its
-    /// place. Never with `None`.
+    /// When all slots are taken and a client has been away for this long, a code is shown with which another can replace it.
+    /// Never with `None`.
     pub replace_after: Option<Duration>,
 }

@@ -15,7 +15,7 @@ pub enum ServeError {
     /// The kubeconfig or its credentials.
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
-    /// The operator wanted no other code after a burned one.
+    /// A code was burned, and the operator wanted no other.
     #[error("the code was burned, and no new one was wanted")]
     Burned,
     /// Too many burned codes, unattended.
@@ -30,7 +30,7 @@ pub enum ServeError {
     /// The session was lost: exit code 5.
     #[error("the session is lost: {0}; start both ends again with a new code")]
     Lost(End),
-    /// Nothing is done that cannot be written down.
+    /// The audit log takes no more lines, and nothing is done unlogged.
     #[error("the audit log takes no more lines: is its disk full?")]
     Audit,
     /// The welcome cannot be sent.
@@ -38,7 +38,7 @@ pub enum ServeError {
     Welcome(String),
 }
 
-/// How a server, or one client's visit, ended well.
+/// How a server, or the session of one client, ended well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
     /// The client said bye.
@@ -47,7 +47,7 @@ pub enum Ended {
     /// `stop` came.
     #[error("the server was stopped")]
     Stopped,
-    /// The operator ended this client, or its time was over.
+    /// The operator ended this client, its access expired, or another client replaced it.
     #[error("{0}")]
-    Dismissed(String),
+    Evicted(String),
 }

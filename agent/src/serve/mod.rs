@@ -1,21 +1,21 @@
 //! `mykube server`: codes on the screen, clients, and their streams to the API server.
 //!
-//! One task a client: it waits with a code (`pairing`), then serves the channel (`visit`). The desk (`desk`)
-//! knows them all, keeps one code waiting while there is a place (`places`), and does what the operator asks for. What
-//! the tasks have to say or to ask reaches the operator through one queue. Questions are put one at a time, and nothing
-//! else waits for their answers.
+//! One task a client: it waits with a code (`pairing`), then serves the channel (`client`). `clients` knows them all,
+//! keeps one code waiting while a slot is free (`slots`), and does what the operator asks for. The tasks' events and
+//! questions reach the operator through one queue (`operator`). Questions are put one at a time, and nothing else waits
+//! for their answers.
 
+mod client;
+mod clients;
 mod command;
 mod config;
-mod desk;
-mod dismiss;
 mod error;
-mod front;
+mod eviction;
 mod offer;
+mod operator;
 mod pairing;
-mod places;
+mod slots;
 mod ui;
-mod visit;
 
 use mykube_dial::Dialer;
 use tokio::sync::mpsc;
@@ -28,7 +28,8 @@ pub use error::{Ended, ServeError};
 pub use offer::{Access, Offer};
 pub use ui::{Absent, Answer, Event, Ui};
 
-/// Serves clients until `stop`; without [`Config::stay`] until the first one has left. `commands` are the operator's.
+/// Serves clients until `stop` resolves; without [`Config::stay`] until the first client has left. `commands` are the
+/// operator's.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -40,10 +41,10 @@ pub async fn serve(
     ui: &mut impl Ui,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, ServeError> {
-    // Before a code is shown: what cannot be used should not cost anybody a pairing.
+    // Before a code is shown: credentials that cannot be used should not cost anybody a pairing.
     match offer.access {
         Access::Shared => drop(offer.upstream.shared_welcome().await?),
         Access::Guarded(_) => drop(offer.upstream.credentials.current().await?),
     }
-    desk::Desk::new(dialer.clone(), offer, config).run(commands, ui, stop).await
+    clients::Clients::new(dialer.clone(), offer, config).run(commands, ui, stop).await
 }

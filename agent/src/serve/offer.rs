@@ -16,12 +16,12 @@ pub enum Access {
     Guarded(Gateway),
 }
 
-/// What a server offers, and to whom first.
+/// What a server offers, and whom its own codes are for.
 pub struct Offer {
     /// The API server.
     pub upstream: Arc<Upstream>,
     /// How clients use it.
     pub access: Access,
-    /// Whom the standing code is for.
+    /// Whom a code is for that the server shows by itself.
     pub standing: Invitation,
 }

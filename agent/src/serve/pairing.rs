@@ -24,23 +24,23 @@ use zeroize::Zeroizing;
 use super::{
     config::{BURNED_BACKOFF, BURNED_BACKOFF_MAX, BURNED_MAX, Config, RECONNECT, RECONNECT_MAX},
     error::ServeError,
-    front::Front,
+    operator::Operator,
     ui::Event,
 };
 
-/// Wrong guesses at all codes of this server, and what follows from them. Counted when they happen and kept by the desk: a code
-/// that is withdrawn or killed takes nothing of it along, so a guesser gains nothing by waiting for the next one.
+/// Wrong guesses at all codes of this server, and what follows from them. They are counted when they happen and shared by all
+/// codes: the count outlives a code that is withdrawn or killed, so a guesser gains nothing by waiting for the next one.
 #[derive(Clone, Default)]
 pub(super) struct Guesses(Arc<Mutex<Count>>);
 
 #[derive(Default)]
 struct Count {
-    /// Not yet part of a burned code.
+    /// Wrong guesses that have not burned a code yet.
     wrong: u32,
     burned: u32,
-    /// A code was burned, and since then nobody at the terminal wanted another one.
+    /// A code was burned, and the operator has not asked for another one since.
     unanswered: bool,
-    /// Unattended, the next code comes then at the earliest.
+    /// An unattended server makes its next code then at the earliest.
     not_before: Option<Time>,
 }
 
@@ -65,11 +65,11 @@ pub(super) struct Pairing<'a> {
     pub(super) dialer: &'a Dialer,
     pub(super) config: Config,
     pub(super) guesses: Guesses,
-    pub(super) front: &'a Front,
-    /// The server's very first code, until it waits at the relay: a relay that cannot be had is an error then, and is
-    /// waited for later.
+    pub(super) operator: &'a Operator,
+    /// The server's very first code, until it waits at the relay. A relay out of reach ends the server then; later the server
+    /// waits for it.
     pub(super) first: bool,
-    /// Nobody has asked for this code: after a burned one, whichever it was, a person decides about it, or time passes.
+    /// Nobody asked for this code: after any burned code a person decides whether to make it, or some time passes first.
     pub(super) standing: bool,
     /// The waiting code's connection to the relay.
     pub(super) open: Option<RelaySocket>,
@@ -96,9 +96,9 @@ impl Pairing<'_> {
             pairing.carry_wrong(self.guesses.with(|count| count.wrong));
             match self.wait(&created, &mut pairing, shown).await? {
                 Code::Paired(established, socket, reconnect) => return Ok((established, *socket, *reconnect)),
-                Code::Spent(spent @ Spent::Expired) => self.front.event(Event::Spent(spent)),
+                Code::Spent(spent @ Spent::Expired) => self.operator.event(Event::Spent(spent)),
                 Code::Spent(spent) => {
-                    self.front.event(Event::Spent(spent));
+                    self.operator.event(Event::Spent(spent));
                     self.standing = true;
                 }
                 Code::Lost(lost) => {
@@ -106,34 +106,35 @@ impl Pairing<'_> {
                         self.guesses.burn(self.config.burned_backoff);
                         self.standing = true;
                     }
-                    self.front.event(Event::CodeLost(lost));
+                    self.operator.event(Event::CodeLost(lost));
                 }
             }
         }
     }
 
-    /// Gives the code that waits up. With an orderly end the relay forgets it at once, and whoever types it hears so.
+    /// Gives up the code that waits. With an orderly close the relay forgets it at once, and tells so to a client that types it.
     pub(super) async fn withdraw(&mut self) {
         if let Some(socket) = self.open.take() {
             hang_up(socket).await;
         }
     }
 
-    /// A new session. Once one was had, a relay that is out of reach is waited for, and what answers in its place.
+    /// Makes a new session at the relay. After the server's first, a relay out of reach is dialled again until it answers, and
+    /// so is a login page or proxy that answers instead.
     async fn create(&mut self) -> Result<SessionCreated, DialError> {
         let mut delay = RECONNECT_MAX;
         let mut told = false;
         loop {
             match self.dialer.create_session().await {
                 Err(error) if !self.first && !matches!(error, DialError::VersionUnsupported { .. }) => {
-                    self.front.event(Event::RelayLost(error.to_string()));
+                    self.operator.event(Event::RelayLost(error.to_string()));
                     told = true;
                     sleep(delay).await;
                     delay = (delay * 2).min(BURNED_BACKOFF);
                 }
                 other => {
                     if told && other.is_ok() {
-                        self.front.event(Event::RelayBack);
+                        self.operator.event(Event::RelayBack);
                     }
                     return other;
                 }
@@ -141,22 +142,22 @@ impl Pairing<'_> {
         }
     }
 
-    /// Waits with one code, over as many sockets as it takes. It is shown once the relay can say what becomes of it.
+    /// Waits with one code, over as many sockets as it takes. The code is shown once the first socket is open.
     async fn wait(
         &mut self,
         created: &SessionCreated,
         pairing: &mut AgentPairing,
         shown: Zeroizing<String>,
     ) -> Result<Code, ServeError> {
-        let (front, guesses, config) = (self.front, self.guesses.clone(), self.config);
+        let (operator, guesses, config) = (self.operator, self.guesses.clone(), self.config);
         let mut stands = WRONG_SECRETS_PER_CODE.saturating_sub(pairing.wrong());
         let mut notice = |event| match event {
-            AgentEvent::Attempt => front.event(Event::Attempt),
+            AgentEvent::Attempt => operator.event(Event::Attempt),
             AgentEvent::Refused { why, left } => {
-                // A hello that breaks the rules is refused too, and is no guess.
+                // A hello that breaks the rules is refused too, but counts as no guess.
                 guesses.with(|count| count.wrong += stands.saturating_sub(left));
                 stands = left;
-                front.event(Event::Refused { why, left });
+                operator.event(Event::Refused { why, left });
             }
             AgentEvent::Spent(Spent::WrongSecrets | Spent::SilentHellos) => guesses.burn(config.burned_backoff),
             AgentEvent::Spent(Spent::Expired) | AgentEvent::Paired(_) => {}
@@ -164,7 +165,7 @@ impl Pairing<'_> {
         let mut delay = RECONNECT;
         let mut connected = false;
         let mut shown = Some(shown);
-        // Whether the operator has heard what answers in the relay's place.
+        // Whether the operator has been told that something else answers at the relay's address.
         let mut named = false;
         let mut told = false;
         let mut unsure = None;
@@ -175,11 +176,11 @@ impl Pairing<'_> {
                     let socket = self.open.insert(socket);
                     (self.first, connected, named, delay) = (false, true, false, RECONNECT);
                     if std::mem::take(&mut told) {
-                        front.event(Event::RelayBack);
+                        operator.event(Event::RelayBack);
                     }
                     if let Some(code) = shown.take() {
                         let expires_in = self.config.code_ttl;
-                        front.event(Event::Code { code, expires_in, instead_of: None });
+                        operator.event(Event::Code { code, expires_in, instead_of: None });
                     }
                     let outcome = pair::agent(socket, pairing, &mut notice).await;
                     let socket = self.open.take().expect("it was put there above");
@@ -218,7 +219,7 @@ impl Pairing<'_> {
             }
             if delay == RECONNECT || answered && !named {
                 (named, told) = (answered, true);
-                self.front.event(Event::RelayLost(lost.to_string()));
+                self.operator.event(Event::RelayLost(lost.to_string()));
             }
             info!(%lost, "dialling the relay again");
             sleep(delay).await;
@@ -234,13 +235,13 @@ impl Pairing<'_> {
         }
     }
 
-    /// Where a code was burned a person decides, or time passes. What there is to wait for stays where guesses are counted: it is
-    /// waited for by the next code if this one is given up meanwhile.
+    /// After a burned code: asks the operator for leave to make another, or waits if there is no terminal. Both are kept with the
+    /// guesses, so that the next code asks or waits if this one is given up meanwhile.
     async fn after_burned(&self) -> Result<(), ServeError> {
         let (burned, unanswered, not_before) =
             self.guesses.with(|count| (count.burned, count.unanswered, count.not_before));
         if self.config.attended {
-            if unanswered && !self.front.another_code().await {
+            if unanswered && !self.operator.another_code().await {
                 return Err(ServeError::Burned);
             }
             self.guesses.with(|count| count.unanswered = false);
@@ -251,19 +252,19 @@ impl Pairing<'_> {
         }
         let delay = not_before.map(|then| then.since(clock::now())).unwrap_or_default();
         if !delay.is_zero() {
-            self.front.event(Event::BackingOff(delay));
+            self.operator.event(Event::BackingOff(delay));
             sleep(delay).await;
         }
         Ok(())
     }
 }
 
-/// Doubles with every burned code.
+/// The wait before the next code: doubles with every burned code.
 fn backoff(first: Duration, burned: u32) -> Duration {
     first.saturating_mul(1 << burned.saturating_sub(1).min(16)).min(BURNED_BACKOFF_MAX)
 }
 
-/// An orderly close, so that what was sent last arrives; a relay that does not answer is not waited for.
+/// Closes in order, so that what was sent last arrives. Gives up on a relay that does not answer.
 async fn hang_up(mut socket: RelaySocket) {
     let _ = tokio::time::timeout(RECONNECT_MAX, socket.close(None)).await;
 }

@@ -6,7 +6,7 @@ use mykube_dial::SocketLost;
 use mykube_link::pair::{HandshakeError, Spent};
 use zeroize::Zeroizing;
 
-/// What the operator hears.
+/// What the operator is told.
 #[derive(Debug)]
 pub enum Event {
     /// A code to pass on.
@@ -15,18 +15,18 @@ pub enum Event {
         code: Zeroizing<String>,
         /// How long it waits.
         expires_in: Duration,
-        /// Who loses its place to whoever types it.
+        /// The client that this code replaces, if it does.
         instead_of: Option<Absent>,
     },
-    /// The code is of no use any more: the client in whose stead it was is back.
+    /// The code is of no use any more: the client that it was to replace is back.
     Withdrawn,
-    /// Somebody is trying it.
+    /// A client is pairing with the code.
     Attempt,
-    /// And did not know it.
+    /// It did not know the code.
     Refused {
         /// What was wrong.
         why: HandshakeError,
-        /// Wrong codes that it still stands.
+        /// Wrong guesses that the code still survives.
         left: u32,
     },
     /// The code is spent without a pairing.
@@ -35,19 +35,19 @@ pub enum Event {
     CodeLost(SocketLost),
     /// The relay is out of reach while a code waits; it is dialled again.
     RelayLost(String),
-    /// It is back, and the code waits as before.
+    /// The relay is back, and the code waits as before.
     RelayBack,
     /// A burned code: the next one comes after this long.
     BackingOff(Duration),
-    /// A client is in.
+    /// A client has paired.
     Paired,
-    /// The connection to it is lost; its session waits.
+    /// The connection to the client is lost; its session waits.
     Lost(String),
-    /// It is back after so long, and nothing was lost.
+    /// The client is back after this long, and nothing was lost.
     Back(Duration),
-    /// It has left, by its own word or not.
+    /// The client has left or was lost, for this reason.
     ClientGone(String),
-    /// A stream could not be served; the client has heard it too.
+    /// A stream could not be served; the client is told too.
     StreamFailed(String),
 }
 
@@ -56,14 +56,14 @@ pub enum Event {
 pub struct Absent {
     /// Its name.
     pub client: String,
-    /// For how long.
+    /// How long it has been away.
     pub lasting: Duration,
 }
 
-/// The operator's answer to a question, waited for beside everything else. Dropped, it is not wanted any more.
+/// The operator's answer to a question, awaited beside everything else. Drop it when it is no longer wanted.
 pub type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// The operator, as the server sees one. `client` is the client's name. No call waits for anything.
+/// The operator, as the server sees one. `client` is the client's name. No call blocks.
 pub trait Ui {
     /// Something happened.
     fn event(&mut self, client: &str, event: Event);

@@ -78,7 +78,7 @@ async fn who_is_stopped_after_the_code_was_shown_to_be_known_says_goodbye() {
         "SIGTERM"
     };
     let mut ui = Nobody;
-    let client = Session::connect(&dialer, code.clone(), false, DEADLINE, &port, &mut ui, stopping);
+    let client = ClientSession::connect(&dialer, code.clone(), false, DEADLINE, &port, &mut ui, stopping);
     let agent = async {
         let answer = PairAnswer { session_id, ticket: Ticket::from_bytes(b"client"), attempt };
         let mut socket = relay(&listener, &answer).await;

@@ -9,9 +9,9 @@ use std::{
 use clap::{Args as ClapArgs, ValueEnum};
 use mykube_lab::{
     LabError, Namespace,
-    census::Watched,
     load::{Direction, Load, Target},
     parse_duration,
+    process_stats::Watched,
 };
 use serde_json::{Map, Value, json};
 
@@ -125,7 +125,7 @@ fn measure(args: &Args, load: &Load) -> std::io::Result<()> {
     }
     // A process that is gone counts nothing.
     let gone: Vec<_> =
-        load.census().by_name.into_iter().filter(|(_, it)| it.threads == 0).map(|(name, _)| name).collect();
+        load.process_stats().by_name.into_iter().filter(|(_, it)| it.threads == 0).map(|(name, _)| name).collect();
     out.insert("died".into(), json!(gone));
     println!("{}", Value::Object(out));
     Ok(())

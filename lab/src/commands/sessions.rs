@@ -16,9 +16,8 @@ use std::{
 
 use clap::{Args as ClapArgs, ValueEnum};
 use mykube_lab::{
-    LabError,
-    census::{Census, Use, Watched},
-    parse_duration,
+    LabError, parse_duration,
+    process_stats::{ProcessStats, Use, Watched},
     sessions::{OpenSession, Opener, RelayAt},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -93,8 +92,12 @@ pub(crate) fn run(args: &Args) -> Result<(), LabError> {
         eprintln!("{name}: {figures}");
         out.insert(name.into(), figures);
     }
-    let gone: Vec<_> =
-        Census::take(&args.procs).by_name.into_iter().filter(|(_, it)| it.threads == 0).map(|(name, _)| name).collect();
+    let gone: Vec<_> = ProcessStats::take(&args.procs)
+        .by_name
+        .into_iter()
+        .filter(|(_, it)| it.threads == 0)
+        .map(|(name, _)| name)
+        .collect();
     out.insert("died".into(), json!(gone));
     println!("{}", Value::Object(out));
     Ok(())
@@ -257,7 +260,7 @@ fn wait_until_gone(args: &Args, before: &Use) -> io::Result<()> {
 
 /// What all its processes use together.
 fn used(args: &Args) -> Use {
-    let by_name: BTreeMap<String, Use> = Census::take(&args.procs).by_name;
+    let by_name: BTreeMap<String, Use> = ProcessStats::take(&args.procs).by_name;
     by_name.values().fold(Use::default(), |sum, it| Use {
         cpu_s: sum.cpu_s + it.cpu_s,
         rss_bytes: sum.rss_bytes + it.rss_bytes,

@@ -58,11 +58,11 @@ impl Load {
         let bulk = Streams::start(self, direction, streams);
         thread::sleep(warm);
         self.forget_peaks();
-        let (before, moved, each) = (self.census(), bulk.total(), bulk.each());
+        let (before, moved, each) = (self.process_stats(), bulk.total(), bulk.each());
         thread::sleep(time);
         let moved = bulk.total() - moved;
         let each = bulk.each().iter().zip(each).map(|(now, then)| (now - then) as f64).collect::<Vec<_>>();
-        let after = self.census();
+        let after = self.process_stats();
         let failed = bulk.failed;
         bulk.stop();
         let gib = moved as f64 / GIB;

@@ -76,7 +76,7 @@ impl Load {
     pub fn connections(&self, time: Duration) -> ConnectionFigures {
         let mut trips = Trips { nanos: Vec::new(), hang: false };
         let mut failed = 0;
-        let before = self.census();
+        let before = self.process_stats();
         let start = Instant::now();
         // Bounded, for closed connections keep their port for a minute.
         while start.elapsed() < time && trips.nanos.len() < 6000 && failed < 2 {
@@ -87,7 +87,7 @@ impl Load {
             }
         }
         let took = start.elapsed().as_secs_f64();
-        let after = self.census();
+        let after = self.process_stats();
         let count = trips.nanos.len();
         let cpu = after.cpu_since(&before);
         ConnectionFigures {
@@ -112,14 +112,14 @@ impl Load {
         let stream = self.open(Service::Echo);
         let bulk = Streams::start(self, direction, 1);
         thread::sleep(warm);
-        let (before, start, moved) = (self.census(), Instant::now(), bulk.total());
+        let (before, start, moved) = (self.process_stats(), Instant::now(), bulk.total());
         let trips = match stream {
             Ok(mut stream) => round_trips(&mut stream, size, time, every),
             Err(_) => Trips::none(),
         };
         let moved = bulk.total() - moved;
         let took = start.elapsed().as_secs_f64();
-        let after = self.census();
+        let after = self.process_stats();
         bulk.stop();
         LoadedFigures {
             latency: trips.latency(),

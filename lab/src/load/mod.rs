@@ -24,7 +24,7 @@ pub use stall::{StallFigures, StallPart};
 pub use target::{Service, Target};
 
 use crate::{
-    census::{Census, Watched},
+    process_stats::{ProcessStats, Watched},
     socket::tune_load,
 };
 
@@ -66,14 +66,14 @@ impl Load {
 
     /// What the processes use now.
     #[must_use]
-    pub fn census(&self) -> Census {
-        Census::take(&self.watched)
+    pub fn process_stats(&self) -> ProcessStats {
+        ProcessStats::take(&self.watched)
     }
 
     /// Resident memory of each name now, in MiB.
     #[must_use]
     pub fn memory(&self) -> Figures {
-        mebibytes(&self.census(), |it| it.rss_bytes)
+        mebibytes(&self.process_stats(), |it| it.rss_bytes)
     }
 
     /// A new connection, one byte there and back.
@@ -94,7 +94,7 @@ impl Load {
     /// The most memory each name had at once, from now on.
     fn forget_peaks(&self) {
         for one in &self.watched {
-            Census::forget_peak(one);
+            ProcessStats::forget_peak(one);
         }
     }
 }
@@ -110,6 +110,6 @@ pub type Figures = BTreeMap<String, f64>;
 
 const MIB: f64 = 1_048_576.0;
 
-fn mebibytes(census: &Census, of: impl Fn(&crate::census::Use) -> u64) -> Figures {
-    census.by_name.iter().map(|(name, it)| (name.clone(), of(it) as f64 / MIB)).collect()
+fn mebibytes(stats: &ProcessStats, of: impl Fn(&crate::process_stats::Use) -> u64) -> Figures {
+    stats.by_name.iter().map(|(name, it)| (name.clone(), of(it) as f64 / MIB)).collect()
 }

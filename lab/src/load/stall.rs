@@ -60,7 +60,7 @@ impl Load {
         let half = time / 2;
         let mut warm = self.open(Service::Echo).ok();
         let before = ping(&mut warm, half / 2);
-        let census = self.census();
+        let stats = self.process_stats();
         self.forget_peaks();
         let sourced = self.target.sourced.load(Relaxed);
         let second = if first == Direction::Down { Direction::Up } else { Direction::Down };
@@ -85,9 +85,9 @@ impl Load {
         let now = absorbed();
         let more = (now.0 + now.1 - then.0 - then.1) as f64;
         let still_absorbs_mb_s = more / since.elapsed().as_secs_f64() / 1e6;
-        let after = self.census();
+        let after = self.process_stats();
         let grown = mebibytes(&after, |it| it.peak_rss_bytes);
-        let base = mebibytes(&census, |it| it.rss_bytes);
+        let base = mebibytes(&stats, |it| it.rss_bytes);
         self.target.generation.fetch_add(1, Relaxed);
         stalled.into_iter().for_each(Stalled::end);
         thread::sleep(Duration::from_millis(300));

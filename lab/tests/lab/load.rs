@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use mykube_lab::{
     ForwardOptions, Forwarder,
-    census::Watched,
     load::{Direction, Load, Target},
+    process_stats::Watched,
 };
 
 use super::loopback;

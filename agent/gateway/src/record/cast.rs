@@ -149,7 +149,7 @@ fn decode(split: &mut Vec<u8>, bytes: &[u8]) -> String {
 /// The `Status` of the error channel, in few words.
 fn outcome(status: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Status {
+    struct CommandStatus {
         #[serde(default)]
         status: String,
         #[serde(default)]
@@ -171,7 +171,7 @@ fn outcome(status: &[u8]) -> Option<String> {
         #[serde(default)]
         message: String,
     }
-    let status: Status = serde_json::from_slice(status).ok()?;
+    let status: CommandStatus = serde_json::from_slice(status).ok()?;
     if status.status == "Success" {
         return Some("exit code 0".to_owned());
     }

@@ -8,8 +8,8 @@
 //! runs a command in another way is refused.
 
 mod cast;
+pub(crate) mod copy;
 mod frames;
-pub(crate) mod session;
 
 use std::{
     fmt::Write as _,
@@ -71,7 +71,7 @@ pub(crate) enum Plan {
     /// Nothing.
     Pass,
     /// To be recorded.
-    Record(Box<Session>),
+    Record(Box<PlannedRecording>),
     /// An exec that cannot be: forwarded without its upgrade, so that the API server can say what else is wrong with it.
     Ask,
     /// To be refused, in these words.
@@ -80,7 +80,7 @@ pub(crate) enum Plan {
 
 /// A session that is to be recorded.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct PlannedRecording {
     namespace: String,
     pod: String,
     about: About,
@@ -173,12 +173,17 @@ impl Recorder {
         }
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, kept);
         headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
-        Plan::Record(Box::new(Session::new(info, query)))
+        Plan::Record(Box::new(PlannedRecording::new(info, query)))
     }
 
     /// Makes the file of a session.
-    pub(crate) async fn record(&self, session: Session, client: &str, audit_id: &str) -> io::Result<Recording> {
-        let Session { namespace, pod, mut about, notice } = session;
+    pub(crate) async fn record(
+        &self,
+        planned: PlannedRecording,
+        client: &str,
+        audit_id: &str,
+    ) -> io::Result<Recording> {
+        let PlannedRecording { namespace, pod, mut about, notice } = planned;
         let now = OffsetDateTime::now_utc();
         about.timestamp = now.unix_timestamp();
         let (client, namespace, pod) = (plain(client, CLIENT_MAX), plain(&namespace, NAME_MAX), plain(&pod, NAME_MAX));
@@ -232,7 +237,7 @@ pub(crate) fn can_read(headers: &HeaderMap) -> bool {
         && !headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS)
 }
 
-impl Session {
+impl PlannedRecording {
     fn new(info: &RequestInfo, query: Option<&str>) -> Self {
         let value = |wanted: &str| query_pairs(query).find(|(key, _)| key == wanted).map(|(_, value)| value);
         let terminal = query_flag(query, "tty");

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mykube_agent_gateway::{Audit, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor};
+use mykube_agent_gateway::{Audit, Caller, Forwarder, Gateway, HeadRoom, Policy, Settings};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
 use crate::{api::Api, raw::Raw, setup::Setup};
@@ -342,8 +342,8 @@ async fn a_servers_path_is_put_in_front() {
     let forwarder = Arc::new(Forwarder::new(upstream, Settings::default()));
     let gateway = Gateway::new(forwarder, Audit::off());
     let (near, far) = tokio::io::duplex(1024);
-    let visitor = Visitor { name: "x".into(), id: None, policy: Arc::default(), heads: HeadRoom::default() };
-    let served = tokio::spawn(async move { gateway.serve(far, Arc::new(visitor)).await });
+    let caller = Caller { name: "x".into(), id: None, policy: Arc::default(), heads: HeadRoom::default() };
+    let served = tokio::spawn(async move { gateway.serve(far, Arc::new(caller)).await });
     let mut client = Raw::new(near);
     let text = client.get("/api/v1/pods?limit=1").await.text();
     assert_eq!(text, "/k8s/clusters/c-1/api/v1/pods?limit=1 0");

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use mykube_agent_gateway::{Policy, Recorder, Settings, Visitor};
+use mykube_agent_gateway::{Caller, Policy, Recorder, Settings};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time,
@@ -25,11 +25,11 @@ async fn setup(settings: Settings) -> Setup {
 }
 
 /// Asks on connections of their own until there is no room. Of each answer so many bytes are read, in turns.
-async fn until_crowded(setup: &mut Setup, visitor: &Arc<Visitor>, request: &str, reads: &[usize]) -> (Vec<Raw>, Raw) {
+async fn until_crowded(setup: &mut Setup, caller: &Arc<Caller>, request: &str, reads: &[usize]) -> (Vec<Raw>, Raw) {
     let mut unread = Vec::new();
     loop {
         assert!(unread.len() <= 60, "more than 32 MiB, of twice 300,000 bytes each");
-        let mut client = setup.client_of(visitor.clone());
+        let mut client = setup.client_of(caller.clone());
         client.send(request).await;
         let begin = client.take(13).await;
         client.early.splice(0..0, begin.clone());
@@ -49,11 +49,11 @@ async fn until_crowded(setup: &mut Setup, visitor: &Arc<Visitor>, request: &str,
 #[tokio::test]
 async fn long_heads_of_one_client_share_their_room() {
     let mut setup = setup(Settings::default()).await;
-    let visitor = setup.visitor(Policy::default());
+    let caller = setup.caller(Policy::default());
     let begin = format!("GET /api/v1/pods HTTP/1.1\r\nX: {}", "x".repeat(1_000_000));
     let mut slow = Vec::new();
     let refused = loop {
-        let mut client = setup.client_of(visitor.clone());
+        let mut client = setup.client_of(caller.clone());
         client.send(&begin).await;
         // The end of its head, or the answer to its begin.
         let early = client.answer_within_turns().await;
@@ -67,20 +67,20 @@ async fn long_heads_of_one_client_share_their_room() {
     assert_eq!((refused.status, refused.header("retry-after").as_deref()), (429, Some("1")));
     assert!(refused.message().contains("too many with a long head"), "{}", refused.message());
     // Short ones and other clients are not concerned; those that were read come to their end, and make room.
-    assert_eq!(setup.client_of(visitor.clone()).get("/api/v1/pods").await.status, 200);
+    assert_eq!(setup.client_of(caller.clone()).get("/api/v1/pods").await.status, 200);
     let long = format!("X: {}\r\n", "x".repeat(1_000_000));
     assert_eq!(setup.client().ask("GET", "/api/v1/pods", &long).await.status, 200);
     for client in &mut slow {
         client.send("\r\n\r\n").await;
         assert_eq!(client.answer().await.status, 200);
     }
-    assert_eq!(setup.client_of(visitor).ask("GET", "/api/v1/pods", &long).await.status, 200);
+    assert_eq!(setup.client_of(caller).ask("GET", "/api/v1/pods", &long).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_head_has_its_room_until_its_request_is_over() {
     let mut setup = setup(Settings::default()).await;
-    let visitor = setup.visitor(Policy::default());
+    let caller = setup.caller(Policy::default());
     // Few bytes and many fields, or many bytes: hyper keeps what it wrote them from.
     for fields in ["a:\r\n".repeat(4000), format!("X: {}\r\n", "x".repeat(1_000_000))] {
         let mut watching = Vec::new();
@@ -88,7 +88,7 @@ async fn a_head_has_its_room_until_its_request_is_over() {
             assert!(watching.len() <= 32, "more than 32 MiB");
             let target = format!("/api/v1/pods?watch=1&n={}", watching.len());
             let events = setup.api.stream(&target);
-            let mut client = setup.client_of(visitor.clone());
+            let mut client = setup.client_of(caller.clone());
             client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).await;
             let head = client.head().await;
             if !head.starts_with("HTTP/1.1 200 ") {
@@ -100,7 +100,7 @@ async fn a_head_has_its_room_until_its_request_is_over() {
         let lines = watching.len() + 1;
         drop(watching);
         setup.log.wait(lines).await;
-        assert_eq!(setup.client_of(visitor.clone()).ask("GET", "/version", &fields).await.status, 200);
+        assert_eq!(setup.client_of(caller.clone()).ask("GET", "/version", &fields).await.status, 200);
         setup.log.wait(lines + 1).await;
         setup.log.clear();
     }
@@ -127,8 +127,8 @@ async fn long_heads_of_answers_have_such_a_room_too() {
     for (request, reads, status) in cases {
         let mut setup = setup(Settings::default()).await;
         setup.gateway = setup.gateway.recording(Recorder::new(dir.path()).unwrap());
-        let visitor = setup.visitor(Policy::default());
-        let (mut unread, mut refused) = until_crowded(&mut setup, &visitor, &request, reads).await;
+        let caller = setup.caller(Policy::default());
+        let (mut unread, mut refused) = until_crowded(&mut setup, &caller, &request, reads).await;
         assert!(unread.len() >= 50, "{}: {request}", unread.len());
         // There is no more than a head for HEAD.
         if !request.starts_with("HEAD") {
@@ -136,7 +136,7 @@ async fn long_heads_of_answers_have_such_a_room_too() {
             assert!(refused.message().contains("too many with one at once"), "{}", refused.message());
         }
         // Short ones and other clients are not concerned.
-        assert_eq!(setup.client_of(visitor.clone()).get("/version").await.status, 200);
+        assert_eq!(setup.client_of(caller.clone()).get("/version").await.status, 200);
         assert_eq!(setup.client().get(LONG).await.status, 200);
         for client in &mut unread {
             let head = client.head().await;
@@ -147,7 +147,7 @@ async fn long_heads_of_answers_have_such_a_room_too() {
         let lines = setup.log.wait(unread.len() + 3).await;
         assert_eq!(lines.iter().filter(|line| line["status"] == 502).count(), 1, "{request}");
         // Also before those who have read it all have said goodbye.
-        assert_eq!(setup.client_of(visitor).get(LONG).await.status, 200, "there is room again: {request}");
+        assert_eq!(setup.client_of(caller).get(LONG).await.status, 200, "there is room again: {request}");
     }
 }
 
@@ -171,7 +171,7 @@ async fn no_connection_keeps_the_room_of_a_long_answer() {
 #[tokio::test]
 async fn a_head_has_its_room_while_its_body_still_goes_up() {
     let mut setup = setup(Settings::default()).await;
-    let visitor = setup.visitor(Policy::default());
+    let caller = setup.caller(Policy::default());
     let long = format!("X: {}\r\n", "x".repeat(1_000_000));
     let mut uploading = Vec::new();
     loop {
@@ -179,7 +179,7 @@ async fn a_head_has_its_room_while_its_body_still_goes_up() {
         let target = format!("/api/v1/namespaces/a/services/s/proxy/{}", uploading.len());
         // It answers, and reads nothing.
         let events = setup.api.stream(&target);
-        let mut client = setup.client_of(visitor.clone());
+        let mut client = setup.client_of(caller.clone());
         client.send(format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n{long}\r\n")).await;
         if !client.head().await.starts_with("HTTP/1.1 200 ") {
             break;
@@ -205,7 +205,7 @@ async fn a_head_has_its_room_while_its_body_still_goes_up() {
     // What the kernel could take after all is no longer on its way; of most there is more than that.
     let mut begun = Vec::new();
     loop {
-        let mut client = setup.client_of(visitor.clone());
+        let mut client = setup.client_of(caller.clone());
         client.send(format!("GET /version HTTP/1.1\r\n{}", long.trim_end())).await;
         if let Some(refused) = client.answer_within_turns().await {
             assert_eq!(refused.status, 429);
@@ -216,6 +216,6 @@ async fn a_head_has_its_room_while_its_body_still_goes_up() {
     }
     // Whoever does not read it has gone.
     drop((begun, uploading));
-    let free = async { while setup.client_of(visitor.clone()).ask("GET", "/version", &long).await.status != 200 {} };
+    let free = async { while setup.client_of(caller.clone()).ask("GET", "/version", &long).await.status != 200 {} };
     time::timeout(Duration::from_secs(20), free).await.expect("there is room again");
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use mykube_agent_gateway::{Audit, AuditSettings, Forwarder, Gateway, HeadRoom, Policy, Settings, Visitor};
+use mykube_agent_gateway::{Audit, AuditSettings, Caller, Forwarder, Gateway, HeadRoom, Policy, Settings};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -123,23 +123,23 @@ impl Setup {
         Raw::new(near)
     }
 
-    pub(crate) fn visitor(&self, policy: Policy) -> Arc<Visitor> {
+    pub(crate) fn caller(&self, policy: Policy) -> Arc<Caller> {
         policy.check().unwrap();
-        Arc::new(Visitor { name: "laptop".into(), id: Some(7), policy: Arc::new(policy), heads: HeadRoom::default() })
+        Arc::new(Caller { name: "laptop".into(), id: Some(7), policy: Arc::new(policy), heads: HeadRoom::default() })
     }
 
     /// Another connection of a client.
-    pub(crate) fn client_of(&mut self, visitor: Arc<Visitor>) -> Raw {
+    pub(crate) fn client_of(&mut self, caller: Arc<Caller>) -> Raw {
         let (near, far) = tokio::io::duplex(PIPE);
         let gateway = self.gateway.clone();
-        self.served.spawn(async move { gateway.serve(far, visitor).await });
+        self.served.spawn(async move { gateway.serve(far, caller).await });
         Raw::new(near)
     }
 
     pub(crate) fn serve(&mut self, far: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, policy: Policy) {
-        let visitor = self.visitor(policy);
+        let caller = self.caller(policy);
         let gateway = self.gateway.clone();
-        self.served.spawn(async move { gateway.serve(far, visitor).await });
+        self.served.spawn(async move { gateway.serve(far, caller).await });
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    super::front::{Notice, Post},
+    super::operator::{ClientNotice, Notice},
     *,
 };
 
@@ -68,11 +68,11 @@ async fn place() -> (TcpListener, Dialer) {
 /// What the operator hears of a code that waits at a relay which does this. `None` for the outcome where it waits on.
 async fn waits(relay: impl AsyncFnOnce(TcpListener)) -> (Option<Code>, Vec<Event>) {
     let (listener, dialer) = place().await;
-    let (post, mut posted) = mpsc::unbounded_channel();
-    let front = Front { client: 1, name: "client-1".into(), post };
+    let (sender, mut sent) = mpsc::unbounded_channel();
+    let operator = Operator { client: 1, name: "client-1".into(), sender };
     let (config, guesses) = (config(), Guesses::default());
     let mut waiting =
-        Pairing { dialer: &dialer, config, guesses, front: &front, first: true, standing: true, open: None };
+        Pairing { dialer: &dialer, config, guesses, operator: &operator, first: true, standing: true, open: None };
     let code: PairingCode = "483 20417".parse().unwrap();
     let (session_id, ticket) = (SessionId::from_bytes([2; 16]), Ticket::from_bytes(b"agent"));
     let created = SessionCreated { session_id, nameplate: code.nameplate.clone(), ticket, expires_at: String::new() };
@@ -85,7 +85,7 @@ async fn waits(relay: impl AsyncFnOnce(TcpListener)) -> (Option<Code>, Vec<Event
     };
     let over = tokio::time::timeout(BOUND, over).await.expect("it hangs");
     let mut events = Vec::new();
-    while let Ok(Post { notice: Notice::Event(event), .. }) = posted.try_recv() {
+    while let Ok(ClientNotice { notice: Notice::Event(event), .. }) = sent.try_recv() {
         events.push(event);
     }
     (over, events)
@@ -132,12 +132,12 @@ async fn a_code_ends_with_the_relays_own_word() {
 #[tokio::test]
 async fn what_answers_in_the_relays_place_is_waited_out_once_there_was_a_session() {
     let (listener, dialer) = place().await;
-    let (post, _posted) = mpsc::unbounded_channel();
-    let front = Front { client: 1, name: "client-1".into(), post };
+    let (sender, _sent) = mpsc::unbounded_channel();
+    let operator = Operator { client: 1, name: "client-1".into(), sender };
     for first in [true, false] {
         let (config, guesses) = (config(), Guesses::default());
         let mut waiting =
-            Pairing { dialer: &dialer, config, guesses, front: &front, first, standing: true, open: None };
+            Pairing { dialer: &dialer, config, guesses, operator: &operator, first, standing: true, open: None };
         let relay = async {
             answers(&listener, &answer("403 Forbidden", "<html>log in")).await;
             if !first {
@@ -220,8 +220,8 @@ async fn guesses_wrong(relay: &mut tokio_tungstenite::WebSocketStream<TcpStream>
 #[tokio::test]
 async fn wrong_guesses_at_codes_that_are_given_up_count() {
     let (listener, dialer) = place().await;
-    let (post, mut posted) = mpsc::unbounded_channel();
-    let front = Front { client: 1, name: "client-1".into(), post };
+    let (sender, mut sent) = mpsc::unbounded_channel();
+    let operator = Operator { client: 1, name: "client-1".into(), sender };
     let guesses = Guesses::default();
     let code: PairingCode = "483 20417".parse().unwrap();
     let session_id = SessionId::from_bytes([2; 16]);
@@ -229,7 +229,7 @@ async fn wrong_guesses_at_codes_that_are_given_up_count() {
     for (wrong, left) in [(2, Some(2)), (1, None)] {
         let (config, guesses) = (config(), guesses.clone());
         let mut waiting =
-            Pairing { dialer: &dialer, config, guesses, front: &front, first: true, standing: true, open: None };
+            Pairing { dialer: &dialer, config, guesses, operator: &operator, first: true, standing: true, open: None };
         let ticket = Ticket::from_bytes(b"agent");
         let created =
             SessionCreated { session_id, nameplate: code.nameplate.clone(), ticket, expires_at: String::new() };
@@ -254,19 +254,19 @@ async fn wrong_guesses_at_codes_that_are_given_up_count() {
         assert_eq!(counted, left.map_or((0, 1), |wrong| (wrong, 0)));
     }
     let mut refused = 0;
-    while let Ok(Post { notice: Notice::Event(event), .. }) = posted.try_recv() {
+    while let Ok(ClientNotice { notice: Notice::Event(event), .. }) = sent.try_recv() {
         refused += u32::from(matches!(event, Event::Refused { .. }));
     }
     assert_eq!(refused, 3);
 
     // The next code waits, though the one that was burned is not there any more.
     let (config, first) = (config(), false);
-    let mut next = Pairing { dialer: &dialer, config, guesses, front: &front, first, standing: true, open: None };
+    let mut next = Pairing { dialer: &dialer, config, guesses, operator: &operator, first, standing: true, open: None };
     let said = async {
         tokio::select! {
             _ = next.run() => panic!("it paired"),
             () = async { drop(admits(&listener).await) } => panic!("it made a code"),
-            Some(Post { notice: Notice::Event(event), .. }) = posted.recv() => event,
+            Some(ClientNotice { notice: Notice::Event(event), .. }) = sent.recv() => event,
         }
     };
     let said = tokio::time::timeout(BOUND, said).await.expect("it hangs");

@@ -160,9 +160,9 @@ impl Socket {
         Ok(Self { listener: UnixListener::bind(&path)?, path })
     }
 
-    /// Answers until the desk is gone.
+    /// Answers until the server no longer takes commands.
     pub async fn serve(self, commands: mpsc::Sender<Command>, review: Review) {
-        let places = Arc::new(Semaphore::new(ASKING_MAX));
+        let slots = Arc::new(Semaphore::new(ASKING_MAX));
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -172,13 +172,13 @@ impl Socket {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let (commands, review) = (commands.clone(), review.clone());
             tokio::spawn(async move {
                 if let Err(error) = answer(connection, &commands, &review).await {
                     tracing::debug!(%error, "a question on the control socket had no answer");
                 }
-                drop(place);
+                drop(slot);
             });
         }
     }
@@ -200,7 +200,7 @@ async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>, re
                 env!("CARGO_PKG_VERSION")
             ),
         },
-        Ok(question) => match timeout(ANSWER_TIMEOUT, ask_desk(question, commands, review)).await {
+        Ok(question) => match timeout(ANSWER_TIMEOUT, ask_server(question, commands, review)).await {
             Ok(Some(answer)) => answer,
             Ok(None) => Answer::Error { error: "the server is ending".into() },
             Err(_) => Answer::Error { error: "the server did not answer in time: is the relay reachable?".into() },
@@ -214,7 +214,7 @@ async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>, re
     written
 }
 
-async fn ask_desk(question: Question, commands: &mpsc::Sender<Command>, review: &Review) -> Option<Answer> {
+async fn ask_server(question: Question, commands: &mpsc::Sender<Command>, review: &Review) -> Option<Answer> {
     match question {
         Question::List {} => {
             let (reply, answer) = oneshot::channel();
@@ -308,18 +308,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn questions_reach_the_desk_and_answers_come_back() {
+    async fn questions_reach_the_server_and_answers_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server-1.sock");
         let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
-        let (commands, mut desk) = mpsc::channel(1);
+        let (commands, mut received) = mpsc::channel(1);
         let review: Review = Arc::new(|policy| {
             let said = policy.namespaces.iter().map(|name| format!("no {name}")).collect();
             Box::pin(async { said })
         });
         let serving = tokio::spawn(socket.serve(commands, review));
-        let at_desk = tokio::spawn(async move {
-            match desk.recv().await {
+        let at_server = tokio::spawn(async move {
+            match received.recv().await {
                 Some(Command::Invite(invitation, reply)) => {
                     assert_eq!(invitation.name.as_deref(), Some("alice"));
                     assert!(invitation.policy.read_only);
@@ -327,11 +327,11 @@ mod tests {
                 }
                 _ => panic!("not an invitation"),
             }
-            match desk.recv().await {
+            match received.recv().await {
                 Some(Command::Kill(7, reply)) => reply.send(false).unwrap(),
                 _ => panic!("not a kill"),
             }
-            desk
+            received
         });
         let policy = Box::new(Policy { read_only: true, namespaces: vec!["nosuch".into()], ..Policy::default() });
         let new = Question::New { name: Some("alice".into()), policy: policy.clone() };
@@ -348,7 +348,7 @@ mod tests {
         assert!(matches!(kill, Answer::Error { error } if error.contains("no client 7")));
         let hostile = Question::New { name: Some("../x\n".into()), policy };
         assert!(matches!(ask(&path, &hostile).await.unwrap(), Answer::Error { .. }));
-        drop(at_desk.await.unwrap());
+        drop(at_server.await.unwrap());
         serving.await.unwrap();
         assert!(!path.exists(), "the socket is removed with its server");
     }
@@ -358,7 +358,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server-1.sock");
         let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
-        let (commands, mut desk) = mpsc::channel(1);
+        let (commands, mut received) = mpsc::channel(1);
         let (begin, mut begun) = mpsc::channel(1);
         let review: Review = Arc::new(move |_| {
             let begin = begin.clone();
@@ -374,16 +374,16 @@ mod tests {
         write(&mut asking, &Question::New { name: None, policy: Box::default() }).await.unwrap();
         let end = tokio::select! {
             biased;
-            _ = desk.recv() => panic!("a code is made while its policy is looked at"),
+            _ = received.recv() => panic!("a code is made while its policy is looked at"),
             end = begun.recv() => end.unwrap(),
         };
         drop(asking);
         end.send(()).unwrap();
-        let Some(Command::Invite(_, reply)) = desk.recv().await else { panic!("not an invitation") };
+        let Some(Command::Invite(_, reply)) = received.recv().await else { panic!("not an invitation") };
         reply.send(Ok((7, "483 20417".into()))).unwrap();
-        let next = timeout(ANSWER_TIMEOUT, desk.recv()).await;
+        let next = timeout(ANSWER_TIMEOUT, received.recv()).await;
         assert!(matches!(next, Ok(Some(Command::Kill(7, _)))), "the code stands");
-        drop(desk);
+        drop(received);
         serving.await.unwrap();
     }
 
@@ -392,7 +392,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server-1.sock");
         let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
-        let (commands, mut desk) = mpsc::channel(1);
+        let (commands, mut received) = mpsc::channel(1);
         let serving = tokio::spawn(socket.serve(commands, Arc::new(|_| Box::pin(async { Vec::new() }))));
         let new = serde_json::to_value(Question::New { name: None, policy: Box::default() }).unwrap();
         let with = |at: &[&str], value: serde_json::Value| {
@@ -419,11 +419,11 @@ mod tests {
                 other => panic!("{question}: {other:?}"),
             }
         }
-        assert!(desk.try_recv().is_err(), "nothing reached the desk");
+        assert!(received.try_recv().is_err(), "nothing reached the server");
         // What says nothing is left out, so that a server that does not know it takes the rest.
         let text = new.to_string();
         assert!(!text.contains("as_uid") && !text.contains("as_extra"), "{text}");
-        drop(desk);
+        drop(received);
         serving.await.unwrap();
     }
 }

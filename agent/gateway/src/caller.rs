@@ -6,7 +6,7 @@ use crate::{policy::Policy, room::HeadRoom};
 
 /// Whom a stream belongs to.
 #[derive(Debug, Clone)]
-pub struct Visitor {
+pub struct Caller {
     /// The client's name, for the audit log.
     pub name: String,
     /// Its number in `mykube sessions`, where it is there: several may have one name.

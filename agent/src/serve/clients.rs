@@ -1,8 +1,8 @@
-//! The desk: who is here, whose code waits, and what the operator wants.
+//! All clients of a server: which are connected, whose codes wait, and what the operator asks for.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use mykube_agent_gateway::{ClientEvent, HeadRoom, Policy, Visitor};
+use mykube_agent_gateway::{Caller, ClientEvent, HeadRoom, Policy};
 use mykube_agent_upstream::Upstream;
 use mykube_dial::Dialer;
 use mykube_link::clock::{self, Time};
@@ -13,34 +13,34 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    client::Client,
     command::{Command, Invitation, Listed, State},
     config::Config,
-    dismiss::{Dismiss, Unaware, Why},
     error::{Ended, ServeError},
-    front::{Front, Notice, Post, Questions},
+    eviction::{Evict, Unaware, Why},
     offer::{Access, Offer},
+    operator::{ClientNotice, Notice, Operator, Questions},
     pairing::{Guesses, Pairing},
-    places::{Full, Places, Wanted},
+    slots::{Full, Slots, Wanted},
     ui::{Absent, Event, Ui},
-    visit::Visit,
 };
 
+/// One client, or a code that waits for one.
 struct Entry {
     listed: Listed,
-
-    dismiss: Dismiss,
-    /// Ends the wait for it to come back and hear that it was replaced.
+    eviction: Evict,
+    /// Ends its task's wait for a replaced client to come back and hear so.
     forget: CancellationToken,
-    /// Whoever asked for this code.
+    /// Gives the code to the operator's command that asked for it.
     invited: Option<oneshot::Sender<Result<(u64, String), String>>>,
-    /// The desk's own: kept waiting while there is a place.
+    /// Nobody asked for this code: the server keeps one on offer while a slot is free.
     standing: bool,
     /// Its code was on the screen.
     shown: bool,
 }
 
 /// See the module.
-pub(super) struct Desk {
+pub(super) struct Clients {
     dialer: Dialer,
     upstream: Arc<Upstream>,
     access: Access,
@@ -48,12 +48,12 @@ pub(super) struct Desk {
     config: Config,
     guesses: Guesses,
     entries: BTreeMap<u64, Entry>,
-    places: Places,
-    /// Clients that were replaced and do not know it yet.
+    slots: Slots,
+    /// Clients that were replaced and have not been told yet.
     unaware: Unaware,
     tasks: JoinSet<(u64, Result<Ended, ServeError>)>,
-    post: mpsc::UnboundedSender<Post>,
-    posts: mpsc::UnboundedReceiver<Post>,
+    sender: mpsc::UnboundedSender<ClientNotice>,
+    notices: mpsc::UnboundedReceiver<ClientNotice>,
     questions: Questions,
     /// Lines on their way into the audit log.
     lines: JoinSet<()>,
@@ -63,11 +63,11 @@ pub(super) struct Desk {
     closed: Option<ServeError>,
 }
 
-impl Desk {
+impl Clients {
     pub(super) fn new(dialer: Dialer, offer: Offer, config: Config) -> Self {
         let Offer { upstream, access, standing } = offer;
-        let (post, posts) = mpsc::unbounded_channel();
-        let places = Places::new(config.max_clients, config.stay, config.replace_after);
+        let (sender, notices) = mpsc::unbounded_channel();
+        let slots = Slots::new(config.max_clients, config.stay, config.replace_after);
         Self {
             dialer,
             upstream,
@@ -76,11 +76,11 @@ impl Desk {
             config,
             guesses: Guesses::default(),
             entries: BTreeMap::new(),
-            places,
+            slots,
             unaware: Unaware::default(),
             tasks: JoinSet::new(),
-            post,
-            posts,
+            sender,
+            notices,
             questions: Questions::default(),
             lines: JoinSet::new(),
             next: 1,
@@ -102,14 +102,14 @@ impl Desk {
         let mut ended = Ended::Stopped;
         self.admit(self.standing.clone(), None, Wanted::Free);
         loop {
-            let due = self.places.poll_timeout();
+            let due = self.slots.poll_timeout();
             tokio::select! {
-                Some(post) = self.posts.recv() => self.handle(post, ui),
+                Some(notice) = self.notices.recv() => self.handle(notice, ui),
                 () = self.questions.put(ui) => {}
                 Some(_) = self.lines.join_next() => {}
                 Some(ended) = self.tasks.join_next() => {
-                    while let Ok(post) = self.posts.try_recv() {
-                        self.handle(post, ui);
+                    while let Ok(notice) = self.notices.try_recv() {
+                        self.handle(notice, ui);
                     }
                     let Ok((client, ended)) = ended else { continue };
                     if let Some(end) = self.left(client, ended, ui) {
@@ -120,11 +120,11 @@ impl Desk {
                 Some(command) = commands.recv() => self.obey(command, ui),
                 () = until(due) => self.keep_waiting(),
                 () = &mut expired => {
-                    // Whoever is in has expired with it, and is told so by its own task.
+                    // The access of connected clients has expired too; their own tasks tell them.
                     for entry in self.entries.values().filter(|entry| entry.listed.state == State::Waiting) {
-                        entry.dismiss.dismiss(Why::Killed);
+                        entry.eviction.evict(Why::Killed);
                     }
-                    ended = Ended::Dismissed("the access has expired".into());
+                    ended = Ended::Evicted("the access has expired".into());
                     break;
                 }
                 () = &mut stop => break,
@@ -133,13 +133,13 @@ impl Desk {
         if ended == Ended::Stopped {
             self.stop.cancel();
         }
-        self.places.close();
-        // Nobody is asked anything any more, and no code is shown.
+        self.slots.close();
+        // The operator is asked nothing any more, and no code is shown.
         self.questions = Questions::default();
         while let Some(ended) = self.tasks.join_next().await {
-            while let Ok(post) = self.posts.try_recv() {
-                if matches!(post.notice, Notice::Event(Event::Paired | Event::Refused { .. })) {
-                    self.handle(post, ui);
+            while let Ok(notice) = self.notices.try_recv() {
+                if matches!(notice.notice, Notice::Event(Event::Paired | Event::Refused { .. })) {
+                    self.handle(notice, ui);
                 }
             }
             if let Ok((client, ended)) = ended {
@@ -150,7 +150,7 @@ impl Desk {
         Ok(ended)
     }
 
-    /// A task for one more client.
+    /// Starts the task of one more client.
     fn admit(
         &mut self,
         invitation: Invitation,
@@ -160,84 +160,86 @@ impl Desk {
         let id = self.next;
         self.next += 1;
         let name = invitation.name.unwrap_or_else(|| format!("client-{id}"));
-        let visitor = Arc::new(Visitor {
+        let caller = Arc::new(Caller {
             name: name.clone(),
             id: Some(id),
             policy: invitation.policy.clone(),
             heads: HeadRoom::default(),
         });
-        let ((dismiss, dismissed), forget) = (Dismiss::new(), CancellationToken::new());
-        let front = Front { client: id, name: name.clone(), post: self.post.clone() };
+        let ((eviction, evicted), forget) = (Evict::new(), CancellationToken::new());
+        let operator = Operator { client: id, name: name.clone(), sender: self.sender.clone() };
         let (dialer, config, guesses) = (self.dialer.clone(), self.config, self.guesses.clone());
         let (upstream, access, stop) = (self.upstream.clone(), self.access.clone(), self.stop.clone());
         let (first, standing, forgotten) = (id == 1, invited.is_none(), forget.clone());
         self.tasks.spawn(async move {
-            let mut pairing = Pairing { dialer: &dialer, config, guesses, front: &front, first, standing, open: None };
+            let mut pairing =
+                Pairing { dialer: &dialer, config, guesses, operator: &operator, first, standing, open: None };
             let paired = tokio::select! {
                 paired = pairing.run() => Ok(paired),
                 () = stop.cancelled() => return (id, Ok(Ended::Stopped)),
-                why = dismissed.wait() => Err(why),
+                why = evicted.wait() => Err(why),
             };
             let (established, socket, reconnect) = match paired {
                 Ok(Ok(paired)) => paired,
                 Ok(Err(error)) => return (id, Err(error)),
                 Err(why) => {
                     pairing.withdraw().await;
-                    return (id, Ok(Ended::Dismissed(why.reason().into())));
+                    return (id, Ok(Ended::Evicted(why.reason().into())));
                 }
             };
             let attended = config.attended;
-            let visit = Visit { upstream, access, visitor, attended, front: &front, stop, dismissed, forgotten };
-            (id, visit.run(*established, socket, reconnect).await)
+            let client = Client { upstream, access, caller, attended, operator: &operator, stop, evicted, forgotten };
+            (id, client.run(*established, socket, reconnect).await)
         });
         let listed = Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
-        self.places.handle_code(id, standing, wanted);
-        self.entries.insert(id, Entry { listed, dismiss, forget, invited, standing, shown: false });
+        self.slots.handle_code(id, standing, wanted);
+        self.entries.insert(id, Entry { listed, eviction, forget, invited, standing, shown: false });
     }
 
-    /// Keeps one code waiting while there is a place for whoever types it, or could be one.
+    /// Offers a code if none waits and a slot is free, or a client has been away for long enough to lose its own.
     fn keep_waiting(&mut self) {
-        if let Some(wanted) = self.places.poll_code(clock::now()) {
+        if let Some(wanted) = self.slots.poll_code(clock::now()) {
             self.admit(self.standing.clone(), None, wanted);
         }
     }
 
-    /// Another client has its place from here on. It is told when it comes back; until then its task says nothing more.
+    /// Client `by` has this one's slot from here on. The replaced client is told when it comes back; until then its task
+    /// reports nothing more.
     fn replace(&mut self, client: u64, by: &str, ui: &mut impl Ui) {
         let Some(entry) = self.entries.remove(&client) else { return };
-        entry.dismiss.dismiss(Why::Replaced);
+        entry.eviction.evict(Why::Replaced);
         self.unaware.remember(entry.forget, self.config.max_clients);
         ui.event(&entry.listed.name, Event::ClientGone(format!("replaced by {by}")));
     }
 
-    /// The client in whose stead this code waits is back.
+    /// Ends the wait with a code that was to replace a client: that client is back.
     fn withdraw(&mut self, code: u64, ui: &mut impl Ui) {
         let Some(entry) = self.entries.remove(&code) else { return };
-        entry.dismiss.dismiss(Why::Withdrawn);
+        entry.eviction.evict(Why::Withdrawn);
         if entry.shown {
             ui.event(&entry.listed.name, Event::Withdrawn);
         }
     }
 
-    fn handle(&mut self, Post { client, name, notice }: Post, ui: &mut impl Ui) {
+    fn handle(&mut self, ClientNotice { client, name, notice }: ClientNotice, ui: &mut impl Ui) {
         if let Notice::Event(Event::Refused { why, .. }) = &notice {
-            // Also of a code that is not there any more.
+            // Logged for a code that has been withdrawn meanwhile, too.
             self.log(&name, client, why.to_string());
         }
-        let absent = self.places.instead_of(client).and_then(|other| self.absent(other));
+        let absent = self.slots.instead_of(client).and_then(|other| self.absent(other));
         let Some(entry) = self.entries.get_mut(&client) else { return };
         let mut event = match notice {
             Notice::Event(event) => event,
             Notice::Ask(question, reply) => return self.questions.ask(name, question, reply),
         };
-        let (mut lost_its_place, mut withdrawn) = (None, None);
+        let (mut lost_its_slot, mut withdrawn) = (None, None);
         match &mut event {
             Event::Code { code, instead_of, .. } => {
-                // Whoever asked for this code gets it, and nobody else.
+                // A code that was asked for goes to the command that asked, and is not shown here.
                 if let Some(invited) = entry.invited.take() {
                     if invited.send(Ok((client, code.to_string()))).is_err() {
-                        // Nobody waits for it any more, and nobody would ever see it.
-                        entry.dismiss.dismiss(Why::Killed);
+                        // The command has gone without its answer: nobody would ever see this code.
+                        entry.eviction.evict(Why::Killed);
                     }
                     return;
                 }
@@ -247,22 +249,22 @@ impl Desk {
             Event::Paired => {
                 entry.listed.state = State::Connected;
                 entry.listed.since = SystemTime::now();
-                lost_its_place = self.places.handle_paired(client);
+                lost_its_slot = self.slots.handle_paired(client);
             }
             Event::Lost(_) => {
                 entry.listed.state = State::Lost;
                 entry.listed.since = SystemTime::now();
-                self.places.handle_lost(client, clock::now());
+                self.slots.handle_lost(client, clock::now());
             }
             Event::Back(_) => {
                 entry.listed.state = State::Connected;
                 entry.listed.since = SystemTime::now();
-                withdrawn = self.places.handle_back(client);
+                withdrawn = self.slots.handle_back(client);
             }
             _ => {}
         }
         ui.event(&name, event);
-        if let Some(other) = lost_its_place {
+        if let Some(other) = lost_its_slot {
             self.replace(other, &name, ui);
         }
         if let Some(code) = withdrawn {
@@ -271,7 +273,7 @@ impl Desk {
         self.keep_waiting();
     }
 
-    /// Writes that somebody was refused, beside everything else: the disk may be slow.
+    /// Writes a refused attempt to the audit log, in a task of its own as the disk may be slow.
     fn log(&mut self, name: &str, client: u64, why: String) {
         let Access::Guarded(gateway) = &self.access else { return };
         let (audit, name) = (gateway.audit().clone(), name.to_owned());
@@ -282,29 +284,29 @@ impl Desk {
     }
 
     fn absent(&self, client: u64) -> Option<Absent> {
-        let lasting = clock::now().since(self.places.away_since(client)?);
+        let lasting = clock::now().since(self.slots.away_since(client)?);
         Some(Absent { client: self.entries.get(&client)?.listed.name.clone(), lasting })
     }
 
-    /// A client's task has ended. Gives the server's own end, if this is it.
+    /// A client's task has ended. Returns how the server itself ends, if it ends with this client.
     fn left(
         &mut self,
         client: u64,
         ended: Result<Ended, ServeError>,
         ui: &mut impl Ui,
     ) -> Option<Result<Ended, ServeError>> {
-        // While it waits to take another's place, there is another.
-        let spare = self.places.instead_of(client).is_some();
+        // A code that would replace a client: the server still has that one.
+        let spare = self.slots.instead_of(client).is_some();
         let entry = self.gone(client, &ended, ui)?;
         let was_in = entry.listed.state != State::Waiting;
         if !self.config.stay && !spare {
             return Some(ended);
         }
         match ended {
-            // Of a client that was in, only its own session is over.
+            // Where a connected client's task failed, only that client's session is over.
             Err(error) if !was_in && entry.standing => {
                 self.closed = Some(error);
-                self.places.close();
+                self.slots.close();
             }
             _ => {}
         }
@@ -316,18 +318,18 @@ impl Desk {
         }
     }
 
-    /// Takes a client off the list; whoever was in is reported as gone.
+    /// Takes a client off the list, and reports it as gone if it was connected.
     fn gone(&mut self, client: u64, ended: &Result<Ended, ServeError>, ui: &mut impl Ui) -> Option<Entry> {
         let entry = self.entries.remove(&client)?;
-        self.places.handle_gone(client);
+        self.slots.handle_gone(client);
         if entry.listed.state != State::Waiting {
             let reason = match ended {
-                Ok(Ended::Client(reason) | Ended::Dismissed(reason)) => reason.clone(),
+                Ok(Ended::Client(reason) | Ended::Evicted(reason)) => reason.clone(),
                 Ok(Ended::Stopped) => "the server stopped".to_owned(),
                 Err(error) => error.to_string(),
             };
             ui.event(&entry.listed.name, Event::ClientGone(reason));
-        } else if entry.shown && matches!(ended, Ok(Ended::Dismissed(_))) {
+        } else if entry.shown && matches!(ended, Ok(Ended::Evicted(_))) {
             ui.event(&entry.listed.name, Event::Withdrawn);
         }
         Some(entry)
@@ -341,7 +343,7 @@ impl Desk {
             Command::Kill(id, reply) => {
                 let entry = self.entries.get(&id);
                 if let Some(entry) = entry {
-                    entry.dismiss.dismiss(Why::Killed);
+                    entry.eviction.evict(Why::Killed);
                 }
                 let _ = reply.send(entry.is_some());
             }
@@ -355,21 +357,21 @@ impl Desk {
         }
     }
 
-    /// What an invited client may do, if there is a place for it. A standing code that nobody has typed makes room.
+    /// Makes room for an invited client and returns what it may do. A standing code that nobody has typed gives way.
     fn invite(&mut self, asked: &Policy, ui: &mut impl Ui) -> Result<Policy, String> {
         if matches!(self.access, Access::Shared) && asked.restricts() {
             return Err("this server shares its credentials: nothing can be restricted for whoever has them".into());
         }
         let policy = self.standing.policy.narrowed(asked).map_err(|error| error.to_string())?;
         let most = self.config.max_clients;
-        let gives_way = self.places.make_room().map_err(|Full| {
+        let gives_way = self.slots.make_room().map_err(|Full| {
             format!(
                 "all {most} places are taken: end one with `mykube sessions kill`, or start the server with a larger \
                  --max-clients"
             )
         })?;
         if let Some(entry) = gives_way.and_then(|code| self.entries.remove(&code)) {
-            entry.dismiss.dismiss(Why::Killed);
+            entry.eviction.evict(Why::Killed);
             if entry.shown {
                 ui.event(&entry.listed.name, Event::Withdrawn);
             }
@@ -397,10 +399,10 @@ mod tests {
     use crate::serve::Answer;
     use mykube_agent_upstream::{Environment, KubeconfigSource};
 
-    /// Within that it is answered, or the test has failed.
+    /// A test that takes longer has failed.
     const BOUND: Duration = Duration::from_secs(60);
 
-    /// Nobody at the terminal answers.
+    /// An operator who never answers; counts the questions.
     struct Silent(watch::Sender<u32>);
 
     impl Ui for Silent {
@@ -416,7 +418,7 @@ mod tests {
         }
     }
 
-    async fn desk(config: Config) -> Desk {
+    async fn clients(config: Config) -> Clients {
         let dir = tempfile::tempdir().unwrap();
         let (kubeconfig, ca) = (dir.path().join("config"), dir.path().join("ca.pem"));
         fs::write(
@@ -440,7 +442,7 @@ mod tests {
         let options = DialOptions { ca_file: Some(ca), ..DialOptions::default() };
         let dialer = Dialer::new("http://127.0.0.1:1".parse().unwrap(), options).unwrap();
         let offer = Offer { upstream: Arc::new(upstream), access: Access::Shared, standing: Invitation::default() };
-        Desk::new(dialer, offer, config)
+        Clients::new(dialer, offer, config)
     }
 
     #[tokio::test]
@@ -455,14 +457,14 @@ mod tests {
             resume_window: BOUND,
             replace_after: None,
         };
-        let desk = desk(config).await;
-        desk.guesses.burn(BOUND);
+        let clients = clients(config).await;
+        clients.guesses.burn(BOUND);
         let (say, commands) = mpsc::channel(1);
         let (asked, mut questions) = watch::channel(0);
         let (stop, stopped) = oneshot::channel::<()>();
         let operator = async {
             for number in 1..=2 {
-                // Whoever is ended while its question is open makes place for the next, with a question of its own.
+                // Killing the client whose question is open frees its slot for the next, which asks a question of its own.
                 questions.wait_for(|asked| *asked == number).await.unwrap();
                 let (reply, listed) = oneshot::channel();
                 say.send(Command::List(reply)).await.ok().unwrap();
@@ -477,7 +479,7 @@ mod tests {
             stop.send(()).unwrap();
         };
         let mut ui = Silent(asked);
-        let serve = desk.run(commands, &mut ui, async { drop(stopped.await) });
+        let serve = clients.run(commands, &mut ui, async { drop(stopped.await) });
         let (ended, ()) = timeout(BOUND, async { tokio::join!(serve, operator) }).await.expect("it hangs");
         assert_eq!(ended.unwrap(), Ended::Stopped);
     }

@@ -1,4 +1,4 @@
-//! From the tasks to the operator: one queue of what is said, and questions one at a time.
+//! From the tasks to the operator: events through one queue, and questions one at a time.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ui::{Answer, Event, Ui};
 
-/// What a task says or asks.
+/// An event or a question of a client's task.
 pub(super) enum Notice {
     Event(Event),
     Ask(Question, oneshot::Sender<bool>),
@@ -18,23 +18,24 @@ pub(super) enum Question {
     AnotherCode,
 }
 
-/// Which client it is about, by number and name, and what.
-pub(super) struct Post {
+/// A notice, with the number and name of the client it is about.
+pub(super) struct ClientNotice {
     pub(super) client: u64,
     pub(super) name: String,
     pub(super) notice: Notice,
 }
 
-/// One client's way to the operator.
+/// What one client's task has of the operator: it sends events, and asks questions.
 #[derive(Clone)]
-pub(super) struct Front {
+pub(super) struct Operator {
     pub(super) client: u64,
     pub(super) name: String,
-    pub(super) post: mpsc::UnboundedSender<Post>,
+    pub(super) sender: mpsc::UnboundedSender<ClientNotice>,
 }
 
-impl Front {
-    /// Tells. Events are few: a code's life has at most some dozens, and a failing stream's are limited by its task.
+impl Operator {
+    /// Tells the operator. The queue has no limit because events are few: at most some dozens in a code's life, and the
+    /// task limits those of failing streams.
     pub(super) fn event(&self, event: Event) {
         self.send(Notice::Event(event));
     }
@@ -54,13 +55,13 @@ impl Front {
     }
 
     fn send(&self, notice: Notice) {
-        // Where the desk is gone nobody is told, and the question is dropped.
-        let _ = self.post.send(Post { client: self.client, name: self.name.clone(), notice });
+        // Fails once the server has ended; a question is then dropped, which answers no.
+        let _ = self.sender.send(ClientNotice { client: self.client, name: self.name.clone(), notice });
     }
 }
 
-/// Questions to the operator, put one after the other beside everything else. Whoever asked may be gone before there is an
-/// answer: then it is not waited for any more.
+/// Questions to the operator, put one after the other beside everything else. A question whose task has gone is no longer
+/// waited for.
 #[derive(Default)]
 pub(super) struct Questions {
     waiting: VecDeque<(String, Question, oneshot::Sender<bool>)>,
@@ -72,7 +73,8 @@ impl Questions {
         self.waiting.push_back((name, question, reply));
     }
 
-    /// Puts them and brings the answers back; never ends by itself. Dropped, it goes on with the same question.
+    /// Puts the questions and brings back the answers; never ends by itself. Safe to cancel: the next call goes on with the
+    /// same question.
     pub(super) async fn put(&mut self, ui: &mut impl Ui) {
         loop {
             if self.open.is_none() {
@@ -107,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// Is asked, and answers when it is told to.
+    /// An operator who answers when the test says so.
     #[derive(Default)]
     struct Person {
         answers: VecDeque<oneshot::Receiver<bool>>,
@@ -154,7 +156,7 @@ mod tests {
         let gone = asks(Question::Words("not put".into()), "gone");
         let mut last = asks(Question::Words("e f g h".into()), "three");
         drop(gone);
-        // It can be left and taken up again at any time.
+        // `put` can be cancelled and called again at any time.
         for _ in 0..3 {
             assert!(questions.put(&mut person).now_or_never().is_none());
         }
@@ -163,7 +165,7 @@ mod tests {
         assert!(questions.put(&mut person).now_or_never().is_none());
         assert_eq!(words.try_recv(), Ok(true));
         assert_eq!(person.asked, ["one: a b c d", "another?"]);
-        // Whoever asked has gone: the next one's turn.
+        // The task that asked has gone: the next question's turn.
         drop(another);
         assert!(questions.put(&mut person).now_or_never().is_none());
         assert_eq!(person.asked, ["one: a b c d", "another?", "three: e f g h"]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mykube_agent::{
-    control::{self, Answer, Client, Question, Review, Socket},
+    control_socket::{self, Answer, Client, Question, Review, Socket},
     serve::Command,
 };
 use tokio::sync::mpsc;
@@ -16,22 +16,22 @@ use crate::{
     output::Output,
 };
 
-/// Questions that may wait for the desk.
+/// Questions that may wait for the server.
 const WAITING: usize = 4;
 
 /// Opens this server's socket. A server without one works, but cannot be asked.
 pub(crate) fn open(review: Review, output: Output) -> mpsc::Receiver<Command> {
-    let (commands, desk) = mpsc::channel(WAITING);
+    let (sender, commands) = mpsc::channel(WAITING);
     match Socket::open() {
-        Ok(socket) => drop(tokio::spawn(socket.serve(commands, review))),
+        Ok(socket) => drop(tokio::spawn(socket.serve(sender, review))),
         Err(error) => output.warn(&format!("`mykube sessions` will not see this server: {error}")),
     }
-    desk
+    commands
 }
 
 /// `mykube sessions [list | kill ID | new]`.
 pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failure> {
-    let servers = control::servers().await.map_err(Failure::failed)?;
+    let servers = control_socket::servers().await.map_err(Failure::failed)?;
     let command = args.command.unwrap_or(SessionsCommand::List);
     if matches!(command, SessionsCommand::List) {
         // Named, it must be there: a pod's probe asks for its own.
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
             choose(&servers, args.server)?;
         }
         for (pid, socket) in servers.iter().filter(|(pid, _)| args.server.is_none_or(|wanted| wanted == *pid)) {
-            match control::ask(socket, &Question::List {}).await.map_err(Failure::failed)? {
+            match control_socket::ask(socket, &Question::List {}).await.map_err(Failure::failed)? {
                 Answer::Clients { clients } => list(*pid, &clients, output),
                 other => return Err(unexpected(other)),
             }
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
         SessionsCommand::New { name, policy } => Question::New { name, policy: Box::new(policy.policy()?) },
         SessionsCommand::List => Question::List {},
     };
-    match control::ask(&socket, &question).await.map_err(Failure::failed)? {
+    match control_socket::ask(&socket, &question).await.map_err(Failure::failed)? {
         Answer::Killed => output.say("It is being ended."),
         Answer::Code { code, warnings, .. } => {
             for warning in warnings {

@@ -8,12 +8,12 @@ use std::sync::{
 use tokio::sync::OwnedSemaphorePermit;
 
 /// One of the connections that there may be.
-pub(crate) struct Place {
+pub(crate) struct ConnectionSlot {
     _connection: OwnedSemaphorePermit,
     lasting: Option<Arc<AtomicUsize>>,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Counted in `lasting` where it goes on until somebody ends it.
     pub(crate) fn new(connection: OwnedSemaphorePermit, lasting: Option<Arc<AtomicUsize>>) -> Self {
         if let Some(lasting) = &lasting {
@@ -23,7 +23,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         if let Some(lasting) = &self.lasting {
             lasting.fetch_sub(1, Ordering::Relaxed);

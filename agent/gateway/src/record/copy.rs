@@ -203,13 +203,13 @@ mod tests {
     use http::Method;
     use tokio::io::duplex;
 
-    use super::super::{Recorder, RequestInfo, Session, lock};
+    use super::super::{PlannedRecording, Recorder, RequestInfo, lock};
     use super::*;
 
     async fn recording(dir: &tempfile::TempDir) -> Recording {
         let info = RequestInfo::new(&Method::GET, "/api/v1/namespaces/n/pods/p/exec", None).unwrap();
-        let session = Session::new(&info, Some("stdout=true"));
-        let mut recording = Recorder::new(dir.path()).unwrap().record(session, "../a b", "id").await.unwrap();
+        let planned = PlannedRecording::new(&info, Some("stdout=true"));
+        let mut recording = Recorder::new(dir.path()).unwrap().record(planned, "../a b", "id").await.unwrap();
         assert!(recording.name.ends_with("-.._a_b-n-p-id.cast"), "{}", recording.name);
         recording.begins();
         recording
@@ -218,7 +218,8 @@ mod tests {
     #[test]
     fn a_command_that_is_cut_says_so() {
         let info = RequestInfo::new(&Method::GET, "/api/v1/namespaces/n/pods/p/exec", None).unwrap();
-        let about = |script: &str| Session::new(&info, Some(&format!("command=sh&command=-c&command={script}"))).about;
+        let about =
+            |script: &str| PlannedRecording::new(&info, Some(&format!("command=sh&command=-c&command={script}"))).about;
         assert_eq!(about("id%E2%80%AE").command, "sh -c id");
         assert!(about(&"x".repeat(2000)).command.ends_with("x…"));
     }

@@ -1,8 +1,8 @@
-//! One client's visit: words to compare, the welcome, and streams until it leaves.
+//! One client that has paired: words to compare, the welcome, and streams until it leaves.
 
 use std::{sync::Arc, time::Duration};
 
-use mykube_agent_gateway::{Audit, ClientEvent, Gateway, Promise, Visitor};
+use mykube_agent_gateway::{Audit, Caller, ClientEvent, Gateway, Promise};
 use mykube_agent_upstream::{Credentialer, Upstream};
 use mykube_dial::RelaySocket;
 use mykube_link::{Channel, ChannelStream, End, PeerStatus, Reconnect, clock, copy, pair::Established};
@@ -15,42 +15,42 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    dismiss::{Dismissed, Why},
     error::{Ended, ServeError},
-    front::Front,
+    eviction::{Evicted, Why},
     offer::Access,
+    operator::Operator,
     ui::Event,
 };
 
-/// Said to a client that asks for anything but the API server.
+/// Told to a client that asks for anything but the API server.
 const NOT_ALLOWED: &str = "target not allowed";
-/// How long streams have, once their session is over, to hand on what had come for the API server.
+/// How long streams have, once their session is over, to pass on the bytes that had come for the API server.
 const LAST_BYTES: Duration = Duration::from_secs(1);
-/// Connections to the API server that may still be given their last bytes while their streams' places are free already; streams
-/// after them wait.
+/// Connections to the API server that may still be getting their last bytes when the client can open streams in place of
+/// theirs; more streams wait until some of these are done.
 const LINGERING_MAX: usize = 64;
-/// Said to a client when its time is over, and when the server ends.
+/// Told to a client when its time is over, and when the server ends.
 const EXPIRED: &str = "this access has expired";
 const STOPPED: &str = "the server was stopped";
-/// Said to a client that nothing can be done for; the operator hears why.
+/// Told to a client that the server cannot serve; the operator is told why.
 const CANNOT: &str = "the server cannot serve this client; its log says why";
 
 /// See the module.
-pub(super) struct Visit<'a> {
+pub(super) struct Client<'a> {
     pub(super) upstream: Arc<Upstream>,
     pub(super) access: Access,
-    pub(super) visitor: Arc<Visitor>,
+    pub(super) caller: Arc<Caller>,
     pub(super) attended: bool,
-    pub(super) front: &'a Front,
+    pub(super) operator: &'a Operator,
     /// The server stops.
     pub(super) stop: CancellationToken,
-    /// The desk ends this client.
-    pub(super) dismissed: Dismissed,
-    /// The desk remembers no more that this client, which was replaced, should be told so.
+    /// The server ends this client.
+    pub(super) evicted: Evicted,
+    /// This client was replaced, and the server no longer waits to tell it so.
     pub(super) forgotten: CancellationToken,
 }
 
-impl Visit<'_> {
+impl Client<'_> {
     pub(super) async fn run(
         self,
         established: Established,
@@ -60,31 +60,31 @@ impl Visit<'_> {
         if established.verify
             && let Err((end, reason)) = self.compare(&established.words).await
         {
-            // The other end waits for its own person, or for the welcome: it is told, and nothing else passes.
+            // The other end waits for its own user's answer, or for the welcome: it gets this reason, and nothing else passes.
             Channel::start(established, socket, reconnect).bye(&reason).await;
             return end;
         }
-        self.front.event(Event::Paired);
+        self.operator.event(Event::Paired);
         let channel = Channel::start(established, socket, reconnect);
         let ended = self.serve(&channel).await;
         if let Err(error) = &ended {
             debug!(%error, "a client cannot be served");
             channel.bye(CANNOT).await;
         }
-        if self.dismissed.is_replaced() {
+        if self.evicted.is_replaced() {
             self.see_off(&channel).await;
         }
         ended
     }
 
-    /// Has the operator compare the four words. Otherwise: how this ends, and what the other end is told.
+    /// Has the operator compare the four words. Otherwise returns how the task ends, and what the other end is told.
     async fn compare(&self, words: &str) -> Result<(), (Result<Ended, ServeError>, String)> {
         const DIFFER: &str = "the four words were not confirmed as equal";
         if !self.attended {
             return Err((Err(ServeError::NobodyToAsk), DIFFER.into()));
         }
         tokio::select! {
-            agreed = self.front.confirm_words(words.to_owned()) => match agreed {
+            agreed = self.operator.confirm_words(words.to_owned()) => match agreed {
                 true => Ok(()),
                 false => Err((Err(ServeError::WordsDiffer), DIFFER.into())),
             },
@@ -92,21 +92,21 @@ impl Visit<'_> {
         }
     }
 
-    /// The server's word that this is over before anything was served, and what the other end is told.
+    /// Waits until the server ends the client before anything was served; returns what the other end is told, too.
     async fn over(&self) -> (Ended, &'static str) {
         let reason = tokio::select! {
             () = self.stop.cancelled() => return (Ended::Stopped, STOPPED),
-            () = self.visitor.policy.expired() => EXPIRED,
-            why = self.dismissed.wait() => why.reason(),
+            () = self.caller.policy.expired() => EXPIRED,
+            why = self.evicted.wait() => why.reason(),
         };
-        (Ended::Dismissed(reason.into()), reason)
+        (Ended::Evicted(reason.into()), reason)
     }
 
-    /// From the welcome to the end.
+    /// Serves the client from the welcome to the end.
     async fn serve(&self, channel: &Channel) -> Result<Ended, ServeError> {
         match &self.access {
             Access::Shared => {
-                // A task of its own: a plugin may ask a person, who may take their time, and is not stopped halfway.
+                // A task of its own: a credential plugin may wait for a person's answer, and is not stopped halfway.
                 let told = tokio::spawn(tell(Credentialer::new(self.upstream.clone()), channel.clone()));
                 let failed = async {
                     match told.await {
@@ -120,10 +120,10 @@ impl Visit<'_> {
                 }
             }
             Access::Guarded(gateway) => {
-                let (audit, visitor) = (gateway.audit(), &self.visitor);
-                // A log that takes no more lines lets nobody in.
+                let (audit, caller) = (gateway.audit(), &self.caller);
+                // A client is let in only if the audit log takes its line.
                 tokio::select! {
-                    written = audit.client(&visitor.name, visitor.id, ClientEvent::Paired) => {
+                    written = audit.client(&caller.name, caller.id, ClientEvent::Paired) => {
                         written.map_err(|_| ServeError::Audit)?;
                     }
                     (ended, reason) = self.over() => {
@@ -131,21 +131,21 @@ impl Visit<'_> {
                         return Ok(ended);
                     }
                 }
-                let mut left = Left { audit, visitor, said: false, _promise: audit.promise() };
+                let mut left = Left { audit, caller, said: false, _promise: audit.promise() };
                 send(channel, &self.guarded_welcome(gateway.records()))?;
                 let ended = self.streams(channel, Some(gateway)).await;
                 let reason = ended.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-                left.said = audit.client(&visitor.name, visitor.id, ClientEvent::Left(&reason)).await.is_ok();
+                left.said = audit.client(&caller.name, caller.id, ClientEvent::Left(&reason)).await.is_ok();
                 ended
             }
         }
     }
 
-    /// Whoever was replaced is told when it comes back, if that is within the resume window.
+    /// Waits for a replaced client to come back within the resume window, and tells it.
     async fn see_off(&self, channel: &Channel) {
         tokio::select! {
             _ = channel.ended() => {}
-            () = self.visitor.policy.expired() => {}
+            () = self.caller.policy.expired() => {}
             () = self.forgotten.cancelled() => {}
             () = self.stop.cancelled() => {}
         }
@@ -173,13 +173,13 @@ impl Visit<'_> {
         let (failed, mut failures) = mpsc::channel(16);
         let mut status = channel.status();
         let mut lost = None;
-        let expired = self.visitor.policy.expired();
+        let expired = self.caller.policy.expired();
         tokio::pin!(expired);
-        let dismissed = |reason: &str| {
+        let evicted = |reason: &str| {
             let (channel, reason) = (channel.clone(), reason.to_owned());
             async move {
                 channel.bye(&reason).await;
-                Ok(Ended::Dismissed(reason))
+                Ok(Ended::Evicted(reason))
             }
         };
         let ended = loop {
@@ -189,8 +189,8 @@ impl Visit<'_> {
                     Some((stream, None)) => match gateway.cloned() {
                         None => drop(tasks.spawn(share(self.upstream.clone(), stream, failed.clone()))),
                         Some(gateway) => {
-                            let visitor = self.visitor.clone();
-                            tasks.spawn(async move { gateway.serve(stream, visitor).await });
+                            let caller = self.caller.clone();
+                            tasks.spawn(async move { gateway.serve(stream, caller).await });
                         }
                     },
                     None => {}
@@ -200,29 +200,29 @@ impl Visit<'_> {
                     match (now, lost) {
                         (PeerStatus::Away { since, reason }, None) => {
                             lost = Some(since);
-                            self.front.event(Event::Lost(reason));
+                            self.operator.event(Event::Lost(reason));
                         }
                         (PeerStatus::Up, Some(since)) => {
                             lost = None;
-                            self.front.event(Event::Back(clock::now().since(since)));
+                            self.operator.event(Event::Back(clock::now().since(since)));
                         }
                         _ => {}
                     }
                 }
-                Some(reason) = failures.recv() => self.front.event(Event::StreamFailed(reason)),
+                Some(reason) = failures.recv() => self.operator.event(Event::StreamFailed(reason)),
                 Some(_) = tasks.join_next() => {}
                 end = channel.ended() => break match end {
                     End::Bye(reason) => Ok(Ended::Client(reason)),
                     end => Err(ServeError::Lost(end)),
                 },
-                () = &mut expired => break dismissed(EXPIRED).await,
-                why = self.dismissed.wait() => break match why {
-                    // Away, it does not hear it yet: what it left running is not kept for that.
+                () = &mut expired => break evicted(EXPIRED).await,
+                why = self.evicted.wait() => break match why {
+                    // It is away and will be told later (`see_off`); the streams it left running end now.
                     Why::Replaced => {
                         channel.say_bye(why.reason());
-                        Ok(Ended::Dismissed(why.reason().into()))
+                        Ok(Ended::Evicted(why.reason().into()))
                     }
-                    Why::Killed | Why::Withdrawn => dismissed(why.reason()).await,
+                    Why::Killed | Why::Withdrawn => evicted(why.reason()).await,
                 },
                 () = self.stop.cancelled() => {
                     channel.bye(STOPPED).await;
@@ -230,11 +230,11 @@ impl Visit<'_> {
                 }
             }
         };
-        // Whoever left, or was lost, has said before that what the API server is still to have.
+        // A client that left or was lost may have sent bytes before that which the API server is still to get.
         if matches!(ended, Ok(Ended::Client(_)) | Err(_)) {
             let _ = timeout(LAST_BYTES, async { while tasks.join_next().await.is_some() {} }).await;
         }
-        // What ends with them is in the audit log before it says that the client left.
+        // The log has the ends of their requests before it says that the client left.
         tasks.shutdown().await;
         ended
     }
@@ -251,19 +251,19 @@ async fn tell(mut credentials: Credentialer, channel: Channel) -> Result<(), Ser
     }
 }
 
-/// That a client left is written, also where its task is dropped in the middle of its end.
+/// Writes that a client left, also where its task is dropped in the middle of its end.
 struct Left<'a> {
     audit: &'a Audit,
-    visitor: &'a Visitor,
+    caller: &'a Caller,
     said: bool,
-    /// Dropped after it is said.
+    /// Keeps the log open: dropped after the line is written.
     _promise: Promise,
 }
 
 impl Drop for Left<'_> {
     fn drop(&mut self) {
         if !self.said {
-            self.audit.client_at_once(&self.visitor.name, self.visitor.id, ClientEvent::Left("the server ended"));
+            self.audit.client_at_once(&self.caller.name, self.caller.id, ClientEvent::Left("the server ended"));
         }
     }
 }
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
     use mykube_agent_gateway::{AuditSettings, HeadRoom};
 
-    /// Where a server's own end is overdue, its clients' tasks are given up, which end some time later.
+    /// A server whose end is overdue gives its clients' tasks up; they end some time later.
     #[tokio::test]
     async fn a_client_that_is_given_up_is_still_written_as_gone() {
         let dir = tempfile::tempdir().unwrap();
@@ -303,9 +303,8 @@ mod tests {
         let (begun, begins) = tokio::sync::oneshot::channel();
         let of_task = audit.clone();
         tasks.spawn(async move {
-            let visitor =
-                Visitor { name: "ann".into(), id: Some(1), policy: Arc::default(), heads: HeadRoom::default() };
-            let _left = Left { audit: &of_task, visitor: &visitor, said: false, _promise: of_task.promise() };
+            let caller = Caller { name: "ann".into(), id: Some(1), policy: Arc::default(), heads: HeadRoom::default() };
+            let _left = Left { audit: &of_task, caller: &caller, said: false, _promise: of_task.promise() };
             begun.send(()).unwrap();
             std::future::pending::<()>().await;
         });

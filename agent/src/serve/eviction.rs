@@ -1,18 +1,18 @@
-//! The desk's word to one client's task that it should end, and why; and those that have yet to hear it.
+//! How a server tells one client's task to end, and why; and the replaced clients that have yet to be told.
 
 use std::collections::VecDeque;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Why a client, or the waiting for one, is ended from the server's side.
+/// Why the server ends a client, or the wait for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// The operator wants it so, or nobody wants its code any more.
+    /// The operator ended it, or the command that asked for its code has gone.
     Killed,
-    /// Its code was for the place of a client that is back.
+    /// Its code was to replace a client that is back.
     Withdrawn,
-    /// It was away for so long that another has its place.
+    /// It was away for so long that another client has its slot.
     Replaced,
 }
 
@@ -27,34 +27,34 @@ impl Why {
     }
 }
 
-/// The desk's end.
+/// Held by the server's list of clients.
 #[derive(Debug)]
-pub(super) struct Dismiss(watch::Sender<Option<Why>>);
+pub(super) struct Evict(watch::Sender<Option<Why>>);
 
-/// The task's end.
+/// Held by the client's task.
 #[derive(Clone, Debug)]
-pub(super) struct Dismissed(watch::Receiver<Option<Why>>);
+pub(super) struct Evicted(watch::Receiver<Option<Why>>);
 
-impl Dismiss {
-    pub(super) fn new() -> (Self, Dismissed) {
+impl Evict {
+    pub(super) fn new() -> (Self, Evicted) {
         let (sender, receiver) = watch::channel(None);
-        (Self(sender), Dismissed(receiver))
+        (Self(sender), Evicted(receiver))
     }
 
-    /// The first word counts.
-    pub(super) fn dismiss(&self, why: Why) {
+    /// Only the first call counts.
+    pub(super) fn evict(&self, why: Why) {
         self.0.send_if_modified(|slot| slot.is_none().then(|| *slot = Some(why)).is_some());
     }
 }
 
-impl Dismissed {
-    /// Waits for the word.
+impl Evicted {
+    /// Waits until the server ends this client.
     pub(super) async fn wait(&self) -> Why {
-        let mut word = self.0.clone();
-        let said = word.wait_for(Option::is_some).await.ok().and_then(|why| *why);
-        match said {
+        let mut evicted = self.0.clone();
+        let why = evicted.wait_for(Option::is_some).await.ok().and_then(|why| *why);
+        match why {
             Some(why) => why,
-            // The desk has let go of it without a word.
+            // The server has dropped its end without evicting: this task ends by itself.
             None => std::future::pending().await,
         }
     }
@@ -70,7 +70,7 @@ impl Dismissed {
 pub(super) struct Unaware(VecDeque<CancellationToken>);
 
 impl Unaware {
-    /// One more, of at most `most`. Whoever is forgotten has its token cancelled.
+    /// Adds a client. Beyond `most`, the oldest is forgotten: its token is cancelled.
     pub(super) fn remember(&mut self, client: CancellationToken, most: usize) {
         self.0.push_back(client);
         while self.0.len() > most {
@@ -96,13 +96,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_word_counts_and_silence_is_none() {
-        let (dismiss, dismissed) = Dismiss::new();
-        dismiss.dismiss(Why::Replaced);
-        dismiss.dismiss(Why::Killed);
-        assert!(dismissed.is_replaced());
-        assert_eq!(dismissed.wait().await, Why::Replaced);
-        let (dismiss, dismissed) = Dismiss::new();
-        drop(dismiss);
-        assert!(futures_util::FutureExt::now_or_never(dismissed.wait()).is_none());
+        let (eviction, evicted) = Evict::new();
+        eviction.evict(Why::Replaced);
+        eviction.evict(Why::Killed);
+        assert!(evicted.is_replaced());
+        assert_eq!(evicted.wait().await, Why::Replaced);
+        let (eviction, evicted) = Evict::new();
+        drop(eviction);
+        assert!(futures_util::FutureExt::now_or_never(evicted.wait()).is_none());
     }
 }

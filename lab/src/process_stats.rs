@@ -35,7 +35,7 @@ pub struct Use {
 
 /// One look at all of them.
 #[derive(Debug, Clone)]
-pub struct Census {
+pub struct ProcessStats {
     /// When.
     pub at: Instant,
     /// By name. A process that is gone counts nothing.
@@ -46,7 +46,7 @@ pub struct Census {
     pub machine_cpu_s: f64,
 }
 
-impl Census {
+impl ProcessStats {
     /// Looks at the processes and their descendants.
     #[must_use]
     pub fn take(watched: &[Watched]) -> Self {
@@ -182,7 +182,7 @@ mod tests {
             .unwrap();
         std::io::Read::read_exact(&mut shell.stdout.take().unwrap(), &mut [0]).unwrap();
         let watched = Watched { name: "shell".into(), pid: shell.id() };
-        let with_child = Census::take(std::slice::from_ref(&watched)).by_name["shell"];
+        let with_child = ProcessStats::take(std::slice::from_ref(&watched)).by_name["shell"];
         assert_eq!(with_child.threads, 2, "the shell and its child");
         assert!(with_child.rss_bytes > 0 && with_child.peak_rss_bytes >= with_child.rss_bytes);
         assert!(with_child.descriptors >= 6);
@@ -192,6 +192,6 @@ mod tests {
             rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
         }
         shell.wait().unwrap();
-        assert_eq!(Census::take(&[watched]).by_name["shell"], Use::default(), "gone");
+        assert_eq!(ProcessStats::take(&[watched]).by_name["shell"], Use::default(), "gone");
     }
 }
