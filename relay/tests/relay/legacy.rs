@@ -70,7 +70,7 @@ async fn a_small_buffer_carries_large_messages() {
     }
 }
 
-/// Behind the request hyper reads up to its own buffer's size, whatever the relay's is.
+/// hyper may read as many bytes behind the request as its own buffer holds, however small the relay's is.
 #[tokio::test]
 async fn more_may_come_with_the_request_than_the_buffer_holds() {
     let relay = TestRelay::with(|config| {

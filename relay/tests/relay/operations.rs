@@ -25,7 +25,7 @@ pub(crate) fn certificate() -> Certificate {
     certificate_until(3000)
 }
 
-/// One that ends so many days from now, and began a thousand days ago.
+/// A certificate that ends this many days from now, and began a thousand days ago.
 pub(crate) fn certificate_until(days: i64) -> Certificate {
     let now = time::OffsetDateTime::now_utc();
     let mut params = rcgen::CertificateParams::new(vec!["relay.test".to_owned()]).unwrap();
@@ -159,7 +159,7 @@ async fn a_drain_sends_everybody_away_with_a_delay() {
 async fn a_draining_relay_is_not_ready_and_takes_nobody() {
     let mut relay = TestRelay::start().await;
     let created = relay.create().await;
-    // This end does not answer its close frame, so the relay is still there to be asked.
+    // This end does not answer its close frame, so the draining relay still answers requests.
     let path = format!("/ws/agent/{}", created.session_id);
     let mut lingering = crate::support::raw(&relay, &path, created.ticket.expose()).await;
     drop(relay.stop.take());
@@ -225,7 +225,7 @@ async fn unknown_paths_and_methods_are_json_errors() {
     assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
 }
 
-/// What ends go by: see docs/protocol.md.
+/// The refusals that ends act on: see docs/protocol.md.
 #[tokio::test]
 async fn the_relays_own_last_words_are_marked() {
     let relay = TestRelay::start().await;
