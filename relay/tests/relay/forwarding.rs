@@ -121,7 +121,7 @@ async fn what_a_refused_client_left_is_sent_to_its_end() {
     let frame = pattern(16 * 1024, 1);
     flood(&relay, &mut client, &frame).await;
     agent.send(FromAgent::Refused(claim.attempt).to_string()).await;
-    until(|| async { relay.metric("mykube_relay_pair_attempts_total{result=\"refused\"}").await > 0.0 }).await;
+    until(|| async { relay.pair_attempts("refused").await == 1.0 }).await;
     drop(client);
     // Nothing else is written to the agent, and still the rest of the frame must be sent.
     let read = async {

@@ -173,6 +173,8 @@ async fn errors_are_those_of_the_first_mykube() {
     assert_eq!(pair(&code).await.0, 200);
     assert_eq!(pair(&code).await, error(409, "session already paired"));
     assert_eq!(pair(&code).await, error(429, "max pair attempts exceeded"));
+    let counted = async |result| relay.pair_attempts(result).await;
+    assert_eq!([counted("claimed").await, counted("not_found").await, counted("rate_limited").await], [1.0, 5.0, 0.0]);
     assert_eq!(relay.call("GET", "/api/health", "", "").await.body, r#"{"status":"ok"}"#);
 }
 

@@ -17,6 +17,10 @@ async fn twenty_api_requests_a_minute_an_address() {
     }
     let over = relay.post("/api/sessions", CREATE).await;
     assert_eq!((over.status, over.error().as_str()), (429, "too many requests"));
+    assert_eq!(relay.pair_attempts("rate_limited").await, 0.0, "it was no pair request");
+    assert_eq!(relay.post("/api/pair", r#"{"nameplate":"000"}"#).await.status, 429);
+    assert_eq!(relay.pair_attempts("rate_limited").await, 1.0);
+    assert_eq!(relay.pair_attempts("not_found").await, 20.0);
     let wait: u64 = over.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
     assert_eq!(relay.call("GET", "/api/health", "", "").await.body, r#"{"status":"ok"}"#);

@@ -1,8 +1,8 @@
 //! What an operator sees and does.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
-use mykube_relay::{Config, Relay, RelayError, TlsFiles};
+use mykube_relay::{Config, Relay, RelayError, TlsFiles, logs::Lines};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
@@ -197,6 +197,10 @@ async fn metrics_have_the_documented_names_and_no_sessions() {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }
     assert!(!text.contains(&pair.session));
+    // A line that no output could take in time, as it is larger than all that may wait.
+    let (mut lines, _logs) = Lines::start(std::io::sink(), true).unwrap();
+    lines.write_all(&vec![b'x'; 16 << 20]).unwrap();
+    assert_eq!(relay.metric("mykube_relay_log_lines_dropped_total").await, 1.0);
     assert_eq!(relay.call("GET", "/metrics", "", "").await.status, 404, "on their own listener only");
 }
 

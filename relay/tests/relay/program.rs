@@ -87,6 +87,14 @@ async fn sigterm_drains_and_no_secret_is_in_any_log() {
         assert!(log.contains(&created.session_id.to_string()), "the log is about something:\n{log}");
         let json = log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
         assert_eq!(json, format == "json");
+        if json {
+            let closed = |role| {
+                let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+                let mut closed = lines.filter(|line| line["message"] == "socket closed" && line["role"] == role);
+                closed.next().map(|line| line["bytes"].clone())
+            };
+            assert_eq!([closed("client"), closed("agent")], [Some(15.into()), Some(0.into())], "payload forwarded");
+        }
         let secrets = [created.ticket.expose(), claim.ticket.expose(), code, "93820417", "payload-canary"];
         for secret in secrets.into_iter().chain(tickets.iter().map(String::as_str)) {
             assert!(!log.contains(secret), "{secret} is in the log:\n{log}");

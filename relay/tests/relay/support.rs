@@ -137,6 +137,11 @@ impl TestRelay {
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
+    /// How many pair requests and attempts had this result.
+    pub(crate) async fn pair_attempts(&self, result: &str) -> f64 {
+        self.metric(&format!("mykube_relay_pair_attempts_total{{result=\"{result}\"}}")).await
+    }
+
     pub(crate) async fn scrape(&self) -> String {
         let stream = TcpStream::connect(self.metrics).await.unwrap();
         call(stream, "GET", "/metrics", "", "").await.body
