@@ -177,6 +177,10 @@ async fn frames_for_an_end_that_is_away_are_dropped() {
     assert_eq!(client.text().await, HERE);
     client.ticket().await;
     assert_eq!(&client.bytes().await[..], b"\x05new");
+    for (direction, bytes) in [("agent_to_client", 4.0), ("client_to_agent", 0.0)] {
+        let name = format!("mykube_relay_forwarded_bytes_total{{direction=\"{direction}\"}}");
+        assert_eq!(relay.metric(&name).await, bytes, "dropped frames are not counted: {direction}");
+    }
     assert_eq!(relay.metric("mykube_relay_reconnects_total{reason=\"returned\"}").await, 1.0);
     assert_eq!(relay.metric("mykube_relay_sessions{state=\"paired\"}").await, 1.0);
 }
