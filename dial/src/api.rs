@@ -39,7 +39,7 @@ impl Dialer {
     /// `POST /api/pair`: claims a nameplate once.
     ///
     /// # Errors
-    /// [`DialError::CodeUnknown`] where nothing waits under it; see [`DialError`].
+    /// [`DialError::CodeUnknown`] where no session waits under it; see [`DialError`].
     pub async fn pair(&self, nameplate: &Nameplate) -> Result<PairAnswer, DialError> {
         let request = PairRequest { nameplate: Some(nameplate.as_str().to_owned()), code: None };
         let answer = self.post("/api/pair", &request).await?;
@@ -62,7 +62,7 @@ impl Dialer {
         self.bounded(async { self.whole(self.send(request).await?).await }).await
     }
 
-    /// A request to the relay with what every one has.
+    /// A request to the relay, with the headers that every request has.
     pub(crate) fn request(&self, method: Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
         let url = self.url();
         let mut request = Request::new(Full::new(body));
@@ -74,7 +74,7 @@ impl Dialer {
         request
     }
 
-    /// Sends a request over a fresh connection. The head of the answer is not a redirect.
+    /// Sends a request over a fresh connection. A redirect is an error.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, DialError> {
         let stream = self.connect().await?;
         let answer = self.bounded(async {
@@ -117,7 +117,7 @@ impl Dialer {
         timeout(limit, work).await.unwrap_or_else(|_| Err(self.unreachable(Unreachable::Timeout(limit))))
     }
 
-    /// What any answer means that is not the one hoped for.
+    /// The error that an answer other than the expected one stands for.
     pub(crate) fn refusal(&self, answer: &Response<Bytes>) -> DialError {
         let status = answer.status();
         match (status, message(answer.body())) {
@@ -151,7 +151,7 @@ impl Dialer {
     }
 }
 
-/// Whether a relay says so itself, and not something that answers in its place.
+/// Whether the relay marked the refusal as its own; a proxy that answers in its place does not.
 pub(crate) fn is_refusal(answer: &Response<Bytes>, what: &str) -> bool {
     answer.headers().get(REFUSAL).is_some_and(|value| value == what)
 }

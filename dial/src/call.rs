@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request on one fresh connection, and what comes of it: an answer, or an upgraded stream.
+//! One HTTP/1.1 request on one fresh connection, and its result: an answer, or an upgraded stream.
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::{error::clean, transport::Transport};
 
-/// Longest answer that is read: an answer has a few hundred bytes, an error page is not wanted whole.
+/// Longest body that is read: the relay's have a few hundred bytes, and an error page of something else need not be whole.
 pub const RESPONSE_BODY_MAX: usize = 64 * 1024;
 /// Longest answer head, status line and headers; an unfinished one ends with the read that passes this.
 pub const RESPONSE_HEAD_MAX: usize = 32 * 1024;
@@ -51,7 +51,7 @@ impl Answer {
         }
     }
 
-    /// The stream after 101, or after a 2xx to CONNECT, and what was read of it already.
+    /// The stream after 101, or after a 2xx to CONNECT, and the bytes of it that were read with the answer's head.
     pub(crate) async fn upgraded(self) -> Result<(Transport, Bytes), hyper::Error> {
         let upgraded = hyper::upgrade::on(self.response).await?;
         drop(self.connection);

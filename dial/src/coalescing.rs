@@ -1,5 +1,5 @@
-//! Reads that take all that is there: TLS gives a record of 16 KiB at a time, and each turn costs the same whatever it
-//! carries.
+//! Reads that return all that has arrived. TLS returns one record (16 KiB) a read, and each read costs its caller the same,
+//! whatever its length.
 
 use std::{
     io,
@@ -14,13 +14,13 @@ use tokio::{
 
 use crate::cut::Abort;
 
-/// A connection of which a read takes all records that are there, as far as they fit. An error comes after them, also where
-/// the connection tells of it first: of what rustls reads at once it gives the good records only once it has told of the bad
-/// one.
+/// A connection whose reads return all records that have arrived, as far as the buffer holds them. An error is returned after
+/// the records before it, also where the connection reports it first: where rustls reads good records and a bad one at once, it
+/// reports the bad one before it gives the good ones.
 #[derive(Debug)]
 pub struct Coalescing<S> {
     inner: S,
-    /// A read that has so much takes no more.
+    /// A read that has this many bytes takes no further record.
     enough: usize,
     failed: Option<io::Error>,
 }
@@ -32,8 +32,8 @@ impl<S> Coalescing<S> {
         Self::until(inner, usize::MAX)
     }
 
-    /// The same, of which a read takes no more records once it has `enough` bytes: for whoever makes its buffer larger whenever
-    /// it was filled.
+    /// The same, but a read takes no further record once it has `enough` bytes: for a reader that makes its buffer larger
+    /// whenever a read has filled it.
     #[must_use]
     pub fn until(inner: S, enough: usize) -> Self {
         Self { inner, enough, failed: None }
@@ -58,7 +58,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Coalescing<S> {
                     continue;
                 }
                 Poll::Ready(Ok(())) if buf.filled().len() > before => {}
-                // The first error is the one that counts, and nothing follows it.
+                // The first error is the one to report, and nothing is read after it.
                 _ if before == start && self.failed.is_some() => {
                     return Poll::Ready(self.failed.take().map_or(Ok(()), Err));
                 }
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// What each read gives; then it is waited for.
+    /// Gives these results, one a read, and then has nothing.
     struct Script(VecDeque<io::Result<&'static [u8]>>);
 
     impl AsyncRead for Script {

@@ -1,4 +1,5 @@
-//! One request to a web server that is no relay: an identity provider's, say. The way there is the relay's: proxy, TLS, HTTP/1.1.
+//! One request to a web server that is not a relay, such as an identity provider. It is reached as a relay is: proxy, TLS,
+//! HTTP/1.1.
 
 use std::time::Duration;
 
@@ -18,13 +19,13 @@ use crate::{
 
 /// How one server is reached.
 pub struct Way<'a> {
-    /// Whom to believe that it is the server.
+    /// The authorities that may vouch for the server.
     pub trust: &'a Trust,
-    /// The same of an https proxy on the way.
+    /// The authorities that may vouch for an https proxy.
     pub proxy_trust: &'a Trust,
     /// The proxy, if any.
     pub proxy: Option<&'a ProxyTarget>,
-    /// For the whole of it, answer included.
+    /// How long all of it may take, answer included.
     pub limit: Duration,
 }
 
@@ -64,7 +65,7 @@ pub async fn fetch(request: Request<Bytes>, way: &Way<'_>) -> Result<Response<By
 /// Host, port and whether it is TLS.
 ///
 /// # Errors
-/// [`DialError::Unreachable`] for what is no http or https address.
+/// [`DialError::Unreachable`] where the address is not an http or https one.
 pub fn target(uri: &Uri) -> Result<(String, u16, bool), DialError> {
     let tls = match uri.scheme_str() {
         Some("https") => true,

@@ -1,7 +1,7 @@
-//! Reaching a host: the relay's address, proxies, TLS, one HTTP call, socket options, the WebSocket to the relay, and the same way one
-//! step at a time for `mykube doctor`.
+//! Reaching a host: the relay's address, proxies, TLS, one HTTP call, socket options, the WebSocket to the relay, and the same steps
+//! one at a time for `mykube doctor`.
 //!
-//! What passes over a connection is others' business: nothing here knows a tunnel.
+//! The callers decide what passes over a connection: nothing here knows a tunnel.
 
 pub mod api;
 mod call;

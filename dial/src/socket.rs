@@ -26,11 +26,11 @@ use crate::{
 /// The socket between one end and the relay.
 pub type RelaySocket = WebSocketStream<Transport>;
 
-/// Read at once from the network: eight full records.
+/// Most bytes of one read from the network: eight full records.
 pub const READ_BUFFER: usize = 128 * 1024;
-/// Frames collect up to this size before they are written without a flush.
+/// Frames collect up to this size, in bytes; then they are written even without a flush.
 pub const WRITE_BUFFER: usize = 128 * 1024;
-/// Frames wait up to this size while the network does not take them; then sending waits.
+/// Bytes of frames that may wait while the network takes none; beyond it sending waits.
 pub const WRITE_BUFFER_MAX: usize = WRITE_BUFFER + 2 * FRAME_MAX;
 
 /// The limits of a socket: a frame and a message have at most 64 KiB, and no buffer grows without bound.

@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Attempt, Nameplate, SessionId, Ticket};
 
-/// A header by which a relay marks its own last word, so that what something on the way answers in its place (an
-/// authenticating proxy's 401, say) is not taken for it. [`TICKET_REFUSED`] with a 401, [`VERSION_REFUSED`] with a 400.
+/// A header by which the relay marks a refusal as its own, so that an end does not take a proxy's answer (the 401 of one
+/// that asks for a login, say) for the relay's. [`TICKET_REFUSED`] with a 401, [`VERSION_REFUSED`] with a 400.
 pub const REFUSAL: &str = "mykube-refusal";
-/// The ticket is no good, and never will be.
+/// The ticket is not valid, and never will be.
 pub const TICKET_REFUSED: &str = "ticket";
-/// This relay does not speak the version that was asked for.
+/// This relay does not speak the version that the end asked for.
 pub const VERSION_REFUSED: &str = "version";
 
-/// `POST /api/sessions`. Without a version it is the legacy form.
+/// `POST /api/sessions`. A body without a version is a legacy end's.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CreateSession {
-    /// 2, or nothing in the legacy form.
+    /// 2; legacy ends send none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{Attempt, Ticket, limits::RELAY_TEXT_MAX};
 
-/// A text frame that is none of those below.
+/// A text frame that is none of this module's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a text frame of this protocol")]
 pub struct RelayTextError;

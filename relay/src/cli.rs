@@ -16,7 +16,7 @@ use crate::{
     workers,
 };
 
-/// Tickets carry whole seconds.
+/// An eighth of a ticket's life is between two renewals, and tickets hold whole seconds.
 const TICKET_TTL_MIN: Duration = Duration::from_secs(8);
 
 /// Headings of `--help`.
@@ -143,17 +143,17 @@ pub struct RelayArgs {
     pub plain_max_attempts: Option<u32>,
 }
 
-/// What a relay tells a script.
+/// What a relay reports on standard output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// It takes connections.
+    /// The relay accepts connections.
     Listening {
         /// What `--relay-url` takes: `http(s)://host:port`.
         url: String,
         /// The address it listens on.
         listen: SocketAddr,
-        /// What those have to know who want to use it.
+        /// A hint for the operator, if there is one.
         #[serde(skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
@@ -169,10 +169,10 @@ impl Event {
     }
 }
 
-/// Runs a relay until SIGTERM or Ctrl-C; SIGHUP has it read its TLS files again.
+/// Runs a relay until SIGTERM or Ctrl-C; at SIGHUP it reads its TLS files again.
 ///
 /// # Errors
-/// It cannot start.
+/// The relay cannot start.
 pub async fn run(args: RelayArgs, mut output: impl FnMut(Event)) -> Result<(), RelayError> {
     let signals = Signals::new().map_err(RelayError::Signals)?;
     let relay = Relay::bind(args.into_config()?).await?;

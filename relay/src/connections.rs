@@ -1,4 +1,4 @@
-//! Connections at once: whose each is, and how many there may be, in all and of an address and its networks.
+//! Open connections: the client of each, and how many may be open, in all and of one address and its networks.
 
 use std::{
     collections::HashMap,
@@ -12,10 +12,10 @@ use crate::{address::TrustedProxies, lock::lock};
 
 /// One connection, counted until its last user lets go of it.
 pub(crate) struct Connection {
-    /// The other side, or whom a PROXY header named.
+    /// The client's address: the other side's, or the one that a trusted proxy named.
     pub(crate) peer: IpAddr,
     _occupies: Occupies,
-    /// A trusted proxy's own is charged to nobody.
+    /// A trusted proxy's own connection is charged to no address.
     _share: Option<Share>,
 }
 
@@ -40,7 +40,7 @@ struct Taken {
     by_network: HashMap<Network, usize>,
 }
 
-/// Too many, by which setting.
+/// Too many connections, by this setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMany(pub(crate) &'static str);
 
@@ -54,15 +54,15 @@ pub(crate) struct Share {
 }
 
 impl Connection {
-    /// A connection that has its slot, and was charged.
+    /// A connection that has its slot, and has been charged to its address.
     pub(crate) fn new(peer: IpAddr, slot: Slot, share: Option<Share>) -> Arc<Self> {
         Arc::new(Self { peer, _occupies: Occupies::Slot { _slot: slot }, _share: share })
     }
 
-    /// The connection of a client whom a trusted proxy's request names: it has a share of its own.
+    /// The connection of a client that a trusted proxy's request names, charged to the client.
     ///
     /// # Errors
-    /// It has as many as it may.
+    /// The client has as many as it may.
     pub(crate) fn named(
         slots: &Arc<Slots>,
         proxies: &TrustedProxies,
@@ -102,10 +102,10 @@ impl Slots {
         lock(&self.taken).all
     }
 
-    /// Charges one to an address.
+    /// Charges a connection to an address.
     ///
     /// # Errors
-    /// It, or a network it is in, has as many as it may.
+    /// The address, or a network it is in, has as many as it may.
     pub(crate) fn share(self: &Arc<Self>, address: AddressKey) -> Result<Share, TooMany> {
         let taken = &mut *lock(&self.taken);
         let has_room = |(network, times): (Network, usize)| {
@@ -120,7 +120,7 @@ impl Slots {
         Ok(Share { slots: self.clone(), address })
     }
 
-    /// The same, if it is not a trusted proxy: everybody behind that has its address.
+    /// The same, unless the address is a trusted proxy's, from which the connections of many clients come.
     ///
     /// # Errors
     /// See [`Slots::share`].

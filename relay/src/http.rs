@@ -45,7 +45,7 @@ const SUBPROTOCOL: &str = "mykube.2";
 
 /// Answers one request on the main listener.
 pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: Request<Incoming>) -> Reply {
-    // A PROXY header has said it all, where there is one: what a request says is then the client's own word.
+    // With the PROXY protocol the header named the client, and only the client itself can have written X-Forwarded-For.
     let forwarded = (!hub.config.proxy_protocol).then(|| request.headers().get_all("x-forwarded-for"));
     let address = hub.proxies.client(connection.peer, forwarded.iter().flatten().map(HeaderValue::as_bytes));
     let answer = match Connection::named(&hub.slots, &hub.proxies, connection, address) {
@@ -98,7 +98,8 @@ pub(crate) fn allow_methods<B>(request: &Request<B>, allowed: &[Method]) -> Resu
     Err(failure.with(header::ALLOW, &allowed))
 }
 
-/// A page in a browser says where it is from; what it may not do, it may not do in its visitor's name either.
+/// Browsers name the origin of the page that sends a request. Pages of other origins may not make requests with their visitor's
+/// address.
 fn check_origin(hub: &Hub, headers: &HeaderMap) -> Result<(), Failure> {
     let allowed = |origin: &HeaderValue| {
         let origin = origin.to_str().unwrap_or_default();
@@ -110,7 +111,8 @@ fn check_origin(hub: &Hub, headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::FORBIDDEN, "this origin is not allowed (--allow-origin on the relay)"))
 }
 
-/// JSON, or nothing said: no page can send the first without asking, and legacy clients may say nothing.
+/// The body's type must be JSON, which no page of another origin can send without a preflight, or not given, as by legacy
+/// clients.
 fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
     let is_json = |value: &HeaderValue| {
         let kind = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
@@ -216,7 +218,7 @@ fn upgrade(
         let Ok(parts) = upgraded.downcast::<TokioIo<Stalling<Stream>>>() else { return };
         let (tasks, worker) = (shared.tasks.clone(), shared.workers.of(&session).clone());
         let mut stream = parts.io.into_inner().into_inner();
-        // Whoever has not even read the answer is not waited for longer than for a request.
+        // A client that has not yet read the answer is waited for as long as for a request.
         let moved = timeout(shared.config.header_timeout, stream.move_to(&worker)).await;
         if let Err(error) = moved.unwrap_or_else(|late| Err(late.into())) {
             return debug!(%session, %role, %error, "connection lost");
@@ -260,7 +262,7 @@ fn accept_key<B>(request: &Request<B>) -> Result<String, Failure> {
     Ok(BASE64.encode(&Sha1::new().chain_update(key).chain_update(WEBSOCKET_GUID).finalize()))
 }
 
-/// The ticket, and the subprotocol the answer has to name where one was offered.
+/// The ticket, and the subprotocol that the answer has to name if the client offered any.
 fn ticket(headers: &HeaderMap) -> (Option<Ticket>, Option<HeaderValue>) {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = bearer.and_then(|value| {
@@ -286,7 +288,7 @@ fn socket_path(path: &str) -> Option<(Role, SessionId)> {
     Some((role, session.parse().ok()?))
 }
 
-/// Counts a request to the API. One that a page in a browser sent is not its visitor's.
+/// Counts a request to the API, after refusing those that a page of another origin made a browser send.
 fn admit(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Request<Incoming>, Failure> {
     allow_methods(&request, &[Method::POST])?;
     check_origin(hub, request.headers())?;
@@ -303,7 +305,7 @@ fn admit(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Reque
     }
 }
 
-/// Reads a JSON body within the limits of size and time. None at all is an empty object: legacy ends send that.
+/// Reads a JSON body within the limits of size and time. An empty body is an empty object: legacy ends send none.
 async fn read<T: DeserializeOwned + Default>(hub: &Hub, request: Request<Incoming>) -> Result<T, Failure> {
     let body = Limited::new(request.into_body(), hub.config.request_body_max).collect();
     let body = tokio::time::timeout(hub.config.header_timeout, body)
@@ -317,7 +319,7 @@ async fn read<T: DeserializeOwned + Default>(hub: &Hub, request: Request<Incomin
     if body.is_empty() {
         return Ok(T::default());
     }
-    // What serde says may quote the body, and the body may hold a code.
+    // serde's message may quote the body, and the body may hold a code.
     serde_json::from_slice(&body)
         .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the body is not the JSON object this call takes"))
 }
@@ -344,7 +346,7 @@ impl Failure {
         Self { status, error: error.into(), headers: Vec::new() }
     }
 
-    /// With a header; a value that is none is left out.
+    /// With a header; a value that is not valid is left out.
     fn with(mut self, name: HeaderName, value: &str) -> Self {
         self.headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
         self
@@ -354,7 +356,7 @@ impl Failure {
         self.with(header::RETRY_AFTER, &seconds.to_string())
     }
 
-    /// The relay's own last word on this ticket, and not what somebody on the way says: see [`REFUSAL`].
+    /// A ticket is refused, marked as the relay's own answer and not a proxy's: see [`REFUSAL`].
     fn ticket(error: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, error).with(HeaderName::from_static(REFUSAL), TICKET_REFUSED)
     }

@@ -1,4 +1,5 @@
-//! Where the registry meets sockets: its answers become frames, closes and links, in their order, under one lock.
+//! Between the registry and the sockets: carries out the registry's actions (frames, closes, links), in their order, under one
+//! lock.
 
 use std::{
     collections::HashMap,
@@ -31,7 +32,7 @@ use crate::{
     workers::Workers,
 };
 
-/// How often time is looked at.
+/// How often the registry and the quotas are told the time.
 const TICK: Duration = Duration::from_millis(500);
 
 /// What all connections of a relay share.
@@ -52,12 +53,12 @@ pub(crate) struct Hub {
     state: Mutex<State>,
 }
 
-/// What admits a socket.
+/// What a socket shows to be admitted.
 #[derive(Clone, Debug)]
 pub(crate) enum Admission {
     /// A ticket whose signature was checked.
     Ticket(Claims),
-    /// Legacy form: knowing the session.
+    /// Legacy form: the session's id.
     Legacy(SessionId, Role),
 }
 
@@ -77,14 +78,14 @@ impl Admission {
     }
 }
 
-/// What became of a socket that asked for its slot.
+/// The answer to a socket that asked for its slot.
 #[derive(Debug)]
 pub(crate) enum Joined {
-    /// It has it.
+    /// It has the slot.
     In,
-    /// Another one has it: ask again after this time, when something was heard.
+    /// Another socket has it: ask again after this time, and once bytes have come from this one.
     Taken(Duration),
-    /// It will not get it.
+    /// It will not get the slot.
     Away(CloseWith),
 }
 
@@ -119,7 +120,7 @@ impl Hub {
         Self::new(Config::new("unused"), key, CancellationToken::new()).expect("there are threads")
     }
 
-    /// Asks the registry, and does what it says.
+    /// Calls the registry, and carries out its actions.
     pub(crate) fn with_registry<T>(&self, ask: impl FnOnce(&mut Registry, Now) -> T) -> T {
         let mut state = lock(&self.state);
         let answer = ask(&mut state.registry, now());
@@ -139,18 +140,18 @@ impl Hub {
     /// Claims a nameplate for a client.
     ///
     /// # Errors
-    /// Nobody waits under it.
+    /// No session waits under it.
     pub(crate) async fn claim(&self, nameplate: &str) -> Result<(Attempt, Claims), NoSuchNameplate> {
         let here = || self.with_registry(|registry, now| registry.handle_claim(now, nameplate, &mut rand::rng()));
         self.directory.claim(here).await
     }
 
-    /// A socket has come: its number.
+    /// Numbers a socket that has arrived.
     pub(crate) fn arrive(&self) -> SocketId {
         lock(&self.state).registry.handle_arrival()
     }
 
-    /// A socket asks for its slot. `heard`: something came from it since its upgrade was answered.
+    /// A socket asks for its slot. `heard`: whether bytes came from it since its upgrade was answered.
     pub(crate) fn join(
         &self,
         arrived: SocketId,
@@ -188,7 +189,7 @@ impl Hub {
         state.sockets.remove(&socket);
     }
 
-    /// The agent said something to the relay: whether anything came of it.
+    /// A text of an agent for the relay. Returns whether it changed anything.
     pub(crate) fn text(&self, socket: SocketId, text: FromAgent) -> bool {
         self.with_registry(|registry, now| registry.handle_text(now, socket, text))
     }
@@ -197,7 +198,7 @@ impl Hub {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Admits nobody from now on, and sends everybody away, to come back at different moments.
+    /// Admits no socket from now on, and closes all, telling each end a different moment to come back.
     pub(crate) fn drain(&self) {
         let state = lock(&self.state);
         self.draining.store(true, Ordering::Relaxed);
@@ -206,12 +207,12 @@ impl Hub {
         }
     }
 
-    /// A close reason that spreads those who are sent away.
+    /// A close reason with a random delay, so that ends do not come back all at once.
     fn come_back(&self) -> String {
         close::retry_reason(rand::rng().random_range(Duration::ZERO..=self.config.drain_spread), "")
     }
 
-    /// Lets time pass for the registry and the quotas.
+    /// Tells the registry and the quotas the time, for ever.
     pub(crate) async fn keep_time(&self) {
         let mut ticks = tokio::time::interval(TICK);
         loop {

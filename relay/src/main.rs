@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A reader that went away is no reason to stop.
+/// Errors of writing are ignored: the relay goes on without a reader of its output.
 fn announce(event: &Event, output: Output) {
     match (output, event) {
         (Output::Json, event) => {

@@ -1,4 +1,4 @@
-//! What the relay counts, in the Prometheus text format. No label names a session.
+//! The relay's metrics, in the Prometheus text format. No label names a session.
 
 use std::{
     fmt::Write as _,
@@ -11,7 +11,7 @@ use mykube_relay_core::registry::{Count, Counts};
 
 use crate::logs;
 
-/// What became of a pair request or attempt.
+/// The result of a pair request or attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PairResult {
     Claimed,
@@ -36,7 +36,7 @@ pub(crate) struct Metrics {
     backpressure_micros: AtomicU64,
 }
 
-/// Time a direction waits for a slow reader; counted when it ends.
+/// While it lives, a direction waits for a slow reader; its time is counted when it is dropped.
 pub(crate) struct Backpressure<'a> {
     metrics: &'a Metrics,
     since: Instant,

@@ -33,9 +33,9 @@ use crate::{
     tls::{Tls, TlsError},
 };
 
-/// A request's line and headers together, and what a connection may hold of them.
+/// Bytes of a request's line and headers together, which is also what a connection may hold of them.
 const HEADERS_MAX: usize = 16 * 1024;
-/// Connections at once where metrics are served; more wait to be accepted. They need no slot among the others, and cannot
+/// Connections at once on the metrics' address; further ones wait to be accepted. They take no slot of the others, and cannot
 /// take all descriptors.
 const METRICS_CONNECTIONS: usize = 64;
 
@@ -131,14 +131,14 @@ impl Relay {
         self.announced().0
     }
 
-    /// The same, and what else whoever shall use it has to know.
+    /// The same, and a hint for its operator, if there is one.
     pub(crate) fn announced(&self) -> (String, Option<String>) {
         let certificate = self.tls.as_ref().map(|tls| tls.certificate());
         let host = certificate.as_ref().map(|certificate| certificate.as_ref().and_then(|it| it.host.as_deref()));
         listen::announced(self.local_addr, host)
     }
 
-    /// Has a running relay read again what it reads from files, when asked to.
+    /// A function that makes the running relay read its TLS files again.
     pub(crate) fn reloads(&self) -> impl Fn() + use<> {
         let tls = self.tls.clone();
         move || match &tls {
@@ -229,8 +229,8 @@ async fn connection(
     serve_http(stream, header_timeout, service).await;
 }
 
-/// PROXY header and TLS, as the configuration wants them. Whom the header names is charged before TLS costs anything, and is a
-/// client wherever it is.
+/// PROXY header and TLS, as configured. The client that the header names is charged before TLS costs anything, and is charged
+/// even if its address is in a trusted network.
 async fn open(
     hub: &Hub,
     mut stream: TcpStream,
@@ -314,7 +314,7 @@ fn metrics(hub: &Hub, request: &Request<Incoming>) -> Result<Reply, Failure> {
     }
 }
 
-/// Accepts a connection; running out of files is waited out.
+/// Accepts a connection; where the process has no descriptors left, tries again until it has.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {

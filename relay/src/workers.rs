@@ -1,5 +1,5 @@
-//! The threads that serve sockets. Both sockets of a session are one thread's, so that a byte goes from one to the other without
-//! waking a second; sessions are spread over all (docs/decisions/0013).
+//! The threads that serve sockets. One thread serves both sockets of a session, so that forwarding wakes no second thread;
+//! sessions are spread over all threads (docs/decisions/0013).
 
 use std::{
     io,
@@ -12,20 +12,20 @@ use mykube_protocol::SessionId;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// As many as there are processors for this process.
+/// The number of processors that this process may use.
 #[must_use]
 pub(crate) fn default_count() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The threads, until their token is cancelled.
+/// The threads, which run until their token is cancelled.
 pub(crate) struct Workers {
     handles: Vec<Handle>,
     next: AtomicUsize,
 }
 
 impl Workers {
-    /// Starts so many; the tasks on them end with `stop`.
+    /// Starts `count` threads. The tasks on them end when `stop` is cancelled.
     ///
     /// # Errors
     /// The system has no threads or descriptors left.
@@ -40,12 +40,12 @@ impl Workers {
         Ok(Self { handles: (0..count.get()).map(start).collect::<io::Result<_>>()?, next: AtomicUsize::new(0) })
     }
 
-    /// Whose turn it is to take a new connection.
+    /// The next thread in turn, for a new connection.
     pub(crate) fn next(&self) -> &Handle {
         &self.handles[self.next.fetch_add(1, Ordering::Relaxed) % self.handles.len()]
     }
 
-    /// The worker of this session: both its sockets are served there.
+    /// The thread that serves both sockets of this session.
     pub(crate) fn of(&self, session: &SessionId) -> &Handle {
         let number = session.as_bytes().iter().fold(0_usize, |sum, byte| sum + usize::from(*byte));
         &self.handles[number % self.handles.len()]

@@ -1,7 +1,7 @@
 //! One WebSocket after its upgrade: whole frames go to the peer as they are, unmasked, many in one write.
 //!
-//! A socket has a buffer only while it has data: reading takes one from the thread and gives it back when nothing is
-//! there. The reader itself writes to the peer, so a slow peer stops the reading, and nothing queues in between.
+//! A socket has a buffer only while it has data: reading takes one from the thread's pool, and gives it back if there is nothing
+//! to read. The reader itself writes to the peer, so a slow peer stops the reading, and nothing queues in between.
 
 use std::{
     io,
@@ -42,7 +42,7 @@ const SILENT: &str = "nothing was heard from this end: dial again";
 enum Ended {
     /// By a close frame, or by breaking the protocol.
     Stop(Stop),
-    /// The relay wants it.
+    /// The relay asked for it ([`Outlet::close`]).
     Asked,
     /// The connection broke.
     Lost,
@@ -50,9 +50,9 @@ enum Ended {
     Silent,
 }
 
-/// Serves one socket until its end, which frees the connection's slot. `early` is what came right behind the upgrade.
+/// Serves one socket until its end, which frees the connection's slot. `early`: bytes that came right behind the upgrade.
 ///
-/// Not an `async fn`: the future is what an idle socket costs, and would hold every argument twice.
+/// Not an `async fn`: its future is most of an idle socket's memory, and would hold every argument twice.
 pub(crate) fn serve(
     hub: Arc<Hub>,
     stream: Stream,
@@ -68,7 +68,7 @@ pub(crate) fn serve(
     async move {
         let mut joined = registration.hub.join(registration.socket, &asks.0, asks.1, &registration.outlet, false);
         if let Joined::Taken(_) = joined {
-            // Boxed, as all that is not idling: it would make every idle socket's future as large.
+            // Boxed, like everything but idling, because every idle socket's future would be as large otherwise.
             joined = Box::pin(wait_for_slot(&registration, &asks.0, asks.1, &mut reader)).await;
         }
         drop(asks);
@@ -109,8 +109,8 @@ pub(crate) fn serve(
     }
 }
 
-/// A socket in the registry, and in its peer's hands. However its task ends, by a panic or by being dropped too, the
-/// registry hears of it, and with that its peer.
+/// A socket as the registry and its peer know it. However the socket's task ends, even by a panic or by being dropped, the drop
+/// of this tells the registry, and so the peer.
 struct Registration {
     hub: Arc<Hub>,
     outlet: Arc<Outlet>,
@@ -118,7 +118,7 @@ struct Registration {
 }
 
 impl Registration {
-    /// A second time it does nothing.
+    /// Tells the registry that the socket ended; a second call does nothing.
     fn leave(&self, clean: bool) {
         self.outlet.release();
         self.hub.leave(self.socket, clean);
@@ -193,9 +193,9 @@ struct Reader {
     /// Legacy ends are not pinged: they may not answer while they are busy.
     pinged: bool,
     frames: Frames,
-    /// The start of a frame whose rest has not come.
+    /// The start of a frame whose rest has not arrived.
     partial: Vec<u8>,
-    /// The link when that was read. A frame that began before a `peer:here` is not for the peer that came with it.
+    /// The link when [`Self::partial`] was read. A frame that began before a `peer:here` is not for the peer that it announced.
     partial_at: u64,
     /// The link when the last data was read.
     read_at: u64,
@@ -242,7 +242,7 @@ impl Reader {
         }
     }
 
-    /// Forwards what came before admission.
+    /// Forwards the bytes that came before the socket was admitted.
     async fn catch_up(&mut self, hub: &Hub, outlet: &Outlet, socket: SocketId) -> Result<(), Stop> {
         self.read_at = outlet.link();
         self.partial_at = self.read_at;
@@ -254,8 +254,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits for data. Who says nothing is pinged, and given up when there is no answer. Only time spent waiting here
-    /// counts: an end whose peer is slow is not read, and may have said much.
+    /// Waits for data. An end that sends nothing is pinged, and given up if it does not answer. Only the time spent waiting here
+    /// counts: an end whose peer is slow is not read meanwhile, and may have sent much.
     async fn listen(&mut self, hub: &Hub, outlet: &Outlet) -> Result<(Vec<u8>, usize), Ended> {
         let next = |silent| hub.config.ping_interval.min(hub.config.silence_limit - silent);
         let mut silent = Duration::ZERO;
@@ -276,7 +276,7 @@ impl Reader {
         }
     }
 
-    /// Before admission: whether there is somebody. What they say is kept for later.
+    /// Before admission: waits for bytes, and keeps them for later. Returns whether some came before the connection ended.
     async fn hear(&mut self, outlet: &Outlet) -> bool {
         if self.partial.len() >= self.frames.buffer() {
             return std::future::pending().await;
@@ -287,8 +287,8 @@ impl Reader {
         true
     }
 
-    /// The partial frame kept so far, then as much of `early` as is looked at at once: behind a request more may come, and be read
-    /// with it, than `--buffer` is. `None` when all of it was given.
+    /// The partial frame kept so far, then as much of `early` as a buffer holds: more than `--buffer` bytes may have been read
+    /// together with a request. `None` when all of `early` has been given.
     fn refill(&mut self, early: &mut &[u8]) -> Option<(Vec<u8>, usize)> {
         let (kept, size) = (self.partial.len(), self.frames.buffer());
         let (now, later) = early.split_at(early.len().min(size - kept));
@@ -304,7 +304,7 @@ impl Reader {
         Some((buf, filled))
     }
 
-    /// Waits for data, and only then holds a buffer: the partial frame kept so far, then what the socket gave.
+    /// Waits for data, and only then holds a buffer: the partial frame kept so far, then the new bytes.
     fn fill(&mut self, outlet: &Outlet) -> impl Future<Output = Filled> + Send {
         std::future::poll_fn(|cx| self.poll_fill(cx, outlet))
     }
@@ -329,8 +329,8 @@ impl Reader {
         Poll::Ready(Ok(Some((buf, kept + len))))
     }
 
-    /// Forwards every whole frame of `input[..filled]` and keeps the rest. What the relay itself is asked counts as reading
-    /// does: a buffer holds ten thousand of these, and others of this thread have their turn in between.
+    /// Forwards every whole frame of `input[..filled]` and keeps the rest. Texts and pings for the relay itself use up the task's
+    /// budget as reads do: a buffer may hold ten thousand of them, and other tasks of this thread get their turn in between.
     async fn process(
         &mut self,
         hub: &Hub,
@@ -348,9 +348,9 @@ impl Reader {
                 Ok(Step::Partial) => break Ok(()),
                 Ok(Step::Taken(n)) => at += n,
                 Ok(Step::Text(text, n)) => {
-                    // What the relay does about it comes after the frames before it and before those behind it.
+                    // The relay acts on it after the frames before it are sent, and before those behind it.
                     batch = self.send(outlet, batch).await;
-                    // Only what changed something: an agent may say as much as its line takes.
+                    // Only texts that changed something are logged: an agent may send any number of others.
                     if hub.text(socket, text) {
                         info!(session = %self.session, said = verb(text), "agent");
                     }
@@ -375,7 +375,7 @@ impl Reader {
         done
     }
 
-    /// Sends a batch to whoever was the peer when it was read, and still is; gives back an empty one.
+    /// Sends a batch to the socket that was the peer when it was read, if it still is; returns an empty batch.
     async fn send(&mut self, outlet: &Outlet, batch: Batch) -> Batch {
         if batch.len == 0 {
             return batch;
@@ -385,7 +385,7 @@ impl Reader {
             Some(peer) => {
                 self.forwarded += batch.payload;
                 self.metrics.forwarded(self.role, batch.payload);
-                // A peer that is over drops its frames; its own task reports its end.
+                // A peer that has ended drops its frames; its own task reports its end.
                 let _ = peer.forward(outlet, batch.buf, batch.len).await;
             }
             None => pool::give(batch.buf),

@@ -1,4 +1,4 @@
-//! What was read for one peer never goes to the next.
+//! Frames that were read for one peer never go to the next.
 
 use mykube_protocol::limits::FRAME_MAX;
 use mykube_relay_core::frames::codec;
@@ -31,7 +31,7 @@ fn link(agent: &Arc<Outlet>, client: &Arc<Outlet>) {
     client.set_peer(Some(agent.clone()));
 }
 
-/// An agent's end, its client's that is linked to it, and the one that replaces that.
+/// An agent's end, the client's end that is linked to it, and another client's end that will replace that one.
 async fn replacement(hub: &Hub) -> (End, End, End) {
     let (agent, old) = (end(hub, Role::Agent).await, end(hub, Role::Client).await);
     link(&agent.outlet, &old.outlet);
@@ -81,7 +81,7 @@ async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
     let End { outlet, reader, far } = &mut agent;
     let stale = sent(b"half of it was read");
     far.write_all(&stale[..9]).await.unwrap();
-    // Read in pieces or at once: the frame's beginning is in the relay.
+    // However the bytes arrive: until the relay holds the frame's beginning.
     while reader.partial.len() < 9 {
         let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
         reader.process(&hub, outlet, socket, input, filled).await.unwrap();
@@ -131,7 +131,7 @@ async fn what_an_agent_asks_leaves_others_of_its_thread_their_turn() {
     }
 }
 
-/// A task may also end by a panic, which drops it as this does.
+/// A task that panics is dropped just as one that is aborted.
 #[tokio::test]
 async fn a_socket_whose_task_is_dropped_leaves_nothing_behind() {
     let hub = Arc::new(Hub::of_a_test());
@@ -178,7 +178,7 @@ fn ws_serve(
     serve(hub.clone(), stream, &[], admission, owner, connection)
 }
 
-/// Half of what an idle session costs are these futures: what forwards is boxed, and there only while it forwards.
+/// These futures are half of an idle session's memory. Those that forward are boxed, and exist only while they forward.
 #[tokio::test]
 async fn an_idle_socket_waits_in_little_memory() {
     let hub = Hub::of_a_test();

@@ -70,7 +70,7 @@ async fn a_small_buffer_carries_large_messages() {
     }
 }
 
-/// Behind the request hyper reads up to its own buffer's size, whatever the relay's is.
+/// hyper may read as many bytes behind the request as its own buffer holds, however small the relay's is.
 #[tokio::test]
 async fn more_may_come_with_the_request_than_the_buffer_holds() {
     let relay = TestRelay::with(|config| {
@@ -173,6 +173,8 @@ async fn errors_are_those_of_the_first_mykube() {
     assert_eq!(pair(&code).await.0, 200);
     assert_eq!(pair(&code).await, error(409, "session already paired"));
     assert_eq!(pair(&code).await, error(429, "max pair attempts exceeded"));
+    let counted = async |result| relay.pair_attempts(result).await;
+    assert_eq!([counted("claimed").await, counted("not_found").await, counted("rate_limited").await], [1.0, 5.0, 0.0]);
     assert_eq!(relay.call("GET", "/api/health", "", "").await.body, r#"{"status":"ok"}"#);
 }
 

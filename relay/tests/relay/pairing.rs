@@ -52,12 +52,16 @@ async fn a_refused_client_may_try_again_and_a_burned_code_may_not() {
     let (mut agent, mut client, created, claim) = relay.meet().await;
     agent.send(FromAgent::Refused(claim.attempt).to_string()).await;
     assert_eq!(client.closed().await.0, 4401);
+    // The worker counts a moment before or after it closes.
+    until(|| async { relay.pair_attempts("refused").await == 1.0 }).await;
 
     let claim = relay.claim(created.nameplate.as_str()).await;
     let mut client = relay.client(&claim).await;
     assert_eq!(agent.text().await, format!("peer:here:{}", claim.attempt));
     agent.send(FromAgent::Burned.to_string()).await;
     assert_eq!(client.closed().await.0, 4401);
+    until(|| async { relay.pair_attempts("burned").await == 1.0 }).await;
+    assert_eq!(relay.pair_attempts("refused").await, 1.0, "the client of a burned code is not counted again");
     let again = relay.post("/api/pair", &format!(r#"{{"nameplate":"{}"}}"#, created.nameplate)).await;
     assert_eq!(again.status, 404);
 }

@@ -1,4 +1,4 @@
-//! A session, and the sockets of its two ends.
+//! A session as the registry holds it, and the sockets of its two ends.
 
 use std::time::Instant;
 

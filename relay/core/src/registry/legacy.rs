@@ -130,7 +130,7 @@ impl LegacySessions {
         }
     }
 
-    /// Forgets what is long expired, and gives the agents still waiting for a client that will not come.
+    /// Forgets sessions that expired long ago, and returns the sockets of those that have just expired.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<(SessionId, Vec<SocketId>)> {
         let unused = |s: &LegacySession| !s.paired || (s.agent.is_none() && s.client.is_none());
         let mut over = Vec::new();
@@ -152,7 +152,7 @@ impl LegacySessions {
     }
 }
 
-/// The eight digits of a code, with forgiven separators.
+/// The eight digits of a code, without white space and dashes.
 pub(super) fn digits(code: &str) -> Option<String> {
     let digits: String = code.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
     (digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)

@@ -32,7 +32,7 @@ impl Registry {
     /// Legacy form: a client shows the whole code.
     ///
     /// # Errors
-    /// With the texts of the first mykube's relay.
+    /// [`LegacyError`], whose texts are those of the first mykube's relay.
     pub fn handle_legacy_pair(&mut self, now: Now, code: &str) -> Result<SessionId, LegacyError> {
         self.legacy.pair(now.mono, code, self.limits.legacy_attempts)
     }
@@ -43,7 +43,7 @@ impl Registry {
         self.legacy.contains(id)
     }
 
-    /// Legacy form: a socket that arrived opens.
+    /// Legacy form: a socket that arrived joins a session.
     ///
     /// # Errors
     /// 4403 not paired, 4409 connected already.
@@ -76,7 +76,7 @@ impl Registry {
         }
     }
 
-    /// Without its other half a legacy session is over: it cannot be taken up again.
+    /// Ends a legacy session when one of its two sockets ends: the other cannot wait for a new one.
     pub(super) fn leave_legacy(&mut self, id: SessionId, role: Role) {
         let Some(session) = self.legacy.get_mut(id) else { return };
         *session.slot(role) = None;
@@ -86,7 +86,8 @@ impl Registry {
         self.actions.push_back(Action::Close(peer, 1000, "the other end is gone"));
     }
 
-    /// An agent that waits alone may come back until its code expires; a paired session nobody holds is over.
+    /// Ends a session whose client left while its agent was away. An agent that leaves alone may come back until its code
+    /// expires.
     fn forget_legacy_client(&mut self, id: SessionId, role: Role) {
         if role == Role::Client {
             self.legacy.remove(id);

@@ -1,8 +1,9 @@
-//! Sessions, nameplates and who may open which socket. A pure state machine: time and randomness are arguments.
+//! Sessions, nameplates, and which socket may be which end of a session. A pure state machine: time and randomness are
+//! arguments.
 //!
-//! Call a `handle_*` method, then [`Registry::poll_action`] until it gives nothing: the actions, in this order, are
-//! what the sockets must be told. A socket that ends for whatever reason is reported by [`Registry::handle_leave`], also
-//! after the registry itself asked for its end; more than once changes nothing.
+//! Call a `handle_*` method, then [`Registry::poll_action`] until it returns `None`, and carry the actions out in this order.
+//! Report every socket that ends, for whatever reason, by [`Registry::handle_leave`], also after the registry itself asked for
+//! its end; a second report changes nothing.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -74,7 +75,7 @@ impl Registry {
         }
     }
 
-    /// The next thing to do, in order.
+    /// The next action to carry out.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -87,7 +88,7 @@ impl Registry {
         Counts { waiting: self.waiting, paired: here.len(), away: away.len(), legacy: self.legacy.len() }
     }
 
-    /// A session asks for a nameplate.
+    /// Makes a session that waits under a new nameplate.
     ///
     /// # Errors
     /// A limit is reached.
@@ -114,10 +115,10 @@ impl Registry {
         Ok(Created { nameplate, claims, expires_at })
     }
 
-    /// A client claims a nameplate: the claims of its ticket. The nameplate stays until a pairing is confirmed.
+    /// A client claims a nameplate; returns the claims of the client's ticket. The nameplate stays until a pairing is confirmed.
     ///
     /// # Errors
-    /// Nobody waits under it.
+    /// No session waits under it.
     pub fn handle_claim(
         &mut self,
         now: Now,
@@ -133,13 +134,14 @@ impl Registry {
         Ok((attempt, claims))
     }
 
-    /// A socket has come: its number. A later one replaces an earlier one, never the other way round.
+    /// Numbers a socket that has arrived. A later socket replaces an earlier one, never the other way round.
     pub fn handle_arrival(&mut self) -> SocketId {
         self.next_socket += 1;
         SocketId(self.next_socket)
     }
 
-    /// A socket that arrived shows a valid ticket. `heard`: there is still somebody behind it.
+    /// A socket that arrived shows a valid ticket. `heard`: bytes came from it since its upgrade was answered, so it is not an
+    /// abandoned dial.
     ///
     /// # Errors
     /// The socket does not get its slot, or not yet.
@@ -200,7 +202,7 @@ impl Registry {
         Ok(())
     }
 
-    /// The agent said something to the relay: whether anything came of it.
+    /// A text of an agent for the relay. Returns whether it changed anything.
     pub fn handle_text(&mut self, now: Now, socket: SocketId, text: FromAgent) -> bool {
         let Some(&(id, Role::Agent)) = self.sockets.get(&socket) else { return false };
         let Some(session) = self.sessions.get_mut(&id) else { return false };
@@ -234,7 +236,7 @@ impl Registry {
         true
     }
 
-    /// A socket ended. `clean`: its end said goodbye (close code 1000).
+    /// A socket ended. `clean`: by close code 1000.
     pub fn handle_leave(&mut self, now: Now, socket: SocketId, clean: bool) {
         let Some((id, role)) = self.sockets.remove(&socket) else { return };
         if self.legacy.contains(id) {
@@ -268,7 +270,7 @@ impl Registry {
         }
     }
 
-    /// The newcomer has its slot: both are told, and linked. See [`Action::Link`] for the order.
+    /// After a newcomer got its slot: tells both ends, and links them. See [`Action::Link`] for the order.
     fn link(&mut self, now: Now, id: SessionId, newcomer: Role) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let whole = session.is_whole();
@@ -315,7 +317,7 @@ impl Registry {
         self.actions.push_back(Action::SendTicket(socket.id, claims));
     }
 
-    /// Closes a live socket and forgets it; its peer is not told.
+    /// Closes a live socket and forgets it, without telling its peer.
     fn close(&mut self, socket: SocketId, code: u16, reason: &'static str) {
         if let Some((id, role)) = self.sockets.remove(&socket)
             && let Some(session) = self.sessions.get_mut(&id)
@@ -380,8 +382,8 @@ impl Registry {
         })
     }
 
-    /// After a restart whoever comes first is charged for a session; in the end its agent is, as at the beginning. An
-    /// organisation's stays its own, from whatever address.
+    /// Charges a session to its agent. After a restart it is charged to the end that comes first, until its agent comes. A
+    /// session of an organisation stays the organisation's, whatever address its ends have.
     fn charge(&mut self, id: SessionId, owner: Owner) {
         let room = self.owners.has_room(owner, false, &self.limits);
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -403,7 +405,7 @@ impl Registry {
         self.schedule(id);
     }
 
-    /// Ends a session: what sockets it has are closed.
+    /// Ends a session, and closes its sockets.
     fn end(&mut self, id: SessionId, code: u16, reason: &'static str) {
         self.stop_waiting(id);
         let Some(session) = self.sessions.remove(&id) else { return };

@@ -1,4 +1,4 @@
-//! Sessions made again from their tickets: a relay keeps nothing, and may be started again at any time.
+//! Sessions made again from their tickets: a relay stores none, and may be started again at any time.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Registry {
         Ok(())
     }
 
-    /// A ticket may know more than the registry does, when the other end of a restarted relay came first.
+    /// Takes over what a ticket says and the registry does not know: after a restart the end that came first may have known less.
     pub(super) fn reconcile(&mut self, now: Now, claims: &Claims) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&claims.session) else { return Ok(()) };
         let (nameplate, code_ends) = match &mut session.state {
@@ -73,7 +73,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The end that is here already knew less: it is told who the other is, and gets a session ticket.
+    /// Makes a waiting session paired, because a session ticket came. The end that is here already knew less, and gets a session
+    /// ticket.
     fn reconcile_paired(&mut self, now: Now, claims: &Claims) {
         let id = claims.session;
         self.set_paired(now, id, claims.confirmed);

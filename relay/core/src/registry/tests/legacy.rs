@@ -1,4 +1,4 @@
-//! The legacy form, and what its clients may have told.
+//! The legacy form, and secrets that its clients may have told.
 
 use super::*;
 

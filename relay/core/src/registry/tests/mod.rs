@@ -62,7 +62,7 @@ impl World {
         self.registry.handle_claim(self.now, nameplate.as_str(), &mut self.rng).is_ok()
     }
 
-    /// A socket that is heard at once joins.
+    /// Joins with a socket that was heard already.
     fn join(&mut self, claims: &Claims) -> Result<SocketId, u16> {
         let socket = self.registry.handle_arrival();
         match self.ask(socket, claims, true) {
@@ -82,7 +82,7 @@ impl World {
         self.registry.handle_join(self.now, socket, claims, address(1), heard)
     }
 
-    /// A session with both sockets, before anything was confirmed.
+    /// A session with both sockets, before its pairing is confirmed.
     fn meet(&mut self) -> Meeting {
         let created = self.create();
         let agent = self.join(&created.claims).unwrap();

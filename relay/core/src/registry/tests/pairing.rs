@@ -1,4 +1,4 @@
-//! From a code to a pairing, and who replaces whom.
+//! From a code to a pairing, and which socket replaces which.
 
 use super::*;
 
