@@ -77,7 +77,7 @@ impl Trust {
 /// is one segment of loopback and a sliver, and one system call for half of what one write has.
 const WRITE_MAX: usize = 256 * 1024;
 
-/// Makes a TLS connection take up to [`WRITE_MAX`] before it writes.
+/// Makes a TLS connection take up to `WRITE_MAX` bytes before it writes.
 pub fn large_writes<Side>(tls: &mut impl DerefMut<Target = ConnectionCommon<Side>>) {
     tls.set_buffer_limit(Some(WRITE_MAX));
 }

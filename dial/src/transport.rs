@@ -21,8 +21,8 @@ pub const NOTSENT_LOWAT: u32 = 128 * 1024;
 pub const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// After how long TCP begins to probe an idle connection, and how often it probes.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
-/// After how long towards the relay: later than any ping of a session, because under [`USER_TIMEOUT`] a single lost probe ends
-/// the connection.
+/// The same towards the relay: later than any ping of a session, because under [`USER_TIMEOUT`] a single lost probe ends the
+/// connection.
 pub const KEEPALIVE_RELAY: Duration = Duration::from_secs(30);
 
 /// A connection to the relay or another target, directly or through a proxy.

@@ -52,7 +52,7 @@ enum Kind {
     Usual,
 }
 
-/// Dropping it writes the lines that still wait, for up to [`LAST_WORDS`], and ends the thread.
+/// Dropping it writes the lines that still wait, for up to a second, and ends the thread.
 #[derive(Debug)]
 #[must_use]
 pub struct Logs(Arc<Shared>);

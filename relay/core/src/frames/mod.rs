@@ -164,7 +164,7 @@ impl Frames {
         Step::Taken(len)
     }
 
-    /// Whether a data frame goes to the peer.
+    /// Whether a data frame has a receiver: the peer, or the relay for a text of the agent.
     ///
     /// # Errors
     /// The frame is not allowed.
