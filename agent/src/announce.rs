@@ -1,6 +1,6 @@
 //! Codes told as Kubernetes Events of the pod that the agent runs in (`--announce-event`).
 //!
-//! Whoever may read Events in that namespace can read the code. The pod's own service account writes them, also where
+//! Anybody who may read Events in that namespace can read the code. The pod's own service account writes them, also if
 //! clients are served with a kubeconfig; it needs `create` on `events` in its namespace and nothing else.
 
 use std::{
@@ -24,17 +24,17 @@ use mykube_agent_gateway::{Audit, Caller, Forwarder, Gateway, HeadRoom, Settings
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer that is read.
 const ANSWER_MAX: usize = 64 * 1024;
-/// Longest message of the API server's that is shown.
+/// Longest message of the API server that is shown.
 const MESSAGE_MAX: usize = 300;
 /// Longest name of a pod (an RFC 1123 subdomain).
 const POD_NAME_MAX: usize = 253;
-/// Between the two halves of this process.
+/// Buffer between the request's sender and the gateway, both in this process.
 const PIPE: usize = 16 * 1024;
 
 /// Why a code cannot be told as an Event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnnounceError {
-    /// Not in a pod, or in one without a service account.
+    /// This is no pod, or one without a service account.
     #[error("--announce-event needs a pod with a service account: leave it out elsewhere")]
     NoPod,
     /// The pod does not know its own name.
@@ -43,7 +43,7 @@ pub enum AnnounceError {
     /// The service account cannot be used.
     #[error(transparent)]
     ServiceAccount(#[from] KubeconfigError),
-    /// The API server did not take the Event.
+    /// The API server refused the Event.
     #[error("the code is not told as an Event: {0}")]
     Failed(String),
 }
@@ -57,8 +57,8 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// For the pod that this is: its name from `MYKUBE_POD_NAME`, else `HOSTNAME`; `MYKUBE_POD_UID`, where it is set,
-    /// lets `kubectl describe pod` find the Events.
+    /// For this pod: its name comes from `MYKUBE_POD_NAME`, else `HOSTNAME`; `MYKUBE_POD_UID`, if set, lets `kubectl
+    /// describe pod` find the Events.
     ///
     /// # Errors
     /// This is no pod, or it has no usable service account.
@@ -78,10 +78,10 @@ impl Announcer {
         })
     }
 
-    /// Tells a code that waits `expires_in` on this relay.
+    /// Announces a code that waits for `expires_in` on this relay.
     ///
     /// # Errors
-    /// The API server is out of reach, or does not allow it.
+    /// The API server cannot be reached, or refuses.
     pub async fn announce(&self, code: &str, expires_in: Duration, relay_url: &str) -> Result<(), AnnounceError> {
         let event = self.event(code, relay_url, SystemTime::now(), expires_in);
         timeout(ANSWER_TIMEOUT, self.create(event)).await.unwrap_or_else(|_| {
@@ -107,7 +107,7 @@ impl Announcer {
         })
     }
 
-    /// One request, by the same way as a client's.
+    /// Sends one request through the gateway, like a client's.
     async fn create(&self, event: Value) -> Result<(), AnnounceError> {
         let broken = |error: &dyn std::fmt::Display| AnnounceError::Failed(format!("the request broke off: {error}"));
         let mut request = Request::new(event.to_string());
