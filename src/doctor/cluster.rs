@@ -1,5 +1,5 @@
 //! The cluster side: kubeconfig, API server, rights. Requests go through the gateway that serves clients in guarded
-//! mode, so that what is checked is what will be used.
+//! mode, so that the checks use what clients will use.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ use tokio::time::timeout;
 use super::report::Report;
 use crate::{events::Name, prompt};
 
-/// How long the API server may take to answer: it connects within 10 s and shakes hands within 10 s.
+/// How long the API server may take to answer: connecting may take 10 s, and the TLS handshake 10 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer that is read.
 const ANSWER_MAX: usize = 256 * 1024;
 /// Longest name that is shown.
 const NAME_MAX: usize = 200;
-/// Buffer between the two halves of this process.
+/// Buffer between the request's sender and the gateway, both in this process.
 const PIPE: usize = 64 * 1024;
 
 /// The three checks.
@@ -73,7 +73,7 @@ pub(super) async fn check(
     match api.version().await {
         Ok(version) => report.ok(Name::ApiServer, version),
         Err(problem) => {
-            // A client is not told what names things of this side.
+            // The client is not told names of this side; the operator is.
             report.fail(Name::ApiServer, forwarder.unconnected().unwrap_or(problem));
             return report.skip_rest("depends on the API server");
         }
@@ -84,7 +84,7 @@ pub(super) async fn check(
     }
 }
 
-/// Which of some namespaces are not there, as far as may be seen.
+/// Which of these namespaces do not exist, as far as the credentials may see.
 pub(crate) async fn missing_namespaces(
     forwarder: Arc<Forwarder>,
     upstream: &Upstream,
@@ -102,7 +102,7 @@ pub(crate) async fn missing_namespaces(
     missing
 }
 
-/// The API server, as a client sees it.
+/// Checks the API server, as a client reaches it.
 struct Api {
     gateway: Gateway,
     policy: Arc<Policy>,
@@ -117,7 +117,7 @@ impl Api {
                     Err("answers, but not as a Kubernetes API server does: check `server` in the kubeconfig".into())
                 }
             },
-            // It knows us; what we may do is for RBAC.
+            // The API server accepts our credentials; the rights are another check.
             (StatusCode::FORBIDDEN, _) => Ok("answers (and keeps its version to itself)".into()),
             (StatusCode::UNAUTHORIZED, _) => Err(
                 "does not accept the kubeconfig's credentials (401): they have expired or were revoked. Log in to the \
@@ -128,7 +128,7 @@ impl Api {
         }
     }
 
-    /// Who we are, and one thing nearly everybody wants to do.
+    /// Checks who we are, and whether we may list namespaces, which nearly everybody wants to.
     async fn rights(&self) -> Result<String, String> {
         let mut who = "who we are is not told (Kubernetes before 1.28)".to_owned();
         for version in ["v1", "v1beta1"] {
@@ -161,7 +161,7 @@ impl Api {
         }
     }
 
-    /// One request on one connection to the gateway.
+    /// Makes one request on a connection of its own to the gateway.
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(StatusCode, Value), String> {
         let broken = |error: &dyn std::fmt::Display| format!("the request was broken off: {error}");
         let mut request = Request::new(Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default()));
@@ -210,7 +210,7 @@ impl Api {
     }
 }
 
-/// The message of a Kubernetes `Status`, ours or the API server's, or the plain text that is one on discovery's paths.
+/// The message of a Kubernetes `Status`, ours or the API server's, or the plain text that discovery has instead.
 fn said(status: StatusCode, body: &Value) -> String {
     match body["message"].as_str().or(body.as_str().filter(|text| !text.is_empty())) {
         Some(message) => printable(message, 4 * NAME_MAX),
