@@ -1,4 +1,4 @@
-//! That load measures what is there, and sees what is broken.
+//! Load measures what happens, and notices what is broken.
 
 use std::time::Duration;
 
