@@ -1,4 +1,4 @@
-//! A client that is away for too long: with a new code another takes its place, unless it comes back first.
+//! A client that is away for too long: another with a new code replaces it, unless it comes back first.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,7 +17,7 @@ use crate::support::{
     Cluster, LIMIT, Mykube, Namespace, Relay, Running, Sandbox, certs::Authority, cluster::kubeconfig, net::serve,
 };
 
-/// A relay, and a server before something that echoes and tells when a connection that was used has ended.
+/// A relay, and a server before an echo that tells when a used connection has ended.
 struct World {
     relay: Relay,
     server: Running,
@@ -48,7 +48,7 @@ impl World {
         Self { relay, server, ended, _sandbox: sandbox }
     }
 
-    /// The code that comes because client-1 is away.
+    /// The code that is shown because client-1 is away.
     fn second_code(&self) -> String {
         assert_eq!(self.server.event("lost")["client"], "client-1");
         let code = self.server.nth_event("code", 1);
@@ -59,7 +59,7 @@ impl World {
     }
 }
 
-/// A way to the relay that can be shut.
+/// A proxy to the relay that can be closed.
 struct Door {
     url: String,
     open: watch::Sender<bool>,
@@ -98,7 +98,7 @@ fn echoes(connection: &mut TcpStream) {
     connection.read_exact(&mut [0]).unwrap();
 }
 
-/// Where the event stands among what the server told.
+/// The position of an event among those of the server.
 fn place(server: &Running, event: &str, client: &str) -> usize {
     let out = server.process.stdout();
     let events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -114,7 +114,7 @@ fn another_client_takes_the_place_of_one_that_died() {
     first.process.signal(Signal::KILL);
     first.process.done();
     let code = world.second_code();
-    // Whoever does not know it takes nothing from anybody.
+    // A client with a wrong code replaces nobody.
     let (nameplate, secret) = code.split_at(code.len() - 5);
     let wrong = format!("{nameplate}{:05}", (secret.parse::<u32>().unwrap() + 1) % 100_000);
     Mykube::client(&world.relay.url).fails_with(&wrong, 3, &["ask for a new code"]);
@@ -171,7 +171,7 @@ fn whoever_was_replaced_is_told_when_it_comes_back() {
     let second = Mykube::client(&its_door.url).start_with(&world.second_code());
     let mut open = connection(&second);
     world.server.event("client_gone");
-    // Two absences of a second each: longer than a farewell to somebody who is there would wait.
+    // Two absences of a second each: longer than a farewell to a present client waits.
     for n in 0..2 {
         its_door.open.send_replace(false);
         assert_eq!(world.server.nth_event("code", 2 + n)["replaces"], "client-2");
@@ -197,7 +197,7 @@ fn what_the_replaced_client_had_running_is_cut_and_written_down() {
     let first = Mykube::client(&relay.url).start_with(&server.code());
     let watch = namespace.through("first", &first.kubeconfig()).start(&["get", "configmaps", "-w", "-o", "name"]);
     watch.prints("kube-root-ca.crt");
-    // What is listed comes before the watch; this comes by it.
+    // `get -w` lists first; this line comes by the watch.
     namespace.direct().kubectl(&["create", "configmap", "watched"]).ok();
     watch.prints("configmap/watched");
     first.process.signal(Signal::KILL);
