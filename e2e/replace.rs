@@ -4,6 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     sync::mpsc,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -141,10 +142,22 @@ fn a_client_that_comes_back_keeps_its_place() {
     let door = Door::to(world.relay.address());
     let client = Mykube::client(&door.url).start_with(&world.server.code());
     let mut open = connection(&client);
+    let shut = Instant::now();
     door.open.send_replace(false);
+    for end in [&world.server, &client] {
+        end.event("lost");
+    }
+    let lost = Instant::now();
     let code = world.second_code();
+    // Both ends' clocks count in microseconds.
+    let least = lost.elapsed().saturating_sub(Duration::from_micros(2));
     door.open.send_replace(true);
-    assert_eq!(world.server.event("back")["client"], "client-1");
+    for (end, name) in [(&world.server, json!("client-1")), (&client, Value::Null)] {
+        let back = end.event("back");
+        assert_eq!(back["client"], name);
+        let after = back["after"].as_f64().unwrap();
+        assert!((least.as_secs_f64()..=shut.elapsed().as_secs_f64()).contains(&after), "{back}");
+    }
     assert_eq!(world.server.event("withdrawn")["client"], "client-2");
     world.server.process.says("The code for client-2 is withdrawn.");
     Mykube::client(&world.relay.url).fails_with(&code, 3, &["code"]);

@@ -226,7 +226,7 @@ impl Output {
     /// A reader that has gone away is no failure.
     fn stderr(self, line: &str) {
         let refused = self.err.take_refused();
-        let line = if refused == 0 { line.to_owned() } else { format!("({refused} lines were not shown)\n{line}") };
+        let line = after_refused(refused, line);
         let taken = self.err.push(line.len(), move || {
             let raw = self.terminal && is_raw();
             waiting::around(|| io::stderr().lock().write_all(lines(&line, raw, self.beside).as_bytes())).unwrap_or(());
@@ -249,6 +249,11 @@ impl Output {
     fn paint(self, text: &str, code: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// A line, after the number of those before it for which there was no room.
+fn after_refused(refused: usize, line: &str) -> String {
+    if refused == 0 { line.to_owned() } else { format!("({refused} lines were not shown)\n{line}") }
 }
 
 /// When to stop waiting, if the hurry began at `since`.
@@ -330,12 +335,29 @@ mod tests {
         assert_eq!(after(4900), ALL + 2 * LAST_WORD, "whoever reads at all gets them");
     }
 
+    #[test]
+    fn lines_that_find_no_room_are_counted_before_the_next_one() {
+        let output = unread();
+        stuff(output.err);
+        for _ in 0..3 {
+            output.error("nobody sees this");
+        }
+        assert_eq!(output.err.take_refused(), 3);
+        assert_eq!(after_refused(3, "seen"), "(3 lines were not shown)\nseen");
+        assert_eq!(after_refused(0, "seen"), "seen");
+    }
+
+    /// Leaves no room in an outlet, which is never read.
+    fn stuff(outlet: &Outlet) {
+        assert!(outlet.push(WAITING_MAX, || loop {
+            std::thread::park()
+        }));
+    }
+
     /// Its standard output is an outlet that is full, and is never read.
     fn unread() -> Output {
         let [out, err] = [Outlet::start(), Outlet::start()].map(Result::unwrap);
-        assert!(out.push(WAITING_MAX, || loop {
-            std::thread::park()
-        }));
+        stuff(out);
         let unread: &'static _ = Box::leak(Box::new(watch::Sender::new(false)));
         let (format, quiet, color, terminal, spinner, beside) = (Format::Json, true, false, false, false, false);
         Output { out, err, unread, format, quiet, color, terminal, spinner, beside }

@@ -10,6 +10,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
+    time::SystemTime,
 };
 
 use data_encoding::BASE64;
@@ -460,8 +461,13 @@ fn a_clock_that_is_wrong() {
             },
         )
     };
+    let began = SystemTime::now();
     let past = Doctor::new().relay(&dated("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n")).run();
     past.only("oosoFosss", "clock", &["ahead of the relay's", "timedatectl"]);
+    // From 1994-11-06T08:49:37Z, in seconds since 1970, to some moment of the run.
+    let ahead = |now: SystemTime| now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() - 784_111_777;
+    let told = past.stderr.split_once("clock is ").unwrap().1.split(' ').next().unwrap();
+    assert!((ahead(began)..=ahead(SystemTime::now())).contains(&told.parse().unwrap()), "{told}");
     let future = Doctor::new().relay(&dated("Date: Tue, 01 Jan 2999 00:00:00 GMT\r\n")).run();
     future.only("oosoFosss", "clock", &["behind the relay's"]);
     let none = Doctor::new().relay(&dated("")).run();

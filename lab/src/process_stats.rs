@@ -171,7 +171,46 @@ fn count(entries: std::io::Result<fs::ReadDir>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn processor_time_is_that_of_each_name_and_the_rest_is_foreign() {
+        let begun = Instant::now();
+        let stats = |after, cpu: &[(&str, f64)], own_cpu_s, machine_cpu_s| ProcessStats {
+            at: begun + Duration::from_secs(after),
+            by_name: cpu.iter().map(|(name, s)| ((*name).to_owned(), Use { cpu_s: *s, ..Use::default() })).collect(),
+            own_cpu_s,
+            machine_cpu_s,
+        };
+        let before = stats(0, &[("relay", 1.0), ("gone", 7.0)], 2.0, 100.0);
+        let after = stats(4, &[("relay", 2.5), ("gone", 0.0), ("new", 0.5)], 3.0, 109.0);
+        let since = [("gone", 0.0), ("new", 0.5), ("relay", 1.5)].map(|(name, s)| (name.to_owned(), s));
+        assert_eq!(after.cpu_since(&before), since.into());
+        // 9 s of the machine's, of which 2 are those of the watched and 1 is ours, in 4 s.
+        assert!((after.foreign_cores_since(&before) - 1.5).abs() < 1e-9);
+        assert!(stats(4, &[], 3.0, 100.0).foreign_cores_since(&before).abs() < 1e-9, "never less than none");
+    }
+
+    #[test]
+    fn processor_time_is_what_the_clock_of_the_process_says() {
+        let used = || {
+            let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+        };
+        let watched = [Watched { name: "own".into(), pid: std::process::id() }];
+        let before = ProcessStats::take(&watched);
+        while used() < 0.3 {}
+        let least = used();
+        let after = ProcessStats::take(&watched);
+        // User and system time are each cut to a tick.
+        let ticks = 2.0 / clock_ticks_per_second() as f64;
+        assert!(after.own_cpu_s >= least - ticks, "{} of {least}", after.own_cpu_s);
+        assert!(after.by_name["own"].cpu_s >= after.own_cpu_s, "{after:?}");
+        let machine = after.machine_cpu_s - before.machine_cpu_s;
+        assert!(machine >= after.own_cpu_s - before.own_cpu_s - 2.0 * ticks, "{machine}");
+    }
 
     #[test]
     fn a_process_and_its_child_are_seen() {

@@ -286,7 +286,30 @@ fn audit_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::room::HeadRoom;
+
+    #[tokio::test]
+    async fn a_line_says_how_long_its_exchange_took() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let log = audit::Audit::file(&path, audit::AuditSettings::default()).unwrap();
+        let client = Caller { name: "ann".into(), id: None, policy: Arc::default(), heads: HeadRoom::default() };
+        let (progress, headers) = (Arc::<Progress>::default(), HeaderMap::new());
+        let mut exchange = Exchange::new(&client, Some(&http::Method::GET), "/api", &headers, progress, None);
+        exchange.reserved(log.reserve().await.unwrap());
+        let began = Instant::now();
+        let earlier = Duration::from_millis(5007);
+        exchange.started = began.checked_sub(earlier).expect("the machine runs for longer");
+        exchange.complete();
+        let most = (began.elapsed() + earlier).as_millis();
+        log.flush().await;
+        let line: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let told = line["duration_ms"].as_u64().unwrap();
+        assert!((5007..=most).contains(&u128::from(told)), "{line}");
+    }
 
     #[test]
     fn audit_ids_are_random_uuids() {

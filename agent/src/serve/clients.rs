@@ -445,19 +445,55 @@ mod tests {
         Clients::new(dialer, offer, config)
     }
 
+    const CONFIG: Config = Config {
+        code_ttl: BOUND,
+        verify: false,
+        attended: true,
+        burned_backoff: BOUND,
+        max_clients: 1,
+        stay: true,
+        resume_window: BOUND,
+        replace_after: None,
+    };
+
+    #[tokio::test]
+    async fn a_list_says_since_when_a_client_is_in_its_state_and_a_code_for_how_long() {
+        let mut clients = clients(CONFIG).await;
+        clients.guesses.burn(BOUND);
+        let mut ui = Silent(watch::channel(0).0);
+        let began = SystemTime::now();
+        clients.admit(Invitation::default(), None, Wanted::Free);
+        let changes = [
+            (None, State::Waiting),
+            (Some(Event::Paired), State::Connected),
+            (Some(Event::Lost("gone".into())), State::Lost),
+            (Some(Event::Back(Duration::ZERO)), State::Connected),
+        ];
+        for (change, state) in changes {
+            if let Some(event) = change {
+                clients.entries.get_mut(&1).unwrap().listed.since = SystemTime::UNIX_EPOCH;
+                let notice = Notice::Event(event);
+                clients.handle(ClientNotice { client: 1, name: "client-1".into(), notice }, &mut ui);
+            }
+            let (reply, mut listed) = oneshot::channel();
+            clients.obey(Command::List(reply), &mut ui);
+            let listed = listed.try_recv().unwrap();
+            let [Listed { id: 1, state: told, since, .. }] = &listed[..] else { panic!("{listed:?}") };
+            assert_eq!(*told, state);
+            assert!((began..=SystemTime::now()).contains(since), "{state:?} since {since:?}");
+        }
+        assert_eq!(clients.absent(1), None);
+        let lost = Time::from_micros(1_000_000);
+        clients.slots.handle_lost(1, lost);
+        let least = clock::now().since(lost);
+        let Absent { client, lasting } = clients.absent(1).unwrap();
+        assert_eq!(client, "client-1");
+        assert!((least..=clock::now().since(lost)).contains(&lasting), "{lasting:?}");
+    }
+
     #[tokio::test]
     async fn an_unanswered_question_holds_nobody_up() {
-        let config = Config {
-            code_ttl: BOUND,
-            verify: false,
-            attended: true,
-            burned_backoff: BOUND,
-            max_clients: 1,
-            stay: true,
-            resume_window: BOUND,
-            replace_after: None,
-        };
-        let clients = clients(config).await;
+        let clients = clients(CONFIG).await;
         clients.guesses.burn(BOUND);
         let (say, commands) = mpsc::channel(1);
         let (asked, mut questions) = watch::channel(0);

@@ -228,6 +228,7 @@ mod tests {
         assert_eq!(arrivals(&mut pipe, start, 3), [(ms(101), 0), (ms(102), 1), (ms(103), 2)]);
         // The line is free as soon as it has sent them, before they arrive.
         assert_eq!(arrivals(&mut pipe, start + ms(50), 1), [(ms(101), 0)]);
+        assert_eq!(pipe.stats(), DirectionStats { packets: 4, bytes: 4000, ..DirectionStats::default() });
     }
 
     #[test]
@@ -235,14 +236,19 @@ mod tests {
         let mut pipe = Pipe::new(Shape { rate: Some(8_000_000), queue: Some(6000), ..Shape::default() });
         let out = arrivals(&mut pipe, Instant::now(), 10);
         assert_eq!(out.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
-        assert_eq!(pipe.stats().queue_full, 4);
+        let stats = DirectionStats { packets: 6, bytes: 6000, queue_full: 4, ..DirectionStats::default() };
+        assert_eq!(pipe.stats(), stats);
     }
 
     #[test]
     fn losses_repeat_with_the_seed() {
         let survivors = |seed| {
             let mut pipe = Pipe::new(Shape { loss: 0.3, seed, ..Shape::default() });
-            arrivals(&mut pipe, Instant::now(), 200).into_iter().map(|(_, n)| n).collect::<Vec<_>>()
+            let survivors: Vec<_> = arrivals(&mut pipe, Instant::now(), 200).into_iter().map(|(_, n)| n).collect();
+            let (packets, lost) = (survivors.len() as u64, 200 - survivors.len() as u64);
+            let stats = DirectionStats { packets, bytes: packets * 1000, lost, ..DirectionStats::default() };
+            assert_eq!(pipe.stats(), stats);
+            survivors
         };
         assert_eq!(survivors(7), survivors(7));
         assert_ne!(survivors(7), survivors(8));

@@ -178,3 +178,16 @@ fn run(mut stream: TcpStream, direction: Direction, stop: &AtomicBool, moved: &A
     }
     let _ = stream.shutdown(Shutdown::Both);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fairness;
+
+    #[test]
+    fn equal_shares_are_fair() {
+        assert_eq!(
+            [&[2.0, 2.0, 2.0][..], &[0.0, 5.0], &[3.0, 1.0], &[0.0]].map(fairness),
+            [Some(1.0), Some(0.5), Some(0.8), None]
+        );
+    }
+}

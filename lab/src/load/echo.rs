@@ -172,3 +172,18 @@ pub(super) fn round_trips(stream: &mut TcpStream, size: usize, time: Duration, e
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_those_of_the_sorted_trips() {
+        let nanos = (1..=200).rev().map(|us| us * 1000).collect();
+        let latency = Trips { nanos, hang: false }.latency();
+        assert_eq!((latency.p50_us, latency.p99_us, latency.max_us), (Some(101.0), Some(199.0), Some(200.0)));
+        assert_eq!((latency.count, latency.hang), (200, false));
+        let none = Trips::none().latency();
+        assert_eq!((none.p50_us, none.max_us, none.count, none.hang), (None, None, 0, true));
+    }
+}
