@@ -149,8 +149,17 @@ fn a_client_that_comes_back_keeps_its_place() {
     }
     let lost = Instant::now();
     let code = world.second_code();
+    let least = lost.elapsed();
+    let listed = Mykube::new("sessions").env("XDG_RUNTIME_DIR", world.server.sandbox.ram()).start();
+    for (n, state) in ["lost", "waiting"].into_iter().enumerate() {
+        let line = listed.nth_event("session", n);
+        assert_eq!((&line["server"], &line["id"]), (&json!(world.server.process.id()), &json!(n + 1)));
+        assert_eq!((&line["name"], &line["state"]), (&json!(format!("client-{}", n + 1)), &json!(state)));
+        let least = if state == "lost" { least.as_secs() } else { 0 };
+        assert!((least..=shut.elapsed().as_secs()).contains(&line["seconds"].as_u64().unwrap()), "{line}");
+    }
     // Both ends' clocks count in microseconds.
-    let least = lost.elapsed().saturating_sub(Duration::from_micros(2));
+    let least = least.saturating_sub(Duration::from_micros(2));
     door.open.send_replace(true);
     for (end, name) in [(&world.server, json!("client-1")), (&client, Value::Null)] {
         let back = end.event("back");

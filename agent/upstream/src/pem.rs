@@ -94,3 +94,19 @@ fn split(blocks: &str) -> impl Iterator<Item = &str> {
 fn find(bytes: &[u8], what: &[u8]) -> bool {
     bytes.windows(what.len()).any(|window| window == what)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_that_cannot_be_read_are_left_out_and_counted() {
+        let good = || rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
+        let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let (first, last) = (good(), good());
+        let (text, unreadable) = authorities(format!("{first}{bad}# a comment\n{last}{bad}").as_bytes()).unwrap();
+        assert_eq!(unreadable, 2);
+        assert_eq!(text.replace(['\r', '\n'], ""), format!("{first}{last}").replace(['\r', '\n'], ""));
+        assert!(matches!(authorities(bad.as_bytes()), Err(problem) if problem == UNREADABLE));
+    }
+}
