@@ -3,9 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, StatusCode, header};
 use mykube_agent_gateway::{Audit, Caller, Forwarder, Gateway, HeadRoom, Policy, Settings};
 use mykube_agent_upstream::{Environment, KubeconfigError, KubeconfigSource, Upstream};
 use mykube_dial::Trust;
@@ -22,8 +20,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_MAX: usize = 256 * 1024;
 /// Longest name that is shown.
 const NAME_MAX: usize = 200;
-/// Buffer between the request's sender and the gateway, both in this process.
-const PIPE: usize = 64 * 1024;
 
 /// The three checks.
 pub(super) async fn check(
@@ -161,52 +157,22 @@ impl Api {
         }
     }
 
-    /// Makes one request on a connection of its own to the gateway.
+    /// Makes one request through the gateway.
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(StatusCode, Value), String> {
-        let broken = |error: &dyn std::fmt::Display| format!("the request was broken off: {error}");
-        let mut request = Request::new(Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default()));
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|error| broken(&error))?;
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, header::HeaderValue::from_static("kubernetes"));
-        headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-
-        let (here, there) = tokio::io::duplex(PIPE);
         let caller =
             Caller { name: "mykube doctor".into(), id: None, policy: self.policy.clone(), heads: HeadRoom::default() };
-        let exchange = async {
-            let (mut sender, connection) =
-                http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;
-            let answer = async {
-                let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
-                let status = answer.status();
-                let kind = answer.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec());
-                let is_text = kind.is_some_and(|kind| kind.starts_with(b"text/plain"));
-                let body =
-                    Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|error| broken(&error))?;
-                let body = body.to_bytes();
-                let text = || if is_text { String::from_utf8_lossy(&body).into() } else { Value::Null };
-                Ok((status, serde_json::from_slice(&body).unwrap_or_else(|_| text())))
-            };
-            let driver = async {
-                let _ = connection.await;
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                answer = answer => answer,
-                () = driver => unreachable!("it waits for the answer"),
-            }
-        };
-        let serve = async {
-            self.gateway.serve(there, Arc::new(caller)).await;
-            std::future::pending::<()>().await;
-        };
-        let late = || Err(format!("did not answer within {} s", ANSWER_TIMEOUT.as_secs()));
-        tokio::select! {
-            answer = timeout(ANSWER_TIMEOUT, exchange) => answer.unwrap_or_else(|_| late()),
-            () = serve => unreachable!("it waits for the exchange"),
-        }
+        let broken = |error: &dyn std::fmt::Display| format!("the request was broken off: {error}");
+        let body = body.map_or_else(String::new, |body| body.to_string());
+        let request = Request::builder().method(method).uri(path).body(body).map_err(|error| broken(&error))?;
+        let answer = timeout(ANSWER_TIMEOUT, self.gateway.request(caller, request, ANSWER_MAX))
+            .await
+            .map_err(|_| format!("did not answer within {} s", ANSWER_TIMEOUT.as_secs()))?
+            .map_err(|error| broken(&error))?;
+        let kind = answer.headers().get(header::CONTENT_TYPE);
+        let is_text = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+        let body = answer.body();
+        let text = || if is_text { String::from_utf8_lossy(body).into() } else { Value::Null };
+        Ok((answer.status(), serde_json::from_slice(body).unwrap_or_else(|_| text())))
     }
 }
 
