@@ -1,4 +1,4 @@
-//! Relays that cannot be reached or are none, and a laptop that lacks something.
+//! Relays that cannot be reached, addresses that are no relay, and a laptop that lacks something.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -10,7 +10,7 @@ use crate::support::{
 
 const CODE: &str = "483 20417";
 
-/// A client and a server, which both must take it the same way.
+/// Runs a client and a server, which must fail alike.
 #[track_caller]
 fn both_fail(relay: &str, env: &[(&str, &str)], code: i32, words: &[&str]) -> Vec<String> {
     let mut said = Vec::new();
@@ -94,7 +94,7 @@ fn a_relay_url_that_cannot_be_one() {
 fn a_port_that_is_taken_costs_no_code() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    // The relay is away: the port comes first.
+    // The relay is away, but the port's error comes first.
     let client = Mykube::client(&format!("http://{}", closed_port())).args(["--port", &port]);
     client.fails_with(CODE, 1, &[&format!("cannot listen on port {port}"), "--port"]);
 }

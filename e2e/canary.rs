@@ -1,4 +1,4 @@
-//! No secret where it does not belong: the code, tickets, tokens and keys of a whole run, looked for everywhere.
+//! Searches the output, files and traffic of a whole run for its code, tickets, tokens and keys.
 
 use std::{fs, path::PathBuf};
 
@@ -8,7 +8,7 @@ use crate::support::{
     Cluster, Mykube, Namespace, Relay, Running, cluster::kubeconfig, contains, files, recorder::Recorder,
 };
 
-/// One thing that must not be found, and what it is.
+/// A secret that must not be found, with its name.
 struct Secret {
     what: &'static str,
     text: String,
@@ -18,7 +18,7 @@ fn secret(what: &'static str, text: impl Into<String>) -> Secret {
     Secret { what, text: text.into() }
 }
 
-/// Lines of a PEM or base64 text, each by itself: a part is as bad as the whole.
+/// Each line of a PEM or base64 text by itself: a part is as bad as the whole.
 fn lines(what: &'static str, text: &str) -> Vec<Secret> {
     let lines = text.lines().filter(|line| line.len() >= 20 && !line.starts_with("-----"));
     lines
@@ -41,7 +41,7 @@ fn a_token_is_nowhere_but_in_the_kubeconfig() {
 #[test]
 fn a_key_is_nowhere_but_in_the_kubeconfig() {
     let namespace = Namespace::create(&Cluster::get(), "canary");
-    // Made for this: that the API server does not know it changes nothing on the way.
+    // Made for this test; the API server does not know it, but it takes the same way.
     let signed = crate::support::certs::Authority::new("canary").sign(&["canary"]);
     let base64 = |text: &str| data_encoding::BASE64.encode(text.as_bytes());
     let mut secrets = lines("the key's PEM", &signed.key);
@@ -50,7 +50,7 @@ fn a_key_is_nowhere_but_in_the_kubeconfig() {
     looked_for(&namespace, &user, secrets);
 }
 
-/// A whole run with this user, at the most verbose level, by way of a recorder.
+/// A whole run with this user, at the most verbose level, through a recorder.
 fn looked_for(namespace: &Namespace, user: &Value, mut secrets: Vec<Secret>) {
     let relay = Relay::start();
     let recorder = Recorder::start(relay.address());
@@ -73,7 +73,7 @@ fn looked_for(namespace: &Namespace, user: &Value, mut secrets: Vec<Secret>) {
     let renewed = recording.texts.iter().filter_map(|text| text.strip_prefix("ticket:"));
     let tickets: Vec<_> = tickets.into_iter().chain(renewed).map(|ticket| secret("a ticket", ticket)).collect();
     assert!(tickets.len() >= 5, "three calls and one ticket for each end: {}", tickets.len());
-    // The relay's own business is in what it sees; the rest is not.
+    // The relay sees tickets, as it must; it must see no other secret.
     relay_sees_none(&recording.from_ends, &recording.to_ends, &http, &recording.texts, &code, &secrets);
 
     secrets.extend(tickets);
@@ -92,7 +92,7 @@ fn looked_for(namespace: &Namespace, user: &Value, mut secrets: Vec<Secret>) {
 }
 
 fn relay_sees_none(up: &[u8], down: &[u8], http: &str, texts: &[String], code: &str, secrets: &[Secret]) {
-    // The search finds what is there.
+    // The search finds a secret that is there.
     assert!(contains(up, b"\"mlkem768\"") && contains(down, b"\"mlkem768\""));
     assert!(contains(up, b"\"role\":\"agent\"") && contains(down, b"\"role\":\"client\""));
     let number = &code[code.len() - 5..];
@@ -103,7 +103,7 @@ fn relay_sees_none(up: &[u8], down: &[u8], http: &str, texts: &[String], code: &
             assert!(!contains(bytes, text.as_bytes()), "the relay sees {what}");
         }
         assert!(!contains(bytes, code.as_bytes()), "the relay sees the code");
-        // Names of the welcome's fields, and what kubectl says to the API server and hears from it.
+        // Texts that only the ends may see: names of the welcome's fields, and kubectl's requests with their answers.
         for word in [
             "\"credentials\"",
             "\"certificate\"",
@@ -147,7 +147,7 @@ fn logs_have_none(ends: &[&Running], code: &str, secrets: &[Secret]) {
     for end in ends {
         let log = end.process.stderr();
         assert!(log.contains("DEBUG") || log.contains("TRACE"), "not the most verbose level:\n{log}");
-        // The server shows its code to its operator, in this one line and nowhere else.
+        // The server shows its code to its operator, in this line only.
         let log = log.replacen(&format!("Code: {code}"), "", 1);
         for Secret { what, text } in secrets {
             assert!(!log.contains(text), "{what} is in a log:\n{log}");

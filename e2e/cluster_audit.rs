@@ -1,4 +1,4 @@
-//! The two audit logs, the server's and the cluster's own, tell of the same requests; and whom they were made as.
+//! The server's audit log and the cluster's own have the same requests, made as the same user.
 
 use std::{
     fs,
@@ -80,11 +80,11 @@ fn a_kubeconfig_that_impersonates_does_so_in_guarded_mode_too() {
     let refused = ways(&tunnel).kubectl(&["--as=ann", "get", "namespaces"]);
     assert!(refused.code == 1 && refused.stderr.contains("--as of your own is refused"), "{refused:?}");
 
-    // What is checked is what will be used.
+    // The check makes its requests as clients' requests are made.
     let doctor = Mykube::new("doctor").arg("--kubeconfig").arg(&kubeconfig).start().process.done();
     assert!(doctor.code == 0 && doctor.stdout.contains("we are ann (devs, ops, system:authenticated)"), "{doctor:?}");
 
-    // The flag replaces all of it.
+    // The flag replaces the kubeconfig's user with all its groups.
     let tunnel = Tunnel::guarded_with(&kubeconfig, &["--as=bob"]);
     let bob = told(&ways(&tunnel).kubectl(&whoami).ok());
     assert_eq!(bob, json!({"username": "bob", "groups": ["system:authenticated"]}));

@@ -1,9 +1,9 @@
-//! Pairing codes: wrong ones, burned ones, expired ones, those of somebody else.
+//! Pairing codes: wrong ones, burned ones, expired ones, those of another server.
 
 use crate::support::{Cluster, Mykube, Namespace, Relay, Running, certs::Authority, cluster::kubeconfig};
 use serde_json::json;
 
-/// A server that waits; nothing needs to answer at its cluster's address.
+/// A server that waits with a code; its cluster's address need not answer.
 fn waiting(relay: &str, args: &[&str]) -> Running {
     let server = Mykube::new("server").args(["--relay-url", relay]).args(args);
     let path = a_kubeconfig(&server);
@@ -37,7 +37,7 @@ fn three_wrong_codes_burn_it() {
     server.process.says("1 more and it is burned");
     server.process.says("burned");
     server.process.says("the next code comes in 60 s");
-    // The right one is worth nothing any more.
+    // Even the right code is of no use any more.
     Mykube::client(&relay.url).fails_with(&code, 3, &["no session waits under this code", "ask for a new code"]);
     assert_eq!(server.stop(rustix::process::Signal::TERM).code, 0);
 }
@@ -49,7 +49,7 @@ fn a_wrong_code_does_not_spend_the_right_one() {
     let server = Mykube::server(&relay.url, &namespace.cluster.kubeconfig).start();
     let code = server.code();
     Mykube::client(&relay.url).fails_with(&mistyped(&code, 1), 3, &["ask for a new code"]);
-    // As it is read aloud.
+    // Typed as people read it aloud.
     let spaced = format!("{} {}-{}", &code[..3], &code[3..5], &code[5..]);
     let client = Mykube::client(&relay.url).start_with(&spaced);
     let way = namespace.through("tunnel", &client.kubeconfig());

@@ -1,4 +1,4 @@
-//! Much data over a slow line, and who works beside it.
+//! Much data over a slow line, and other commands beside it.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use crate::support::{Cluster, Mykube, Namespace, Process, Relay, Running, Way, c
 const MIB: u64 = 1024 * 1024;
 const BLOCK: usize = 1024 * 1024;
 
-/// What each of the three may ever have held, 1 GiB or not.
+/// The most memory each of the three processes may ever have held, 1 GiB or not.
 const MEMORY: u64 = 64 * MIB;
 
 /// Bytes a second each way: 200 Mbit/s.
@@ -74,7 +74,7 @@ const LONG: Duration = Duration::from_secs(300);
 
 struct Copied {
     took: Duration,
-    /// `kubectl get`, one after the other, that were answered in the meantime.
+    /// How many `kubectl get`, one after the other, were answered meanwhile.
     answered: usize,
     slowest: Duration,
 }
@@ -94,7 +94,8 @@ fn beside(way: &Way, cp: Process) -> Copied {
     }
     cp.done().ok();
     copied.took = start.elapsed();
-    // Those that wait for the copy are two at most: one that is told of it while it runs, one that it ends beside.
+    // At most two of these run only because of the copy: one that learns of its end while it runs, one that was running
+    // at its end.
     assert!(copied.answered > 2, "{} answers while it ran for {:?}", copied.answered, copied.took);
     copied
 }
@@ -103,7 +104,7 @@ fn write_noise(path: &Path, len: u64) -> io::Result<String> {
     let block = noise(BLOCK);
     let mut file = File::create(path)?;
     for number in 0..len / BLOCK as u64 {
-        // Blocks that change places are seen.
+        // So that exchanged blocks are noticed.
         file.write_all(&number.to_le_bytes())?;
         file.write_all(&block[8..])?;
     }

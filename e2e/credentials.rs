@@ -1,4 +1,4 @@
-//! Every kind of credential, used direct and through the tunnel; those that expire are renewed while connected.
+//! Every kind of credential, used directly and through the tunnel; those that expire are renewed during a session.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ impl Accounts {
         format!("system:serviceaccount:{}:{account}", self.namespace.name)
     }
 
-    /// A server for this user, with its kubeconfig in its own sandbox; a client that is connected.
+    /// A server with this user's kubeconfig in its own sandbox, and a connected client.
     fn connect(&self, server: Mykube, relay: &Relay, user: &Value) -> (Running, Running, Way) {
         let config = kubeconfig("e2e", &self.endpoint, user).to_string();
         let path = server.sandbox().file("kubeconfig", config);
@@ -57,7 +57,7 @@ fn waits_for_token(client: &Running, token: &str) {
     let until = std::time::Instant::now() + crate::support::LIMIT;
     while fs::read_to_string(&file).unwrap() != token {
         assert!(client.process.is_running() && std::time::Instant::now() < until, "the old token stays");
-        // There is no event for it: the file is what there is to see.
+        // There is no event for it: only the file shows it.
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
@@ -69,7 +69,7 @@ fn a_token() {
     let user = json!({"token": accounts.token("first")});
     let (_server, _client, through) = accounts.connect(Mykube::new("server"), &relay, &user);
     assert_eq!(whoami(&through), accounts.full_name("first"));
-    // What it may not do directly it may not do here.
+    // It has the same rights as directly.
     let denied = through.kubectl(&["get", "secrets", "-A"]);
     assert!(denied.code == 1 && denied.stderr.contains("Forbidden"), "{}", denied.stderr);
 }
@@ -85,7 +85,7 @@ fn a_token_file_that_rotates() {
     assert_eq!(whoami(&through), accounts.full_name("first"));
     let kubeconfig = fs::read_to_string(client.kubeconfig()).unwrap();
     assert!(!kubeconfig.contains(&first), "a token that expires is in a file of its own");
-    // As kubelet replaces it: at once.
+    // Replaced at once, as kubelet does it.
     let next = file.with_extension("next");
     fs::write(&next, &second).unwrap();
     fs::rename(&next, &file).unwrap();
@@ -97,7 +97,7 @@ fn a_token_file_that_rotates() {
     }
 }
 
-/// Prints the second token once the first was asked for; a credential that ends in 70 s is renewed after ten.
+/// Prints the second token once the first was used; a credential that expires in 70 s is renewed after ten.
 const PLUGIN: &str = r#"#!/bin/sh
 if [ -e "$HOME/asked" ]; then token=$(cat "$HOME/second"); else token=$(cat "$HOME/first"); fi
 [ -n "$KUBERNETES_EXEC_INFO" ] || exit 9
@@ -146,7 +146,7 @@ fn a_client_certificate() {
     let user = &config["users"][0]["user"];
     let decoded = |key: &str| data_encoding::BASE64.decode(user[key].as_str()?.as_bytes()).ok();
     let (Some(certificate), Some(key)) = (decoded("client-certificate-data"), decoded("client-key-data")) else {
-        // A cluster of the caller's may have another kind of administrator.
+        // The cluster's administrator may have another kind of credential.
         not_run(&format!("a client certificate: NOT RUN, {} has none", cluster.kubeconfig.display()));
         return;
     };
@@ -161,7 +161,7 @@ fn a_client_certificate() {
     assert_eq!(whoami(&through), whoami(&direct));
 }
 
-/// A plugin's prompt is for a person: whatever its `interactiveMode`, it stands on the terminal while the plugin waits.
+/// A plugin's prompt is for a person: whatever its `interactiveMode`, the terminal shows it while the plugin waits.
 #[test]
 fn a_plugin_is_seen_while_it_runs() {
     let relay = Relay::start();
@@ -174,7 +174,7 @@ fn a_plugin_is_seen_while_it_runs() {
         let exec = json!({
             "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": mode, "command": "sh", "args": ["-c", script],
         });
-        // Nothing listens there: a server without its API server shows a code all the same.
+        // Nothing listens there: the server shows a code even if it does not reach its API server.
         let ca = data_encoding::BASE64.encode(Authority::new("e2e").pem().as_bytes());
         let endpoint = json!({"server": format!("https://{}", closed_port()), "certificate-authority-data": ca});
         let path =

@@ -39,7 +39,7 @@ fn a_drain_waits_for_the_disruption_budget() {
     guarded.kubectl(&["uncordon", &node.name]).ok();
     assert_eq!(node.unschedulable(), "");
 
-    // As the API server has said it: refused as long as the budget had nothing to spare.
+    // In the API server's words: an eviction is refused as long as the budget allows none.
     drop(guarded);
     tunnel.client.stop(rustix::process::Signal::TERM);
     tunnel.server.process.done();
@@ -52,7 +52,7 @@ fn a_drain_waits_for_the_disruption_budget() {
     assert!(!before.is_empty() && before.iter().all(|status| *status == 429), "{statuses:?}");
 }
 
-/// A node without a machine, since the one that there is belongs to all tests. Deleted on drop.
+/// A node without a machine, as the only real node is used by all tests. Deleted on drop.
 struct Node<'a> {
     name: String,
     namespace: &'a Namespace,
@@ -61,7 +61,7 @@ struct Node<'a> {
 impl<'a> Node<'a> {
     fn create(namespace: &'a Namespace) -> Self {
         let node = Self { name: namespace.name.clone(), namespace };
-        // It has room for nothing, and is given only what names it.
+        // It has no room for pods, and gets only those that name it.
         let object = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name},
             "spec": {"taints": [{"key": "mykube.test/no-machine", "effect": "NoSchedule"}]},

@@ -1,5 +1,5 @@
-//! Ends that are none: an API server, or a client, that is gone without a word. What it had said arrives, all of it, and then no
-//! orderly end.
+//! Connections that an API server, or a client, ends without closing in order. All bytes that it had sent arrive, and
+//! then no orderly end.
 
 use std::{
     io::{Read as _, Write as _},
@@ -24,24 +24,24 @@ const EXEC: &str = "POST /api/v1/namespaces/a/pods/p/exec?command=cat HTTP/1.1\r
                     Upgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n";
 const LOG: &str = "/api/v1/namespaces/a/pods/p/log";
-/// Some windows, and what fits into one write.
+/// Some windows, in pieces of one write.
 const LENGTHS: [usize; 2] = [3_000_504, 298];
 
-/// Stands in an API server's place, and ends every connection without close_notify.
+/// Plays an API server that ends every connection without close_notify.
 struct StandIn {
     address: SocketAddr,
     authority: Authority,
-    /// What was uploaded, and whether it ended in order.
+    /// The uploaded bytes, and whether the upload ended in order.
     uploaded: mpsc::Receiver<(usize, bool)>,
 }
 
-/// Letters of payload; nothing around them has any.
+/// The payload is letters, which occur nowhere around it.
 fn letters(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'x').count()
 }
 
 impl StandIn {
-    /// It says so many bytes on an upgraded connection, or in a body; or it listens.
+    /// It sends this many bytes on an upgraded connection, or in a body; or it receives.
     fn start(says: Option<usize>) -> Self {
         let authority = Authority::new("e2e");
         let acceptor = TlsAcceptor::from(authority.sign(&["127.0.0.1"]).server());
@@ -80,7 +80,7 @@ impl StandIn {
                                 Err(_) => break false,
                             }
                         };
-                        // kubectl asks for the version beside what it is told to.
+                        // kubectl also asks for the version.
                         if head.starts_with(b"POST ") {
                             let _ = tell.lock().unwrap().send((heard, in_order));
                         }
@@ -95,7 +95,7 @@ impl StandIn {
         Self { address, authority, uploaded }
     }
 
-    /// A tunnel to it, the kubeconfig's directory, and how to speak to the client's port.
+    /// A tunnel to it, the kubeconfig's directory, and the TLS settings for the client's port.
     fn tunnel(&self, guarded: bool) -> (Tunnel, Sandbox, Arc<ClientConfig>) {
         let sandbox = Sandbox::new();
         let cluster = json!({
@@ -124,8 +124,8 @@ fn switched(tunnel: &Tunnel, config: &Arc<ClientConfig>) -> Tls {
     tls
 }
 
-/// The head of an answer. A connection that is closed with something unread would be reset by its own kernel, which throws away
-/// what it has not sent.
+/// Reads the head of an answer. Nothing may stay unread: the kernel would reset such a connection when it is closed,
+/// and throw away what was not sent yet.
 fn answered(tls: &mut Tls, with: &str) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -184,7 +184,7 @@ fn what_a_client_said_before_it_was_cut_arrives_and_does_not_look_complete() {
     }
 }
 
-/// A code that was burned is asked about, and nobody answers.
+/// A code was burned, and nobody answers the question about the next.
 #[test]
 fn an_unanswered_question_holds_nobody_up() {
     let relay = crate::support::Relay::start();
@@ -215,7 +215,7 @@ fn an_unanswered_question_holds_nobody_up() {
     sessions(&["kill", "1"]);
     assert_eq!(client.process.done().code, 5);
     assert_eq!(server.event("client_gone")["client"], "client-1");
-    // A place is free, and the question is still there for its code.
+    // A slot is free, and its new code needs the same question.
     server.process.signal(rustix::process::Signal::TERM);
     let done = server.process.done_within(std::time::Duration::from_secs(5));
     assert_eq!(done.code, 0, "{}", done.stdout);
@@ -225,7 +225,7 @@ fn an_unanswered_question_holds_nobody_up() {
     assert_eq!((of("paired"), of("refused"), of("left")), (1, 3, 1), "{lines}");
 }
 
-/// Whoever is stopped while the words are compared says so: the other end would wait for it.
+/// A client that is stopped while the words are compared tells the server, which would wait for it otherwise.
 #[test]
 fn a_goodbye_is_said_while_words_are_compared() {
     let sandbox = Sandbox::new();
@@ -249,7 +249,7 @@ fn a_goodbye_is_said_while_words_are_compared() {
         };
         other.process.write("yes\n");
         if stopped == "client" {
-            // It is in, as far as the server is concerned.
+            // To the server, the client has paired.
             other.event("paired");
         }
         one.process.signal(rustix::process::Signal::TERM);

@@ -1,5 +1,5 @@
-//! Nothing drops: every kind of operation at once, through real processes in networks of their own, while these are
-//! hurt.
+//! No connection drops: every kind of operation runs at once, in real processes with networks of their own, during each
+//! fault.
 
 mod fault;
 mod flow;
@@ -38,7 +38,7 @@ use self::{
 };
 use crate::support::{Cluster, LIMIT, Namespace, Sandbox};
 
-/// How all of it is run.
+/// The settings of a whole run.
 struct Plan {
     lengths: Lengths,
     /// Bits a second of each line, so that copies span the faults.
@@ -46,11 +46,12 @@ struct Plan {
     /// Bytes copied each way; fewer where packets get lost.
     copied: usize,
     copied_with_loss: usize,
-    /// Until everything must be over.
+    /// When everything must be over.
     limit: Duration,
-    /// Worlds at once that keep the machine busy: under too much load kubectl's own 30 s to open its streams pass.
+    /// Worlds at once that keep the machine busy: under too much load, kubectl's limit of 30 s for opening its streams
+    /// passes.
     busy: usize,
-    /// Worlds at once, with those in which nothing moves until a long fault is over. Each has up to three copies on disk.
+    /// Worlds at once, including those that wait for a long fault to end. Each has up to three copies on disk.
     worlds: usize,
 }
 
@@ -126,7 +127,7 @@ fn others_under_the_same_faults() {
 fn what_an_idle_session_costs() {
     let namespace = Namespace::create(&Cluster::get(), "idle");
     let cost = &|mode: Mode| {
-        // A proxy that cuts what is idle for half a minute has nothing to cut.
+        // A proxy that cuts connections after half a minute of idleness has nothing to cut.
         let setup = Setup { cuts: Some((seconds(30), seconds(600))), ..Setup::default() };
         let world = World::start(mode, setup, &namespace);
         let bytes = || {
@@ -165,7 +166,7 @@ fn soak(soak: &Soak) {
     table::keep("e2e-soak.md", &text);
 }
 
-/// All faults, or those that `MYKUBE_FAULTS` names, like `RelayKilled,Loss`, as often as it does.
+/// All faults, or those that `MYKUBE_FAULTS` names, like `RelayKilled,Loss`, as many times as it names them.
 fn chosen() -> Vec<Fault> {
     let Ok(names) = std::env::var("MYKUBE_FAULTS") else { return Fault::ALL.to_vec() };
     let find = |name: &str| Fault::ALL.into_iter().chain([Fault::Nothing]).find(|fault| format!("{fault:?}") == name);
@@ -177,8 +178,8 @@ fn judge(rows: &[Row]) {
     assert!(failed.is_empty(), "{} failures:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Runs all jobs, the longest first, and returns a row of each in the order they were named. Rows are in the table as
-/// soon as they are there.
+/// Runs all jobs, the longest first, and returns their rows in the given order. A row is in the table as soon as its
+/// job is done.
 fn run(name: &str, plan: &Plan, jobs: &[(Fault, Mode)]) -> Vec<Row> {
     let namespace = Namespace::create(&Cluster::get(), "faults");
     let counter = Counter::start(&namespace);
@@ -296,9 +297,9 @@ fn attempt(plan: &Plan, job: &Job<'_>, row: &mut Row) {
         ended
             .map(|((name, flow, thread), early)| {
                 let outcome = thread.join().expect("a panic became an outcome");
-                // These hurt from the beginning, the proxies in less time than copying takes.
+                // These faults act from the beginning; the proxies cut in less time than copying takes.
                 let early = early && !matches!(fault, Fault::Proxies | Fault::Loss);
-                // A stopped client answers none of kubectl's pings.
+                // A stopped client does not answer kubectl's pings.
                 let deaf = fault == Fault::ClientStopped && lengths.stop > PONG_WAIT && name == "exec over WebSocket";
                 let mut cell = cell(name, flow, outcome, fault, begun, early);
                 cell.wrong = cell.wrong.filter(|_| !deaf);
@@ -349,7 +350,7 @@ fn cell(
         _ if outcome.lost + outcome.doubled > 0 => {
             Some(format!("{} bytes lost, {} doubled", outcome.lost, outcome.doubled))
         }
-        // kubectl's watch ends well whatever ends it.
+        // kubectl's watch exits with 0, whatever ends it.
         true if operation != "get -w" && (outcome.complete || matches!(outcome.code, None | Some(0))) => {
             Some(format!("looks as if it were complete; {}", said()))
         }

@@ -1,4 +1,4 @@
-//! More than there is room for, and readers that never read.
+//! More connections than there is room for, and readers that never read.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::support::{
 
 /// Streams at once, as `docs/protocol.md` has it.
 const STREAMS: usize = 1024;
-/// An end's memory in KiB: the session's whole window of 128 MiB twice over, and the program itself.
+/// An end's memory in KiB: twice the session's whole window of 128 MiB, and the program itself.
 const MEMORY_MAX: u64 = 300 * 1024;
 
 fn tunnel(upstream: &FakeUpstream) -> Tunnel {
@@ -38,7 +38,7 @@ fn memory(end: &Running) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Whether its first byte has come back, or it was cut.
+/// Whether its first byte came back; otherwise it was cut.
 fn has_answer(connection: &TcpStream) -> Option<bool> {
     connection.set_nonblocking(true).unwrap();
     let mut reader = connection;
@@ -62,7 +62,7 @@ fn of_1100_connections_1024_work_and_the_rest_are_told_at_once() {
     let upstream = FakeUpstream::start();
     let tunnel = tunnel(&upstream);
     let until = Instant::now() + LIMIT;
-    // Those that had their answer, and how many were cut.
+    // How many were answered, and how many were cut.
     let settled = |mut waiting: Vec<TcpStream>| {
         let (mut working, mut cut) = (Vec::new(), 0);
         while !waiting.is_empty() {
@@ -87,7 +87,7 @@ fn of_1100_connections_1024_work_and_the_rest_are_told_at_once() {
         connection.read_exact(&mut back).unwrap();
         assert_eq!(back, *b"y");
     }
-    // Some leave, as many come, once the places are free.
+    // Some close, and as many others connect, once there are streams again.
     working.truncate(STREAMS - 10);
     let mut more = 0;
     while more < 10 {
@@ -123,14 +123,14 @@ fn a_reader_that_never_reads_stalls_no_other() {
 fn a_writer_whose_reader_never_reads_is_held_back() {
     let upstream = FakeUpstream::start();
     let tunnel = tunnel(&upstream);
-    // The upstream never reads: it is busy sending what nobody reads.
+    // The upstream never reads: it is busy sending bytes that nobody reads.
     let stalled = connect(&tunnel, b"B");
     stalled.set_nonblocking(true).unwrap();
     let block = vec![0; 64 * 1024];
     let mut working = connect(&tunnel, b"x");
     working.read_exact(&mut [0]).unwrap();
     let mut taken = 0;
-    // Every round trip of the working connection gives the stalled one's bytes time to go where they can.
+    // Each round trip on the working connection gives the stalled one's bytes time to move as far as they can.
     for _ in 0..500 {
         while let Ok(n) = (&stalled).write(&block) {
             taken += n;
@@ -152,7 +152,7 @@ fn kubectl_works_beside_one_that_nobody_reads() {
     let image = &namespace.cluster.image;
     way.kubectl(&["run", "noisy", "--image", image, "--restart=Never", "--", "sleep", "1000"]).ok();
     way.kubectl(&["wait", "--for=condition=Ready", "pod/noisy", "--timeout=60s"]).ok();
-    // A pipe that is never read: kubectl stops reading, and so on down to the pod.
+    // A pipe that is never read: kubectl stops reading, then the client, and so on down to the pod.
     let exec = format!("kubectl -n {} exec noisy -- cat /dev/zero", namespace.name);
     let mut shell = way.sandbox().command("sh");
     shell.args(["-c", &format!("{exec} | {{ head -c 1 >/dev/null; echo begun; sleep 1000; }}")]);

@@ -1,4 +1,4 @@
-//! Guarded mode against a real API server: what passes as without it, what does not, and who is let in.
+//! Guarded mode with a real API server: what works as it does directly, what is refused, and which clients may connect.
 //!
 //! Over 500 lines because it is one list of things tried, each with its set-up.
 
@@ -23,7 +23,7 @@ use crate::support::{
     sha256,
 };
 
-/// `web` serves pages and measures what is uploaded; `kept` and `let-go` are evicted; `none` is a service of nobody.
+/// `web` serves pages and measures uploads; `kept` and `let-go` are evicted; `none` is a service without pods.
 const OBJECTS: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -63,7 +63,7 @@ metadata: {name: kept}
 spec: {minAvailable: 1, selector: {matchLabels: {app: kept}}}
 "#;
 
-/// Which kinds a PUT makes is known here by their names: of everything that this cluster serves it must be right.
+/// The list of kinds that a PUT creates must be right for everything that this cluster serves.
 #[test]
 fn no_put_makes_what_may_not_be_created() {
     let cluster = Cluster::get();
@@ -132,7 +132,7 @@ fn what_passes_is_as_without_it() {
     let late = guarded.kubectl(&["wait", "--for=condition=Ready", "service/web", "--timeout=1s"]);
     assert!(late.code == 1 && late.stderr.contains("timed out waiting"), "{late:?}");
 
-    // The same words of the same API server, whatever they are.
+    // The API server's own text, whatever it says.
     let service =
         |name: &str, path: &str| format!("--raw=/api/v1/namespaces/{}/services/{name}:80/proxy/{path}", namespace.name);
     let eviction = |pod: &str| format!("--raw=/api/v1/namespaces/{}/pods/{pod}/eviction", namespace.name);
@@ -159,7 +159,7 @@ fn what_passes_is_as_without_it() {
         assert!(said(&got).contains(words), "{args:?}: {got:?}");
     }
 
-    // By status, and as soon as the budget is gone the same request is granted.
+    // By status; as soon as the budget is gone, the same request succeeds.
     let port = Port::of(&guarded);
     let body = evict("kept");
     let path = format!("/api/v1/namespaces/{}/pods/kept/eviction", namespace.name);
@@ -192,7 +192,7 @@ fn token_is_ignored_and_logged(tunnel: &Tunnel, guarded: &Way) {
 }
 
 fn through_kubectl_proxy(namespace: &Namespace, guarded: &Way) {
-    // By default it refuses exec itself.
+    // By default the server refuses exec itself.
     let proxy = guarded.start(&["proxy", "--port=0", "--reject-paths=^/nothing$"]);
     let port: u16 = proxy.wait("port", |state| {
         let text = String::from_utf8_lossy(&state.stdout);
@@ -223,16 +223,16 @@ fn upload(port: &Port, namespace: &Namespace) {
 }
 
 fn top(ways: &[&Way; 2]) {
-    // Nothing tells when the metrics server has looked at a new node or pod.
+    // Only by asking can one tell when the metrics server has looked at a new node or pod.
     let until = Instant::now() + Duration::from_secs(90);
-    // Another test's node, which is none, has no such label.
+    // Nodes that another test made, without a machine, do not have this label.
     let nodes = ["top", "nodes", "--no-headers", "-l", "kubernetes.io/os=linux"];
     for args in [&nodes[..], &["top", "pods", "-l", "app=web", "--no-headers"]] {
         let names = ways.map(|way| {
             loop {
                 let done = way.kubectl(args);
                 if done.code == 0 && !done.stdout.is_empty() {
-                    // The other columns are another measurement each time.
+                    // The other columns are measured anew each time.
                     let names = done.stdout.lines().filter_map(|line| line.split_whitespace().next());
                     break names.map(str::to_owned).collect::<Vec<_>>();
                 }
@@ -295,7 +295,7 @@ fn requests_are_made_as_the_user_of_as() {
         );
     }
     assert!(guarded.kubectl(&who).ok().contains("\"guest\""));
-    // Not even as oneself.
+    // Not even as the user that it already is.
     for other in [&["--as=admin"][..], &["--as=guest"], &["--as=guest", "--as-group=system:masters"]] {
         let done = guarded.kubectl(&[other, &["get", "configmaps"][..]].concat());
         assert!(done.code == 1 && done.stderr.contains("--as of your own is refused"), "{other:?}: {done:?}");
@@ -349,7 +349,7 @@ fn read_only_cannot_be_got_around() {
     let channel = "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
     let [reading, writing] = [&reading, &writing].map(Port::of);
     let get = |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-    // What it is, refused with, answered without the policy.
+    // Description, how it is refused, how the API server answers without the policy.
     let table = [
         ("exec by GET", get(&format!("{pod}/exec?command=id&stdout=1"), &format!("{WEBSOCKET}{channel}")), 403, 101),
         (
@@ -371,7 +371,7 @@ fn read_only_cannot_be_got_around() {
         ),
         ("pod proxy", get(&format!("{pod}:8080/proxy/index.html"), ""), 403, 200),
         ("service proxy", get(&format!("{}/services/web:80/proxy/index.html", &pod[..pod.len() - 9]), ""), 403, 200),
-        // The API server itself goes to no node that is called localhost, as that of the test cluster is.
+        // The API server itself sends nothing to a node called localhost, as the test cluster's node is.
         ("node proxy", get("/api/v1/nodes/localhost/proxy/healthz", ""), 403, 400),
         ("an encoded slash", get(&format!("{pod}%2fexec?command=id"), &format!("{WEBSOCKET}{channel}")), 400, 400),
         ("an empty segment", get(&format!("/{pod}/exec?command=id"), ""), 400, 400),
@@ -406,7 +406,7 @@ fn another_user_of_the_laptop_gets_no_answer() {
         ("a certificate of one's own", config(&port.ca, Some(&strange))),
     ] {
         let (mut tls, mut read) = (tls(port.address, config), Vec::new());
-        // Its alert may come before the request is out, or after.
+        // The TLS alert may come before the request is sent, or after.
         let end = tls.write_all(get.as_bytes()).and_then(|()| tls.read_to_end(&mut read)).map(drop);
         assert!(end.is_err() && read.is_empty(), "{who}: {end:?} {:?}", String::from_utf8_lossy(&read));
     }
@@ -482,7 +482,7 @@ fn an_api_server_that_goes_away_and_comes_back_is_used_again() {
         let url = cluster.endpoint()["server"].as_str().unwrap().to_owned();
         url.trim_start_matches("https://").parse().expect("this test needs the cluster that scripts/cluster runs")
     };
-    // Bound, so that the port is ours, and refusing.
+    // Bound, so that no other program takes the port, and refusing.
     let socket = net::runtime().block_on(async { TcpSocket::new_v4() }).unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -538,7 +538,8 @@ fn an_api_server_that_goes_away_and_comes_back_is_used_again() {
     assert!(tunnel.client.process.is_running() && tunnel.server.process.is_running());
 }
 
-/// The audit log up to the first line that is `wanted`. Lines come when a request is over, which its client cannot see.
+/// The audit log up to the first line that is `wanted`. A line is written when its request is over, which a client
+/// cannot see.
 fn audit_until(tunnel: &Tunnel, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
     let path = tunnel.server.sandbox.home().join("audit.jsonl");
     let until = Instant::now() + LIMIT;

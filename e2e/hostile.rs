@@ -1,10 +1,10 @@
-//! What a hostile client makes a real server keep and do, and a hostile server a real client, against what `docs/protocol.md` says
-//! they may.
+//! How much memory and CPU a hostile client makes a real server use, and a hostile server a real client, compared with
+//! the limits in `docs/protocol.md`.
 //!
-//! Memory: what is resident may grow by twice what is counted, and no more. What is counted is what the windows allow: a
-//! first window for each stream that nobody reads (in guarded mode also what TLS to the API server takes at once, and what heads
-//! of requests may hold), and for
-//! what the server keeps until it is acknowledged, payload and 128 bytes a message. CPU: a record of the costliest texts takes as much as a few of ordinary ones.
+//! Memory: resident memory may grow by twice the counted bytes, and no more. Counted is what the windows allow: a first
+//! window for each unread stream (in guarded mode also the TLS buffers to the API server, and the heads of requests),
+//! and payload plus 128 bytes for each message that the server keeps until it is acknowledged. CPU: a record of the
+//! costliest texts takes as much as a few of ordinary ones.
 //!
 //! Over 500 lines because it is one list of patterns, each with its set-up.
 
@@ -30,17 +30,17 @@ use crate::support::{
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
-/// Resident memory may grow by so many times what is counted.
+/// Resident memory may grow by this many times the counted bytes.
 const MULTIPLE: u64 = 2;
-/// What the heads of a client's requests may hold together in guarded mode, beside so much each.
+/// What the heads of a client's requests may hold together in guarded mode, and each of them beside that.
 const LONG_HEADS: u64 = 32 * 1024 * 1024;
 const HEAD_FREE: u64 = 16 * 1024;
-/// What the connection of a guarded stream to the API server may hold encrypted.
+/// Encrypted bytes that a guarded stream's connection to the API server may hold.
 const TLS_WRITE_MAX: u64 = 256 * 1024;
-/// A record of one kind of texts may take so many times the CPU of another with as many.
+/// A record of one kind of texts may take this many times the CPU of another kind's with as many texts.
 const CPU_MULTIPLE: f64 = 4.0;
 
-/// Of what is sent to its connections little stands in the kernel.
+/// The kernel holds few of the bytes sent to its connections.
 fn listen() -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -70,7 +70,7 @@ fn reads_no_body(sandbox: &Sandbox) -> SocketAddr {
     Api::start(listener, reads_nothing(), &certificate, &key).unwrap().address()
 }
 
-/// Sends everything back, a byte at a time.
+/// Echoes, a byte at a time.
 async fn echo_bytes(mut connection: TcpStream) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let mut buffer = [0; 4096];
@@ -99,18 +99,18 @@ impl Row {
     }
 }
 
-/// A way to fill windows: some of the payload of a stream, at most `most` of it, as the plaintext of a record, and a
-/// frame to be dropped before it.
+/// A way to fill windows: the plaintext of a record with some of a stream's payload, at most `most` of it, and a frame
+/// before it that will be dropped.
 struct Fill {
     pattern: &'static str,
     streams: usize,
     record: fn(id: u32, most: usize) -> (Vec<u8>, usize),
     before: usize,
-    /// In guarded mode, the bodies of requests.
+    /// In guarded mode, the payload is bodies of requests.
     guarded: bool,
 }
 
-/// A record with one message of so much payload.
+/// A record with one message of this many bytes.
 fn one(id: u32, len: usize) -> (Vec<u8>, usize) {
     (plaintext(&[data(id, &vec![0x42; len])]), len)
 }
@@ -129,7 +129,7 @@ fn many(id: u32, most: usize, lens: &[usize]) -> (Vec<u8>, usize) {
     (plaintext(&messages), payload)
 }
 
-/// With zeros to the end, which are padding.
+/// Filled with zeros, which are padding.
 fn padded((mut plaintext, len): (Vec<u8>, usize)) -> (Vec<u8>, usize) {
     plaintext.resize(RECORD_PLAINTEXT_MAX, 0);
     (plaintext, len)
@@ -147,7 +147,7 @@ const FILLS: [Fill; 9] = [
         pattern: "unread: small records between large frames that are dropped",
         streams: 48,
         record: |id, most| one(id, most.min(2100)),
-        // With the record and both heads 64 KiB to the byte: what the WebSocket reads into at once.
+        // With the record and both heads exactly 64 KiB: as much as the WebSocket reads at once.
         before: 65_536 - (4 + 1 + 9 + 2100 + 16) - (4 + 1),
         guarded: false,
     },
@@ -202,11 +202,11 @@ const FILLS: [Fill; 9] = [
     },
 ];
 
-/// Uses up the windows of these streams, and what the other end gives in addition until it gives nothing more.
+/// Uses up the windows of these streams, and all further credit, until no more comes.
 async fn use_up(peer: &mut Hostile, ids: &[u32], before: usize, record: fn(id: u32, most: usize) -> (Vec<u8>, usize)) {
     let dropped = Bytes::from([&[frame::ATTACH_CLIENT][..], &vec![0; before]].concat());
     let mut idle = 0;
-    // It may still be reading when it answers.
+    // The server may still be reading when it answers.
     while idle < 10 {
         let mut said = 0;
         for id in ids {
@@ -228,7 +228,7 @@ async fn use_up(peer: &mut Hostile, ids: &[u32], before: usize, record: fn(id: u
 
 /// Fills the server's windows.
 async fn fill(pattern: &Fill, upstream: SocketAddr) -> Row {
-    // The last byte of the query asks the stand-in for a target, which does not read on.
+    // The last byte of the query asks the stand-in for a service, whose target does not read.
     let begin: &[u8] = if pattern.guarded {
         b"PUT /api/v1/namespaces/n/pods/p/status?x HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n"
     } else {
@@ -239,7 +239,7 @@ async fn fill(pattern: &Fill, upstream: SocketAddr) -> Row {
         false => Hostile::against(upstream).await,
     };
     let ids = peer.open(pattern.streams).await;
-    // Tasks, sockets and what a stream costs by itself are there before.
+    // Before that: tasks, sockets and a stream's own costs.
     for id in &ids {
         peer.say(&[data(*id, begin)]).await;
         *peer.credit.get_mut(id).unwrap() -= begin.len() as u64;
@@ -253,7 +253,7 @@ async fn fill(pattern: &Fill, upstream: SocketAddr) -> Row {
     Row { pattern: pattern.pattern, counted: pattern.streams as u64 * counted, before, after }
 }
 
-/// Reads what comes on connections that begin with `r`, once it is told to; nothing on others.
+/// On connections whose first byte is `r`, reads once it is told to; on others, never.
 fn reads_when_told(told: &watch::Sender<bool>) -> SocketAddr {
     let listener = listen();
     let (address, told) = (listener.local_addr().unwrap(), told.subscribe());
@@ -272,8 +272,8 @@ fn reads_when_told(told: &watch::Sender<bool>) -> SocketAddr {
     address
 }
 
-/// Small payloads of two kinds of streams in turn, then one kind ends, and what it kept lies free between what stays; then full
-/// records, for which none of it is large enough.
+/// Small payloads on two kinds of streams in turn. Then one kind ends and leaves holes between the memory that stays;
+/// then full records come, for which no hole is large enough.
 async fn ended_between(pattern: &'static str, stay: usize, end: usize, narrow: bool) -> Row {
     const LEN: usize = 2100;
     let told = watch::Sender::new(false);
@@ -290,7 +290,7 @@ async fn ended_between(pattern: &'static str, stay: usize, end: usize, narrow: b
     peer.forget_peak();
     let before = peer.other_uses().rss_bytes;
     let in_turn: Vec<u32> = (0..stay.max(end)).flat_map(|n| [staying[n % stay], ending[n % end]]).collect();
-    // Half of what stays has room for full records.
+    // Half of the remaining streams have room for full records.
     let half = |id: u32, most: usize| match (most as u64).saturating_sub(STREAM_WINDOW / 2) {
         0 if most as u64 > NARROW_WINDOW => (Vec::new(), 0),
         _ => one(id, most.min(LEN)),
@@ -312,7 +312,7 @@ async fn ended_between(pattern: &'static str, stay: usize, end: usize, narrow: b
     Row { pattern, counted: stay as u64 * STREAM_WINDOW + end as u64 * window, before, after }
 }
 
-/// Programs at a client that do not read what a server sends them.
+/// Programs at a client that do not read the bytes that a server sends.
 async fn fill_client(
     pattern: &'static str,
     streams: usize,
@@ -338,7 +338,7 @@ async fn fill_client(
     Row { pattern, counted: streams as u64 * STREAM_WINDOW, before, after }
 }
 
-/// Streams towards a client, each full and ended at once, again and again.
+/// Streams towards a client, each filled and ended at once, again and again.
 async fn opened_and_ended() -> Row {
     const AT_ONCE: usize = 64;
     let mut peer = Hostile::against_client().await;
@@ -358,7 +358,7 @@ async fn opened_and_ended() -> Row {
     Row { pattern: "client: streams opened, filled and ended", counted: AT_ONCE as u64 * STREAM_WINDOW, before, after }
 }
 
-/// The server has much to say in little words, and nobody says that they came.
+/// The server sends many small messages, and the client acknowledges none.
 async fn unacknowledged(upstream: SocketAddr) -> Row {
     const STREAMS: usize = 128;
     const ROUNDS: u64 = 1000;
@@ -377,7 +377,8 @@ async fn unacknowledged(upstream: SocketAddr) -> Row {
         kept += STREAMS as u64;
         let told = peer.received;
         peer.settled().await;
-        // Each byte is a message of its own where the last one has come. If none comes any more, all there may be is kept.
+        // Each byte is a message of its own once the previous one has come. When no more come, the server keeps as much
+        // as it may.
         let mut waited = 0;
         while peer.received < round * STREAMS as u64 && waited < 100 {
             waited += 1;
@@ -391,17 +392,17 @@ async fn unacknowledged(upstream: SocketAddr) -> Row {
     Row { pattern: "kept: a byte a message, never acknowledged", counted: kept * 129, before, after }
 }
 
-/// A head of a request that holds much more than it takes to send.
+/// A head of a request that holds much more memory than its length.
 struct Heads {
     pattern: &'static str,
     streams: usize,
     line: &'static str,
     fields: fn() -> String,
-    /// There is an answer, or at least its head. Otherwise the API server accepts connections and says nothing.
+    /// The API server sends an answer, or at least its head. Otherwise it accepts connections and sends nothing.
     answered: bool,
 }
 
-/// As many different names, of three letters at least.
+/// This many different names, of at least three letters.
 fn names(count: usize) -> impl Iterator<Item = String> {
     let letters = || ('a'..='z').chain('0'..='9');
     letters().flat_map(move |a| letters().flat_map(move |b| letters().map(move |c| format!("{a}{b}{c}")))).take(count)
@@ -438,7 +439,7 @@ const HEADS: [Heads; 4] = [
     },
 ];
 
-/// Sends such a request on each of some streams, and what is resident then.
+/// Sends such a request on each of some streams; returns the resident memory then.
 async fn resident(pattern: &Heads, fields: &str, upstream: SocketAddr) -> u64 {
     let Heads { streams, line, answered, .. } = *pattern;
     let mode = |relay: &str, kubeconfig: &Path| Mykube::guarding(relay, kubeconfig).args(["--api-timeout", "1h"]);
@@ -466,7 +467,7 @@ async fn resident(pattern: &Heads, fields: &str, upstream: SocketAddr) -> u64 {
     peer.other_uses().rss_bytes
 }
 
-/// What many fields cost beside an ordinary head, on as many streams.
+/// The cost of many fields beside an ordinary head, on as many streams.
 async fn heads(pattern: &Heads, upstream: SocketAddr) -> Row {
     let before = resident(pattern, "Accept: */*\r\n", upstream).await;
     let after = resident(pattern, &(pattern.fields)(), upstream).await;
@@ -491,7 +492,7 @@ fn who_leaves_with_a_byte_too_many_leaves_no_request_behind() {
             peer.say(&[data(id, b"x")]).await;
             peer.say(&[text(&format!("done:{id}:over"))]).await;
         }
-        // Until the places are free.
+        // Until the streams are free.
         for _ in 0..100 {
             let id = peer.open(1).await[0];
             let told = peer.received;
@@ -551,7 +552,7 @@ fn no_pattern_makes_an_end_keep_more_than_twice_what_is_counted() {
     }
 }
 
-/// Seconds of the server's CPU for so many records alike.
+/// Seconds of the server's CPU for this many equal records.
 async fn cpu(peer: &mut Hostile, records: usize, messages: &[Raw]) -> f64 {
     let plaintext = plaintext(messages);
     assert!(plaintext.len() <= RECORD_PLAINTEXT_MAX);
@@ -578,7 +579,7 @@ fn no_text_costs_many_times_what_another_does() {
         peer.say(&[text(&format!("done:{closed}:over"))]).await;
         peer.settled().await;
         let texts = |text: &str| vec![self::text(text); TEXTS];
-        // As many texts that concern one stream, which has nothing to say.
+        // As many texts about one stream, which does nothing.
         let ordinary = cpu(&mut peer, RECORDS, &texts(&format!("credit:{}:1", ids[0]))).await;
         let all: Vec<Raw> = (0..TEXTS).map(|n| text(&format!("credit:{}:1", ids[n % 255]))).collect();
         for (what, messages) in [
@@ -591,7 +592,7 @@ fn no_text_costs_many_times_what_another_does() {
         ] {
             let took = cpu(&mut peer, RECORDS, &messages).await;
             println!("{what}: {took:.2} s, ordinary texts {ordinary:.2} s");
-            // A tenth of a second is what the clock, and the records themselves, may be wrong by.
+            // The clock, and the records themselves, may be wrong by a tenth of a second.
             assert!(took <= ordinary * CPU_MULTIPLE + 0.1, "{what}: {took} s, ordinary texts {ordinary} s");
         }
     });

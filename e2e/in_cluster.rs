@@ -14,7 +14,7 @@ use crate::support::{Cluster, Done, LIMIT, Mykube, Namespace, Process, Relay, Ru
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const IMAGE: &str = "mykube.local/mykube:e2e";
-/// What the default rendering is rendered with: there is no default relay.
+/// The value that the default rendering needs: there is no default relay.
 const RELAY_VALUE: &str = "relayUrl=https://relay.example.com";
 
 #[test]
@@ -97,7 +97,7 @@ fn the_agent_serves_from_a_pod() {
     let agent = Agent::install();
     let work = Workload::start(&agent.namespace.cluster);
 
-    // One code from the pod's log, the next one only from its Event.
+    // The first code comes from the pod's log, the next one only from its Event.
     let logs = agent.namespace.direct().start(&["logs", "--follow", "deploy/mykube"]);
     let first = logs.wait("code", |state| {
         let text = String::from_utf8_lossy(&state.stdout);
@@ -134,7 +134,7 @@ fn the_agent_serves_from_a_pod() {
     sessions(&agent);
     memory(&agent, &work, &alice);
 
-    // No probe has failed meanwhile, and what was asked for is written down.
+    // No probe has failed meanwhile, and the request is in the audit log.
     let status = agent.namespace.direct().kubectl(&["get", "pod", &agent.pod(), "-o", "json"]).ok();
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["status"]["containerStatuses"][0]["restartCount"], 0);
@@ -144,7 +144,7 @@ fn the_agent_serves_from_a_pod() {
     }
 }
 
-/// The ServiceAccount, nothing by itself, and only who is named.
+/// The ServiceAccount has no rights of its own, and may impersonate only the named users.
 fn rights(agent: &Agent, work: &Workload, client: &Running) {
     let way = work.namespace.through("pod", &client.kubeconfig());
     let who = |args: &[&str]| way.kubectl(&[&["auth", "whoami", "-o", "json"], args].concat());
@@ -158,7 +158,7 @@ fn rights(agent: &Agent, work: &Workload, client: &Running) {
     assert_eq!(user(who(&[])), (account.clone(), false));
     assert_eq!(user(who(&["--as=alice", "--as-group=devs"])), ("alice".to_owned(), true));
     for other in [&["--as=bob"][..], &["--as=alice", "--as-group=system:masters"], &["--as=system:admin"]] {
-        // Raw: kubectl's own discovery keeps the reason to itself.
+        // Raw: kubectl's own discovery does not show the reason.
         let done = way.kubectl(&[&["get", "--raw=/version"], other].concat());
         assert!(done.code == 1 && done.stderr.contains("cannot impersonate resource"), "{other:?}: {done:?}");
     }
@@ -179,13 +179,13 @@ fn operations(work: &Workload, client: &Running) {
     assert_eq!((said.code, &*said.stdout), (7, "over and back"), "{said:?}");
     let logs = way.start(&["--as=alice", "logs", "--follow", "talker"]);
     logs.prints("line 3\n");
-    // RBAC would let her; the chart's rules do not.
+    // RBAC would allow her; the chart's rules do not.
     let yes = work.namespace.direct().kubectl(&["--as=alice", "auth", "can-i", "list", "secrets"]);
     let refused = way.kubectl(&["--as=alice", "get", "secrets"]);
     assert!(yes.code == 0 && refused.code == 1 && refused.stderr.contains("mykube"), "{yes:?} {refused:?}");
 }
 
-/// What is true of the process, not only of its manifest.
+/// Properties of the process, not only of its manifest.
 fn hardened(agent: &Agent) {
     let status = agent.probe(&["cat", "/proc/1/status"]);
     let field = |name: &str| {
@@ -198,12 +198,12 @@ fn hardened(agent: &Agent) {
     assert_eq!([field("CapPrm"), field("CapEff"), field("CapBnd")], ["0000000000000000"; 3].map(str::to_owned));
     assert_eq!(field("NoNewPrivs"), "1");
     assert_eq!(field("Seccomp"), "2", "a filter");
-    // A server that would write its log into the root.
+    // A server that would write its log into the root directory.
     let done = agent.exec(&["mykube", "server", "--relay-url=https://127.0.0.1:1", "--audit-log=/audit.jsonl"]);
     assert!(done.code != 0 && done.stderr.contains("Read-only file system"), "{done:?}");
 }
 
-/// The operator's commands inside the pod, and the probe that can fail.
+/// The operator's commands inside the pod, and a probe that can fail.
 fn sessions(agent: &Agent) {
     let list = agent.exec(&["mykube", "sessions", "list", "--server=1"]).ok();
     assert_eq!(list.matches("connected").count(), 2, "{list}");
@@ -211,7 +211,7 @@ fn sessions(agent: &Agent) {
     assert!(done.code != 0 && done.stderr.contains("no such server"), "{done:?}");
 }
 
-/// Of the pod with two clients: idle, and with 50 watches open.
+/// Memory of the pod with two clients: idle, and with 50 watches open.
 fn memory(agent: &Agent, work: &Workload, client: &Running) {
     const WATCHES: usize = 50;
     let measure = |what: &str| {
@@ -245,7 +245,7 @@ fn memory(agent: &Agent, work: &Workload, client: &Running) {
     measure(&format!("with {WATCHES} watches"));
 }
 
-/// A pod that talks, in a namespace where alice may edit.
+/// A pod that writes a line, in a namespace where alice may edit.
 struct Workload {
     namespace: Namespace,
 }
@@ -268,10 +268,10 @@ impl Workload {
     }
 }
 
-/// The chart, installed; a relay on this machine, and a door to it for pods. Uninstalled on drop.
+/// The chart, installed; a relay on this machine, and a way to it for pods. Uninstalled on drop.
 struct Agent {
     namespace: Namespace,
-    /// The relay as pods see it.
+    /// The relay's address for pods.
     url: String,
     relay: Relay,
     sandbox: Sandbox,
@@ -309,7 +309,7 @@ impl Agent {
 
         let namespace = Namespace::create(&cluster, "agent");
         let direct = namespace.direct();
-        // The strictest of the Pod Security Standards: a pod that does not meet it is not made.
+        // The strictest of the Pod Security Standards: a pod that does not meet it is refused.
         let restricted = "pod-security.kubernetes.io/enforce=restricted";
         direct.kubectl(&["label", "namespace", &namespace.name, restricted]).ok();
         let from = format!("--from-file=ca.crt={}", ca.display());

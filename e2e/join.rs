@@ -28,7 +28,7 @@ fn a_second_terminal_needs_no_code_and_ends_with_the_session() {
     waits.failed(5, &["the session with echo has ended"]);
 }
 
-/// It does not go when it is asked to, so that it sees whatever there is to see.
+/// It ignores being asked to end, so that it sees the session's last moments.
 #[test]
 fn what_is_cut_in_a_second_terminal_does_not_look_complete_to_a_script() {
     let (relay, server, _upstream) = ends();
@@ -55,7 +55,7 @@ fn a_second_terminal_hears_of_an_outage_and_lines_begin_at_the_first_column() {
     let place = tempfile::tempdir().unwrap();
     let client = Mykube::client(&relay.url).arg("--kubeconfig-dir").arg(place.path()).start_with(&server.code());
     client.event("connected");
-    // As kubectl exec -it leaves the terminal.
+    // With the terminal's modes as `kubectl exec -it` leaves them.
     let script = "stty raw -echo; echo rea\"\"dy; exec sleep 1000";
     let joined = Mykube::text("shell").arg("--kubeconfig-dir").arg(place.path()).args(["--", "sh", "-c", script]);
     let joined = joined.start_on_terminal();

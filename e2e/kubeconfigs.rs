@@ -1,4 +1,4 @@
-//! Kubeconfigs that cannot be used, and those that want to be more than data.
+//! Kubeconfigs that cannot be used, and hostile ones.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ fn cluster_entry() -> Value {
     json!({"server": format!("https://{}", closed_port()), "certificate-authority-data": ca})
 }
 
-/// A server with this kubeconfig fails before it asks any relay for anything.
+/// A server with this kubeconfig fails before it asks a relay for anything.
 #[track_caller]
 fn refused(content: &str, words: &[&str]) {
-    // Nothing listens there: reaching for it would be exit code 4.
+    // Nothing listens there: reaching the relay would fail with exit code 4.
     let server = Mykube::new("server").args(["--relay-url", &format!("http://{}", closed_port())]);
     let path = server.sandbox().file("kubeconfig", content);
     server.arg("--kubeconfig").arg(path).fails(1, words);

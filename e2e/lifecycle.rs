@@ -1,4 +1,4 @@
-//! How a session ends: by each end's word, by signals, by a relay that dies.
+//! How a session ends: by either end's goodbye, by signals, by a relay that dies.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use crate::support::{
     Cluster, LIMIT, Mykube, Namespace, Relay, Running, Tunnel, certs::Authority, cluster::kubeconfig, net::FakeUpstream,
 };
 
-/// A tunnel to something that echoes: enough where no request is made.
+/// A tunnel to an echo: enough where no request is made.
 fn tunnel() -> (Tunnel, FakeUpstream) {
     tunnel_for("4h")
 }
 
-/// The same; its session waits so long for a lost connection.
+/// The same, whose session waits this long for a lost connection.
 fn tunnel_for(window: &str) -> (Tunnel, FakeUpstream) {
     let upstream = FakeUpstream::start();
     let sandbox = crate::support::Sandbox::new();
@@ -29,7 +29,7 @@ fn tunnel_for(window: &str) -> (Tunnel, FakeUpstream) {
     (Tunnel::open_for(&path, window), upstream)
 }
 
-/// A connection through the tunnel that has carried something.
+/// A connection through the tunnel that has carried a byte.
 fn used(tunnel: &Tunnel) -> TcpStream {
     let mut connection = TcpStream::connect(tunnel.address()).unwrap();
     connection.set_read_timeout(Some(LIMIT)).unwrap();
@@ -38,7 +38,7 @@ fn used(tunnel: &Tunnel) -> TcpStream {
     connection
 }
 
-/// It must not look complete.
+/// The connection must not look complete.
 fn is_cut(mut connection: TcpStream) {
     let end = connection.read(&mut [0]);
     assert!(end.is_err(), "a clean end that nobody sent: {end:?}");
@@ -96,7 +96,7 @@ fn a_server_that_waits_can_be_stopped() {
 #[test]
 fn a_client_that_waits_for_a_code_can_be_stopped() {
     let client = Mykube::client("http://127.0.0.1:9").start();
-    // Its directory is there: it has come as far as asking.
+    // Its directory exists, so it is asking for a code.
     while fs::read_dir(client.sandbox.ram()).unwrap().next().is_none() {
         assert!(client.process.is_running());
         std::thread::yield_now();
@@ -182,7 +182,7 @@ fn a_command_ends_with_its_session() {
     server.failed(5, &["the session is lost"]);
 }
 
-/// kubectl over SPDY takes a cut `exec` for a finished one: whoever waits for it must be gone before it is cut.
+/// kubectl over SPDY takes a cut `exec` for a finished one: programs that wait for it must be gone before the cut.
 #[test]
 fn what_was_cut_with_its_session_does_not_look_complete_to_a_script() {
     let namespace = Namespace::create(&Cluster::get(), "cut");
@@ -193,7 +193,7 @@ fn what_was_cut_with_its_session_does_not_look_complete_to_a_script() {
     let relay = Relay::start();
     let server = Mykube::guarding(&relay.url, &namespace.cluster.kubeconfig).env("MYKUBE_RESUME_WINDOW", "1s").start();
     let exec = "exec sleeper -- sh -c 'echo running; sleep 1000'; echo looks complete: $?";
-    // It does not go when it is asked to, so that it sees whatever there is to see.
+    // It ignores being asked to end, so that it sees the session's last moments.
     let script = format!("trap '' TERM; kubectl -n {} {exec}", namespace.name);
     let client =
         Mykube::new("client").args(["--relay-url", &relay.url, "--resume-window", "1s", "--", "sh", "-c", &script]);
@@ -234,7 +234,7 @@ fn an_end_of_one_direction_is_not_the_end_of_the_other() {
             connection.shutdown(std::net::Shutdown::Write).unwrap();
         });
         let mut back = Vec::new();
-        // Ends when the other side has seen this side's end, and not before all is back.
+        // Ends when the other side has seen this side's end, and not before all bytes are back.
         (&connection).read_to_end(&mut back).unwrap();
         assert!(back == bytes, "{} bytes came back", back.len());
     });

@@ -1,4 +1,4 @@
-//! `--merge`: a context in the user's own kubeconfig for the time of a session.
+//! `--merge`: a context in the user's own kubeconfig while a session lasts.
 
 use std::{fs, path::PathBuf};
 
@@ -82,7 +82,7 @@ fn the_next_client_undoes_what_a_killed_one_left() {
     client.process.signal(Signal::KILL);
     client.process.done();
     assert!(fs::read_to_string(&config).unwrap().contains("mykube-echo"));
-    // Not even one that merges, or comes far.
+    // Nor is one that merges, or that fails early.
     let next = Mykube::client("http://127.0.0.1:9").env("HOME", client.sandbox.home());
     let done = next.fails_with("48320417", 4, &["connection refused"]);
     assert!(done.stderr.contains("had left merged: mykube-echo"), "{}", done.stderr);
@@ -104,7 +104,7 @@ fn kubectl_uses_the_merged_context() {
         let nodes = ["get", "nodes", "-l", "kubernetes.io/os=linux", "-o", "name"];
         let merged = own.kubectl(&[&["--context", &context][..], &nodes].concat()).ok();
         assert!(merged.contains("node/"), "{merged}");
-        // Written anew by kubectl itself, ours is still found.
+        // kubectl itself rewrites it, and our entries are still found.
         own.kubectl(&["config", "use-context", &context]).ok();
         let again = own.kubectl(&nodes).ok();
         assert_eq!(merged, again);

@@ -22,7 +22,7 @@ fn tls_relay(authority: &Authority) -> Relay {
     Relay::with(&args)
 }
 
-/// Pairs by way of the proxy on both ends, with `ca` as `--ca-file`, and uses the cluster.
+/// Pairs through the proxy on both ends, with `ca` as `--ca-file`, and uses the cluster.
 fn works_through(proxy: &Proxy, ca: &str) {
     let namespace = Namespace::create(&Cluster::get(), "proxy");
     let files = Sandbox::new();
@@ -60,7 +60,7 @@ fn a_proxy_that_opens_tls() {
     works_through(&proxy, &proxys.pem());
     let calls = ["POST /api/sessions HTTP", "GET /ws/agent", "POST /api/pair HTTP", "GET /ws/client"];
     assert_eq!(proxy.seen(), calls, "it has read what the relay is told, and still no more than that");
-    // Without --ca-file it is what it looks like: somebody in the middle.
+    // Without --ca-file it looks like an attacker in the middle.
     let client = Mykube::client(URL).env("HTTPS_PROXY", format!("http://user:p%40ss%20word@{}", proxy.address));
     client.fails_with("483 20417", 4, &["not signed by an authority this machine trusts", "--ca-file"]);
 }

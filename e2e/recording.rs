@@ -1,4 +1,4 @@
-//! Recorded sessions with real kubectl and a real pod: what the recording shows, and that nothing else changes.
+//! Recorded sessions with real kubectl and a real pod: what a recording has, and that nothing else changes.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ spec:
   containers: [{name: main, image: IMAGE, stdin: true, command: COMMAND}]
 "#;
 
-/// A namespace with a pod `bench` that waits and a pod `cat` that returns what it is told.
+/// A namespace with a pod `bench` that waits and a pod `cat` that echoes.
 fn namespace(test: &str) -> Namespace {
     let namespace = Namespace::create(&Cluster::get(), test);
     let pod = |name: &str, command: &str| POD.replace("POD", name).replace("COMMAND", command);
@@ -65,7 +65,7 @@ struct Cast {
 }
 
 impl Cast {
-    /// Waits for its last line: kubectl need not.
+    /// Waits for its last line, which may come after kubectl has ended.
     #[track_caller]
     fn read(path: &Path) -> Self {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -102,7 +102,7 @@ impl Cast {
         Self { header, shown, sizes, markers }
     }
 
-    /// The only recording that is there, which is then removed.
+    /// The only recording there is, which is then removed.
     #[track_caller]
     fn only(dir: &Path) -> Self {
         let names = names(dir);
@@ -157,18 +157,18 @@ fn a_terminal_is_recorded_as_it_was_seen() {
     assert!(name.ends_with(&end), "{name} {end}");
     let cast = Cast::only(&dir(&tunnel));
     let sizes = [format!("{}x{}", cast.header["width"], cast.header["height"])].into_iter().chain(cast.sizes);
-    // Where the first size came behind the shell's first word, the header could not know it.
+    // Where the first size came after the shell's first output, the header could not have it.
     let sizes: Vec<_> = sizes.skip_while(|size| size == "80x24").collect();
     assert_eq!(sizes, ["100x40", "120x50"]);
     assert_eq!(cast.header["command"], "sh");
     assert_eq!(cast.markers, ["exit code 5"]);
-    // All that was seen but kubectl's own words, and nothing besides.
+    // All of the output but kubectl's own, and nothing else.
     assert!(cast.shown.starts_with(NOTICE) && cast.shown.contains("resized é € 😀"), "{:?}", cast.shown);
     let seen = done.stdout.split("command terminated").next().unwrap();
     assert_eq!(seen.replace("If you don't see a command prompt, try pressing enter.\r\n", ""), cast.shown);
     assert!(!cast.shown.contains("pass1234word"), "what is typed without an echo is nowhere");
 
-    // Whoever ends it.
+    // Whichever side ends it.
     let sleeping = Process::on_terminal(
         &way.command(&["exec", "-it", "bench", "--", "sh", "-c", "echo o''n; sleep 1000"]),
         24,
@@ -207,7 +207,7 @@ fn what_is_piped_is_intact() {
     let copies = names(&dir);
     assert!(copies.len() >= 2, "{copies:?}");
     for name in copies {
-        // kubectl asks first whether there is a directory, and there is none.
+        // kubectl first asks whether it is a directory, and there is none.
         assert!(Cast::read(&dir.join(&name)).markers[0].starts_with("exit code "), "{name}");
         fs::remove_file(dir.join(name)).unwrap();
     }
@@ -237,7 +237,7 @@ fn what_cannot_be_recorded_is_refused_in_clear_words() {
     };
     let said = fails(&["exec", "bench", "--", "true"], "false");
     assert!(said.contains("needs the WebSocket protocol") && said.contains("kubectl 1.31"), "{said}");
-    // What the API server has against it is said in its own words, whichever way kubectl tried last.
+    // The API server's own refusal is shown, whichever protocol kubectl tried last.
     for websockets in ["true", "false"] {
         let said = fails(&["exec", "-c", "nobody", "bench", "--", "true"], websockets);
         assert!(said.contains("nobody") && !said.contains("WebSocket protocol"), "{websockets}: {said}");
@@ -256,7 +256,7 @@ fn what_cannot_be_recorded_is_refused_in_clear_words() {
     way.kubectl(&["exec", "bench", "--", "true"]).ok();
 }
 
-/// A limit of the size of files stands in for a full disk.
+/// A limit of file sizes plays a full disk.
 #[test]
 fn a_full_disk_ends_the_session() {
     let namespace = namespace("full");
@@ -291,7 +291,7 @@ fn the_flag_is_checked_before_a_code_is_shown() {
         .fails(2, &["--share-credentials", "--record"]);
 }
 
-/// Both ways through the tunnel, recorded and not.
+/// Both kinds of tunnel: recording and not.
 #[test]
 fn without_the_flag_nothing_is_said() {
     let namespace = namespace("silent");

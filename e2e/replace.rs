@@ -1,9 +1,10 @@
-//! A client that is away for too long: with a new code another takes its place, unless it comes back first.
+//! A client that is away for too long: another with a new code replaces it, unless it comes back first.
 
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     sync::mpsc,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -17,7 +18,7 @@ use crate::support::{
     Cluster, LIMIT, Mykube, Namespace, Relay, Running, Sandbox, certs::Authority, cluster::kubeconfig, net::serve,
 };
 
-/// A relay, and a server before something that echoes and tells when a connection that was used has ended.
+/// A relay, and a server before an echo that tells when a used connection has ended.
 struct World {
     relay: Relay,
     server: Running,
@@ -48,7 +49,7 @@ impl World {
         Self { relay, server, ended, _sandbox: sandbox }
     }
 
-    /// The code that comes because client-1 is away.
+    /// The code that is shown because client-1 is away.
     fn second_code(&self) -> String {
         assert_eq!(self.server.event("lost")["client"], "client-1");
         let code = self.server.nth_event("code", 1);
@@ -59,7 +60,7 @@ impl World {
     }
 }
 
-/// A way to the relay that can be shut.
+/// A proxy to the relay that can be closed.
 struct Door {
     url: String,
     open: watch::Sender<bool>,
@@ -98,7 +99,7 @@ fn echoes(connection: &mut TcpStream) {
     connection.read_exact(&mut [0]).unwrap();
 }
 
-/// Where the event stands among what the server told.
+/// The position of an event among those of the server.
 fn place(server: &Running, event: &str, client: &str) -> usize {
     let out = server.process.stdout();
     let events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -114,7 +115,7 @@ fn another_client_takes_the_place_of_one_that_died() {
     first.process.signal(Signal::KILL);
     first.process.done();
     let code = world.second_code();
-    // Whoever does not know it takes nothing from anybody.
+    // A client with a wrong code replaces nobody.
     let (nameplate, secret) = code.split_at(code.len() - 5);
     let wrong = format!("{nameplate}{:05}", (secret.parse::<u32>().unwrap() + 1) % 100_000);
     Mykube::client(&world.relay.url).fails_with(&wrong, 3, &["ask for a new code"]);
@@ -141,10 +142,31 @@ fn a_client_that_comes_back_keeps_its_place() {
     let door = Door::to(world.relay.address());
     let client = Mykube::client(&door.url).start_with(&world.server.code());
     let mut open = connection(&client);
+    let shut = Instant::now();
     door.open.send_replace(false);
+    for end in [&world.server, &client] {
+        end.event("lost");
+    }
+    let lost = Instant::now();
     let code = world.second_code();
+    let least = lost.elapsed();
+    let listed = Mykube::new("sessions").env("XDG_RUNTIME_DIR", world.server.sandbox.ram()).start();
+    for (n, state) in ["lost", "waiting"].into_iter().enumerate() {
+        let line = listed.nth_event("session", n);
+        assert_eq!((&line["server"], &line["id"]), (&json!(world.server.process.id()), &json!(n + 1)));
+        assert_eq!((&line["name"], &line["state"]), (&json!(format!("client-{}", n + 1)), &json!(state)));
+        let least = if state == "lost" { least.as_secs() } else { 0 };
+        assert!((least..=shut.elapsed().as_secs()).contains(&line["seconds"].as_u64().unwrap()), "{line}");
+    }
+    // Both ends' clocks count in microseconds.
+    let least = least.saturating_sub(Duration::from_micros(2));
     door.open.send_replace(true);
-    assert_eq!(world.server.event("back")["client"], "client-1");
+    for (end, name) in [(&world.server, json!("client-1")), (&client, Value::Null)] {
+        let back = end.event("back");
+        assert_eq!(back["client"], name);
+        let after = back["after"].as_f64().unwrap();
+        assert!((least.as_secs_f64()..=shut.elapsed().as_secs_f64()).contains(&after), "{back}");
+    }
     assert_eq!(world.server.event("withdrawn")["client"], "client-2");
     world.server.process.says("The code for client-2 is withdrawn.");
     Mykube::client(&world.relay.url).fails_with(&code, 3, &["code"]);
@@ -171,7 +193,7 @@ fn whoever_was_replaced_is_told_when_it_comes_back() {
     let second = Mykube::client(&its_door.url).start_with(&world.second_code());
     let mut open = connection(&second);
     world.server.event("client_gone");
-    // Two absences of a second each: longer than a farewell to somebody who is there would wait.
+    // Two absences of a second each: longer than a farewell to a present client waits.
     for n in 0..2 {
         its_door.open.send_replace(false);
         assert_eq!(world.server.nth_event("code", 2 + n)["replaces"], "client-2");
@@ -197,7 +219,7 @@ fn what_the_replaced_client_had_running_is_cut_and_written_down() {
     let first = Mykube::client(&relay.url).start_with(&server.code());
     let watch = namespace.through("first", &first.kubeconfig()).start(&["get", "configmaps", "-w", "-o", "name"]);
     watch.prints("kube-root-ca.crt");
-    // What is listed comes before the watch; this comes by it.
+    // `get -w` lists first; this line comes by the watch.
     namespace.direct().kubectl(&["create", "configmap", "watched"]).ok();
     watch.prints("configmap/watched");
     first.process.signal(Signal::KILL);

@@ -1,4 +1,4 @@
-//! Requests a second through guarded mode against direct: `GET /version` over connections that are connection.
+//! Requests a second through guarded mode against direct: `GET /version` over connections that many requests use.
 //!
 //!     cargo nextest run --release -p mykube --test e2e --run-ignored only requests:: --no-capture
 

@@ -12,7 +12,7 @@ fn several_clients_each_have_their_own_session() {
     let server = Mykube::guarding(&relay.url, &namespace.cluster.kubeconfig).args(["--max-clients=2"]).start();
     let first = Mykube::client(&relay.url).start_with(&server.code());
     let first_way = namespace.through("first", &first.kubeconfig());
-    // The second place's own code gives way.
+    // The unused code of the second slot gives way.
     server.nth_event("code", 1);
     let invited = sessions(&server, &["new", "--name=bob", "--read-only"]).start();
     let code = invited.event("invited")["code"].as_str().unwrap().to_owned();
@@ -51,7 +51,7 @@ fn several_clients_each_have_their_own_session() {
     assert!(bob.event("closed")["reason"].as_str().unwrap().contains("operator"));
     assert_eq!(server.event("client_gone")["client"], "bob");
     bobs.signal(Signal::INT);
-    // The other has not noticed, and the place is free again.
+    // The other client is not affected, and the slot is free again.
     first_way.kubectl(&["create", "configmap", "after"]).ok();
     watch.prints("after");
     let third = Mykube::client(&relay.url).start_with(server.nth_event("code", 2)["code"].as_str().unwrap());
@@ -61,7 +61,7 @@ fn several_clients_each_have_their_own_session() {
     assert_eq!(server.stop(Signal::TERM).code, 0);
 }
 
-/// `mykube sessions` beside this server.
+/// Runs `mykube sessions` beside this server.
 fn sessions(server: &Running, args: &[&str]) -> Mykube {
     Mykube::new("sessions").args(args).env("XDG_RUNTIME_DIR", server.sandbox.ram())
 }

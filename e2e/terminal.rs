@@ -1,4 +1,4 @@
-//! As people use it: prompts, a subshell, questions.
+//! The programs as people use them: prompts, a subshell, questions.
 
 use rustix::process::Signal;
 
@@ -9,7 +9,7 @@ fn server(relay: &str) -> Running {
     server.arg(Cluster::get().kubeconfig).start_on_terminal()
 }
 
-/// The code as it stands on the terminal.
+/// The code as the terminal shows it.
 #[track_caller]
 fn shown_code(server: &Running) -> String {
     server.process.wait("code", |state| {
@@ -44,7 +44,7 @@ fn a_person_pairs_and_works_in_a_shell() {
         client.process.prints("done");
         let said = client.process.stdout();
         assert!(said.contains("namespace/default") && said.contains("<mykube>"), "{said}");
-        // Ctrl-C is the shell's: the session stays.
+        // Ctrl-C goes to the shell: the session stays.
         client.process.write("sh -c 'echo sle\"\"eping; exec sleep 1000'\n");
         client.process.prints("sleeping");
         client.process.write("\x03");
@@ -52,7 +52,7 @@ fn a_person_pairs_and_works_in_a_shell() {
         client.process.write("echo st''ill; exit 3\n");
         client.process.prints("still");
         let done = client.process.done();
-        // Only a command after `--` lends its exit code: how a shell ends says nothing of the session.
+        // Only a command after `--` sets the client's exit code: a shell's says nothing about the session.
         assert_eq!(done.code, 0, "{}", done.stdout);
         client.sandbox.assert_clean();
         server.process.prints("is gone");
@@ -66,7 +66,7 @@ fn a_shell_without_kubectl_is_told_so() {
     let server = server(&relay.url);
     let code = shown_code(&server);
     let client = client(&relay.url).env("SHELL", "/bin/sh").env("PATH", "/nonexistent");
-    // setsid is found in the PATH of the test.
+    // setsid must be in the test's PATH.
     let mut client = client.start_on_terminal();
     client.process.prints("Code shown by");
     client.process.write(format!("{code}\n"));
@@ -100,7 +100,7 @@ fn both_people_compare_the_words() {
         let server = Mykube::text("server").args(["--relay-url", &relay.url, "--color", "never", "--verify"]);
         let mut server = server.arg("--kubeconfig").arg(Cluster::get().kubeconfig).start_on_terminal();
         let code = shown_code(&server);
-        // One side's wish is enough.
+        // One end with `--verify` is enough.
         let mut client = client(&relay.url).args(["--no-shell", &code]).start_on_terminal();
         let [here, there] = [&server, &client].map(|end| {
             end.process.wait("words", |state| {
@@ -125,7 +125,7 @@ fn both_people_compare_the_words() {
         server.process.done();
         client.sandbox.assert_clean();
     }
-    // Where nobody can be asked, nothing is shown.
+    // Without a person to ask, no words are shown.
     let relay = Relay::start();
     let server = Mykube::server(&relay.url, &Cluster::get().kubeconfig).arg("--verify");
     server.fails(1, &["four words", "terminal"]);

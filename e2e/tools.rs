@@ -85,7 +85,7 @@ fn the_python_client_works_as_direct() {
     }
 }
 
-/// `talker` says a line, and stays.
+/// `talker` prints a line, and stays.
 const TALKER: &str = "{apiVersion: v1, kind: Pod, metadata: {name: talker}, spec: {terminationGracePeriodSeconds: 1,
     containers: [{name: main, image: IMAGE, command: [sh, -c, 'echo a line of the talker; exec sleep 100000']}]}}";
 
@@ -102,7 +102,7 @@ fn k9s_shows_pods_logs_and_a_shell() {
     command.args(["--splashless", "--logoless", "--namespace", &namespace.name, "--command", "pods"]);
     let config = way.sandbox().home().join("k9s");
     std::fs::create_dir(&config).unwrap();
-    // It would ask GitHub for a newer one.
+    // Otherwise it asks GitHub for a newer release.
     std::fs::write(config.join("config.yaml"), "k9s: {skipLatestRevCheck: true}").unwrap();
     command.env("K9S_CONFIG_DIR", config).env("TERM", "xterm-256color");
     let mut k9s = Screen::start(&command);
@@ -113,7 +113,7 @@ fn k9s_shows_pods_logs_and_a_shell() {
     k9s.shows(&["talker", "Running"]);
     k9s.types("s");
     k9s.shows(&["/ #"]);
-    // What is typed is echoed: the word looked for is made by the shell.
+    // Typed text is echoed, so the shell computes the word that the test waits for.
     k9s.types("echo from the sh''ell: $HOSTNAME\r");
     k9s.shows(&["from the shell: talker"]);
     k9s.types("exit\r");
@@ -135,7 +135,7 @@ fn k9s_shows_pods_logs_and_a_shell() {
 /// A program that draws on a whole terminal.
 struct Screen {
     process: Process,
-    /// What is drawn now, and how much of the output that is.
+    /// The screen's text, and how much of the output it is made of.
     drawn: RefCell<(vt100::Parser, usize)>,
 }
 
@@ -150,7 +150,7 @@ impl Screen {
         self.process.write(keys);
     }
 
-    /// Waits until all of these stand on it at once.
+    /// Waits until all of these texts are on the screen at once.
     #[track_caller]
     fn shows(&self, words: &[&str]) {
         self.process.wait(&format!("{words:?}"), |state| {

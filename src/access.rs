@@ -77,7 +77,7 @@ impl PolicyArgs {
     }
 }
 
-/// In few words, for lists.
+/// The policy in few words, for lists.
 pub(crate) fn summary(policy: &Policy) -> String {
     let mut parts = Vec::new();
     if policy.read_only {
@@ -114,7 +114,7 @@ fn expires(text: &str) -> Result<SystemTime, String> {
     }
 }
 
-/// A plus before a time was always taken.
+/// A leading plus has always been accepted.
 pub(crate) fn unsigned(text: &str) -> &str {
     text.strip_prefix('+').unwrap_or(text)
 }
@@ -136,7 +136,7 @@ mod tests {
             let refused = expires(bad).unwrap_err();
             assert!(refused.contains("too far") || refused.contains("a time from now"), "{bad}: {refused}");
         }
-        // What is far and has a date can be said.
+        // A far time, if it has a date, can be printed.
         let far = Policy { expires: Some(expires("2900000d").unwrap()), ..Policy::default() };
         assert!(summary(&far).starts_with("until 99"), "{}", summary(&far));
         for bad in
@@ -156,7 +156,7 @@ mod tests {
             ..Policy::default()
         };
         assert_eq!(summary(&policy), "read-only; as dev; in a, b");
-        // A server of another release may have said anything; nobody reads nanoseconds.
+        // A server of another release may send any time; nobody reads nanoseconds.
         let at = |time| summary(&Policy { expires: Some(time), ..Policy::default() });
         let precise = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_767_225_599_123_456_789);
         assert_eq!(at(precise), "until 2025-12-31T23:59:59Z");

@@ -1,4 +1,4 @@
-//! What can be typed. Every flag is also `MYKUBE_<FLAG>` in the environment; the code never is.
+//! The command line. Every flag can also be set by an environment variable `MYKUBE_<FLAG>`; the code cannot.
 //!
 //! Over 500 lines because all flags are read in one piece, and their tests stand below.
 
@@ -328,14 +328,15 @@ pub(crate) struct DoctorArgs {
     pub(crate) context: Option<String>,
 }
 
-/// What was typed, with the environment. A variable that is set to nothing counts as not set.
+/// The arguments, with the environment. A variable that is set to nothing counts as not set.
 pub(crate) fn parse() -> Cli {
     let command = without_empty(Cli::command(), &|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
     let matches = command.try_get_matches().unwrap_or_else(|error| as_typed(error).exit());
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The same error without the environment, if it is there then: a usage shows what was given, and variables were not typed.
+/// The same error as without the environment, if there is one then: a usage text shows what was given, and variables
+/// were not typed.
 fn as_typed(error: clap::Error) -> clap::Error {
     if !error.use_stderr() {
         return error;
@@ -346,8 +347,9 @@ fn as_typed(error: clap::Error) -> clap::Error {
     }
 }
 
-/// `MYKUBE_*` variables among `set` that nothing reads, each with what may have been meant: a typo must not pass for a
-/// restriction. Those that Kubernetes sets in pods, for services named so, and `scripts/cluster env`, are nobody's typo.
+/// `MYKUBE_*` variables among `set` that nothing reads, each with the name that was probably meant: a typo must not
+/// pass for a restriction. Not reported are those that Kubernetes sets in pods for services of such names, and those of
+/// `scripts/cluster env`.
 pub(crate) fn unread(set: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, Option<String>)> {
     let mut known = OTHERS.map(str::to_owned).to_vec();
     read_by(&Cli::command(), &mut known);
@@ -368,11 +370,12 @@ pub(crate) fn unread(set: impl Iterator<Item = (OsString, OsString)>) -> Vec<(St
         .collect()
 }
 
-/// What is no flag: set by `mykube client` for its shell, by our manifests for a pod, read by the relay's log.
+/// Variables that are no flags: `mykube client` sets them for its shell, our manifests for a pod, and the relay's log
+/// reads one.
 const OTHERS: [&str; 4] = ["MYKUBE_CLUSTER", "MYKUBE_POD_NAME", "MYKUBE_POD_UID", "MYKUBE_LOG"];
 /// How the variables of `scripts/cluster env` begin.
 const TEST_CLUSTER: &str = "MYKUBE_CLUSTER_";
-/// A name with more mistakes is another name.
+/// Most characters that a typo changes: with more, it is another name.
 const TYPOS_MAX: usize = 2;
 
 fn read_by(command: &clap::Command, names: &mut Vec<String>) {
@@ -394,7 +397,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The same command, blind to the variables that are empty.
+/// The command, but without the variables that are empty.
 fn without_empty(command: clap::Command, is_empty: &impl Fn(&OsStr) -> bool) -> clap::Command {
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     let command = command.mut_args(|arg| match arg.get_env() {
@@ -409,7 +412,7 @@ pub(crate) fn completions(shell: clap_complete::Shell, out: &mut dyn std::io::Wr
     clap_complete::generate(shell, &mut Cli::command(), "mykube", out);
 }
 
-/// A server is one process: more clients than this belong to a second one.
+/// One server process takes this many clients; for more, start a second one.
 const CLIENTS_MAX: usize = 100;
 
 fn max_clients(text: &str) -> Result<usize, String> {

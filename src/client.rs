@@ -31,12 +31,12 @@ use crate::{
     status,
 };
 
-/// How long saying goodbye may take: the child has had its three seconds and a half, five are all there is.
+/// How long the goodbye may take: the child may have had three seconds and a half of the five.
 const BYE_LIMIT: Duration = Duration::from_millis(800);
 /// Reasons of failed connections that may wait to be shown.
 const FAILURES_WAITING: usize = 16;
 
-/// What happens once connected.
+/// What runs once the session is up.
 #[derive(PartialEq, Eq)]
 enum Work {
     /// A shell or a command, which has the terminal.
@@ -45,17 +45,17 @@ enum Work {
     Wait,
 }
 
-/// How it came to an end.
+/// Why the session's use ended.
 enum Ending {
     /// The child ended by itself.
     Child(u8),
     /// A signal.
     Signal(&'static str),
-    /// The session, before the child or a signal.
+    /// The session ended, before the child or a signal.
     Session(End),
 }
 
-/// Connects, works, and leaves nothing behind. Gives the command's own exit code.
+/// Connects, runs, and removes everything again. Returns the command's own exit code.
 pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Output) -> Result<u8, Failure> {
     let dialer = dial::dialer(args.relay_url.clone(), ca_file)?;
     let typed = typed_code(&args.code, output)?;
@@ -65,12 +65,12 @@ pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Outp
         (false, command) if command.is_empty() => Work::Child(Launch::Shell),
         (false, command) => Work::Child(Launch::Command(command)),
     };
-    // All that can fail on this machine fails before a code is spent.
+    // Everything that can fail on this machine fails before a code is spent.
     if let Work::Child(launch) = &work {
         shell::check(launch).map_err(|error| Failure::shell(&error))?;
     }
     let mut files = Files::create(args.kubeconfig_dir.as_deref(), args.merge, output)?;
-    // What runs here has a cache of its own; what runs elsewhere must tell this cluster from yesterday's.
+    // A child has a cache of its own; kubectl elsewhere must tell this cluster from yesterday's.
     let port = listen(args.port, args.port.is_some() && (work == Work::Wait || args.merge)).await?;
     files.workspace.answer_at(port.host());
     if matches!(work, Work::Child(Launch::Shell)) && shell::on_path("kubectl").is_none() {
@@ -91,9 +91,9 @@ pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Outp
     result
 }
 
-/// What a session writes: its own kubeconfig, and with `--merge` entries in the user's.
+/// The files that a session writes: its own kubeconfig, and with `--merge` entries in the user's.
 struct Files {
-    /// Before the directory its entries refer to.
+    /// Dropped before the directory to which its entries refer.
     merge: Option<Merge>,
     workspace: Workspace,
 }
@@ -116,7 +116,7 @@ impl Files {
         Ok(Self { merge, workspace })
     }
 
-    /// Gives the path of the session's own kubeconfig.
+    /// Returns the path of the session's own kubeconfig.
     fn write(&mut self, welcome: &Welcome, port: u16, output: Output) -> Result<PathBuf, Failure> {
         let kubeconfig = self.workspace.write(welcome, port).map_err(Failure::failed)?;
         if let Some(merge) = &mut self.merge {
@@ -152,7 +152,7 @@ impl Files {
     }
 }
 
-/// The code among the arguments, if it is there.
+/// The code among the arguments, if it was given there.
 fn typed_code(words: &[String], output: Output) -> Result<Option<PairingCode>, Failure> {
     if words.is_empty() {
         return Ok(None);
@@ -171,7 +171,7 @@ async fn listen(port: Option<u16>, own: bool) -> Result<Port, Failure> {
     })
 }
 
-/// Pairs. A wrong code is asked for again, as a new claim, where somebody can be asked.
+/// Pairs. If a code is wrong, asks for another on a terminal, and claims that one.
 async fn connect(
     dialer: &Dialer,
     typed: Option<PairingCode>,
@@ -190,7 +190,7 @@ async fn connect(
     loop {
         let code = match next.take() {
             Some(code) => code,
-            // Nothing more is typed: what went wrong before is why it ends.
+            // Standard input has ended: the last code's failure is the reason.
             None => tokio::select! {
                 code = prompt::code(output) => code.map_err(|why| before.take().unwrap_or_else(|| Failure::usage(why)))?,
                 name = signals.any() => return Err(failure(&ConnectError::Stopped(name))),
@@ -243,7 +243,7 @@ async fn attend(
     }
     let ending = work_on(session, files, port, child, signals, beside).await;
     let (reason, code) = match ending? {
-        // A shell ends with its last command's code, which says nothing of the session.
+        // A shell exits with its last command's code, which says nothing about the session.
         Ending::Child(code) => ("the client has left".to_owned(), if is_command { code } else { 0 }),
         Ending::Signal(name) if has_child => return Err(Failure::failed(format!("stopped by {name}"))),
         Ending::Signal(name) => (format!("stopped by {name}"), 0),
@@ -257,7 +257,7 @@ async fn attend(
     Ok(code)
 }
 
-/// Writes the kubeconfig, says so, and sets up the child.
+/// Writes the kubeconfig, reports it, and prepares the child.
 fn prepare(
     session: &ClientSession,
     files: &mut Files,
@@ -282,7 +282,7 @@ fn prepare(
     if recorded {
         output.essential("What kubectl exec and attach show is recorded at the other end.");
     }
-    // A child has them.
+    // A child has them in its environment.
     if !variables.is_empty() && (*work == Work::Wait || files.merge.is_some()) {
         output.say(&format!("For kubectl to outlive an outage elsewhere: export {}", variables.join(" ")));
     }
@@ -301,7 +301,7 @@ fn prepare(
     }
 }
 
-/// Carries connections, takes new credentials and waits for the first reason to end.
+/// Forwards connections, takes new credentials and waits for the first reason to end.
 async fn work_on(
     session: &ClientSession,
     files: &mut Files,
@@ -314,7 +314,7 @@ async fn work_on(
     let (stop, stopped) = oneshot::channel::<()>();
     let mut stop = Some(stop);
     let users = Users::new(session, &files.workspace, child).run(async {
-        // A sender that is dropped without a word is not a word.
+        // A sender that was dropped has asked for nothing.
         if stopped.await.is_err() {
             std::future::pending().await
         }
@@ -344,7 +344,7 @@ async fn work_on(
             end = session.ended(), if ending.is_none() => ending = Some(Ending::Session(end)),
             name = next_signal(signals, has_child), if ending.is_none() => ending = Some(Ending::Signal(name)),
             never = &mut told => match never {},
-            // Shells that joined tell it on their own terminals.
+            // Joined shells show this on their own terminals.
             Ok(()) = status.changed(), if ending.is_none() => {
                 let reason = match &*status.borrow_and_update() {
                     PeerStatus::Up => None,
@@ -358,7 +358,7 @@ async fn work_on(
                 }
             }
             Some(reason) = failures.recv() => {
-                // kubectl tries again and again: one line each, not one a try.
+                // kubectl tries again and again: one line for each reason, not for each try.
                 if reason != said {
                     output.warn(&reason);
                     said = reason;
@@ -369,7 +369,7 @@ async fn work_on(
             let _ = stop.send(());
         }
     };
-    // What other programs' connections were sent before is theirs, and they see that they are cut.
+    // Other programs' connections first get the bytes that came for them, and then see that they are cut.
     let carried = async {
         if forwards {
             forward.await;

@@ -1,4 +1,4 @@
-//! The way to the relay, as both ends take it from the command line.
+//! The relay's address and certificates, as both ends take them from the command line.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use mykube_dial::{DialError, DialOptions, Dialer, ErrorClass, ProxyEnv, RelayUrl
 
 use crate::exit::{ExitCode, Failure};
 
-/// Said where no relay is named: none is assumed.
+/// The error if no relay is named: there is no default.
 const NO_RELAY: &str = "no relay is named: give the address of one with --relay-url URL (or MYKUBE_RELAY_URL). \
     There is no public one; to run your own, type `mykube relay` on a machine that both sides reach (see `mykube relay --help`)";
 
@@ -18,7 +18,7 @@ pub(crate) fn dialer(relay_url: Option<String>, ca_file: Option<PathBuf>) -> Res
     Dialer::new(url, options).map_err(|error| failure(&error))
 }
 
-/// With the exit code of its class.
+/// A failure with the exit code of its class.
 pub(crate) fn failure(error: &DialError) -> Failure {
     let code = match error.class() {
         ErrorClass::Unreachable => ExitCode::RelayUnreachable,

@@ -20,9 +20,9 @@ use report::Report;
 
 use crate::{cli::DoctorArgs, events::Name, exit::Failure, output::Output};
 
-/// How far this machine's clock may be from the relay's: below the shortest lives of tickets and tokens.
+/// How far this machine's clock may be from the relay's: less than the shortest life of tickets and tokens.
 const CLOCK_TOLERANCE: u64 = 30;
-/// Words in the names of authorities with which proxies inspect TLS.
+/// Words in the names of certificate authorities with which proxies inspect TLS.
 const INSPECTORS: [&str; 20] = [
     "zscaler",
     "netskope",
@@ -46,7 +46,7 @@ const INSPECTORS: [&str; 20] = [
     "bitdefender",
 ];
 
-/// Makes every check that can be made. Fails unless all is well.
+/// Makes every check that can be made. Fails unless all of them pass.
 pub(crate) async fn run(args: DoctorArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
     let url = args.relay_url.as_deref().filter(|url| !url.is_empty()).map(str::parse::<RelayUrl>);
     let url = url.transpose().map_err(Failure::usage)?;
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: DoctorArgs, ca_file: Option<PathBuf>, output: Outp
     report.finish()
 }
 
-/// From the relay's name to a session on it.
+/// The checks from the relay's name to a session on it.
 async fn relay(report: &mut Report, url: RelayUrl, ca_file: Option<PathBuf>) {
     let options = DialOptions { ca_file, proxies: ProxyEnv::from_env(), ..DialOptions::default() };
     let probe = match Probe::new(url.clone(), &options) {
@@ -85,7 +85,7 @@ async fn relay(report: &mut Report, url: RelayUrl, ca_file: Option<PathBuf>) {
     speak(report, &dialer).await;
 }
 
-/// DNS, proxy and TLS; tells whether it is worth going on.
+/// Checks DNS, proxy and TLS; returns whether the later checks make sense.
 async fn reach(report: &mut Report, probe: &Probe, url: &RelayUrl) -> bool {
     match probe.resolve().await {
         Ok((host, addresses)) if addresses.is_empty() => report.ok(Name::Dns, format!("{host} is an address")),
@@ -144,7 +144,7 @@ async fn reach(report: &mut Report, probe: &Probe, url: &RelayUrl) -> bool {
     }
 }
 
-/// Who vouches for a certificate, and whether it looks like a proxy's.
+/// The issuer of a certificate, and whether it looks like a proxy's.
 fn trusted(presented: &Presented, proxied: bool) -> String {
     let through = if presented.by_system { "the system's authorities" } else { "--ca-file" };
     let remark = if is_inspector(&presented.issuer) || presented.by_system || !proxied {
@@ -173,7 +173,7 @@ fn is_inspector(issuer: &str) -> bool {
     INSPECTORS.iter().any(|word| issuer.contains(word))
 }
 
-/// WebSocket, clock and relay.
+/// Checks WebSocket, clock and relay.
 async fn speak(report: &mut Report, dialer: &Dialer) {
     let start = Instant::now();
     let session = dialer.create_session().await;
@@ -226,7 +226,7 @@ fn blocked(problem: &WebSocketProblem, dialer: &Dialer) -> String {
 
 /// Seconds by which `now` is ahead of an HTTP date (RFC 9110 section 5.6.7).
 fn skew(date: Option<&str>, now: SystemTime) -> Option<i64> {
-    // RFC 2822 has dates of the same form, its zone as a number.
+    // RFC 2822's dates have the same form, with the zone as a number.
     let date = date?.trim().strip_suffix("GMT")?.trim_end().to_owned() + " +0000";
     let date = OffsetDateTime::parse(&date, &Rfc2822).ok()?;
     Some((OffsetDateTime::from(now) - date).whole_seconds())

@@ -1,39 +1,39 @@
-//! What a script reads on standard output: each event that there is, with its fields. README has a table of them.
+//! The events that a script reads on standard output, with their fields. README has a table of them.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// One line of `--output json`: every event that there is.
+/// One line of `--output json`: all events that exist.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum JsonEvent<'a> {
-    /// The server's code, and the seconds it waits.
+    /// The server's code, and for how many seconds it waits.
     Code {
         code: &'a str,
         expires_in: u64,
         client: &'a str,
-        /// Who has been away for so long that whoever types it gets its place.
+        /// The client, away for long, that is replaced by the client that pairs with this code.
         #[serde(skip_serializing_if = "Option::is_none")]
         replaces: Option<&'a str>,
     },
-    /// The code is of no use any more: the client it would have replaced is back.
+    /// The code is of no use any more: the client that it would have replaced is back.
     Withdrawn { client: &'a str },
-    /// Somebody typed a wrong code, or was refused otherwise; so many more tries and it is burned.
+    /// A client was refused, mostly for a wrong code; after `left` more wrong guesses the code is burned.
     CodeRefused { client: &'a str, reason: &'a str, left: u32 },
     /// The code is burned, expired or lost.
     CodeEnded { client: &'a str, reason: &'a str },
-    /// The server has its client.
+    /// A client has paired with the server.
     Paired { client: &'a str },
     /// The client said goodbye, was lost, ended or replaced.
     ClientGone { client: &'a str, reason: &'a str },
-    /// The connection is lost, and the session waits for another; of the server, which client's.
+    /// The connection is lost, and the session waits for another. A server says which client's.
     Lost {
         #[serde(skip_serializing_if = "Option::is_none")]
         client: Option<&'a str>,
         reason: &'a str,
     },
-    /// It is back after so many seconds; nothing was lost.
+    /// The connection is back after this many seconds; nothing was lost.
     Back {
         #[serde(skip_serializing_if = "Option::is_none")]
         client: Option<&'a str>,
@@ -41,9 +41,9 @@ pub(crate) enum JsonEvent<'a> {
     },
     /// The server ends.
     Stopped { reason: &'a str },
-    /// A code that was asked for.
+    /// A code that `mykube sessions new` asked for.
     Invited { code: &'a str },
-    /// One client of a server.
+    /// One client of a server, in `mykube sessions`.
     Session { server: u32, id: u64, name: &'a str, state: &'a str, seconds: u64, may: &'a str },
     /// The client's kubeconfig works.
     Connected {
@@ -60,9 +60,9 @@ pub(crate) enum JsonEvent<'a> {
     Merged { kubeconfig: &'a str, context: &'a str },
     /// The client ends.
     Closed { reason: &'a str },
-    /// One check of `mykube doctor`; nothing where it could not be made.
+    /// One check of `mykube doctor`; `None` if it could not be made.
     Check { name: Name, ok: Option<bool>, detail: &'a str },
-    /// The relay's own.
+    /// An event of the relay.
     #[serde(untagged)]
     Relay(&'a mykube_relay::Event),
 }
@@ -135,7 +135,8 @@ mod tests {
         assert_eq!(line(JsonEvent::Closed { reason: "r" }), r#"{"event":"closed","reason":"r"}"#);
     }
 
-    /// Whose event it is. There is no other arm: a new event has its place here, in `every`, and in README.
+    /// The commands that emit an event. There is no other arm: a new event must be added here, in `every`, and in
+    /// README.
     fn commands(event: &JsonEvent<'_>) -> &'static [&'static str] {
         match event {
             JsonEvent::Relay(mykube_relay::Event::Listening { .. }) => &["relay"],
@@ -158,7 +159,7 @@ mod tests {
         }
     }
 
-    /// Each event, with all that it can say.
+    /// Each event, with all of its fields.
     fn every(relay: &mykube_relay::Event) -> Vec<JsonEvent<'_>> {
         let (client, reason) = ("c", "r");
         vec![

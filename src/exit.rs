@@ -1,4 +1,4 @@
-//! How a command ends: docs and scripts rely on these codes.
+//! The exit codes, on which docs and scripts rely, and failures.
 
 use std::process;
 
@@ -8,19 +8,20 @@ use mykube_client::ShellError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum ExitCode {
-    /// Anything that is none of the others.
+    /// Any other failure.
     Failed = 1,
-    /// The command line asks for something that cannot be.
+    /// The command line asks for something impossible.
     Usage = 2,
     /// Wrong or expired code.
     WrongCode = 3,
-    /// The relay cannot be reached, or is none.
+    /// The relay cannot be reached, or the address answers but is not a trusted relay (login page, untrusted
+    /// certificate).
     RelayUnreachable = 4,
     /// The session was lost, or ended by the other end.
     SessionLost = 5,
     /// The command after `--` cannot be run.
     NotExecutable = 126,
-    /// The command after `--` is not there.
+    /// The command after `--` does not exist.
     NotFound = 127,
 }
 
@@ -30,7 +31,7 @@ impl From<ExitCode> for process::ExitCode {
     }
 }
 
-/// A failure with the code it exits with. The message says what failed, why, and what to do.
+/// A failure with its exit code. The message says what failed, why, and what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: ExitCode,
@@ -46,7 +47,7 @@ impl Failure {
         Self::new(ExitCode::Failed, message)
     }
 
-    /// Of a shell or command that does not run.
+    /// The failure of a shell or command that does not run.
     pub(crate) fn shell(error: &ShellError) -> Self {
         let code = match error.exit_code() {
             Some(127) => ExitCode::NotFound,

@@ -1,4 +1,4 @@
-//! How much `mykube server` takes on, and how long it waits: flags with defaults that fit.
+//! Limits and timeouts of `mykube server`: flags with defaults that fit most.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -7,13 +7,13 @@ use mykube_agent_gateway::{AuditSettings, Settings};
 use mykube_agent_upstream::KubeconfigSource;
 use mykube_protocol::units;
 
-/// Each forwarded request is a connection, and a descriptor, here and at the API server.
+/// Each forwarded request has a connection, and with it a descriptor, here and at the API server.
 const REQUESTS: RangeInclusive<usize> = 1..=10_000;
 /// A line of the audit log has some hundred bytes, and at most some thousand.
 const QUEUE: RangeInclusive<usize> = 1..=1_000_000;
 /// kubectl's heads stay below 8 KiB but for long commands of `exec`; the API server takes 1 MiB.
 const HEADER: RangeInclusive<usize> = 8 << 10..=1 << 20;
-/// Of every time here.
+/// Longest time that these flags take.
 const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
 /// Flags of limits.
@@ -50,7 +50,7 @@ pub(crate) struct LimitArgs {
 }
 
 impl LimitArgs {
-    /// For guarded mode.
+    /// The settings of guarded mode.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             upstream_connections: self.max_requests,
@@ -63,12 +63,12 @@ impl LimitArgs {
         }
     }
 
-    /// For its log.
+    /// The settings of the audit log.
     pub(crate) fn audit(&self) -> AuditSettings {
         AuditSettings { lines: self.audit_queue, patience: self.audit_timeout }
     }
 
-    /// For the kubeconfig.
+    /// The settings of the kubeconfig.
     pub(crate) fn bound(&self, source: KubeconfigSource) -> KubeconfigSource {
         KubeconfigSource { exec_timeout: self.plugin_timeout, connect_timeout: self.api_timeout, ..source }
     }

@@ -7,10 +7,11 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::waiting;
 
-/// Starts logging for so many `-v`. None: warnings and errors only. A terminal that is stopped (Ctrl-S) stops no session.
+/// Starts logging at the level of this many `-v`. Zero: warnings and errors only. A stopped terminal (Ctrl-S) stops no
+/// session.
 ///
 /// # Errors
-/// There is no thread for it.
+/// No thread can be started for it.
 pub(crate) fn start(verbose: u8, color: bool) -> io::Result<Logs> {
     let filter = EnvFilter::new(directives(verbose));
     let (writer, logs) = Lines::start(Around, true)?;
@@ -19,7 +20,7 @@ pub(crate) fn start(verbose: u8, color: bool) -> io::Result<Logs> {
     Ok(logs)
 }
 
-/// Standard error, around a spinner on it.
+/// Standard error; moves the spinner out of the way.
 struct Around;
 
 impl io::Write for Around {
@@ -32,8 +33,8 @@ impl io::Write for Around {
     }
 }
 
-/// Our own crates at the level asked for; others one step quieter and never more than debug, so that no library
-/// prints what passes through it.
+/// Our own crates log at the level asked for; others one step less, and never more than debug, so that no library
+/// prints the data that it handles.
 fn directives(verbose: u8) -> &'static str {
     match verbose {
         0 => {

@@ -1,4 +1,4 @@
-//! The front door: the `mykube` command line. Parses, wires, prints; decides nothing.
+//! The `mykube` command line. Parses, wires, prints; decides nothing.
 
 mod access;
 mod cli;
@@ -30,13 +30,14 @@ use crate::{
     output::Output,
 };
 
-/// Half of the processors: the other half is for those whose bytes these are. A session is work for one or two threads, and
-/// where processors are few one that passes bytes to the next only makes all of them wait (docs/decisions/0013).
+/// Half of the processors: the other half is for the programs whose bytes these are. A session keeps one or two threads
+/// busy, and on a machine with few processors, passing bytes between threads only makes all of them wait
+/// (docs/decisions/0013).
 fn threads() -> usize {
     thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
 
-/// What is still running when a command has ended (a name being resolved, a question nobody answers) is not waited for.
+/// A command's end does not wait longer than this for what still runs: a name being resolved, an open question.
 const LEFTOVERS: Duration = Duration::from_millis(100);
 
 fn main() -> process::ExitCode {
@@ -69,7 +70,7 @@ fn main() -> process::ExitCode {
         output.warn(&format!("this process may be dumped by a debugger: {error}"));
     }
     let runtime = match &command {
-        // It only takes connections in; others carry them.
+        // This thread only accepts connections; others serve them.
         Command::Relay(_) => Builder::new_current_thread().enable_all().build(),
         _ => Builder::new_multi_thread().worker_threads(threads()).enable_all().build(),
     };
@@ -105,10 +106,10 @@ fn fail(output: Output, failure: &Failure) -> process::ExitCode {
     failure.code.into()
 }
 
-/// Buffers of bulk are freed and taken again all the time. glibc returns what is free at the end of a heap to the system
-/// as soon as it is more than twice the largest block that was ever freed, at most 64 MiB (mallopt(3),
-/// `M_MMAP_THRESHOLD`): with one of 4 MiB, which nobody touches, it is not the same pages over and over. A quarter of a
-/// sender's processor time otherwise.
+/// Buffers of bulk data are freed and allocated all the time. glibc returns free memory at the end of a heap to the
+/// system as soon as it is more than twice the largest block that was ever freed, at most 64 MiB (mallopt(3),
+/// `M_MMAP_THRESHOLD`). After this block of 4 MiB, which is never written to, it keeps that much. Otherwise returning
+/// the same pages over and over takes a quarter of a sender's processor time.
 fn keep_freed_memory() {
     const BLOCK: usize = 4 << 20;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(BLOCK)));

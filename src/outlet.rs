@@ -1,5 +1,5 @@
-//! What is printed, on its way out: a thread of its own writes it, in order. Whoever prints carries sessions, or answers the
-//! operator: nobody waits for whoever reads.
+//! Output that a thread of its own writes, in order. The code that prints also carries sessions, or answers the
+//! operator: it never waits for a reader.
 
 use std::{
     collections::VecDeque,
@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes that may wait to be written: some 30,000 events.
+/// Most bytes that may wait to be written: some 30,000 events.
 pub(crate) const WAITING_MAX: usize = 4 << 20;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// One way out. It lives as long as the process.
+/// One output. It lives as long as the process.
 pub(crate) struct Outlet {
     state: Mutex<State>,
     changed: Condvar,
@@ -23,11 +23,11 @@ pub(crate) struct Outlet {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<(usize, Job)>,
-    /// Of all jobs that are not done.
+    /// Bytes of all unfinished jobs.
     bytes: usize,
-    /// Jobs that are not done: those that wait, and the one that is under way.
+    /// Unfinished jobs: those that wait, and the one that is being written.
     left: usize,
-    /// Jobs for which there was no room, since it was last asked.
+    /// Jobs for which there was no room, since the last [`Outlet::take_refused`].
     refused: usize,
 }
 
@@ -38,20 +38,20 @@ impl fmt::Debug for Outlet {
 }
 
 impl Outlet {
-    /// Starts its thread.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// There is none to be had.
+    /// No thread can be started.
     pub(crate) fn start() -> io::Result<&'static Self> {
         let outlet: &'static Self = Box::leak(Box::new(Self { state: Mutex::default(), changed: Condvar::new() }));
         thread::Builder::new().name("output".to_owned()).spawn(move || outlet.write_out())?;
         Ok(outlet)
     }
 
-    /// Has so many bytes written by `job`, after all that came before. False, and the job is dropped, where there is no room.
+    /// Queues `job`, which writes this many bytes. Returns false, and drops the job, if there is no room.
     pub(crate) fn push(&self, bytes: usize, job: impl FnOnce() + Send + 'static) -> bool {
         let mut state = self.lock();
-        // What writes nothing of its own puts the terminal right.
+        // A job without bytes puts the terminal right, and always has room.
         if bytes > 0 && state.bytes + bytes > WAITING_MAX {
             state.refused += 1;
             return false;
@@ -64,17 +64,17 @@ impl Outlet {
         true
     }
 
-    /// How many jobs found no room since this was last asked.
+    /// How many jobs found no room since the last call.
     pub(crate) fn take_refused(&self) -> usize {
         std::mem::take(&mut self.lock().refused)
     }
 
-    /// They are to be told with the next one.
+    /// Counts these jobs again: they are told of with the next line.
     pub(crate) fn refused(&self, jobs: usize) {
         self.lock().refused += jobs;
     }
 
-    /// Waits until all is written, for so long at the most. Whether it is.
+    /// Waits until everything is written, but at most this long. Returns whether it is.
     pub(crate) fn wait(&self, limit: Option<Duration>) -> bool {
         let until = limit.map(|limit| Instant::now() + limit);
         let mut state = self.lock();
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing takes so long.
+    /// A test that takes longer has failed.
     const DEADLINE: Duration = Duration::from_secs(60);
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
         let (wrote, written) = mpsc::channel();
         assert!(outlet.push(1, move || stuck.recv().unwrap_or_default()));
         let line = WAITING_MAX / 8;
-        // One byte is with the first job.
+        // The first job has one byte of the room.
         let fit = (0..20).filter(|n| {
             let (wrote, n) = (wrote.clone(), *n);
             outlet.push(line, move || wrote.send(n).unwrap())

@@ -1,7 +1,7 @@
 //! Text goes to a person on standard error, JSON events to a script on standard output.
 //!
-//! Nobody who prints waits for whoever reads. Up to 4 MiB wait to be read. After that no event is lost in silence: the command
-//! ends as after a signal, and says why. Lines for a person are left out then, and counted.
+//! Printing never waits for a reader. Up to 4 MiB wait to be read. If more events come, the command ends as after a
+//! signal, and says why, so that no event is lost in silence. Lines for a person are left out then, and counted.
 
 use std::{
     fs::File,
@@ -26,31 +26,31 @@ use crate::{
     waiting,
 };
 
-/// Longest line of foreign text that is shown.
+/// Longest line of other programs' text that is shown.
 const LINE_MAX: usize = 2048;
 
-/// What whoever reads has, after a signal, to take what was printed; and a terminal before a child gets it.
+/// How long a reader has, after a signal, to take what was printed; and a terminal before a child gets it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Within so long after the signal, a little less than the five seconds that a command has, ...
+/// Output ends within this time after the signal, a little less than the five seconds that a command has, ...
 const ALL: Duration = Duration::from_millis(4900);
-/// ... but no less than this, and as much again for the word that something was not read.
+/// ... but a reader always has at least this long, and as long again for the error that something was not read.
 const LAST_WORD: Duration = Duration::from_millis(50);
 
-/// How to talk. Cheap to copy.
+/// Where and how a command prints. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     out: &'static Outlet,
     err: &'static Outlet,
-    /// An event found no room.
+    /// There was no room for an event.
     unread: &'static watch::Sender<bool>,
     format: Format,
     quiet: bool,
     pub(crate) color: bool,
     /// Standard error is a terminal.
     pub(crate) terminal: bool,
-    /// Nothing else writes to standard error: a spinner may stand on its last line.
+    /// No other program writes to standard error, so that a spinner may be on its last line.
     pub(crate) spinner: bool,
-    /// A child has the terminal, and its cursor may be anywhere.
+    /// A child has the terminal, and its cursor may be in any column.
     beside: bool,
 }
 
@@ -61,7 +61,7 @@ impl Output {
     }
 
     /// # Errors
-    /// There is no thread that writes.
+    /// No thread can be started to write.
     pub(crate) fn new(global: &Global) -> io::Result<Self> {
         let terminal = io::stderr().is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -73,38 +73,39 @@ impl Output {
         };
         let spinner = terminal && !dumb && !global.quiet && global.verbose == 0;
         let err = Outlet::start()?;
-        // Where both come to the same place they come in order; elsewhere neither waits for the other's reader.
+        // Output to the same terminal, file or pipe shares one thread, to stay in order; else one reader does not hold
+        // up the other.
         let out = if is_one_place(io::stdout(), io::stderr()) { err } else { Outlet::start()? };
         let unread: &'static _ = Box::leak(Box::new(watch::Sender::new(false)));
         let (format, quiet) = (global.output, global.quiet);
         Ok(Self { out, err, unread, format, quiet, color, terminal, spinner, beside: false })
     }
 
-    /// While a child has the terminal: what is said begins a line of its own.
+    /// For the time in which a child has the terminal: every text begins a line of its own.
     pub(crate) fn beside_a_child(self) -> Self {
         Self { beside: self.terminal, ..self }
     }
 
-    /// What happened, for a person.
+    /// Tells a person of an event.
     pub(crate) fn say(self, text: &str) {
         if !self.quiet {
             self.essential(text);
         }
     }
 
-    /// What a person must see even with `--quiet`.
+    /// Tells a person what they must see even with `--quiet`.
     pub(crate) fn essential(self, text: &str) {
         self.stderr(&printable(text, LINE_MAX));
     }
 
-    /// Something that works, but not as the person may think.
+    /// Warns of something that works, but maybe not as expected.
     pub(crate) fn warn(self, text: &str) {
         if !self.quiet {
             self.stderr(&format!("{}: {}", self.paint("warning", "1;33"), printable(text, LINE_MAX)));
         }
     }
 
-    /// One line of a check: its verdict, and what was seen. Quiet hides all but failures.
+    /// One line of a check: its verdict and details. With `--quiet` only failures are shown.
     pub(crate) fn verdict(self, verdict: &str, colour: &str, text: &str, essential: bool) {
         if essential || !self.quiet {
             let gap = " ".repeat(4_usize.saturating_sub(verdict.len()));
@@ -112,13 +113,13 @@ impl Output {
         }
     }
 
-    /// Why the command failed.
+    /// Tells why the command failed.
     pub(crate) fn error(self, text: &str) {
         self.stderr(&format!("{}: {}", self.paint("error", "1;31"), printable(text, LINE_MAX)));
     }
 
-    /// A label and what a person is to read off, also with `--quiet`. Where a script reads events and nobody reads
-    /// standard error, a code would only end up in a log.
+    /// Shows a label with a text that a person reads off, also with `--quiet`. Not where a script reads events and
+    /// standard error is no terminal: a code would only end up in a log.
     pub(crate) fn show(self, label: &str, text: &str) {
         if self.format == Format::Json && !self.terminal {
             return;
@@ -126,12 +127,12 @@ impl Output {
         self.stderr(&format!("{}{}", printable(label, LINE_MAX), self.paint(&printable(text, LINE_MAX), "1")));
     }
 
-    /// Lines as they are: ours alone, never foreign text.
+    /// Prints lines as they are: for our own text only.
     pub(crate) fn drawing(self, lines: &str) {
         self.stderr(lines);
     }
 
-    /// One event for a script; nothing in text form.
+    /// Prints an event for a script; nothing in text form.
     pub(crate) fn event(self, event: &JsonEvent<'_>) {
         if self.format == Format::Json {
             let line = serde_json::to_string(event).expect("events are strings and numbers, which always serialise");
@@ -139,14 +140,14 @@ impl Output {
         }
     }
 
-    /// What a script wants in text form.
+    /// Prints a result for a script in text form.
     pub(crate) fn result(self, text: &str) {
         if self.format == Format::Text {
             self.stdout(text.to_owned());
         }
     }
 
-    /// Something to answer, as it is; `open` is called as soon as the terminal shows some of it.
+    /// Shows a question, as it is; calls `open` as soon as the terminal shows some of it.
     pub(crate) fn question(self, text: String, open: impl FnOnce() + Send + 'static) {
         self.err.push(text.len().max(1), move || {
             waiting::around(|| {
@@ -155,24 +156,24 @@ impl Output {
         });
     }
 
-    /// Where a person reads, for what is not a line.
+    /// Standard error, for what is not a line.
     pub(crate) fn screen(self) -> &'static Outlet {
         self.err
     }
 
-    /// Once events find no room.
+    /// Returns once there was no room for an event.
     pub(crate) async fn unread(self) {
-        // It lives as long as the process.
+        // The sender lives as long as the process.
         let _ = self.unread.subscribe().wait_for(|unread| *unread).await;
     }
 
-    /// Waits until a person has all that was said, before a child has the terminal. Not for long: nobody may read.
+    /// Waits until the person's terminal has everything, before a child gets it. Not for long: nobody may be reading.
     pub(crate) async fn settle(self) {
         let _ = spawn_blocking(move || self.err.wait(Some(LAST_WORDS)) && self.out.wait(Some(LAST_WORDS))).await;
     }
 
-    /// Tells how the command ended, and waits until all is written; not for long once `hurry` is over, which tells when that was.
-    /// Gives the failure of what could not be written too.
+    /// Prints how the command ended, and waits until everything is written; once `hurry` returns (with the time of the
+    /// signal), not for long. If output could not be written, that is the command's failure, too.
     pub(crate) async fn finish(
         self,
         result: Result<u8, Failure>,
@@ -217,15 +218,15 @@ impl Output {
         result
     }
 
-    /// Waits until all is written.
+    /// Waits until everything is written.
     pub(crate) fn wait(self, limit: Option<Duration>) -> bool {
         self.out.wait(limit) && self.err.wait(limit)
     }
 
-    /// A reader that has gone away is none of our trouble.
+    /// A reader that has gone away is no failure.
     fn stderr(self, line: &str) {
         let refused = self.err.take_refused();
-        let line = if refused == 0 { line.to_owned() } else { format!("({refused} lines were not shown)\n{line}") };
+        let line = after_refused(refused, line);
         let taken = self.err.push(line.len(), move || {
             let raw = self.terminal && is_raw();
             waiting::around(|| io::stderr().lock().write_all(lines(&line, raw, self.beside).as_bytes())).unwrap_or(());
@@ -250,13 +251,18 @@ impl Output {
     }
 }
 
-/// When nobody is waited for any more, where the hurry began at `since`.
+/// A line, after the number of those before it for which there was no room.
+fn after_refused(refused: usize, line: &str) -> String {
+    if refused == 0 { line.to_owned() } else { format!("({refused} lines were not shown)\n{line}") }
+}
+
+/// When to stop waiting, if the hurry began at `since`.
 fn over(since: Instant, now: Instant) -> Instant {
     (now + LAST_WORDS).min(since + ALL).max(now + 2 * LAST_WORD)
 }
 
-/// Shows a question. A terminal that is stopped takes nothing of it: what is typed until its first character is there is typed
-/// blind. Whoever sees all of it answers what is open.
+/// Shows a question, and calls `open` once its first character is shown. A stopped terminal shows nothing of it, so what
+/// is typed before that is typed blind; a person who sees all of the question answers the open one.
 fn show(terminal: &mut impl io::Write, text: &str, open: impl FnOnce()) -> io::Result<()> {
     let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
     let shown = terminal.write_all(first.as_bytes()).and_then(|()| terminal.flush());
@@ -266,7 +272,7 @@ fn show(terminal: &mut impl io::Write, text: &str, open: impl FnOnce()) -> io::R
     terminal.flush()
 }
 
-/// Whether two descriptors are of one terminal, file or pipe.
+/// Whether two descriptors are of the same terminal, file or pipe.
 fn is_one_place(one: impl AsFd, other: impl AsFd) -> bool {
     let place = |fd: &dyn AsFd| {
         let meta = File::from(fd.as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
@@ -275,7 +281,7 @@ fn is_one_place(one: impl AsFd, other: impl AsFd) -> bool {
     place(&one).is_some_and(|one| Some(one) == place(&other))
 }
 
-/// Whether a line's end does not take the terminal back to the first column: a child has made it so.
+/// Whether a child has set the terminal so that a line feed does not go to the first column.
 fn is_raw() -> bool {
     tcgetattr(rustix::stdio::stderr()).is_ok_and(|modes| !modes.output_modes.contains(OutputModes::OPOST))
 }
@@ -329,18 +335,35 @@ mod tests {
         assert_eq!(after(4900), ALL + 2 * LAST_WORD, "whoever reads at all gets them");
     }
 
+    #[test]
+    fn lines_that_find_no_room_are_counted_before_the_next_one() {
+        let output = unread();
+        stuff(output.err);
+        for _ in 0..3 {
+            output.error("nobody sees this");
+        }
+        assert_eq!(output.err.take_refused(), 3);
+        assert_eq!(after_refused(3, "seen"), "(3 lines were not shown)\nseen");
+        assert_eq!(after_refused(0, "seen"), "seen");
+    }
+
+    /// Leaves no room in an outlet, which is never read.
+    fn stuff(outlet: &Outlet) {
+        assert!(outlet.push(WAITING_MAX, || loop {
+            std::thread::park()
+        }));
+    }
+
     /// Its standard output is an outlet that is full, and is never read.
     fn unread() -> Output {
         let [out, err] = [Outlet::start(), Outlet::start()].map(Result::unwrap);
-        assert!(out.push(WAITING_MAX, || loop {
-            std::thread::park()
-        }));
+        stuff(out);
         let unread: &'static _ = Box::leak(Box::new(watch::Sender::new(false)));
         let (format, quiet, color, terminal, spinner, beside) = (Format::Json, true, false, false, false, false);
         Output { out, err, unread, format, quiet, color, terminal, spinner, beside }
     }
 
-    /// Nothing of it is waited for at the end: what is stuck stays so.
+    /// The end waits for none of it: a stuck outlet stays stuck.
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test);

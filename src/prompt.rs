@@ -1,6 +1,6 @@
-//! Questions to the person at the terminal. They are read on a thread of their own, which nobody need wait for: a question that
-//! is not waited for any more is withdrawn on the screen. What was typed before a question was shown is not its answer: it was
-//! meant for another one, or for nobody.
+//! Questions to the person at the terminal. A thread of its own reads the answers, and nobody must wait for it: a
+//! question that is no longer awaited is withdrawn on the screen. What was typed before a question was shown is not its
+//! answer: it was meant for another question, or for none.
 
 use std::{
     fs::File,
@@ -21,7 +21,7 @@ use crate::output::Output;
 /// Longest answer that is read: no answer comes near it.
 const ANSWER_MAX: usize = 4096;
 
-/// Whether there is a person to ask: both the question and the answer go through a terminal.
+/// Whether there is a person to ask: question and answer both go through a terminal.
 pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
@@ -32,10 +32,10 @@ type Read = io::Result<Option<Zeroizing<String>>>;
 static INPUT: Mutex<Input> = Mutex::new(Input { asked: None, is_read: false, forgotten: 0 });
 
 struct Input {
-    /// Whoever asked last.
+    /// The question that waits for the next line.
     asked: Option<oneshot::Sender<Read>>,
     is_read: bool,
-    /// How often what was typed was forgotten.
+    /// How many times typed text was discarded.
     forgotten: u64,
 }
 
@@ -43,7 +43,7 @@ fn input() -> MutexGuard<'static, Input> {
     INPUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One line of standard input after `question`; nothing at its end.
+/// One line of standard input after `question`; `None` at its end.
 pub(crate) async fn ask(output: Output, question: String) -> Read {
     let (answer, answered) = oneshot::channel();
     output.question(question, move || {
@@ -64,7 +64,7 @@ pub(crate) async fn ask(output: Output, question: String) -> Read {
 }
 
 impl Input {
-    /// What is piped was written beforehand, on purpose.
+    /// Piped input was written beforehand on purpose.
     fn forget(&mut self) {
         if can_ask() {
             let _ = tcflush(stdin(), QueueSelector::IFlush);
@@ -73,7 +73,7 @@ impl Input {
     }
 }
 
-/// Gives the next line to whoever asks then.
+/// Reads lines, and gives each to the question that is then open.
 fn read() {
     loop {
         let mut begun = None;
@@ -87,11 +87,11 @@ fn read() {
             }
             return;
         }
-        // Its beginning was typed before.
+        // Its beginning was typed before the question.
     }
 }
 
-/// A question that is open.
+/// An open question.
 struct Asked {
     output: Output,
     answered: oneshot::Receiver<Read>,
@@ -106,7 +106,7 @@ impl Drop for Asked {
     }
 }
 
-/// The code, asked for until it looks like one; without a terminal, one line of standard input.
+/// Asks for the code until it has a code's form; without a terminal, reads one line of standard input.
 pub(crate) async fn code(output: Output) -> Result<PairingCode, String> {
     let on_terminal = can_ask();
     loop {
@@ -123,7 +123,7 @@ pub(crate) async fn code(output: Output) -> Result<PairingCode, String> {
     }
 }
 
-/// A yes or a no, asked until it is one. The end of input is a no.
+/// Asks for a yes or a no until it gets one. The end of input is a no.
 pub(crate) async fn yes(output: Output, question: &str) -> io::Result<bool> {
     loop {
         let Some(line) = ask(output, format!("{question} [yes/no] ")).await? else { return Ok(false) };
@@ -135,13 +135,13 @@ pub(crate) async fn yes(output: Output, question: &str) -> io::Result<bool> {
     }
 }
 
-/// Shows the four words and asks whether they stand at the other end too.
+/// Shows the four words and asks whether the other end shows the same.
 pub(crate) async fn same_words(output: Output, words: &str, other: &str) -> bool {
     output.show("Four words: ", words);
     yes(output, &format!("Does {other} show the same four words?")).await.unwrap_or(false)
 }
 
-/// Reads up to the line's end and not a byte further: what follows is the subshell's. Says when it has begun.
+/// Reads up to the line's end and not a byte further: the rest is the subshell's. Calls `begin` at the first byte.
 fn read_line(mut input: impl io::Read, begin: impl FnOnce()) -> io::Result<Option<Zeroizing<String>>> {
     let mut line = Zeroizing::new(Vec::with_capacity(ANSWER_MAX));
     let mut begin = Some(begin);

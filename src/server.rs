@@ -1,4 +1,4 @@
-//! `mykube server`: what its operator sees.
+//! `mykube server`: flags, and what its operator sees.
 
 use std::{
     path::{Path, PathBuf},
@@ -36,12 +36,13 @@ use crate::{
     waiting::{self, Waiting},
 };
 
-/// How long an orderly end may take after a signal: what the last words and the audit log leave of everybody's five seconds.
+/// How long an orderly end may take after a signal: the five seconds, without what the last output and the audit log
+/// need.
 const STOP_LIMIT: Duration = Duration::from_millis(3800);
-/// For what the audit log still has to write.
+/// How long the audit log may take to write its last lines.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Serves one client; returns once it has left, or a signal came.
+/// Serves clients; returns once the last has left, or a signal came.
 pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
     let dialer = dial::dialer(args.relay_url.clone(), ca_file.clone())?;
     let attended = prompt::can_ask();
@@ -74,7 +75,7 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         ended = share(args, ca_file, &dialer, &audit, output, stopped) => ended,
         () = overdue => Ok(Ended::Stopped),
     };
-    // Who is given up here is written as gone by its own task, which ends a moment later.
+    // The task of a client that is given up here writes that it left; the task ends a moment later.
     if timeout(FLUSH_LIMIT / 2, audit.finish()).await.is_err() {
         let _ = timeout(FLUSH_LIMIT / 2, audit.flush()).await;
     }
@@ -163,7 +164,7 @@ async fn share(
     serve(dialer, offer, config, commands, &mut ui, stop).await.map_err(|error| failure(&error))
 }
 
-/// A namespace that is not there may yet be made; a typo never is.
+/// Warns of namespaces that do not exist: one may be created later, but a typo never is.
 async fn missing(names: &[String], forwarder: Option<&Arc<Forwarder>>, upstream: &Upstream) -> Option<String> {
     let forwarder = forwarder.filter(|_| !names.is_empty())?.clone();
     let missing = missing_namespaces(forwarder, upstream, names).await;
@@ -173,7 +174,7 @@ async fn missing(names: &[String], forwarder: Option<&Arc<Forwarder>>, upstream:
     })
 }
 
-/// The same of what `mykube sessions new` asks for.
+/// The warnings about a policy of `mykube sessions new`.
 fn review(forwarder: Option<Arc<Forwarder>>, upstream: Arc<Upstream>) -> Review {
     Arc::new(move |policy| {
         let (names, forwarder, upstream) = (policy.namespaces.clone(), forwarder.clone(), upstream.clone());
@@ -200,7 +201,7 @@ fn failure(error: &ServeError) -> Failure {
     Failure::new(code, error)
 }
 
-/// The operator.
+/// The operator's screen and events.
 struct Ui {
     output: Output,
     relay_url: String,
@@ -223,7 +224,7 @@ impl serve::Ui for Ui {
                 output.event(&JsonEvent::Withdrawn { client });
             }
             Event::Attempt => debug!("a client is trying the code"),
-            // At none left the code is spent, which is said next.
+            // With no guesses left, the next event says that the code is spent.
             Event::Refused { left: 0, .. } => {}
             Event::Refused { why, left } => {
                 output.warn(&match why {
@@ -297,7 +298,7 @@ impl Ui {
         }
     }
 
-    /// Tells the code as an Event, beside what else happens.
+    /// Announces the code as an Event, in a task of its own.
     fn announce(&self, code: Zeroizing<String>, expires_in: Duration) {
         let Some(announcer) = self.announcer.clone() else { return };
         let (output, relay_url) = (self.output, self.relay_url.clone());

@@ -1,4 +1,4 @@
-//! The operator's questions to this user's running servers: `mykube sessions`.
+//! `mykube sessions`: the operator's questions to this user's running servers.
 
 use std::path::PathBuf;
 
@@ -16,10 +16,10 @@ use crate::{
     output::Output,
 };
 
-/// Questions that may wait for the server.
+/// How many questions may wait for the server.
 const WAITING: usize = 4;
 
-/// Opens this server's socket. A server without one works, but cannot be asked.
+/// Opens this server's socket. Without it a server works, but cannot be asked.
 pub(crate) fn open(review: Review, output: Output) -> mpsc::Receiver<Command> {
     let (sender, commands) = mpsc::channel(WAITING);
     match Socket::open() {
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
     let servers = control_socket::servers().await.map_err(Failure::failed)?;
     let command = args.command.unwrap_or(SessionsCommand::List);
     if matches!(command, SessionsCommand::List) {
-        // Named, it must be there: a pod's probe asks for its own.
+        // If a server is named, it must exist: a pod's probe asks for its own.
         if args.server.is_some() {
             choose(&servers, args.server)?;
         }

@@ -14,10 +14,10 @@ use crate::{
     status,
 };
 
-/// How often it is looked whether the session is away.
+/// How often to check whether the session is away.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Opens a shell, or runs a command, beside a running `mykube client`; no new code is needed.
+/// Opens a shell, or runs a command, in the session of a running `mykube client`; no new code is needed.
 pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> {
     let is_command = !args.command.is_empty();
     let launch = if is_command { Launch::Command(args.command.clone()) } else { Launch::Shell };
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
     }
 }
 
-/// Looks how the other process's session is.
+/// Reads, again and again, what the other process tells of its session.
 async fn follow(live: &Live, line: watch::Sender<PeerStatus>) -> Infallible {
     let mut ticks = interval(LOOK);
     loop {

@@ -1,9 +1,9 @@
-//! What ends a command: signals, and events that nobody reads. What it was started to ignore it ignores: `nohup` holds, and
-//! Ctrl-C is not for what a script has put into the background.
+//! What ends a command: signals, and events that are not read. Signals that were ignored when it was started stay
+//! ignored: `nohup` works, and Ctrl-C does not reach a command that a script runs in the background.
 //!
-//! A command has five seconds from there, however much of what it waits for hangs. A client: 3.5 s for its programs (3 s until
-//! they are killed), 0.8 s for its goodbye, 0.5 s for another program's lock on the kubeconfig. A server: 3.8 s, and 1 s for the
-//! audit log. The last words have what is left, up to 0.5 s and at least 0.1 s, and threads that hang 0.1 s.
+//! From then on a command has five seconds, whatever it waits for. A client: 3.5 s for its programs (3 s until they are
+//! killed), 0.8 s for its goodbye, 0.5 s for another program's lock on the kubeconfig. A server: 3.8 s, and 1 s for the
+//! audit log. The last output has the rest, up to 0.5 s and at least 0.1 s, and threads that hang have 0.1 s.
 
 use std::{io, sync::OnceLock};
 
@@ -16,13 +16,13 @@ use tokio::{
 
 use crate::output::Output;
 
-/// What stops a command instead of a signal. It fails, and says more then.
+/// The reason to stop that is no signal: the command fails, with another message.
 const UNREAD: &str = "standard output that nobody reads";
 
-/// When the first of them came.
+/// When the first signal came.
 static CAME: OnceLock<Instant> = OnceLock::new();
 
-/// Waits for Ctrl-C, SIGTERM and SIGHUP. From its making none of them kills the process.
+/// Waits for Ctrl-C, SIGTERM and SIGHUP. Once this exists, none of them kills the process.
 pub(crate) struct Signals {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
@@ -40,7 +40,7 @@ impl Signals {
         })
     }
 
-    /// The first of the three, by name.
+    /// Waits for one of the three; returns its name.
     pub(crate) async fn any(&mut self) -> &'static str {
         tokio::select! {
             () = received(&mut self.interrupt) => "SIGINT",
@@ -53,7 +53,7 @@ impl Signals {
         }
     }
 
-    /// The same, while Ctrl-C belongs to a child on the terminal.
+    /// Waits for one of the others, while Ctrl-C goes to a child on the terminal.
     pub(crate) async fn but_interrupt(&mut self) -> &'static str {
         tokio::select! {
             () = received(&mut self.terminate) => "SIGTERM",
@@ -66,7 +66,8 @@ impl Signals {
     }
 }
 
-/// Waits for what ends the process, unless it came already: whoever waits for nothing else may be stopped. When it came.
+/// Waits for a signal, unless one came already, and returns when it came. For code that can be stopped because it waits
+/// only for readers.
 pub(crate) async fn first() -> Instant {
     if let Some(came) = CAME.get() {
         return *came;

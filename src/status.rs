@@ -1,4 +1,4 @@
-//! The client's one line of status while its session is away.
+//! Shows the client's user that the session is away, and that it is back.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -7,10 +7,10 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{events::JsonEvent, output::Output, waiting::Waiting};
 
-/// An interruption shorter than this is told to scripts only: nobody has noticed it.
+/// A shorter interruption is told to scripts only: a person would not notice it.
 const NOTICEABLE: Duration = Duration::from_secs(1);
 
-/// Tells every loss and return. With a child on the terminal it is one line each, else a line that counts.
+/// Reports every loss and return. With a child on the terminal, one line each; else a line that counts.
 pub(crate) async fn tell(mut status: watch::Receiver<PeerStatus>, output: Output, has_child: bool) -> Infallible {
     loop {
         let now = status.borrow_and_update().clone();
@@ -35,8 +35,8 @@ pub(crate) async fn tell(mut status: watch::Receiver<PeerStatus>, output: Output
     }
 }
 
-/// Why the session is away, unless it is back before anybody notices: the newest reason, as what answers in the relay's
-/// place says what to do about it.
+/// Why the session is away, unless it is back within [`NOTICEABLE`]. The newest reason: if something else answers at
+/// the relay's address, that one says what to do.
 async fn noticed(status: &mut watch::Receiver<PeerStatus>) -> Option<String> {
     if timeout(NOTICEABLE, back(status)).await.is_ok() {
         return None;
@@ -55,7 +55,7 @@ async fn back(status: &mut watch::Receiver<PeerStatus>) {
 
 async fn changed(status: &mut watch::Receiver<PeerStatus>) {
     if status.changed().await.is_err() {
-        // The session is over, which is told elsewhere.
+        // The session has ended, which is reported elsewhere.
         std::future::pending().await
     }
 }

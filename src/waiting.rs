@@ -1,6 +1,6 @@
 //! While a code waits to be typed: a spinner with its remaining time, and the code as a QR code. Terminals only.
 //!
-//! The spinner is the last line of the terminal. Whatever else is printed goes [`around`] it.
+//! The spinner is the terminal's last line. Everything else is printed [`around`] it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -19,15 +19,15 @@ use crate::outlet::Outlet;
 /// Longest reason that is shown beside the clock.
 const REASON_MAX: usize = 120;
 
-/// Columns of a terminal that does not tell.
+/// Columns of a terminal that does not say how many it has.
 const COLUMNS: u16 = 80;
-/// What the spinner takes of them, with one left free: some terminals wrap at the last.
+/// Columns that the spinner takes, with one more left free: some terminals wrap at the last.
 const SPINNER: usize = 3;
 
-/// The one on the terminal's last line.
+/// The spinner on the terminal's last line.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Prints something without the spinner in its way.
+/// Prints something while the spinner is out of the way.
 pub(crate) fn around<T>(print: impl FnOnce() -> T) -> T {
     let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match shown {
@@ -36,7 +36,7 @@ pub(crate) fn around<T>(print: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The spinner; gone when dropped. It comes and goes in its turn with what is printed.
+/// The spinner; removed when dropped. It is drawn and removed in order with other output.
 pub(crate) struct Waiting(&'static Outlet);
 
 impl Waiting {
@@ -59,7 +59,7 @@ impl Waiting {
         })
     }
 
-    /// A line that is made anew at each tick, in the longest form for which there is room.
+    /// A line made anew at each tick, in its longest form that fits.
     fn show(
         screen: &'static Outlet,
         tick: Duration,
@@ -91,7 +91,7 @@ impl Drop for Waiting {
     }
 }
 
-/// The first of some lines that is no wider than the room there is, or what fits of the last.
+/// The first of these lines that fits, or as much as fits of the last.
 fn fitting(lines: [String; 3], columns: usize) -> String {
     let [.., last] = &lines;
     let cut = last.chars().take(columns).collect();

@@ -1,4 +1,4 @@
-//! `mykube doctor` against everything that can be in the way: each fault is found, named, and the only one named.
+//! `mykube doctor` with every kind of fault: it finds each, names it, and names no other.
 //!
 //! Over 500 lines because it is one list of faults, and the small servers that have them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
@@ -10,6 +10,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
+    time::SystemTime,
 };
 
 use data_encoding::BASE64;
@@ -56,7 +57,7 @@ impl Ca {
     }
 }
 
-/// Gives each connection to `serve`, for as long as the test's process lives.
+/// Serves each connection with `serve`, for as long as the test's process lives.
 fn listen(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
@@ -77,7 +78,7 @@ fn closed() -> (u16, TcpStream, TcpListener) {
     (stream.local_addr().unwrap().port(), stream, listener)
 }
 
-/// The head of a request; nothing if the connection ends before it.
+/// Reads the head of a request; `None` if the connection ends before its end.
 fn head(stream: &mut impl Read) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -101,7 +102,7 @@ fn canned(status: &'static str, headers: &'static str, body: &'static str) -> St
     let at = listen(move |mut stream| {
         if head(&mut stream).is_some() {
             answer(&mut stream, status, headers, body);
-            // Until the other end has read it.
+            // Until the other end has read the answer and closes.
             let _ = std::io::copy(&mut stream, &mut std::io::sink());
         }
     });
@@ -140,7 +141,7 @@ impl Relay {
         self.url.split_once("://").unwrap().1.parse().unwrap()
     }
 
-    /// Something in front of it that changes heads: what comes in, and what goes out.
+    /// A proxy before the relay that changes the heads of requests and answers.
     fn behind(
         &self,
         request: impl Fn(String) -> String + Send + Sync + 'static,
@@ -171,7 +172,7 @@ impl Drop for Relay {
     }
 }
 
-/// What an API server says to a path.
+/// An API server's answer for a path.
 type Says = fn(&str) -> (&'static str, Value);
 
 fn healthy(path: &str) -> (&'static str, Value) {
@@ -187,7 +188,7 @@ fn healthy(path: &str) -> (&'static str, Value) {
     }
 }
 
-/// A kubeconfig of an API server that takes the token `t0k3n`.
+/// A kubeconfig for an API server that accepts the token `t0k3n`.
 fn cluster(ca: &Ca, says: Says) -> Value {
     let tls = ca.server();
     let at = listen(move |stream| {
@@ -225,7 +226,7 @@ struct Doctor {
     command: Command,
 }
 
-/// What came of it.
+/// The outcome of one run.
 struct Found {
     code: i32,
     lines: Vec<Value>,
@@ -237,7 +238,7 @@ impl Doctor {
         let home = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
         command.args(["doctor", "--output", "json"]).env_clear().env("HOME", home.path());
-        // A machine without any authority trusts this one.
+        // Makes this the only authority that a run trusts, on a machine that has none.
         let doctor = Self { home, command };
         let stranger = Ca::new("stranger").pem;
         doctor.ca(&stranger)
@@ -299,7 +300,7 @@ impl Found {
         self.lines[at]["detail"].as_str().unwrap()
     }
 
-    /// The one check that failed, in these words; the exit code says so.
+    /// Exactly one check failed, with these words; the exit code says so.
     #[track_caller]
     fn only(&self, verdicts: &str, failed: &str, words: &[&str]) {
         assert_eq!(self.verdicts(), verdicts, "{}", self.stderr);
@@ -327,7 +328,7 @@ fn all_is_well() {
         found.detail("rbac")
     );
     assert!(found.stderr.contains("ok    DNS") && found.stderr.ends_with("All is well.\n"), "{}", found.stderr);
-    // Nothing that could be typed was shown.
+    // No code or token was shown.
     assert!(!found.stderr.to_lowercase().contains("code"), "{}", found.stderr);
 }
 
@@ -349,7 +350,7 @@ fn a_laptop_needs_no_kubeconfig_and_a_cluster_no_relay() {
 
 #[test]
 fn a_name_that_has_no_address() {
-    // Longer than a label may be (RFC 1035): refused without asking anybody.
+    // Longer than a label may be (RFC 1035): refused without asking a name server.
     let found = Doctor::new().relay(&format!("https://{}.test", "x".repeat(64))).run();
     found.only("Fssssssss", "dns", &["cannot be resolved", "spelling"]);
 }
@@ -425,7 +426,7 @@ fn a_way_on_which_websockets_die() {
         },
     );
     Doctor::new().relay(&blocks).run().only("oosFoosss", "websocket", &["403", advice[0], advice[1]]);
-    // The upgrade passes, no frame does.
+    // The upgrade is let through, but no frame.
     let cuts = {
         let relay = relay.address();
         let at = listen(move |mut stream| {
@@ -460,8 +461,13 @@ fn a_clock_that_is_wrong() {
             },
         )
     };
+    let began = SystemTime::now();
     let past = Doctor::new().relay(&dated("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n")).run();
     past.only("oosoFosss", "clock", &["ahead of the relay's", "timedatectl"]);
+    // From 1994-11-06T08:49:37Z, in seconds since 1970, to some moment of the run.
+    let ahead = |now: SystemTime| now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() - 784_111_777;
+    let told = past.stderr.split_once("clock is ").unwrap().1.split(' ').next().unwrap();
+    assert!((ahead(began)..=ahead(SystemTime::now())).contains(&told.parse().unwrap()), "{told}");
     let future = Doctor::new().relay(&dated("Date: Tue, 01 Jan 2999 00:00:00 GMT\r\n")).run();
     future.only("oosoFosss", "clock", &["behind the relay's"]);
     let none = Doctor::new().relay(&dated("")).run();

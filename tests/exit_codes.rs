@@ -1,4 +1,4 @@
-//! The `mykube` program as a script sees it: exit codes, what it says, and that nothing stays behind.
+//! The `mykube` program as a script sees it: exit codes, output, and that nothing is left behind.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Nothing takes so long: a test that meets it has failed.
+/// A test that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A command with an environment of its own and no standard input.
@@ -20,7 +20,7 @@ fn mykube(home: &tempfile::TempDir, args: &[&str]) -> Command {
     command
 }
 
-/// Its exit code and what it said; its private directory must be gone.
+/// Its exit code and output; its private directory must be gone.
 fn ends(args: &[&str]) -> (i32, String, String) {
     let home = tempfile::tempdir().unwrap();
     let output = mykube(&home, args).output().unwrap();
@@ -39,7 +39,7 @@ fn nobody() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// Answers one request with `response`; gives the address and, once it came, the request.
+/// Answers one request with `response`; returns the address, and the request once it came.
 fn answers_once(response: &'static str) -> (String, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -76,7 +76,7 @@ fn a_variable_that_is_empty_is_not_set_and_nonsense_is_2() {
     let run = |value: &str| {
         let home = tempfile::tempdir().unwrap();
         let mut command = mykube(&home, &["client", "--relay-url", &nobody(), "48320417", "--", "true"]);
-        // The last one contradicts a command, when it is set.
+        // If set, the last variable contradicts a command.
         for name in ["MYKUBE_QUIET", "MYKUBE_VERIFY", "MYKUBE_MERGE", "MYKUBE_NO_SHELL"] {
             command.env(name, value);
         }
@@ -189,7 +189,7 @@ fn a_command_that_is_not_there_costs_no_code() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_is_ignored_at_the_start_stays_ignored() {
-    // It takes connections, and never answers.
+    // A server that accepts connections and never answers.
     let relay = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", relay.local_addr().unwrap());
     let home = tempfile::tempdir().unwrap();
@@ -237,7 +237,7 @@ fn two_kinds_of_lines_do_not_share_standard_output() {
     let (code, _, said) = ends(&["server", "--relay-url", &nobody(), "--audit-log=-", "--output=json"]);
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("--audit-log a FILE"), "{said}");
-    // A log on standard output is fine by itself: what fails is that there is no kubeconfig.
+    // A log on standard output is allowed: this fails because there is no kubeconfig.
     let (code, _, said) = ends(&["server", "--relay-url", &nobody(), "--audit-log=-"]);
     assert!(code == 1 && said.contains("no kubeconfig was found"), "{said}");
 }
@@ -247,7 +247,7 @@ fn a_signal_ends_what_waits_for_a_code() {
     let home = tempfile::tempdir().unwrap();
     let mut command = mykube(&home, &["client", "--relay-url", &nobody(), "--output", "json"]);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    // The port is bound and the directory made before the code is read: wait for the directory.
+    // The port is bound and the directory made before the code is read, so the directory shows that both are done.
     let start = Instant::now();
     while fs::read_dir(home.path()).unwrap().count() == 0 {
         assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");

@@ -1,4 +1,5 @@
-//! Whoever reads late, or never, and whoever types early: nobody else waits, and nothing is answered that was not asked.
+//! Readers that are late or never read, and people who type early: neither holds anything else up, and no question gets
+//! an answer that was typed before it.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -19,7 +20,7 @@ use rustix::{
 };
 use serde_json::Value;
 
-/// Nothing takes so long: a test that meets it has failed.
+/// A test that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A command with an environment of its own.
@@ -77,7 +78,7 @@ fn relay(home: &Path) -> (Running, String) {
     (Running(relay), url)
 }
 
-/// A kubeconfig of a cluster that is not there.
+/// A kubeconfig of a cluster that cannot be reached.
 fn kubeconfig(home: &Path) -> String {
     let path = home.join("kubeconfig");
     fs::write(
@@ -89,7 +90,7 @@ fn kubeconfig(home: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// `mykube sessions`, once there is a server to ask.
+/// Runs `mykube sessions`, once there is a server to ask.
 fn sessions(home: &Path, server: u32, args: &[&str]) -> Output {
     let start = Instant::now();
     while !home.join(format!("mykube/server-{server}.sock")).exists() {
@@ -149,13 +150,13 @@ fn events_that_nobody_reads_hold_nobody_up() {
 struct OnTerminal {
     running: Running,
     terminal: File,
-    /// What it shows, until it is closed.
+    /// The output so far, until the terminal is closed.
     shown: Receiver<Vec<u8>>,
     seen: String,
 }
 
 impl OnTerminal {
-    /// Where `typed` was typed before it started.
+    /// Starts it where `typed` was typed beforehand.
     fn start(command: &Command, typed: &str) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
@@ -182,7 +183,7 @@ impl OnTerminal {
         Self { running, terminal, shown, seen: String::new() }
     }
 
-    /// Reads until `text` came; gives what came before it. What comes next is looked for after it.
+    /// Reads until `text` comes; returns the output before it. The next call searches behind it.
     fn expect(&mut self, wanted: &str) -> String {
         loop {
             if let Some(at) = self.seen.find(wanted) {

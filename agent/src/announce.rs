@@ -1,6 +1,6 @@
 //! Codes told as Kubernetes Events of the pod that the agent runs in (`--announce-event`).
 //!
-//! Whoever may read Events in that namespace can read the code. The pod's own service account writes them, also where
+//! Anybody who may read Events in that namespace can read the code. The pod's own service account writes them, also if
 //! clients are served with a kubeconfig; it needs `create` on `events` in its namespace and nothing else.
 
 use std::{
@@ -8,33 +8,27 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Method, Request, header};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Request, header};
+use mykube_agent_gateway::{Audit, Caller, Forwarder, Gateway, HeadRoom, Settings};
 use mykube_agent_upstream::{Environment, KubeconfigError, KubeconfigSource, Upstream, incluster, moment::moment};
 use mykube_dial::Trust;
 use mykube_protocol::text::printable;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use mykube_agent_gateway::{Audit, Caller, Forwarder, Gateway, HeadRoom, Settings};
-
 /// How long the API server may take to store an Event.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer that is read.
 const ANSWER_MAX: usize = 64 * 1024;
-/// Longest message of the API server's that is shown.
+/// Longest message of the API server that is shown.
 const MESSAGE_MAX: usize = 300;
 /// Longest name of a pod (an RFC 1123 subdomain).
 const POD_NAME_MAX: usize = 253;
-/// Between the two halves of this process.
-const PIPE: usize = 16 * 1024;
 
 /// Why a code cannot be told as an Event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnnounceError {
-    /// Not in a pod, or in one without a service account.
+    /// This is no pod, or one without a service account.
     #[error("--announce-event needs a pod with a service account: leave it out elsewhere")]
     NoPod,
     /// The pod does not know its own name.
@@ -43,7 +37,7 @@ pub enum AnnounceError {
     /// The service account cannot be used.
     #[error(transparent)]
     ServiceAccount(#[from] KubeconfigError),
-    /// The API server did not take the Event.
+    /// The API server refused the Event.
     #[error("the code is not told as an Event: {0}")]
     Failed(String),
 }
@@ -57,8 +51,8 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// For the pod that this is: its name from `MYKUBE_POD_NAME`, else `HOSTNAME`; `MYKUBE_POD_UID`, where it is set,
-    /// lets `kubectl describe pod` find the Events.
+    /// For this pod: its name comes from `MYKUBE_POD_NAME`, else `HOSTNAME`; `MYKUBE_POD_UID`, if set, lets `kubectl
+    /// describe pod` find the Events.
     ///
     /// # Errors
     /// This is no pod, or it has no usable service account.
@@ -78,10 +72,10 @@ impl Announcer {
         })
     }
 
-    /// Tells a code that waits `expires_in` on this relay.
+    /// Announces a code that waits for `expires_in` on this relay.
     ///
     /// # Errors
-    /// The API server is out of reach, or does not allow it.
+    /// The API server cannot be reached, or refuses.
     pub async fn announce(&self, code: &str, expires_in: Duration, relay_url: &str) -> Result<(), AnnounceError> {
         let event = self.event(code, relay_url, SystemTime::now(), expires_in);
         timeout(ANSWER_TIMEOUT, self.create(event)).await.unwrap_or_else(|_| {
@@ -107,49 +101,22 @@ impl Announcer {
         })
     }
 
-    /// One request, by the same way as a client's.
     async fn create(&self, event: Value) -> Result<(), AnnounceError> {
+        let caller =
+            Caller { name: "mykube server".into(), id: None, policy: Arc::default(), heads: HeadRoom::default() };
         let broken = |error: &dyn std::fmt::Display| AnnounceError::Failed(format!("the request broke off: {error}"));
-        let mut request = Request::new(event.to_string());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() =
-            format!("/api/v1/namespaces/{}/events", self.namespace).parse().map_err(|error| broken(&error))?;
-        for (name, value) in [
-            (header::HOST, "kubernetes"),
-            (header::ACCEPT, "application/json"),
-            (header::CONTENT_TYPE, "application/json"),
-            (header::USER_AGENT, "mykube"),
-        ] {
-            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        let request = Request::post(format!("/api/v1/namespaces/{}/events", self.namespace))
+            .header(header::USER_AGENT, "mykube")
+            .body(event.to_string())
+            .map_err(|error| broken(&error))?;
+        let answer = self.gateway.request(caller, request, ANSWER_MAX).await.map_err(|error| broken(&error))?;
+        if answer.status().is_success() {
+            return Ok(());
         }
-        let (here, there) = tokio::io::duplex(PIPE);
-        let caller = Arc::new(Caller {
-            name: "mykube server".into(),
-            id: None,
-            policy: Arc::default(),
-            heads: HeadRoom::default(),
-        });
-        let (mut sender, connection) = http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;
-        let answer = async {
-            let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|error| broken(&error))?;
-            if status.is_success() {
-                return Ok(());
-            }
-            let said: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
-            let said = said["message"].as_str().map_or_else(|| status.to_string(), |text| printable(text, MESSAGE_MAX));
-            Err(AnnounceError::Failed(said))
-        };
-        let served = async {
-            let _ = tokio::join!(connection, self.gateway.serve(there, caller));
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            biased;
-            answer = answer => answer,
-            () = served => unreachable!("it waits for the answer"),
-        }
+        let said: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        let said =
+            said["message"].as_str().map_or_else(|| answer.status().to_string(), |text| printable(text, MESSAGE_MAX));
+        Err(AnnounceError::Failed(said))
     }
 }
 

@@ -1,10 +1,10 @@
-//! The operator's way to a running server: a Unix socket that nobody else on the machine can open.
+//! The socket with which the operator asks a running server: a Unix socket that no other user of the machine can open.
 //!
-//! One JSON line asks, one answers, then the connection ends. Sockets are named by the server's pid, in a directory
-//! of mode 0700 in `XDG_RUNTIME_DIR`, or in `/tmp` under the user's number.
+//! A connection has one question and one answer, a line of JSON each. Sockets are named by the server's pid, in a
+//! directory of mode 0700 in `XDG_RUNTIME_DIR`, or in `/tmp` under the user's number.
 //!
-//! Who asks may be of another release. A question with anything in it that this one does not know is refused: it may be a
-//! restriction, and nobody gets more than was meant.
+//! The asking program may be of another release. A question with a field that this release does not know is refused:
+//! the field may be a restriction, and no client may get more than the operator meant.
 
 use std::{
     future::Future,
@@ -34,23 +34,23 @@ pub const LINE_MAX: u64 = 2 * 1024 * 1024;
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take: a new code needs the relay.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long is waited for what is to be said of a policy, before there is a code: that needs the API server.
+/// How long to wait for the warnings about a policy before its code is made: they need the API server.
 pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
-/// Questions at once.
+/// Questions answered at once.
 const ASKING_MAX: usize = 8;
 
-/// What is asked.
+/// A question to a server.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Question {
-    /// Who is here.
+    /// Lists the clients.
     List {},
-    /// End one.
+    /// Ends a client.
     Kill {
         /// Its number.
         id: u64,
     },
-    /// Make a code for one more.
+    /// Makes a code for one more client.
     New {
         /// Its name.
         name: Option<String>,
@@ -59,35 +59,35 @@ pub enum Question {
     },
 }
 
-/// What is answered.
+/// A server's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    /// Who is here.
+    /// The clients.
     Clients {
         /// All of them.
         clients: Vec<Client>,
     },
-    /// It is being ended.
+    /// The client is being ended.
     Killed,
-    /// A code waits.
+    /// A code, which waits.
     Code {
         /// The client's number.
         id: u64,
         /// `483 20417`.
         code: String,
-        /// What works, but not as the person may think who asked for it. Older servers say nothing.
+        /// What works, but maybe not as the operator expects. Older servers leave it out.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
     },
-    /// It cannot be.
+    /// The question was refused.
     Error {
         /// Why.
         error: String,
     },
 }
 
-/// One client, as it is listed.
+/// One client of the list.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Client {
     /// Its number.
@@ -114,10 +114,10 @@ impl From<Listed> for Client {
     }
 }
 
-/// Where this user's servers have their sockets.
+/// The directory of this user's sockets.
 ///
 /// # Errors
-/// The directory cannot be made, or is somebody else's.
+/// The directory cannot be made, or belongs to another user.
 pub fn directory() -> io::Result<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
     let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_dir()) {
@@ -136,7 +136,8 @@ pub fn directory() -> io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// What a person should know of a policy that works: only a server can look, and the person is elsewhere.
+/// Finds what an operator should know of a valid policy. The server does this: the asking program cannot reach the API
+/// server.
 pub type Review = Arc<dyn Fn(&Policy) -> Pin<Box<dyn Future<Output = Vec<String>> + Send>> + Send + Sync>;
 
 /// A server's socket; removed when dropped.
@@ -146,14 +147,14 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens this process's socket.
+    /// Opens the socket of this process.
     ///
     /// # Errors
     /// See [`directory`].
     pub fn open() -> io::Result<Self> {
         let path = directory()?.join(format!("server-{}.sock", std::process::id()));
         match std::fs::remove_file(&path) {
-            // An earlier process of this number was killed.
+            // A process with this number was killed before.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -208,7 +209,7 @@ async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>, re
     };
     let written = timeout(ASK_TIMEOUT, write(&mut connection, &answer)).await.unwrap_or_else(|late| Err(late.into()));
     if let (Err(_), Answer::Code { id, .. }) = (&written, &answer) {
-        // Nobody has seen the code, and nobody would ever see it.
+        // The operator's program has gone: nobody would ever see this code.
         let _ = commands.send(Command::Kill(*id, oneshot::channel().0)).await;
     }
     written
@@ -235,7 +236,7 @@ async fn ask_server(question: Question, commands: &mpsc::Sender<Command>, review
                 let error = "a client's name has 1 to 63 letters, digits, '.', '_' or '-'".into();
                 return Some(Answer::Error { error });
             }
-            // First: a code's time runs from its making, and whoever asked is to see it then.
+            // The warnings come first: a code's time runs from when it is made, and the operator should see it at once.
             let warnings = timeout(REVIEW_TIMEOUT, review(&policy)).await.unwrap_or_default();
             let (reply, answer) = oneshot::channel();
             commands.send(Command::Invite(Invitation { name, policy: Arc::from(policy) }, reply)).await.ok()?;
@@ -251,7 +252,7 @@ async fn ask_server(question: Question, commands: &mpsc::Sender<Command>, review
 /// Asks one server.
 ///
 /// # Errors
-/// Nobody is there, or it does not answer.
+/// Nothing listens on the socket, or the answer does not come.
 pub async fn ask(socket: &Path, question: &Question) -> io::Result<Answer> {
     let mut connection = UnixStream::connect(socket).await?;
     write(&mut connection, question).await?;
@@ -278,7 +279,7 @@ async fn write(connection: &mut UnixStream, value: &impl Serialize) -> io::Resul
     connection.write_all(&line).await
 }
 
-/// This user's running servers: pid and socket. Sockets of killed ones are removed.
+/// This user's running servers: pid and socket. Removes the sockets of killed ones.
 ///
 /// # Errors
 /// See [`directory`].
@@ -341,7 +342,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        // As a server of an older release answers.
+        // The answer of an older server.
         let older = understood::<Answer>(br#"{"answer":"code","id":2,"code":"483 20417"}"#);
         assert!(matches!(older, Ok(Answer::Code { warnings, .. }) if warnings.is_empty()));
         let kill = ask(&path, &Question::Kill { id: 7 }).await.unwrap();
@@ -420,7 +421,7 @@ mod tests {
             }
         }
         assert!(received.try_recv().is_err(), "nothing reached the server");
-        // What says nothing is left out, so that a server that does not know it takes the rest.
+        // Empty fields are left out, so that a server that does not know them accepts the rest.
         let text = new.to_string();
         assert!(!text.contains("as_uid") && !text.contains("as_extra"), "{text}");
         drop(received);

@@ -1,4 +1,4 @@
-//! A pod's code as an Event: who asks for it, where, and what is said when it is refused.
+//! A pod's code as an Event: which account sends it where, and the error if it is refused.
 
 #![allow(clippy::unwrap_used, reason = "helpers that fail should stop their test")]
 

@@ -1,4 +1,4 @@
-//! What a connection hears for which there is no stream: a Kubernetes `Status`, at once, instead of silence.
+//! How a connection is refused for which there is no stream: with a Kubernetes `Status`, at once, instead of silence.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a connection waits for a stream's place: short requests come and go.
+/// How long a connection waits for a stream: others may be short requests that end soon.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
-/// How long its request, and then its end, may take.
+/// How long reading its request may take, and then waiting for its end.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of a request, read so that the answer finds somebody who waits for one.
+/// Bytes of its request that are read before the answer, so that kubectl gets to reading it.
 const READ: usize = 8 * 1024;
 
-/// For the client's user, and kubectl's.
+/// For the client's user, and for kubectl's.
 pub(crate) const ALL_IN_USE: &str = "all connections of this session are in use, by watches, logs or exec that go on; end some, or \
      use a session of its own (docs/guarded.md, Limits)";
 
@@ -37,7 +37,7 @@ pub(crate) async fn refuse(mut connection: impl AsyncRead + AsyncWrite + Unpin) 
 }
 
 fn answer(discovery: bool) -> String {
-    // Of a 429 to discovery client-go shows nothing.
+    // client-go shows nothing of a 429 to discovery.
     let (status, kind, body) = if discovery {
         ("502 Bad Gateway", "text/plain; charset=utf-8", format!("mykube: {ALL_IN_USE}"))
     } else {
@@ -53,7 +53,7 @@ fn answer(discovery: bool) -> String {
     )
 }
 
-/// Whether a request asks what the API server offers, as far as its first line says.
+/// Whether a request asks what the API server offers, judged by its first line.
 fn is_discovery(begin: &[u8]) -> bool {
     let line = begin.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let path = String::from_utf8_lossy(line.split(|byte| *byte == b' ').nth(1).unwrap_or_default()).into_owned();

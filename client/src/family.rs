@@ -1,7 +1,7 @@
-//! What a child has started and left behind: ended with it, so that nothing of it has the terminal, or a connection that
-//! is cut, when we are gone.
+//! The processes that a child has started and left behind. They are ended with it, so that none of them has the
+//! terminal, or a connection that is cut, after we have gone.
 //!
-//! Whoever has left the terminal's session (daemons, desktop programs) or ignores a hang-up (`nohup`) is meant to stay.
+//! Processes that have left the terminal's session (daemons, desktop programs) or ignore a hang-up (`nohup`) stay.
 
 use std::{collections::BTreeSet, io, time::Duration};
 
@@ -11,12 +11,12 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-/// How long a child, and what it has started, has between being asked to end and being killed. Of the five seconds of a SIGTERM
-/// to us the goodbye, the kubeconfig and the last words have the rest (`src/signals.rs`).
+/// How long a child, and what it has started, has between being asked to end and being killed. Of the five seconds
+/// after a SIGTERM the rest is for the goodbye, the kubeconfig and the last output (`src/signals.rs`).
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(3);
-/// How often it is looked who is left: not every end is signalled to us.
+/// How often the list of processes is read: not every end is signalled to us.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long after that all may take to be gone. What hangs in the kernel is not waited for.
+/// How long all of them may take to end after being killed. A process that hangs in the kernel is not waited for.
 pub(crate) const KILLED: Duration = Duration::from_millis(500);
 
 /// From now on orphans of the family become our children.
@@ -25,14 +25,15 @@ pub(crate) fn adopt() {
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
-/// Asks all that is left to end, kills what has not at `deadline`, and reaps it. There must be no other child.
+/// Asks the remaining processes to end, kills at `deadline` those that have not, and reaps them. There must be no other
+/// child.
 pub(crate) async fn end(ask: Signal, deadline: Instant) -> io::Result<()> {
     let mut ended = signal(SignalKind::child())?;
     let mut asked = BTreeSet::new();
     let asking = gone(&mut ended, |pid| {
         if asked.insert(pid.as_raw_nonzero()) {
             let _ = kill_process(pid, ask);
-            // A stopped one would not see it.
+            // A stopped process would not see the signal.
             let _ = kill_process(pid, Signal::CONT);
         }
     });
@@ -45,7 +46,7 @@ pub(crate) async fn end(ask: Signal, deadline: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns when nobody is left; until then does something to each, again and again.
+/// Returns when no process is left; until then calls `act` on each, again and again.
 async fn gone(ended: &mut tokio::signal::unix::Signal, mut each: impl FnMut(Pid)) {
     loop {
         let left = left();
@@ -60,7 +61,7 @@ async fn gone(ended: &mut tokio::signal::unix::Signal, mut each: impl FnMut(Pid)
     }
 }
 
-/// Who is left, after reaping whoever has ended.
+/// The remaining processes, after those that have ended were reaped.
 #[cfg(target_os = "linux")]
 fn left() -> Vec<Pid> {
     use nix::unistd::getsid;
@@ -68,7 +69,7 @@ fn left() -> Vec<Pid> {
 
     while let Ok(Some(_)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {}
     let (us, session) = (getpid(), getsid(None).ok().map(nix::unistd::Pid::as_raw));
-    // Under `nohup` all of it does, which then says nothing.
+    // Under `nohup` every child ignores hang-ups, so that does not tell the two apart.
     let hang_up_counts = !crate::signals::is_ignored(us, Signal::HUP);
     let all = processes();
     let mut family = BTreeSet::from([us.as_raw_nonzero()]);
@@ -81,7 +82,7 @@ fn left() -> Vec<Pid> {
     ours.filter(|&pid| !(hang_up_counts && crate::signals::is_ignored(pid, Signal::HUP))).collect()
 }
 
-/// Elsewhere there is no list of processes that could be read.
+/// On other systems there is no list of processes that could be read.
 #[cfg(not(target_os = "linux"))]
 fn left() -> Vec<Pid> {
     Vec::new()
@@ -91,21 +92,21 @@ fn left() -> Vec<Pid> {
 struct Process {
     id: std::num::NonZero<i32>,
     parent: std::num::NonZero<i32>,
-    /// 0 where it was begun outside of our PID namespace; of our family, it is then the one that we are in.
+    /// 0 if the process was started outside of our PID namespace; a member of our family is then in our own session.
     session: i32,
 }
 
-/// All that run, and our own that have ended: proc_pid_stat(5).
+/// All processes, with our children that have ended: proc_pid_stat(5).
 #[cfg(target_os = "linux")]
 fn processes() -> Vec<Process> {
     let read = |stat: &str| {
         let (id, rest) = stat.split_once(" (")?;
-        // The name may hold anything.
+        // A process's name may hold any character.
         let (_, rest) = rest.rsplit_once(") ")?;
         let mut fields = rest.split(' ');
         let is_dead = matches!(fields.next()?, "Z" | "X");
         let parent = fields.next()?.parse().ok()?;
-        // Ours we have yet to reap.
+        // A child that we have yet to reap.
         let is_dead = is_dead && parent != rustix::process::getpid().as_raw_nonzero();
         let session = fields.nth(1)?.parse().ok()?;
         (!is_dead).then_some(Process { id: id.parse().ok()?, parent, session })

@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// How long a connection has for its handshake: whoever cannot show the certificate holds no place for long.
+/// How long a connection has for its handshake: one without the certificate takes up a connection for no longer.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The certificates of the port could not be made.
@@ -44,11 +44,11 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Draws a CA, a server and a client key (P-256), for a port of `host` and of 127.0.0.1. The CA's key is forgotten at once: nobody gets another
-    /// certificate.
+    /// Draws keys (P-256) for a CA, a server and a client, for a port of `host` and of 127.0.0.1. The CA's key is
+    /// dropped at once, so that nobody can make another certificate with it.
     ///
     /// # Errors
-    /// The crypto provider's.
+    /// The crypto provider failed.
     pub fn new(host: Ipv4Addr) -> Result<Self, GuardError> {
         let ca_key = KeyPair::generate()?;
         let mut params = named("mykube session CA");
@@ -84,7 +84,8 @@ impl Guard {
         })
     }
 
-    /// What goes into the kubeconfig: of the agent's word its cluster's and namespace's names, the rest is this port's.
+    /// What goes into the kubeconfig: the cluster's and namespace's names from the agent's welcome, and this port's
+    /// address and keys.
     #[must_use]
     pub fn localise(&self, welcome: &Welcome) -> Welcome {
         Welcome {
@@ -100,10 +101,10 @@ impl Guard {
         }
     }
 
-    /// The TLS handshake of one connection.
+    /// Makes the TLS handshake of one connection.
     ///
     /// # Errors
-    /// No certificate, another one, or no handshake in time.
+    /// There was no certificate, a wrong one, or no handshake in time.
     pub async fn accept(&self, connection: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept_with(connection, large_writes)).await?
     }
@@ -146,7 +147,7 @@ mod tests {
 
     const OWN: Ipv4Addr = Ipv4Addr::new(127, 1, 2, 3);
 
-    /// What a client with `credentials` gets to read from a port of `guard`.
+    /// What a client with `credentials` can read from a port of `guard`.
     async fn dial(guard: &Guard, credentials: Option<&Credentials>) -> std::io::Result<Vec<u8>> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

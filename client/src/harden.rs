@@ -1,9 +1,9 @@
-//! The process holds credentials and keys: nobody may attach to it, and a crash leaves no core file.
+//! The process holds credentials and keys: no debugger may attach to it, and a crash leaves no core file.
 
 /// Makes this process not dumpable. Children that run another program are dumpable again.
 ///
 /// # Errors
-/// What the system said. The caller warns and goes on.
+/// The system's error. The caller warns and goes on.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn forbid_dumps() -> std::io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -13,7 +13,7 @@ pub fn forbid_dumps() -> std::io::Result<()> {
 /// Makes this process write no core file. The system has no way to refuse a debugger without unsafe code.
 ///
 /// # Errors
-/// What the system said. The caller warns and goes on.
+/// The system's error. The caller warns and goes on.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub fn forbid_dumps() -> std::io::Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};

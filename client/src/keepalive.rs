@@ -1,17 +1,17 @@
-//! Keeps kubectl alive while the far end is away: its WebSocket pings are answered here.
+//! Keeps kubectl alive while the far end is away: this client answers its WebSocket pings then.
 //!
 //! kubectl pings every 5 s on the WebSocket of an `exec`, `attach` or `cp` and gives up 61 s after the last pong. In
 //! guarded mode the bytes are in the clear between the loopback port's TLS and the stream, so frame headers can be
 //! followed. While the channel is away a ping is answered and does not go into the stream; the newest ping that was
-//! on its way when the channel went away is answered too, and a late second pong does no harm. Payloads are counted,
-//! never looked at, but for those of pings and pongs.
+//! on its way when the channel went away is answered too, and a late second pong does no harm. The payloads of other
+//! frames are counted and not read.
 //!
 //! A WebSocket is recognised only in the first request of a connection, where the head begins with the first byte, so
 //! that no body can pass for a head: every WebSocket client dials a connection of its own (kubectl's is gorilla's
 //! `Dialer`). Any other connection passes untouched from its first head on.
 //!
-//! Without a timer of their own at kubectl, and so left alone: `exec` over SPDY (its pings wait for ever), and
-//! `port-forward` in both forms. What a pong cannot help: kubectl gives up a WebSocket it could not write to for 60 s.
+//! kubectl has no timer for `exec` over SPDY (its pings wait for ever) nor for `port-forward` in either form, so these
+//! pass untouched. A pong does not help where kubectl gives up a WebSocket that it could not write to for 60 s.
 
 mod head;
 mod machine;
@@ -36,10 +36,10 @@ use tokio::{
 pub use machine::FRAME_MAX;
 use machine::Keepalive;
 
-/// Taken from the writer at once.
+/// Most bytes taken from the writer at once.
 const WRITE_MAX: usize = 256 * 1024;
 
-/// kubectl's side of a connection whose other side is a stream. Both halves are for one task, as in
+/// kubectl's side of a connection whose other side is a stream. One task must have both halves, as in
 /// [`mykube_link::copy()`]: reading also writes.
 pub struct KeepaliveConnection<T, S> {
     connection: T,
@@ -50,17 +50,17 @@ pub struct KeepaliveConnection<T, S> {
 struct Watched<S> {
     machine: Keepalive,
     away: Away<S>,
-    /// For the stream, not yet read by it.
+    /// Bytes for the stream that it has not read yet.
     outward: BytesMut,
-    /// For kubectl, not yet written.
+    /// Bytes for kubectl that are not written yet.
     inward: BytesMut,
-    /// Words of our own are in `inward`, or not yet flushed.
+    /// `inward` has pongs of ours, or one was written and not flushed.
     own: bool,
     /// kubectl sends no more ...
     ended: bool,
     /// ... or was cut.
     failed: Option<io::Error>,
-    /// What is said here could not be written.
+    /// A pong could not be written.
     unsaid: Option<io::Error>,
 }
 
@@ -99,12 +99,12 @@ where
 }
 
 impl<S: Send + Sync + 'static> Watched<S> {
-    /// Whether everything has been handed on and nothing more will be held.
+    /// Whether everything has been passed on and nothing more will be held.
     fn is_over(&self) -> bool {
         self.machine.is_plain() && self.outward.is_empty() && self.inward.is_empty() && !self.own
     }
 
-    /// Writes what kubectl is to have.
+    /// Writes the bytes for kubectl.
     fn poll_drain<T: AsyncWrite + Unpin>(&mut self, connection: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.inward.is_empty() {
             let written = ready!(Pin::new(&mut *connection).poll_write(cx, &self.inward))?;
@@ -116,7 +116,7 @@ impl<S: Send + Sync + 'static> Watched<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Says what is to be said besides the server's bytes. Pending only means that the rest is said later.
+    /// Writes our pongs. Pending only means that the rest is written later.
     fn poll_own<T: AsyncWrite + Unpin>(&mut self, connection: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.own |= self.machine.poll_own(&mut self.inward);
         if self.own {
@@ -141,7 +141,7 @@ impl<S: Send + Sync + 'static> Watched<S> {
     ) -> Poll<io::Result<()>> {
         loop {
             self.poll_away(cx);
-            // What kubectl said before it was gone goes first.
+            // The bytes that kubectl sent before it went away come first.
             if self.unsaid.is_none()
                 && let Poll::Ready(Err(error)) = self.poll_own(connection, cx)
             {
@@ -162,7 +162,7 @@ impl<S: Send + Sync + 'static> Watched<S> {
             let polled = ready!(Pin::new(&mut *connection).poll_read(cx, buf));
             let read = &buf.filled()[before..];
             if read.is_empty() {
-                // Of a part of a frame that a cut has left, the stream has everything before it fails.
+                // A cut may have left a part of a frame: the stream gets it before it fails.
                 self.failed = polled.err().or(self.unsaid.take());
                 self.ended = self.failed.is_none();
                 self.machine.finish_outward(&mut self.outward);
@@ -187,7 +187,7 @@ impl<S: Send + Sync + 'static> Watched<S> {
             taken += part.len();
         }
         self.own |= self.machine.poll_own(&mut self.inward);
-        // What is not written now is written before more is taken, or with the flush.
+        // The rest is written before more is taken, or with the flush.
         if let Poll::Ready(Err(error)) = self.poll_drain(connection, cx) {
             return Poll::Ready(Err(error));
         }
@@ -200,7 +200,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Send + Sync + 'static,
 {
-    /// The connection, and its watcher while there is something to watch.
+    /// The connection, and its watcher unless that is done.
     fn parts(self: Pin<&mut Self>) -> (&mut T, Option<&mut Watched<S>>) {
         let this = self.get_mut();
         if this.watched.as_ref().is_some_and(|watched| watched.is_over()) {
@@ -209,7 +209,7 @@ where
         (&mut this.connection, this.watched.as_deref_mut())
     }
 
-    /// The server sends no more: writes what was held back, and all of it.
+    /// The server sends no more: writes all that was held back.
     fn poll_rest(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (connection, watched) = self.parts();
         if let Some(watched) = watched {
@@ -282,7 +282,7 @@ where
 struct Away<S> {
     now: bool,
     is_away: fn(&S) -> bool,
-    /// Its next word; `None` where there will be none.
+    /// Its next change; `None` if there will be none.
     next: Option<Next<S>>,
 }
 
@@ -294,7 +294,7 @@ impl<S: Send + Sync + 'static> Away<S> {
         Self { now, is_away, next: Some(next(status)) }
     }
 
-    /// Whether it turned since the last look.
+    /// Whether it changed since the last look.
     fn poll_turned(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.now;
         while let Some(waiting) = &mut self.next {

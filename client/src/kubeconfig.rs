@@ -1,7 +1,7 @@
-//! From the agent's welcome to a kubeconfig. What comes from the other end is data: every field is checked first.
+//! Makes a kubeconfig from the agent's welcome. The other end's data is not trusted: every field is checked first.
 //!
-//! The file is JSON, which is YAML too, and every YAML reader's: in JSON a string is always quoted, so that no name and
-//! no token can become a number, a tag, a comment or a second key (YAML 1.1 and 1.2 disagree on what needs quotes).
+//! The file is JSON, which every YAML reader can read: a string in JSON is always quoted, so that no name and no token
+//! can become a number, a tag, a comment or a second key (YAML 1.1 and 1.2 disagree on what needs quotes).
 
 use std::{
     net::{IpAddr, SocketAddrV4},
@@ -34,7 +34,7 @@ const KEY_FILE: &str = "client.key";
 /// What the other end sent that cannot go into a kubeconfig. Never holds the value: it may be a secret, or hostile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WelcomeError {
-    /// A field that is not what it must be.
+    /// A field has a wrong form.
     #[error(
         "the other end sent {field} that is not {expected}: nothing was written; update mykube on both ends, and if it stays, do not trust that server"
     )]
@@ -44,7 +44,7 @@ pub enum WelcomeError {
         /// What it must be.
         expected: &'static str,
     },
-    /// Two ways to authenticate, of which kubectl takes one.
+    /// The welcome has two ways to authenticate, and kubectl uses only one.
     #[error(
         "the other end sent both a token and a password: nothing was written; its kubeconfig must have one of them"
     )]
@@ -55,14 +55,14 @@ pub enum WelcomeError {
 pub struct Rendered {
     /// The kubeconfig itself.
     pub kubeconfig: Zeroizing<String>,
-    /// Name and content of the files it refers to: credentials that later welcomes replace.
+    /// Names and contents of the files that it refers to: later welcomes replace these credentials.
     pub files: Vec<(&'static str, Zeroizing<String>)>,
 }
 
-/// Makes the kubeconfig of a cluster that answers at a loopback `address`. `dir` is where the files will be.
+/// Makes the kubeconfig of a cluster that is reached at a loopback `address`. `dir` is where the files will be.
 ///
 /// # Errors
-/// A field of the welcome is not what it must be.
+/// A field of the welcome has a wrong form.
 pub fn render(welcome: &Welcome, address: SocketAddrV4, dir: &Path) -> Result<Rendered, WelcomeError> {
     let name = welcome.cluster.as_str();
     check("a cluster name", "1 to 63 letters, digits, '.', '_' or '-'", is_plain_name(name))?;
@@ -162,7 +162,7 @@ fn check(field: &'static str, expected: &'static str, good: bool) -> Result<(), 
     if good { Ok(()) } else { Err(WelcomeError::Field { field, expected }) }
 }
 
-/// Keeps the sections of these kinds, written anew: comments and other sections, usual in CA bundles, stay out.
+/// Keeps the sections of these kinds, written anew; comments and other sections, usual in CA bundles, are left out.
 fn pem(
     text: &str,
     field: &'static str,

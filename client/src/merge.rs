@@ -1,8 +1,8 @@
-//! `--merge`: for the time of a session its cluster, user and context stand in the user's own kubeconfig.
+//! `--merge`: while a session lasts, the user's own kubeconfig has its cluster, user and context.
 //!
 //! No credential goes there: the user entry names files in the session's directory on RAM. Each entry is marked with
-//! that directory, whose lock a live process holds, and with what stood in place of its list, if there was none; entries
-//! whose process is gone are removed by the next run. `current-context` is left alone, and so is every byte that is not
+//! that directory, which a live process has locked, and with what was written in place of its list if there was none.
+//! The next run removes entries whose process has gone. `current-context` stays, and so does every byte that is not
 //! ours (`document`).
 
 mod document;
@@ -36,24 +36,24 @@ pub use error::{DocumentError, MergeError};
 pub use file::Places;
 pub use limits::{FILE_MAX, LOCK_WAIT, SHORT_LOCK_WAIT};
 
-/// Start of our entries' names; the cluster's name follows.
+/// How our entries' names begin; the cluster's name follows.
 const PREFIX: &str = "mykube-";
 /// The name of the extension that marks our entries.
 const EXTENSION: &str = "mykube";
-/// In that mark: what stood in the list's place.
+/// Key in that mark: what was written in place of the list.
 const ABSENCE: &str = "was";
-/// A kubeconfig of our own making. One that is like this again is removed.
+/// A kubeconfig that we made. Once it is like this again, it is removed.
 const SKELETON: &str =
     "# Made by mykube client --merge.\napiVersion: v1\nkind: Config\nclusters: []\ncontexts: []\nusers: []\n";
-/// How often a change is begun again because a program that knows no lock has changed the file meanwhile.
+/// How often a change is tried again because a program that ignores the lock has changed the file meanwhile.
 const TRIES: usize = 5;
-/// What a merged user may have: names of files, no secret.
+/// Fields that a merged user may have: names of files, no secret.
 const USER_FIELDS: [&str; 3] = ["tokenFile", "client-certificate", "client-key"];
 
 /// One session's entries in the user's kubeconfig. Dropping it removes them.
 pub struct Merge {
     target: Target,
-    /// Other files kubectl reads: names in them are taken too.
+    /// The other files that kubectl reads: names in them are taken too.
     others: Vec<PathBuf>,
     owner: Owner,
     lock_wait: Duration,
@@ -65,15 +65,15 @@ struct Added {
     entries: Entries,
 }
 
-/// What was removed at the end.
+/// The result of removing the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Undone {
-    /// `current-context` names our context, which is gone: the user's own choice, and theirs to change.
+    /// `current-context` names our removed context. The user chose it, and must change it.
     pub was_current: bool,
 }
 
 impl Merge {
-    /// Finds the file, removes what killed sessions left in it, and makes sure that it can be changed. Call it before
+    /// Finds the file, removes what killed sessions left in it, and checks that it can be changed. Call it before
     /// pairing: a kubeconfig that cannot be changed should not cost a code.
     ///
     /// # Errors
@@ -92,17 +92,17 @@ impl Merge {
         Ok(Self { target, others, owner: Owner::of(workspace), lock_wait: places.lock_wait, added: None })
     }
 
-    /// Removes what killed sessions left, where there is something; gives the names of their contexts. Without such
-    /// entries no file is locked or written.
+    /// Removes what killed sessions left, if anything; returns the names of their contexts. Without such entries no
+    /// file is locked or written.
     ///
     /// # Errors
-    /// There are some, and they cannot be removed.
+    /// There are such entries, and they cannot be removed.
     pub fn recover(places: &Places) -> Result<Vec<String>, MergeError> {
         let mut recovered = Vec::new();
         for file in places.files() {
             let Ok(target) = Target::at(file) else { continue };
             let Ok(content) = target.read() else { continue };
-            // What is wrong with a file that has none of ours is none of our business here.
+            // An unreadable file that has none of our entries is not our concern here.
             if !content.text.contains(PREFIX) || Text::of(&content.text).remove_all(Owner::is_gone) == Ok(Vec::new()) {
                 continue;
             }
@@ -113,13 +113,13 @@ impl Merge {
         Ok(recovered)
     }
 
-    /// The file, as it was named.
+    /// The file's path, as the user named it.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.target.named
     }
 
-    /// Adds the entries of a cluster that answers on the loopback `port`; gives the context's name.
+    /// Adds the entries of a cluster that is reached at the loopback `port`; returns the context's name.
     ///
     /// # Errors
     /// See [`MergeError`]; then nothing was added.
@@ -136,10 +136,10 @@ impl Merge {
         Ok(&self.added.insert(Added { name, entries }).name)
     }
 
-    /// Takes new credentials. Does nothing before [`Merge::add`].
+    /// Replaces the credentials. Does nothing before [`Merge::add`].
     ///
     /// # Errors
-    /// See [`MergeError`]; what was there stays.
+    /// See [`MergeError`]; the old credentials stay.
     pub fn update(&mut self, workspace: &Workspace, welcome: &Welcome) -> Result<(), MergeError> {
         if self.added.is_none() {
             return Ok(());
@@ -157,7 +157,8 @@ impl Merge {
         Ok(())
     }
 
-    /// Removes the entries, wherever they stand by now, and nothing else. Dropping does the same in silence.
+    /// Removes the entries, wherever they are in the file by now, and nothing else. Dropping does the same without
+    /// reporting errors.
     ///
     /// # Errors
     /// See [`MergeError`]; the next run tries again.
@@ -172,14 +173,14 @@ impl Merge {
         undone
     }
 
-    /// Writes the credentials' files and gives the entries that name them.
+    /// Writes the credentials' files and returns the entries that name them.
     fn entries(&self, workspace: &Workspace, welcome: &Welcome, port: u16) -> Result<Entries, MergeError> {
         let mut welcome = welcome.clone();
         if let Some(credentials) = &mut welcome.credentials {
             if credentials.username.is_some() || credentials.password.is_some() {
                 return Err(MergeError::Password);
             }
-            // Those that expire are kept in files; here all are.
+            // Elsewhere only credentials that expire are in files; here all are.
             credentials.expiring = true;
         }
         let dir = workspace.dir();
@@ -202,12 +203,12 @@ impl Merge {
         Ok(entries)
     }
 
-    /// `mykube-<cluster>`, with a number where that is taken.
+    /// `mykube-<cluster>`, with a number if that is taken.
     fn free_name(&self, text: &Text, cluster: &str) -> Result<String, DocumentError> {
         let document = text.document()?;
         let mut taken: Vec<String> = document.names().map(str::to_owned).collect();
         for file in &self.others {
-            // What kubectl cannot read either has no names.
+            // A file that kubectl cannot read has no names.
             if let Ok(content) = Target::at(file.clone()).and_then(|target| target.read())
                 && let Ok(document) = Document::parse(&content.text)
             {
@@ -228,7 +229,7 @@ impl Drop for Merge {
     }
 }
 
-/// What is ours in a kubeconfig, names apart.
+/// Our items in a kubeconfig, without their names.
 #[derive(PartialEq)]
 struct Entries {
     cluster: Value,
@@ -252,7 +253,7 @@ impl Entries {
     }
 }
 
-/// Whose an entry is.
+/// The owner of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Owner {
     /// The session's directory, which a live process has locked.
@@ -277,7 +278,7 @@ impl Owner {
         json!({"dir": self.dir, "host": self.host, "pid": self.pid, "port": self.port})
     }
 
-    /// Of an item that is marked as ours.
+    /// Reads the owner from an item with our mark.
     fn read(item: &Node, inner: &str) -> Option<Self> {
         let mark = mark(item, inner)?;
         let field = |name| mark.get(name)?.scalar();
@@ -289,7 +290,7 @@ impl Owner {
         })
     }
 
-    /// Whether its process is no more. On another machine nobody can tell.
+    /// Whether its process has gone. For another machine this cannot be told.
     fn is_gone(&self) -> bool {
         self.host == host() && !is_held(Path::new(&self.dir))
     }
@@ -299,7 +300,7 @@ fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Whether a live process has locked this session directory. In doubt it has.
+/// Whether a live process has locked this session directory. If that cannot be told: yes.
 fn is_held(dir: &Path) -> bool {
     if !dir.is_absolute() {
         return true;
@@ -311,7 +312,7 @@ fn is_held(dir: &Path) -> bool {
     }
 }
 
-/// A kubeconfig while it is being changed.
+/// A kubeconfig that is being changed.
 struct Text {
     text: Zeroizing<String>,
 }
@@ -329,7 +330,7 @@ impl Text {
         let document = self.document()?;
         let mut item = item.clone();
         let inner = LISTS.iter().find(|(name, _)| *name == list).map_or("", |(_, inner)| inner);
-        // Of several sessions the last one to leave puts it back.
+        // Of several sessions, the last one to leave restores it.
         let inherited = || document.items(list).iter().find_map(|item| absence(item, inner));
         if let Some(was) = document.absence(list).or_else(inherited)
             && let Some(mark) = item.pointer_mut(&format!("/{inner}/extensions/0/extension"))
@@ -341,7 +342,7 @@ impl Text {
         Ok(())
     }
 
-    /// Removes the entries of some owners; gives the names of their contexts.
+    /// Removes the entries of some owners; returns the names of their contexts.
     fn remove_all(&mut self, which: impl Fn(&Owner) -> bool) -> Result<Vec<String>, DocumentError> {
         let mut contexts = Vec::new();
         for (list, inner) in LISTS {
@@ -365,19 +366,19 @@ impl Text {
     }
 }
 
-/// What stood there before the list was made for this item, as [`Document::absence`] has it.
+/// What was written in place of the list before it was made for this item, as [`Document::absence`] returns it.
 fn absence<'n>(item: &'n Node, inner: &str) -> Option<&'n str> {
     mark(item, inner)?.get(ABSENCE)?.scalar()
 }
 
-/// The extension that says whose an item is.
+/// The extension that marks an item as ours.
 fn mark<'n>(item: &'n Node, inner: &str) -> Option<&'n Node> {
     item.get("name")?.scalar()?.strip_prefix(PREFIX)?;
     let marks = item.get(inner)?.get("extensions")?.items();
     marks.iter().find(|mark| mark.get("name").and_then(Node::scalar) == Some(EXTENSION))?.get("extension")
 }
 
-/// Changes the file under its lock. With `check` it is made sure that it can be written, even if nothing changes.
+/// Changes the file under its lock. With `check`, makes sure that it can be written even if nothing changes.
 fn edit<T>(
     target: &Target,
     wait: Duration,

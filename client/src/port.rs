@@ -1,9 +1,9 @@
-//! Where kubectl's connections come in: a port of 127.0.0.1 and, where it is to be told from other clusters at the same port,
-//! of an address of its own.
+//! The port to which kubectl connects: on 127.0.0.1, and also on an address of the session's own, so that kubectl can
+//! tell clusters at the same port apart.
 //!
-//! kubectl keeps what a server can do for hours, in a directory named after host and port. With `--port` every cluster has
-//! the same, and the first commands after a change of clusters would fail with `NotFound`. On Linux all of 127.0.0.0/8 is
-//! this machine's, so a session takes one of its 16 million addresses.
+//! kubectl caches for hours what a server offers, in a directory named after host and port. With `--port` every cluster
+//! has the same host and port, and the first commands after a change of clusters would fail with `NotFound`. On Linux
+//! all of 127.0.0.0/8 is this machine's, so a session takes one of its 16 million addresses.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
@@ -13,7 +13,7 @@ use std::{
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// How many addresses are tried: each may have that port taken, which one in a million has.
+/// How many addresses are tried: the port may be taken at each, which happens at one in a million.
 const TRIES: usize = 4;
 
 /// The listening sockets.
@@ -23,10 +23,11 @@ pub struct Port {
 }
 
 impl Port {
-    /// Binds a port of 127.0.0.1, any free one for 0; with `own` of another address too, where the system has others.
+    /// Binds a port of 127.0.0.1, any free one for 0; with `own` also of another address, if the system has more
+    /// loopback addresses.
     ///
     /// # Errors
-    /// The system's: the port is taken, mostly.
+    /// The system's error: mostly, the port is taken.
     pub async fn bind(port: u16, own: bool) -> io::Result<Self> {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = first.local_addr()?.port();
@@ -50,7 +51,7 @@ impl Port {
     /// Its number.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn number(&self) -> io::Result<u16> {
         Ok(self.first.local_addr()?.port())
     }
@@ -58,7 +59,7 @@ impl Port {
     /// The next connection. Safe to cancel.
     ///
     /// # Errors
-    /// The system's: out of descriptors, mostly.
+    /// The system's error: mostly, out of descriptors.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let Some((_, own)) = &self.own else { return Ok(self.first.accept().await?.0) };
         tokio::select! {
@@ -68,7 +69,7 @@ impl Port {
     }
 }
 
-/// 127.x.y.z, none of them 0 or 255.
+/// 127.x.y.z, where no byte is 0 or 255.
 fn any() -> Ipv4Addr {
     let random = RandomState::new().build_hasher().finish().to_le_bytes();
     let [x, y, z] = [random[0], random[1], random[2]].map(|byte| byte % 254 + 1);

@@ -23,24 +23,24 @@ const PREFIX: &str = "mykube-";
 /// Why there is no directory for the kubeconfig.
 #[derive(Debug, thiserror::Error)]
 pub enum RamDirError {
-    /// Neither of the usual places is usable.
+    /// None of the usual directories can be used.
     #[error(
         "no directory on RAM for the kubeconfig ({tried}): set XDG_RUNTIME_DIR to a directory of your own on a tmpfs, \
          or name any directory with --kubeconfig-dir (it will hold the cluster's credentials while mykube runs)"
     )]
     NoRam {
-        /// What was looked at, and what is wrong with it.
+        /// The directories that were tried, each with its fault.
         tried: String,
     },
-    /// The directory the user named, or the one made in it, cannot be used.
+    /// The directory that the user named, or the one made in it, cannot be used.
     #[error("cannot make a private directory in {parent}: {source}")]
     Create {
         /// Where it was tried.
         parent: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Someone else owns it, or others may read it.
+    /// Another user owns it, or others may read it.
     #[error(
         "the directory made in {parent} is not private (owner {owner}, mode {mode:o}): use another --kubeconfig-dir"
     )]
@@ -57,17 +57,17 @@ pub enum RamDirError {
 /// The directory. Dropping it removes it with everything inside.
 #[derive(Debug)]
 pub struct RamDir {
-    /// Held for the lock on it: released by the system when the process ends, however it ends.
+    /// The lock on the directory; the system releases it when the process ends, in whatever way.
     _lock: File,
     dir: TempDir,
     warning: Option<String>,
 }
 
 impl RamDir {
-    /// Makes a fresh directory in `parent`, or on RAM where none is named.
+    /// Makes a fresh directory in `parent`, or on RAM if that is `None`.
     ///
     /// # Errors
-    /// There is no RAM to be had, or the directory would not be private.
+    /// There is no usable RAM directory, or the directory would not be private.
     pub fn create(parent: Option<&Path>) -> Result<Self, RamDirError> {
         if let Some(parent) = parent {
             let warning = (cfg!(target_os = "linux") && !is_ram(parent))
@@ -88,22 +88,22 @@ impl RamDir {
         Self::create_in(&std::env::temp_dir(), Some(warning.to_owned()))
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Something the user should know about the place.
+    /// A warning about the directory for the user.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// Writes a file only its owner can read. Readers see the old content or the new, never a part.
+    /// Writes a file that only its owner can read. Readers see the old content or the new, never a part.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn write(&self, name: &str, content: &[u8]) -> io::Result<PathBuf> {
         let mut file = tempfile::Builder::new()
             .prefix(".new-")
@@ -115,10 +115,10 @@ impl RamDir {
         Ok(path)
     }
 
-    /// Removes the directory now and tells whether that worked.
+    /// Removes the directory now; returns whether that worked.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn close(self) -> io::Result<()> {
         self.dir.close()
     }
@@ -146,7 +146,7 @@ impl RamDir {
     }
 }
 
-/// The usual places, each with what makes it unusable.
+/// The usual directories, each with its fault if it cannot be used.
 fn places() -> Vec<Result<PathBuf, String>> {
     let runtime = match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
         None => Err("XDG_RUNTIME_DIR is not set".to_owned()),
@@ -188,7 +188,7 @@ fn is_ram(_path: &Path) -> bool {
     false
 }
 
-/// This user's directories that a live process holds, in `parent` or in the usual places, with its process id.
+/// This user's directories that a live process has locked, in `parent` or the usual directories, with the process ids.
 #[must_use]
 pub fn held(parent: Option<&Path>) -> Vec<(PathBuf, u32)> {
     let parents = match parent {
@@ -209,7 +209,8 @@ pub fn held(parent: Option<&Path>) -> Vec<(PathBuf, u32)> {
     held
 }
 
-/// Removes what dead processes of this user left in `parent`. Others' directories, and what cannot be removed, stay.
+/// Removes the directories of dead processes of this user in `parent`. Keeps those of other users, and those that
+/// cannot be removed.
 fn remove_stale(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
@@ -239,7 +240,7 @@ fn is_alive(pid: Pid) -> bool {
     !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
-/// A process of another container that shares this directory has other process ids, but the same lock.
+/// A process in another container that shares this directory has other process ids, but the same lock.
 fn is_unlocked(dir: &Path) -> bool {
     File::open(dir).is_ok_and(|dir| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok())
 }

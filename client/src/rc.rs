@@ -1,9 +1,9 @@
-//! The start-up file each kind of shell needs: the user's own first, then the cluster in the prompt.
+//! The start-up file for each kind of shell: runs the user's own first, then puts the cluster into the prompt.
 //!
-//! The user's file may set `KUBECONFIG` itself, as many do: ours is exported after it. What runs later, at each prompt or
-//! before each command, may set it again. So the prompt is computed where it is shown, from what kubectl would use then:
-//! `[prod]` for this session, `[not prod]` for anything else. Nothing of this may fail where the user's file has made a
-//! variable read-only, or set `-u`, `-e` or `failglob`.
+//! The user's file may set `KUBECONFIG` itself: ours is exported after it. A hook that runs later, at each prompt or
+//! before each command, may set it again. So the prompt is computed when it is shown, from the kubeconfig that kubectl
+//! would use then: `[prod]` for this session, `[not prod]` for anything else. Nothing here may fail if the user's file
+//! has made a variable read-only, or set `-u`, `-e` or `failglob`.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,8 +19,8 @@ use crate::ramdir::RamDir;
 /// The variables of the child, as `(name, value)`.
 type Environment = [(OsString, OsString)];
 
-/// `$__mykube_mark` is expanded whenever the prompt is shown: after every hook, whoever has added it. Bash 3 has no maps,
-/// and takes the last look in ours.
+/// `$__mykube_mark` is expanded whenever the prompt is shown: after every hook, ours or the user's. Bash 3 has no maps,
+/// and runs the last check in our own hook.
 const BASH: &str = r#"
 if declare -A __mykube_at 2>/dev/null; then
   __mykube_at["$__mykube_config"]=$__mykube_here
@@ -45,7 +45,7 @@ case "${__mykube_kind%% *}" in
 esac
 "#;
 
-/// Always the last of the hooks, whoever has added others.
+/// Always the last of the hooks, also after others were added.
 const ZSH: &str = r#"
 __mykube_prompt() {
   local now=$__mykube_away
@@ -133,7 +133,7 @@ pub(crate) fn command(shell: &OsStr, dir: &RamDir, cluster: &str, environment: &
     Ok(command)
 }
 
-/// zsh reads `$ZDOTDIR/.zshenv`, then `$ZDOTDIR/.zshrc`: ours lead to the user's and leave `ZDOTDIR` as they want it.
+/// zsh reads `$ZDOTDIR/.zshenv`, then `$ZDOTDIR/.zshrc`: ours run the user's, and leave `ZDOTDIR` as they set it.
 fn zsh_scripts(dir: &Path, users: Option<&OsStr>, cluster: &str, environment: &Environment) -> (Vec<u8>, Vec<u8>) {
     let ours = quoted(dir.as_os_str());
     let restore = match users {
@@ -147,7 +147,7 @@ fn zsh_scripts(dir: &Path, users: Option<&OsStr>, cluster: &str, environment: &E
 
     let mut zshrc = b"if [[ -v __mykube_zdotdir ]]; then ZDOTDIR=$__mykube_zdotdir; else unset ZDOTDIR; fi\n".to_vec();
     zshrc.extend(b"unset __mykube_zdotdir\n");
-    // macOS's /etc/zshrc puts the history beside .zshrc: not into a directory that goes away.
+    // macOS's /etc/zshrc puts the history beside .zshrc: not into our directory, which is removed.
     zshrc
         .extend([b"[[ $HISTFILE == ", ours.as_slice(), b"/* ]] && HISTFILE=${ZDOTDIR:-$HOME}/.zsh_history\n"].concat());
     zshrc.extend(b"[[ -f ${ZDOTDIR:-$HOME}/.zshrc ]] && source ${ZDOTDIR:-$HOME}/.zshrc\n");
@@ -156,7 +156,7 @@ fn zsh_scripts(dir: &Path, users: Option<&OsStr>, cluster: &str, environment: &E
     (zshenv, zshrc)
 }
 
-/// POSIX: an interactive `sh` expands `ENV` and reads that file. Ours does so with the user's own `ENV`.
+/// POSIX: an interactive `sh` expands `ENV` and reads that file. Ours does the same with the user's own `ENV`.
 fn sh_users_own(users: Option<&OsStr>) -> Vec<u8> {
     let Some(users) = users.filter(|users| !users.is_empty()) else { return b"unset ENV\n".to_vec() };
     let mut script = [b"ENV=", quoted(users).as_slice(), b"\n"].concat();
@@ -165,8 +165,8 @@ fn sh_users_own(users: Option<&OsStr>) -> Vec<u8> {
     script
 }
 
-/// What the prompt is computed from: this session's kubeconfig, what to show for it, and for any other. The cluster's name
-/// is plain.
+/// The inputs of the prompt: this session's kubeconfig, the text to show for it, and the text for any other. The
+/// cluster's name is plain.
 fn own(cluster: &str, environment: &Environment) -> [(&'static str, OsString); 3] {
     let kubeconfig = environment.iter().find(|(name, _)| name == "KUBECONFIG");
     [
@@ -176,7 +176,7 @@ fn own(cluster: &str, environment: &Environment) -> [(&'static str, OsString); 3
     ]
 }
 
-/// Assignments, and exports of what is not read-only: an error there would end the file, or the shell.
+/// Assigns, and exports variables that are not read-only: exporting a read-only one would end the file, or the shell.
 fn exports(cluster: &str, environment: &Environment) -> Vec<u8> {
     let own = own(cluster, environment);
     let own = own.iter().map(|(name, value)| [name.as_bytes(), b"=", quoted(value).as_slice(), b"\n"].concat());

@@ -37,13 +37,14 @@ use crate::{
     port::Port,
 };
 
-/// How long the agent may take to tell of its cluster once the channel stands.
+/// How long the agent may take to send its welcome once the channel is open.
 pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long connections have, once the session is over, to be given what has come for them. Programs that read are through at
-/// once.
+/// How long connections have, once the session is over, to get the bytes that have come for them. A program that reads
+/// gets them at once.
 const LAST_BYTES: Duration = Duration::from_secs(1);
-/// How long a pairing goes on that was stopped after the code was shown to be known: the other end may hold a session by then, and
-/// is told that nobody comes. It is some round trips, and as long as the farewell itself may take.
+/// How long a pairing goes on that was stopped after the client had proved that it knows the code: the other end may
+/// have a session by then, and must be told that this client will not come. It takes some round trips, and as long as a
+/// goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long to wait after the system refused to accept a connection (out of descriptors, mostly).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -51,10 +52,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The relay, or nothing waits under this code.
+    /// The relay failed, or no server waits with this code.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// The code was not the right one: exit code 3.
+    /// The code was wrong: exit code 3.
     #[error(transparent)]
     Code(HandshakeError),
     /// The agent refused this attempt: exit code 3.
@@ -63,22 +64,22 @@ pub enum ConnectError {
     /// Pairing failed otherwise.
     #[error(transparent)]
     Pairing(#[from] ClientPairError),
-    /// The words differ.
+    /// The person said that the words differ.
     #[error("the four words were not confirmed as equal, so nothing was sent: someone may be in the middle")]
     WordsDiffer,
-    /// Words to compare and nobody to ask.
+    /// Words are to be compared, and there is no person to ask.
     #[error("the four words must be compared, and there is no terminal to ask at: run the client on a terminal")]
     NobodyToAsk,
     /// The channel ended before the agent told of its cluster.
     #[error("the session ended before it began: {0}")]
     Ended(End),
-    /// The loopback port's certificates.
+    /// The loopback port's certificates could not be made.
     #[error(transparent)]
     Guard(#[from] GuardError),
-    /// By a signal, here.
+    /// A signal stopped this client.
     #[error("stopped by {0} before the session began")]
     Stopped(&'static str),
-    /// Nothing came.
+    /// The agent sent no welcome in time.
     #[error("the other end paired but told nothing of its cluster within {} s", WELCOME_TIMEOUT.as_secs())]
     NoWelcome,
 }
@@ -98,38 +99,38 @@ impl ConnectError {
         }
     }
 
-    /// Whether the relay is out of reach, or what answers is none.
+    /// Whether the relay cannot be reached, or something else answers at its address.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Dial(error) if error.class() == ErrorClass::Unreachable)
     }
 }
 
-/// The person, as a session sees one.
+/// The person, as a session sees them.
 pub trait Ui {
     /// The code was right; both ends have the same keys.
     fn paired(&mut self);
-    /// Whether these four words stand at the other end too; `None` where nobody can be asked.
+    /// Whether these four words are shown at the other end too; `None` if there is no person to ask.
     fn confirm_words(&mut self, words: &str) -> impl Future<Output = Option<bool>>;
 }
 
-/// A session whose agent has told of its cluster.
+/// A session whose agent has sent its welcome.
 pub struct ClientSession {
     channel: Channel,
-    /// In guarded mode, what the loopback port asks for.
+    /// In guarded mode, TLS for the loopback port.
     guard: Option<Arc<Guard>>,
-    /// What the agent said first.
+    /// The agent's first welcome.
     first: Arc<Welcome>,
 }
 
-/// Connections that may wait for their handshake, or for a stream's place and then be told that there is none; those
-/// after them wait in the kernel.
+/// Connections that may wait for their handshake or for a stream, which they may not get; more than these wait in the
+/// kernel.
 const WAITING_MAX: usize = 64;
 
 impl ClientSession {
-    /// Claims the code's nameplate, shows that the secret is known, and waits for the agent's welcome, or until `stop` gives a
-    /// signal's name. Once paired, or where it may be, the other end is told of every failure: it would wait for this one
-    /// otherwise.
+    /// Claims the code's nameplate, proves that the secret is known, and waits for the agent's welcome, or until `stop`
+    /// returns a signal's name. Once the ends have paired, or may have, the other end is told of every failure: else it
+    /// would wait for this one.
     ///
     /// # Errors
     /// See [`ConnectError`]. A code is used up by one call.
@@ -191,7 +192,7 @@ impl ClientSession {
         }
     }
 
-    /// From the agent's first word: the loopback port's side, if it needs one.
+    /// Waits for the agent's first welcome, and makes the loopback port's certificates if it needs some.
     async fn begin(
         channel: &Channel,
         wait: Duration,
@@ -215,13 +216,13 @@ impl ClientSession {
         Ok((guard, first))
     }
 
-    /// What goes into the kubeconfig, as the agent said it first.
+    /// The first welcome, as it goes into the kubeconfig.
     #[must_use]
     pub fn welcome(&self) -> Arc<Welcome> {
         self.local(&self.first)
     }
 
-    /// In guarded mode the kubeconfig is about the loopback port; in shared mode about the API server.
+    /// In guarded mode the kubeconfig has the loopback port's address and keys; in shared mode the API server's.
     fn local(&self, welcome: &Arc<Welcome>) -> Arc<Welcome> {
         match &self.guard {
             Some(guard) => Arc::new(guard.localise(welcome)),
@@ -229,28 +230,28 @@ impl ClientSession {
         }
     }
 
-    /// The agent's later words on its cluster, in the order of calls.
+    /// The agent's later welcomes, in the order of calls.
     #[must_use]
     pub fn news(&self) -> News<'_> {
         let mut welcomes = self.channel.welcome();
-        // The first is known.
+        // The first one is known.
         welcomes.mark_unchanged();
         News { session: self, welcomes, last: self.first.clone() }
     }
 
-    /// Whoever uses the session is stopped before it sees the session's end: [`Self::forward`] does not end by itself
-    /// then, and the connections wait until it is dropped.
+    /// From here on programs that use the session are stopped before it ends for them: [`Self::forward`] does not
+    /// return when the session ends, and the connections wait until its future is dropped.
     pub(crate) fn hold(&self) {
         self.channel.hold();
     }
 
-    /// Whoever was to be stopped first is: the connections of others end now.
+    /// Those programs have been stopped: the remaining connections end now.
     pub(crate) fn let_go(&self) {
         self.channel.let_go();
     }
 
-    /// Carries the connections of `port` to the API server until the session ends. What a
-    /// person should know of those that fail is told to `failures`.
+    /// Forwards the connections of `port` to the API server until the session ends. Sends to `failures` what a person
+    /// should know of failed connections.
     pub async fn forward(&self, port: Port, failures: mpsc::Sender<String>) -> End {
         let mut tasks = JoinSet::new();
         let mut refused = false;
@@ -258,7 +259,7 @@ impl ClientSession {
             tokio::select! {
                 accepted = port.accept(), if tasks.len() < STREAMS_MAX_ASKED + WAITING_MAX => match accepted {
                     Ok(connection) => {
-                        // Fails only on a connection that is gone already.
+                        // Fails only if the connection is gone already.
                         let _ = tune_local(&connection);
                         tasks.spawn(serve_connection(self.channel.clone(), self.guard.clone(), connection, failures.clone()));
                     }
@@ -274,7 +275,7 @@ impl ClientSession {
                 Some(_) = tasks.join_next() => {}
                 Some((stream, _)) = self.channel.accept() => stream.fail("this client serves no streams"),
                 end = self.channel.failed() => {
-                    // What came for a connection before is still its own.
+                    // Bytes that came before still go to their connections.
                     let _ = timeout(LAST_BYTES, async { while tasks.join_next().await.is_some() {} }).await;
                     tasks.shutdown().await;
                     return end;
@@ -283,7 +284,7 @@ impl ClientSession {
         }
     }
 
-    /// Whether the two ends hear each other, and every change of it.
+    /// Whether the two ends can reach each other, with every change.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<PeerStatus> {
         self.channel.status()
@@ -294,7 +295,7 @@ impl ClientSession {
         self.channel.ended().await
     }
 
-    /// Leaves, and tells the other end so.
+    /// Says goodbye to the other end, and leaves.
     pub async fn bye(&self, reason: &str) {
         self.channel.bye(reason).await;
     }
@@ -308,7 +309,7 @@ pub struct News<'s> {
 }
 
 impl News<'_> {
-    /// The next word; never if there is none. Safe to cancel.
+    /// The next welcome; pends for ever if there is none. Safe to cancel.
     pub async fn next(&mut self) -> Arc<Welcome> {
         loop {
             if self.welcomes.changed().await.is_err() {
@@ -323,7 +324,7 @@ impl News<'_> {
     }
 }
 
-/// One connection of kubectl's.
+/// Serves one connection of kubectl.
 async fn serve_connection(
     channel: Channel,
     guard: Option<Arc<Guard>>,
@@ -342,7 +343,7 @@ async fn serve_connection(
             Err(_) => return connection.abort(),
         },
         Some(guard) => {
-            // A stream is opened only for whoever has the certificate.
+            // A stream is opened only for a connection that has shown the certificate.
             let accepted = tokio::select! {
                 accepted = guard.accept(connection) => accepted,
                 _ = channel.failed() => return,
@@ -374,7 +375,7 @@ async fn serve_connection(
     }
 }
 
-/// A stream, or nothing where all stay in use while the two ends hear each other.
+/// Opens a stream. `None` if all stay in use while the two ends can reach each other.
 async fn open_stream(channel: &Channel) -> Result<Option<ChannelStream>, End> {
     let opening = channel.open();
     tokio::pin!(opening);
@@ -383,7 +384,7 @@ async fn open_stream(channel: &Channel) -> Result<Option<ChannelStream>, End> {
         match timeout(busy::PATIENCE, &mut opening).await {
             Ok(opened) => return opened.map(Some),
             Err(_) if status.borrow().is_up() => return Ok(None),
-            // Whether there may be more is not answered meanwhile.
+            // While the ends cannot reach each other, a stream may become free without this end knowing.
             Err(_) => tokio::select! {
                 opened = &mut opening => return opened.map(Some),
                 _ = status.wait_for(PeerStatus::is_up) => {}

@@ -1,8 +1,8 @@
 //! The subshell, or one command, with the session's kubeconfig in its environment.
 //!
-//! The child has the terminal: while it runs, Ctrl-C is its business and not ours, and when it stops itself we stop with
-//! it. When the session ends first, or we are told to stop, the child and what it has started are asked to end, then
-//! killed. Only when all of it is gone the terminal is put back, and we return.
+//! The child has the terminal: while it runs, Ctrl-C goes to it and not to us, and when it stops itself we stop with
+//! it. When the session ends first, or we are told to stop, the child and the processes that it has started are asked
+//! to end, then killed. The terminal is restored, and we return, only when all of them are gone.
 
 use std::{
     collections::BTreeMap,
@@ -31,8 +31,8 @@ use crate::{
     workspace::{Kind, Workspace},
 };
 
-/// How long a child must have been stopped before we stop with it: Ctrl-Z stops us too, and `fg` lets both go on, one just
-/// before the other.
+/// How long a child must have been stopped before we stop with it: Ctrl-Z stops us too, and `fg` continues both, one
+/// just before the other.
 const SETTLED: Duration = Duration::from_millis(20);
 
 /// Where programs are looked up without `PATH` (execvp(3)).
@@ -41,9 +41,9 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// Hosts that never go through a proxy: the cluster answers there.
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 
-/// What kubectl needs to outlive every outage. Over WebSocket it gives up after 61 s without a pong, which this client
-/// answers in guarded mode, and after 60 s in which nothing takes what it has to send; SPDY has no such timers. A server
-/// that records can record WebSocket only. In shared mode HTTP/2 besides gives up after 45 s of silence.
+/// Variables with which kubectl outlives every outage. Over WebSocket kubectl gives up after 61 s without a pong, which
+/// this client sends in guarded mode, and after 60 s in which nothing takes what it has to send; SPDY has no such
+/// timers. A server that records can record WebSocket only. In shared mode HTTP/2 also gives up after 45 s of silence.
 #[must_use]
 pub fn environment_for(kind: Kind) -> BTreeMap<&'static str, &'static str> {
     const SPDY: (&str, &str) = ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
@@ -54,7 +54,7 @@ pub fn environment_for(kind: Kind) -> BTreeMap<&'static str, &'static str> {
     }
 }
 
-/// What runs.
+/// The program to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Launch {
     /// The user's own shell, interactively.
@@ -63,27 +63,27 @@ pub enum Launch {
     Command(Vec<OsString>),
 }
 
-/// How it ended.
+/// How the child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this code: its own, or 128 and the number of the signal that killed it.
+    /// It ended by itself, with this code: its own, or 128 and the number of the signal that killed it.
     Code(u8),
     /// We ended it, because the session ended or we were told to stop.
     Stopped,
 }
 
-/// Why nothing runs.
+/// Why no child runs.
 #[derive(Debug, thiserror::Error)]
 pub enum ShellError {
     /// It could not be started.
     #[error("cannot run {}: {source}", program.to_string_lossy())]
     Spawn {
-        /// What.
+        /// The program.
         program: OsString,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The shell's own files could not be written, or its end not be seen.
+    /// The shell's own files could not be written, or waiting for the child failed.
     #[error("cannot prepare or follow the shell: {0}")]
     Io(#[from] io::Error),
     /// There is no kubeconfig yet.
@@ -91,7 +91,7 @@ pub enum ShellError {
     NoKubeconfig,
 }
 
-/// A child ready to run: independent of the workspace, which takes new credentials while it runs.
+/// A child ready to run. It does not borrow the workspace, which takes new credentials while it runs.
 pub struct Prepared {
     command: Command,
     program: OsString,
@@ -99,7 +99,7 @@ pub struct Prepared {
     terminal: Terminal,
 }
 
-/// Sets up what runs in `workspace`, whose kubeconfig must have been written.
+/// Prepares a child that uses `workspace`, whose kubeconfig must have been written.
 ///
 /// # Errors
 /// There is no kubeconfig yet, or the shell's files cannot be written.
@@ -121,13 +121,13 @@ pub fn prepare(workspace: &Workspace, launch: Launch) -> Result<Prepared, ShellE
                 workspace.cluster().ok_or(ShellError::NoKubeconfig)?,
                 &environment,
             )?;
-            // An interactive shell ignores SIGTERM; a hang-up it passes on to its jobs.
+            // An interactive shell ignores SIGTERM; it passes a hang-up on to its jobs.
             (program, command, Signal::HUP)
         }
     };
     command.envs(environment).kill_on_drop(true);
-    // With a terminal the child stays in our group, which Ctrl-C reaches as a whole; without one nothing would reach
-    // what the child has started.
+    // With a terminal the child stays in our group, which Ctrl-C reaches as a whole; without one, a signal to us alone
+    // would not reach the processes that the child has started.
     let terminal = Terminal::save();
     if !terminal.is_there() {
         command.process_group(0);
@@ -135,10 +135,10 @@ pub fn prepare(workspace: &Workspace, launch: Launch) -> Result<Prepared, ShellE
     Ok(Prepared { command, program, ask_to_end, terminal })
 }
 
-/// Whether there is what is to run: to be asked before a code is spent on it.
+/// Checks that the program can be run, before a code is spent on it.
 ///
 /// # Errors
-/// It is not there, or cannot be run.
+/// The program does not exist, or cannot be run.
 pub fn check(launch: &Launch) -> Result<(), ShellError> {
     let Launch::Command(words) = launch else { return Ok(()) };
     let Some(program) = words.first() else { return Err(io::Error::from(io::ErrorKind::InvalidInput).into()) };
@@ -160,8 +160,8 @@ pub fn check(launch: &Launch) -> Result<(), ShellError> {
 }
 
 impl ShellError {
-    /// What a shell, and env(1), exit with: 127 for a program that is not there, 126 for one that cannot be run, nothing
-    /// for other failures.
+    /// The exit code that a shell, and env(1), would give: 127 for a program that does not exist, 126 for one that
+    /// cannot be run, `None` for other failures.
     #[must_use]
     pub fn exit_code(&self) -> Option<u8> {
         match self {
@@ -173,13 +173,14 @@ impl ShellError {
 }
 
 impl Prepared {
-    /// Runs until the child ends, or until `stop` resolves and the child was made to end, with all that it left. The
-    /// terminal is as before then.
+    /// Runs until the child ends, or until `stop` resolves and the child, with the processes that it left, was made to
+    /// end. The terminal is as before then.
     ///
     /// # Errors
-    /// It could not be started.
+    /// The child could not be started.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Exit, ShellError> {
-        // A handler, not "ignore": that the child would inherit. What is ignored already it is to inherit.
+        // A handler, not "ignore", which the child would inherit. A signal that is ignored already stays so, and is
+        // inherited.
         let outlive = |kind, number| (!ignored_at_start(number)).then(|| signal(kind)).transpose();
         let _interrupt = outlive(SignalKind::interrupt(), Signal::INT)?;
         let _quit = outlive(SignalKind::quit(), Signal::QUIT)?;
@@ -200,7 +201,7 @@ impl Prepared {
     }
 }
 
-/// When the child stops itself (`suspend` in a shell), so do we: the shell that waits for us does not see the child.
+/// When the child stops itself (`suspend` in a shell), we stop too: the shell that waits for us does not see the child.
 async fn suspend_with(
     child: Option<Pid>,
     terminal: &Terminal,
@@ -229,12 +230,12 @@ fn pid(child: &Child) -> Option<Pid> {
     child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
 }
 
-/// The variables of a child: for kubectl, for proxies, and for prompts.
+/// The child's variables: for kubectl, for proxies, and for prompts.
 fn environment(workspace: &Workspace) -> Option<Vec<(OsString, OsString)>> {
     let mut variables: Vec<(OsString, OsString)> = vec![
         ("KUBECONFIG".into(), workspace.kubeconfig().into()),
         ("MYKUBE_CLUSTER".into(), workspace.cluster()?.into()),
-        // kubectl keeps what a server can do by its address, which another cluster had yesterday.
+        // kubectl caches what a server offers by its address, at which another cluster may have been yesterday.
         ("KUBECACHEDIR".into(), workspace.cache().into()),
     ];
     for name in ["NO_PROXY", "no_proxy"] {
@@ -260,7 +261,7 @@ fn with_loopback(list: Option<OsString>) -> OsString {
     list
 }
 
-/// `$SHELL`, or `/bin/sh` where it is not set or not there.
+/// `$SHELL`, or `/bin/sh` if that is not set or does not exist.
 fn user_shell(shell: Option<OsString>) -> OsString {
     shell.filter(|shell| is_executable(Path::new(shell))).unwrap_or_else(|| "/bin/sh".into())
 }
@@ -279,7 +280,7 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// A shell's way to say how a program ended.
+/// The number with which a shell says how a program ended.
 fn code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
@@ -287,14 +288,14 @@ fn code(status: ExitStatus) -> u8 {
 
 async fn end(child: &mut Child, ask: Signal, group: bool) -> io::Result<()> {
     let pid = pid(child);
-    // It may have ended by itself just now: that is what was wanted.
+    // Fails if the child has just ended by itself, which is fine.
     let send = |signal| {
         let _ = pid.map(|pid| if group { kill_process_group(pid, signal) } else { kill_process(pid, signal) });
     };
     let deadline = Instant::now() + STOP_GRACE;
     family::adopt();
     send(ask);
-    // A stopped child would not see it.
+    // A stopped child would not see the signal.
     send(Signal::CONT);
     if timeout_at(deadline, child.wait()).await.is_err() {
         send(Signal::KILL);

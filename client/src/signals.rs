@@ -1,13 +1,14 @@
-//! Which signals a process ignores. What was ignored when a program was started is to stay so (nohup(1), POSIX `sh`).
+//! Which signals a process ignores. A signal that was ignored when a program was started must stay ignored (nohup(1),
+//! POSIX `sh`).
 
 use rustix::process::{Pid, Signal};
 
-/// Whether this program was started with `signal` ignored. Ask before a handler is set.
+/// Whether this program was started with `signal` ignored. Call it before setting a handler.
 #[must_use]
 pub fn ignored_at_start(signal: Signal) -> bool {
     #[cfg(target_os = "linux")]
     return is_ignored(rustix::process::getpid(), signal);
-    // A shell that was started so cannot set it otherwise, and lives on.
+    // A shell that was started so cannot change it, and lives on.
     #[cfg(not(target_os = "linux"))]
     return std::process::Command::new("/bin/sh")
         .args(["-c", &format!("kill -{} $$", signal.as_raw())])

@@ -1,4 +1,5 @@
-//! The terminal that a child is lent: its modes, and whose it is. Both are put back when the child is gone, and while it is stopped.
+//! The terminal that a child uses: its modes, and its foreground group. Both are restored when the child is gone, and
+//! while it is stopped.
 
 use std::fs::File;
 
@@ -8,15 +9,15 @@ use rustix::{
     termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp},
 };
 
-/// How often one may be sent to the background with a child that wants the terminal before it is let go without. Nobody
-/// types `bg` so often, and where no shell takes notice of a stop it is over at once.
+/// How often we may be sent to the background with a child that wants the terminal before we run on without it. Nobody
+/// types `bg` so often, and where no shell handles stopped jobs, this ends the loop quickly.
 const BACKGROUND_MAX: usize = 1000;
 
 /// The controlling terminal, if there is one.
 pub(crate) struct Terminal(Option<(File, Termios)>);
 
 impl Terminal {
-    /// As it is now.
+    /// The terminal as it is now.
     pub(crate) fn save() -> Self {
         let saved = || {
             let terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
@@ -26,13 +27,13 @@ impl Terminal {
         Self(saved())
     }
 
-    /// Whether there is one.
+    /// Whether there is a terminal.
     pub(crate) fn is_there(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Takes it back from a group that is gone, and puts back its modes. Somebody else's is left alone: in the background
-    /// it is our shell's.
+    /// Takes the terminal back from a group that is gone, and restores its modes. Another group's terminal is left
+    /// alone: if we are in the background, it is our shell's.
     pub(crate) fn restore(&self) {
         let Some((terminal, modes)) = &self.0 else { return };
         let taken = match (tcgetpgrp(terminal).ok(), our_group()) {
@@ -46,12 +47,12 @@ impl Terminal {
         }
     }
 
-    /// The child has stopped itself: stops us too, so that the shell that waits for us has its terminal, and lets the
-    /// child go on once we do.
+    /// The child has stopped itself: stops us too, so that the shell that waits for us gets its terminal, and continues
+    /// the child once we are continued.
     pub(crate) fn suspend(&self, child: Pid) {
         let Some((terminal, modes)) = &self.0 else { return };
         let (group, theirs) = (tcgetpgrp(terminal).ok(), tcgetattr(terminal));
-        // Ours, or that of whoever has stopped.
+        // Our own group, or that of the stopped child.
         if group.is_none_or(|group| [our_group(), group_of(child)].contains(&Some(group))) {
             unstopped(|| {
                 if let Some(ours) = our_group() {
@@ -82,34 +83,36 @@ impl Terminal {
     }
 }
 
-/// None where it was begun outside of our PID namespace: such a group has no number here, and a terminal's reads as none.
+/// `None` if the group was made outside of our PID namespace: it has no number here, and a terminal's group reads as
+/// none.
 fn our_group() -> Option<Pid> {
     Pid::from_raw(nix::unistd::getpgrp().as_raw())
 }
 
-/// None for one that is gone as well.
+/// `None` also for a group that is gone.
 fn group_of(child: Pid) -> Option<Pid> {
     let child = nix::unistd::Pid::from_raw(child.as_raw_nonzero().get());
     Pid::from_raw(nix::unistd::getpgid(Some(child)).ok()?.as_raw())
 }
 
-/// Stops the whole job, as Ctrl-Z does; returns when it goes on, or at once where nobody could let it go on (an orphaned
-/// process group).
+/// Stops the whole job, as Ctrl-Z does. Returns when it is continued, or at once if nobody could continue it (an
+/// orphaned process group).
 fn stop(signal: Signal, raised: Raised) {
-    // A pipeline, or a script around us, is stopped when all of it is. The group's signal may take effect later, on another
-    // thread; this thread's own, held back until both are there, has when it is let go. Who goes on forgets the other.
+    // A pipeline, or a script around us, is stopped only if all of it is. The group's signal may take effect later, on
+    // another thread; this thread's own signal, blocked until both are sent, has taken effect when it is unblocked.
+    // Continuing discards the other one.
     held(raised, || {
         let _ = raise(raised);
         let _ = kill_current_process_group(signal);
     });
 }
 
-/// The terminal is changed from the background too, which stops a process otherwise.
+/// A process in the background may change the terminal too; otherwise it would be stopped.
 fn unstopped<T>(change: impl FnOnce() -> T) -> T {
     held(Raised::SIGTTOU, change)
 }
 
-/// Does something while a signal waits for this thread.
+/// Runs `work` while this signal is blocked for this thread.
 fn held<T>(signal: Raised, change: impl FnOnce() -> T) -> T {
     let mut blocked = SigSet::empty();
     blocked.add(signal);

@@ -1,4 +1,5 @@
-//! The terminals that have joined a session (`mykube shell`): how they hear of its end, and how it hears that they are gone.
+//! The terminals that have joined a session (`mykube shell`): how they learn of its end, and how the session learns
+//! that they are gone.
 
 use std::{
     fs::File,
@@ -23,7 +24,7 @@ const RUNNING: &str = "running";
 /// Locked by each terminal that has joined.
 const JOINED: &str = "joined";
 
-/// A session's way to the terminals that join it. Clones are the same.
+/// A session's side of its joined terminals. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Terminals {
     joined: PathBuf,
@@ -32,7 +33,7 @@ pub(crate) struct Terminals {
 
 #[derive(Debug)]
 struct Told {
-    /// Let go of when the session ends.
+    /// Unlocked when the session ends.
     running: Option<File>,
     at: Option<Instant>,
 }
@@ -46,14 +47,14 @@ impl Terminals {
         Ok(Self { joined, told: Arc::new(Mutex::new(Told { running: Some(running), at: None })) })
     }
 
-    /// Tells all of them, once, that the session ends.
+    /// Tells all of them, once, that the session is ending.
     pub(crate) fn tell_end(&self) -> Instant {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         drop(told.running.take());
         *told.at.get_or_insert_with(Instant::now)
     }
 
-    /// Waits until none is left, or those that are have had their time.
+    /// Waits until no terminal is left, or until their time is over.
     pub(crate) async fn gone(&self) {
         let late = self.tell_end() + STOP_GRACE + KILLED;
         let joined = self.joined.clone();
@@ -63,7 +64,7 @@ impl Terminals {
     }
 }
 
-/// The lock of a terminal in the session of `dir`. None where that session has ended, or keeps no such lock (an older
+/// Locks a terminal's file in the session of `dir`. `None` if that session has ended, or has no such lock (an older
 /// release).
 pub(crate) fn join(dir: &Path) -> Option<File> {
     let joined = File::open(dir.join(JOINED)).ok()?;
@@ -73,7 +74,7 @@ pub(crate) fn join(dir: &Path) -> Option<File> {
 
 /// Returns once the session of `dir` ends. Blocks.
 pub(crate) fn wait_for_end(dir: &Path) -> io::Result<()> {
-    // Of an older release the directory itself is the sign.
+    // A session of an older release has only its directory to show that it has not ended.
     let running = File::open(dir.join(RUNNING)).or_else(|_| File::open(dir))?;
     Ok(flock(running, FlockOperation::LockShared)?)
 }
@@ -84,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing takes so long.
+    /// A test that takes longer has failed.
     const DEADLINE: Duration = Duration::from_secs(60);
 
     fn session() -> (tempfile::TempDir, RamDir, Terminals) {
@@ -115,7 +116,8 @@ mod tests {
         tokio::time::timeout(DEADLINE, cut).await.unwrap();
     }
 
-    /// tokio's clock stands still while it is looked whether anybody is there: who waits for the time waits for ever.
+    /// tokio's clock is paused while the locks are being checked, so a task that waits for the time would wait for
+    /// ever.
     #[tokio::test(start_paused = true)]
     async fn a_session_alone_waits_for_nobody_and_one_that_is_over_is_not_joined() {
         let (_parent, dir, terminals) = session();

@@ -1,7 +1,8 @@
-//! What uses a session on this machine: a child of ours, and the terminals that have joined (`mykube shell`).
+//! The users of a session on this machine: our child, and the terminals that have joined (`mykube shell`).
 //!
-//! All of it is asked to end, and is gone, before the session's connections are cut: a program whose connection is cut may take
-//! what it has for all there is (kubectl over SPDY then exits with 0). Only whoever does not go in time sees the cut.
+//! All of them are asked to end, and are gone, before the session's connections are cut: a program whose connection is
+//! cut may take the bytes that it has for all there are (kubectl over SPDY then exits with 0). Only a program that does
+//! not end in time sees the cut.
 
 use std::future::Future;
 
@@ -14,7 +15,7 @@ use crate::{
     workspace::{Live, Workspace},
 };
 
-/// What uses a session that this process holds.
+/// The users of a session that this process holds.
 pub struct Users<'s> {
     session: &'s ClientSession,
     terminals: Option<Terminals>,
@@ -22,14 +23,14 @@ pub struct Users<'s> {
 }
 
 impl<'s> Users<'s> {
-    /// The session's connections outlive it from here on, until [`Self::run`] is done.
+    /// From here on the session's connections stay open until [`Self::run`] is done.
     #[must_use]
     pub fn new(session: &'s ClientSession, workspace: &Workspace, child: Option<Prepared>) -> Self {
         session.hold();
         Self { session, terminals: workspace.terminals(), child }
     }
 
-    /// Runs until the child ends by itself or `stop` comes; then ends the child, the other terminals, and last the
+    /// Runs until the child ends by itself or `stop` resolves; then ends the child, the other terminals, and last the
     /// connections. Without a child only `stop` ends it.
     ///
     /// # Errors
@@ -54,8 +55,8 @@ impl<'s> Users<'s> {
     }
 }
 
-/// Runs a child in a session that another process holds, until it ends by itself, or `stop` comes, or that process says that
-/// the session ends: it waits with the cut until this is done.
+/// Runs a child in a session that another process holds, until the child ends by itself, `stop` resolves, or that
+/// process says that the session ends: it waits until this is done before it cuts the connections.
 ///
 /// # Errors
 /// The child could not be started.
@@ -75,7 +76,7 @@ pub async fn run_joined(
             }
         })
         .await;
-    // With it the lock.
+    // Gone too: the lock.
     drop(workspace);
     exit
 }

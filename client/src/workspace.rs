@@ -20,26 +20,26 @@ use crate::{
 };
 
 const KUBECONFIG: &str = "config";
-/// What kubectl has learned of the cluster.
+/// The directory of kubectl's cache.
 const CACHE: &str = "cache";
-/// Why the session is away, or nothing, for shells that join.
+/// Why the session is away, for shells that join; empty if it is not.
 const AWAY: &str = "away";
 /// How the channel may be used, for shells that join.
 const KIND: &str = "mode";
 
-/// How kubectl's connections are carried.
+/// How kubectl's connections are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// As requests that the server makes.
+    /// As requests, which the server makes.
     Guarded,
-    /// So, and what `exec` shows is recorded.
+    /// As requests, and `exec` is recorded.
     Recorded,
-    /// As they are.
+    /// Byte for byte.
     Shared,
 }
 
 impl Kind {
-    /// As the agent says.
+    /// As the agent's welcome says.
     #[must_use]
     pub fn of(welcome: &Welcome) -> Self {
         match welcome.mode {
@@ -64,15 +64,15 @@ pub enum WorkspaceError {
     /// There is no directory for it.
     #[error(transparent)]
     Dir(#[from] RamDirError),
-    /// The other end sent something that cannot go into it.
+    /// The other end sent a field that cannot go into it.
     #[error(transparent)]
     Welcome(#[from] WelcomeError),
     /// It could not be written.
     #[error("cannot write the kubeconfig in {dir}: {source}")]
     Write {
-        /// Where.
+        /// The path.
         dir: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -80,19 +80,19 @@ pub enum WorkspaceError {
 /// One session's directory. Dropping it removes everything.
 pub struct Workspace {
     dir: RamDir,
-    /// Where the cluster answers, with a port.
+    /// The address at which the cluster is reached; the port comes with the kubeconfig.
     host: Ipv4Addr,
     written: Option<Written>,
-    /// The directory of the session that this one joins: the kubeconfig is there.
+    /// The directory of the session that this one joins, which has the kubeconfig.
     joined: Option<PathBuf>,
-    /// Held while this one is in that session.
+    /// Locked while this terminal is in that session.
     _in_use: Option<File>,
 }
 
 /// A session that another process of this user holds on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Live {
-    /// That process.
+    /// The number of that process.
     pub pid: u32,
     /// The cluster's name.
     pub cluster: String,
@@ -101,7 +101,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// All of them, in `parent` or in the usual places.
+    /// All sessions, in `parent` or in the usual directories.
     #[must_use]
     pub fn all(parent: Option<&Path>) -> Vec<Self> {
         ramdir::held(parent).into_iter().filter_map(|(dir, pid)| Self::read(dir, pid)).collect()
@@ -110,33 +110,33 @@ impl Live {
     fn read(dir: PathBuf, pid: u32) -> Option<Self> {
         let config: serde_json::Value =
             serde_saphyr::from_str(&std::fs::read_to_string(dir.join(KUBECONFIG)).ok()?).ok()?;
-        // The user may have changed the current context in it; the cluster's name stays.
+        // The user may have changed the current context; the cluster's name stays.
         let cluster = config["clusters"][0]["name"].as_str().filter(|name| is_plain_name(name))?.to_owned();
         let name = std::fs::read_to_string(dir.join(KIND)).ok()?;
         let kind = [Kind::Guarded, Kind::Recorded, Kind::Shared].into_iter().find(|kind| kind.name() == name)?;
         Some(Self { pid, cluster, dir, kind })
     }
 
-    /// Why that session waits for its connection, while it does.
+    /// Why that session is away, if it is.
     #[must_use]
     pub fn away(&self) -> Option<String> {
         std::fs::read_to_string(self.dir.join(AWAY)).ok().filter(|reason| !reason.is_empty())
     }
 
-    /// Returns once that session ends, or is over. Blocks.
+    /// Returns when that session ends, or has ended. Blocks.
     pub fn wait_for_end(&self) {
         // An error means that it is gone already.
         let _ = terminals::wait_for_end(&self.dir);
     }
 }
 
-/// What is on RAM now.
+/// The sessions in RAM directories now.
 struct Written {
     port: u16,
     cluster: String,
     kind: Kind,
     kubeconfig: Zeroizing<String>,
-    /// Nobody joins what has joined itself.
+    /// A directory that has itself joined a session cannot be joined.
     terminals: Option<Terminals>,
 }
 
@@ -145,13 +145,13 @@ impl Workspace {
     /// cost a code.
     ///
     /// # Errors
-    /// There is no place for it.
+    /// The directory cannot be made.
     pub fn create(parent: Option<&Path>) -> Result<Self, WorkspaceError> {
         let (dir, host) = (RamDir::create(parent)?, Ipv4Addr::LOCALHOST);
         Ok(Self { dir, host, written: None, joined: None, _in_use: None })
     }
 
-    /// A place beside a session that runs already, with its kubeconfig.
+    /// A directory for joining a running session, whose kubeconfig is used.
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -163,13 +163,13 @@ impl Workspace {
         Ok(Self { dir, host, written: Some(written), joined: Some(live.dir.clone()), _in_use: in_use })
     }
 
-    /// Something the user should know about the place.
+    /// A warning about the directory for the user.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
         self.dir.warning()
     }
 
-    /// The cluster will answer at this address of the loopback network instead of 127.0.0.1.
+    /// The cluster will be reached at this address of the loopback network instead of 127.0.0.1.
     pub fn answer_at(&mut self, host: Ipv4Addr) {
         self.host = host;
     }
@@ -178,16 +178,16 @@ impl Workspace {
         SocketAddrV4::new(self.host, port)
     }
 
-    /// Writes the kubeconfig of a cluster that answers on the loopback `port`; gives its path.
+    /// Writes the kubeconfig of a cluster that is reached at the loopback `port`; returns its path.
     ///
     /// # Errors
-    /// The welcome holds something that cannot go into it, or writing failed.
+    /// The welcome has a field that cannot go into it, or writing failed.
     pub fn write(&mut self, welcome: &Welcome, port: u16) -> Result<PathBuf, WorkspaceError> {
         let Rendered { kubeconfig, files } = kubeconfig::render(welcome, self.address(port), self.dir.path())?;
         for (name, content) in &files {
             self.store(name, content)?;
         }
-        // What the user changed in it (`kubectl config set-context`) stays, unless it must change.
+        // The user's changes (`kubectl config set-context`) are kept, unless they collide with ours.
         if self.written.as_ref().is_none_or(|written| written.kubeconfig != kubeconfig) {
             self.store(KUBECONFIG, &kubeconfig)?;
         }
@@ -206,7 +206,7 @@ impl Workspace {
     /// Replaces the credentials by those of a later welcome. Does nothing before the first [`Self::write`].
     ///
     /// # Errors
-    /// As [`Self::write`]; what was there stays.
+    /// As [`Self::write`]; the old credentials stay.
     pub fn update(&mut self, welcome: &Welcome) -> Result<(), WorkspaceError> {
         match &self.written {
             Some(written) => self.write(welcome, written.port).map(|_| ()),
@@ -214,19 +214,19 @@ impl Workspace {
         }
     }
 
-    /// Where the kubeconfig is.
+    /// The path of the kubeconfig.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.joined.as_deref().unwrap_or(self.dir.path()).join(KUBECONFIG)
     }
 
-    /// Where kubectl may keep what it learns of the cluster: gone with the session.
+    /// The directory for kubectl's cache: removed with the session.
     #[must_use]
     pub fn cache(&self) -> PathBuf {
         self.joined.as_deref().unwrap_or(self.dir.path()).join(CACHE)
     }
 
-    /// Tells shells that have joined why the session is away, or that it is not.
+    /// Tells joined shells why the session is away, or that it is back.
     pub fn tell_away(&self, reason: Option<&str>) {
         if let Err(error) = self.store(AWAY, reason.unwrap_or_default()) {
             tracing::debug!(%error, "other terminals will not hear of it");
@@ -245,20 +245,20 @@ impl Workspace {
         self.written.as_ref().map(|written| written.kind)
     }
 
-    /// Removes everything now and tells whether that worked. Dropping does the same in silence.
+    /// Removes everything now; returns whether that worked. Dropping does the same without reporting errors.
     ///
     /// # Errors
-    /// What the system said: the directory may still be there.
+    /// The system's error: the directory may still be there.
     pub fn close(self) -> io::Result<()> {
         self.dir.close()
     }
 
-    /// Those that may join, once written.
+    /// The terminals that may join, once the kubeconfig was written.
     pub(crate) fn terminals(&self) -> Option<Terminals> {
         self.written.as_ref()?.terminals.clone()
     }
 
-    /// The directory, for what a shell needs beside the kubeconfig.
+    /// The directory, for files that a shell needs beside the kubeconfig.
     pub(crate) fn dir(&self) -> &RamDir {
         &self.dir
     }

@@ -16,14 +16,14 @@ use tokio_tungstenite::{
     tungstenite::{Bytes, Message, protocol::frame::coding::CloseCode},
 };
 
-/// Nothing takes so long: a test that meets it has failed.
+/// A test that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(DEADLINE, work).await.expect("it hangs")
 }
 
-/// kubectl's end, the server's end, whether the server is away, and what carries bytes between them.
+/// kubectl's end, the server's end, whether the server is away, and the copy between them.
 struct Joined {
     kubectl: DuplexStream,
     server: DuplexStream,
@@ -31,7 +31,7 @@ struct Joined {
     copy: JoinHandle<std::io::Result<(u64, u64)>>,
 }
 
-/// `near` bytes fit between kubectl and the copy: few of them make every write wait.
+/// `near` bytes fit between kubectl and the copy: with few of them every write has to wait.
 fn joined(near: usize) -> Joined {
     let (kubectl, inner) = duplex(near);
     let (mut stream, server) = duplex(1 << 20);
@@ -66,14 +66,14 @@ async fn pings_are_answered_while_the_server_is_away() {
     for near in [7, 1 << 20] {
         within(async {
             let (mut client, mut server, away, copy) = websockets(near).await;
-            // Nothing of the server runs but what stands here.
+            // The server's end runs only in these calls.
             client.send(ping("up")).await.unwrap();
             assert_eq!(next(&mut server).await, ping("up"));
             server.flush().await.unwrap();
             assert_eq!(next(&mut client).await, pong("up"));
 
             client.send(ping("on its way")).await.unwrap();
-            // The server's pong is written only with the next thing it does.
+            // The server writes its pong with the next thing that it does.
             assert_eq!(next(&mut server).await, ping("on its way"));
             away.send_replace(true);
             assert_eq!(next(&mut client).await, pong("on its way"));
@@ -152,7 +152,7 @@ async fn what_is_cut_in_a_frame_arrives_as_far_as_it_came() {
     .await;
 }
 
-/// kubectl's last words and a ping, and then it is gone: the pong cannot be written.
+/// kubectl sends its last bytes and a ping, and goes away: the pong cannot be written.
 #[tokio::test]
 async fn what_came_with_a_ping_that_cannot_be_answered_arrives() {
     within(async {

@@ -18,7 +18,7 @@ use mykube_client::{
 use mykube_protocol::channel::Welcome;
 use serde_json::{Value, json};
 
-/// As people have them: comments, unknown fields, odd names, no line break at the end.
+/// A kubeconfig as people have them: comments, unknown fields, odd names, no line break at the end.
 const OWN: &str = "# mine: do not touch\napiVersion: v1\nkind: Config\ncurrent-context: 'a: #1'   # odd, but mine\nclusters:\n  # the old one\n  - name: mykube-prod\n    cluster: {server: https://a.example, x-team: \"ops\"}\ncontexts:\n- name: 'a: #1'\n  context: {cluster: mykube-prod, user: \"ü\\u2028\"}\nusers: [{name: \"ü\\u2028\", user: {token: very-own-secret}}]\nextensions: [{name: x, extension: {y: ~}}]";
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAE=\n-----END PRIVATE KEY-----\n";
@@ -57,7 +57,7 @@ impl Home {
         Workspace::create(Some(self.0.path())).unwrap()
     }
 
-    /// What stays of it but the configuration itself and sessions' directories.
+    /// The files in the home directory, without the configuration itself and sessions' directories.
     fn others(&self) -> Vec<String> {
         let names = fs::read_dir(self.kube()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name != "config").collect()
@@ -72,7 +72,7 @@ fn token(token: &str) -> Welcome {
     welcome(json!({"token": token}))
 }
 
-/// As YAML says it.
+/// The file's value as YAML.
 fn parse(text: &str) -> Value {
     serde_saphyr::from_str(text.trim_start_matches('\u{feff}')).unwrap()
 }
@@ -127,7 +127,7 @@ fn a_kubeconfig_that_is_not_there_is_made_and_unmade() {
     assert_eq!(home.others(), [""; 0]);
 }
 
-/// With its byte order mark.
+/// With a byte order mark.
 fn utf16(text: &str, unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
     std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(unit).collect()
 }
@@ -242,7 +242,7 @@ fn what_others_changed_meanwhile_stays() {
     let workspace = home.workspace();
     let mut merge = Merge::prepare(&home.places(), &workspace).unwrap();
     let name = merge.add(&workspace, &token("t"), 1).unwrap().to_owned();
-    // As kubectl does: everything is written anew, comments are lost, our context is chosen.
+    // Rewritten as kubectl does it: all comments are lost, and our context is the current one.
     let mut config = parse(&home.text());
     config["current-context"] = json!(name);
     config["contexts"].as_array_mut().unwrap().push(json!({"name": "new", "context": {}}));
@@ -365,7 +365,7 @@ fn a_lock_that_stays_is_named() {
     assert!(lock.exists(), "it is another program's");
     fs::remove_file(&lock).unwrap();
 
-    // The session ended without its entries being removed: the next run does it.
+    // The session ended without removing its entries: the next run does.
     drop(merge);
     workspace.close().unwrap();
     assert_eq!(Merge::recover(&places).unwrap(), ["mykube-prod-2"]);
@@ -388,7 +388,8 @@ fn many_clients_merge_at_once() {
                 all_added.wait();
                 all_seen.wait();
                 match merge.undo() {
-                    // A loaded machine may not let all of them in within that time; the next run does it for them.
+                    // A loaded machine may not let all of them get the lock in that time; the next run removes their
+                    // entries.
                     Ok(_) | Err(MergeError::Locked { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
@@ -406,7 +407,7 @@ fn many_clients_merge_at_once() {
     assert_eq!(home.others(), [""; 0]);
 }
 
-/// A client that is killed while its entries stand.
+/// A client that is killed while its entries are in the file.
 #[test]
 #[ignore = "started, and killed, by another test"]
 fn inner() {
@@ -415,7 +416,7 @@ fn inner() {
     let workspace = Workspace::create(Some(&home)).unwrap();
     let mut merge = Merge::prepare(&places, &workspace).unwrap();
     println!("\nmerged as {}", merge.add(&workspace, &token("t"), 1).unwrap());
-    // Until it is killed.
+    // Waits to be killed.
     std::io::stdin().read_line(&mut String::new()).unwrap();
     std::mem::forget(merge);
     std::process::exit(1);
@@ -441,7 +442,7 @@ fn the_next_run_removes_what_a_killed_one_left() {
     assert_eq!(home.text(), alive, "a live session's entries stay");
     child.kill().unwrap();
     child.wait().unwrap();
-    // Half a written file, too.
+    // A half-written file is removed, too.
     fs::write(home.kube().join(".config.mykube-AbC123"), "x").unwrap();
 
     let elsewhere = alive.replace("\"host\": \"", "\"host\": \"not-").replace("mykube-prod-2", "mykube-elsewhere");
@@ -478,7 +479,7 @@ fn a_mark_that_lies_touches_nothing_else() {
         json!({"name": "mykube-odd", "context": {"extensions": [{"name": "mykube", "extension": 7}]}}),
     ];
     fs::write(home.config(), json!({"contexts": contexts}).to_string()).unwrap();
-    // A fifo is no session's directory, and is not opened for reading.
+    // A fifo is no session's directory, and is not opened to read it.
     assert_eq!(Merge::recover(&home.places()).unwrap(), ["mykube-fifo"]);
     let left = parse(&home.text());
     let names: Vec<_> =

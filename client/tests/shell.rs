@@ -26,7 +26,7 @@ use rustix::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// No shell takes so long: a test that meets it has failed.
+/// A test that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn welcome() -> Welcome {
@@ -37,7 +37,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// What `mykube client` does around a shell, in a process of its own: it takes over signals and the terminal.
+/// What `mykube client` does around a shell, in a process of its own: it handles signals and the terminal.
 #[test]
 #[ignore = "started on a terminal by the other tests"]
 fn inner() {
@@ -60,7 +60,7 @@ fn inner() {
         exit
     });
     let terminal = File::open("/dev/tty").unwrap();
-    // Neither has a number where both are outside of our PID namespace.
+    // Outside of our PID namespace neither has a number.
     let ours = Pid::from_raw(getpgrp().as_raw());
     assert_eq!(tcgetpgrp(&terminal).ok(), ours, "whoever waits for us finds its terminal");
     match exit {
@@ -69,8 +69,8 @@ fn inner() {
     }
 }
 
-/// A kubectl that dies late: it outlives its shell, waits until `mykube` is gone and the shell around that has its
-/// terminal, and takes the terminal then.
+/// A kubectl that ends late: it outlives its shell, waits until `mykube` is gone and the shell around that has its
+/// terminal back, and then takes the terminal.
 #[test]
 #[ignore = "started on a terminal by the other tests"]
 fn late() {
@@ -102,26 +102,26 @@ struct OnTerminal {
     master: File,
     child: Child,
     seen: String,
-    /// What was expected, and what came before it.
+    /// The texts that were expected, and the output before each.
     passed: String,
-    /// When it last said something, or was told something.
+    /// When it last wrote something, or was sent something.
     since: Instant,
     home: tempfile::TempDir,
 }
 
-/// What a person types to start `inner` in their own shell.
+/// The command line with which a person starts `inner` in their own shell.
 const INNER: &str = "\"$TEST_EXE\" --ignored --exact inner --nocapture";
 
 /// A PID namespace of its own, but not a session or a process group.
 const APART: &str = "unshare --user --map-root-user --pid --fork --mount-proc --";
 
 impl OnTerminal {
-    /// The terminal is `mykube`'s own.
+    /// `mykube` has the terminal to itself.
     fn start(shell: &str, rc: &str, content: &str) -> Self {
         Self::leading(&["sh", "-c", &format!("exec {INNER}")], shell, rc, content)
     }
 
-    /// The terminal is an interactive bash's.
+    /// An interactive bash has the terminal.
     fn outer(shell: &str) -> Self {
         let mut terminal = Self::leading(&["bash", "--norc", "--noprofile", "-i"], shell, ".bashrc", "PS1='mine> '\n");
         terminal.expect("OUTER> ");
@@ -134,7 +134,7 @@ impl OnTerminal {
         fs::create_dir_all(rc.parent().unwrap()).unwrap();
         fs::write(&rc, content).unwrap();
         fs::create_dir(home.path().join("ram")).unwrap();
-        // Without it fish reads all manual pages at its first start.
+        // Without this, fish reads all manual pages at its first start.
         fs::create_dir_all(home.path().join(".local/share/fish/generated_completions")).unwrap();
 
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
@@ -169,7 +169,7 @@ impl OnTerminal {
         }
     }
 
-    /// Reads until `text` came; what comes next is looked for after it.
+    /// Reads until `text` comes; the next call searches behind it.
     fn expect(&mut self, text: &str) {
         loop {
             if let Some(at) = self.seen.find(text) {
@@ -181,12 +181,13 @@ impl OnTerminal {
         }
     }
 
-    /// Waits for something to read. False once everybody has closed the terminal, which reads as an error on Linux.
+    /// Waits for something to read. False once all processes have closed the terminal, which reads as an error on
+    /// Linux.
     fn read_some(&mut self, wanted: &str) -> bool {
         let left = DEADLINE.saturating_sub(self.since.elapsed());
         assert!(!left.is_zero(), "no {wanted:?} in {:?}, after {:?}", self.seen, self.passed);
         let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
-        // A signal for another test of this process may interrupt it.
+        // A signal for another test of this process may interrupt the wait.
         if poll(&mut fds, Some(&left.try_into().unwrap())).is_err() || fds[0].revents().is_empty() {
             return true;
         }
@@ -204,7 +205,7 @@ impl OnTerminal {
         self.master.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
-    /// Waits for the end; nothing may be left of the session.
+    /// Waits for the end, and checks that nothing is left of the session.
     fn finish(mut self) -> i32 {
         while self.read_some("its end") {}
         let status = self.child.wait().unwrap();
@@ -220,7 +221,7 @@ impl Drop for OnTerminal {
     }
 }
 
-/// Whether a shell is installed. What is not tested is told by `scripts/test`, at its end.
+/// Whether a shell is installed. `scripts/test` says at its end what was not tested.
 fn is_there(shell: &str) -> bool {
     let there = Path::new(shell).exists();
     if !there {
@@ -233,7 +234,7 @@ fn is_there(shell: &str) -> bool {
     there
 }
 
-/// The user's start-up file sets `OWN` and takes `KUBECONFIG` for itself, as many do.
+/// A user's start-up file that sets `OWN` and its own `KUBECONFIG`, as many do.
 fn try_shell(shell: &str, rc: &str, content: &str) {
     if !is_there(shell) {
         return;
@@ -283,7 +284,7 @@ fn ctrl_c_is_the_childs() {
     assert_eq!(terminal.finish(), 130);
 }
 
-/// Sets `KUBECONFIG` as a hook of the user's does, and as nothing does: what the prompt says is true each time.
+/// Sets `KUBECONFIG` from a hook of the user's, and by hand: the prompt is right each time.
 fn try_truth(shell: &str, rc: &str, content: &str, set: &str, unset: &str) {
     if !is_there(shell) {
         return;
@@ -301,7 +302,7 @@ fn try_truth(shell: &str, rc: &str, content: &str, set: &str, unset: &str) {
 #[test]
 fn the_prompt_says_where_kubectl_goes() {
     let (set, unset) = ("OURS=$KUBECONFIG; KUBECONFIG=/wrong", "KUBECONFIG=$OURS");
-    // Set by a hook that comes after ours.
+    // A hook that runs after ours sets it.
     let hooked = "TO=/wrong; PROMPT_COMMAND+=('KUBECONFIG=${TO-$KUBECONFIG}')";
     try_truth("/bin/bash", ".bashrc", "", set, unset);
     try_truth("/bin/bash", ".bashrc", "set -u; shopt -s failglob; IFS=,; unset PROMPT_COMMAND\n", set, unset);
@@ -361,7 +362,7 @@ fn what_is_read_only_is_survived_and_told() {
         terminal.expect("own=yes:prod-1");
         assert_eq!(terminal.finish(), 7);
     }
-    // The cluster then stands before the prompt.
+    // The cluster is then before the prompt.
     let mut terminal = OnTerminal::start("/bin/bash", ".bashrc", "declare -r PS1='fixed> '\n");
     terminal.expect("[prod-1] \r\n");
     terminal.expect("fixed> ");
@@ -395,7 +396,7 @@ fn suspend_gives_the_prompt_back_and_fg_goes_on() {
         let mut terminal = OnTerminal::outer(shell);
         terminal.type_line(INNER);
         terminal.expect("[prod-1] ");
-        // In the background it waits for the terminal, as every shell does.
+        // In the background it waits for the terminal, like any shell.
         for back in ["fg", "bg; until jobs | grep -q Stopped; do :; done; fg"] {
             terminal.type_line("suspend");
             terminal.expect("Stopped");
@@ -430,7 +431,7 @@ fn a_command_stops_and_goes_on_with_its_job() {
         terminal.master.write_all(key.as_bytes()).unwrap();
         terminal.expect("Stopped");
         terminal.expect("OUTER> ");
-        // Our shell waits for `mykube` alone; the command may read what is typed until it has stopped too.
+        // Our shell waits for `mykube` alone; until the command has stopped too, it may read what is typed.
         while !fs::read_to_string(format!("/proc/{command}/stat")).unwrap().contains(") T ") {
             std::thread::yield_now();
         }
@@ -471,7 +472,7 @@ fn modes_are_put_back_after_a_command_that_was_killed() {
     }
 }
 
-/// Outer shell, `mykube`, its shell, and in that a kubectl that dies last: the outer shell keeps its terminal.
+/// Outer shell, `mykube`, its shell, and in that a kubectl that ends last: the outer shell keeps its terminal.
 #[test]
 fn what_a_shell_has_left_does_not_take_the_terminal_from_the_one_around_us() {
     let mut terminal = OnTerminal::outer("/bin/sh");
@@ -496,7 +497,7 @@ fn what_a_shell_has_left_does_not_take_the_terminal_from_the_one_around_us() {
     assert_eq!(terminal.finish(), 0);
 }
 
-/// As one word of a shell.
+/// Quotes a text as one word of a shell.
 fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -511,7 +512,7 @@ fn workspace(parent: &tempfile::TempDir) -> Workspace {
     workspace
 }
 
-/// Runs a test in a process of its own, where its children are the only ones. Whether this is it.
+/// Runs a test in a process of its own, so that it has no children but its own. Returns whether this is that process.
 fn apart(test: &str) -> bool {
     if std::env::var_os("TEST_APART").is_some() {
         return true;
@@ -564,7 +565,7 @@ async fn what_a_child_has_left_is_ended_with_it_unless_it_ignores_a_hang_up() {
     rustix::process::kill_process(pid(&kept), rustix::process::Signal::KILL).unwrap();
 }
 
-/// As in a container that somebody's `nsenter` or `unshare` made: our session and group have no number here.
+/// As in a container entered with `nsenter` or `unshare`: our session and group have no number here.
 #[test]
 fn a_session_from_outside_of_the_pid_namespace_is_ours_too() {
     let mut apart = APART.split(' ');
@@ -589,7 +590,7 @@ async fn in_guarded_mode_kubectl_execs_by_spdy_unless_it_is_recorded() {
     }
 }
 
-/// Runs `script`, tells it to stop once it says on its terms that it is ready, and gives its process id.
+/// Runs `script`, stops it once it says that it is ready, and returns its process id.
 async fn stopped(parent: &tempfile::TempDir, script: &str) -> String {
     let workspace = workspace(parent);
     let fifo = parent.path().join("ready");
@@ -624,7 +625,7 @@ async fn a_child_that_does_not_listen_is_killed() {
     has_ended(&pid);
 }
 
-/// It was killed; that takes as long as the machine is busy.
+/// It was killed; that takes the longer the busier the machine is.
 fn has_ended(pid: &str) {
     let began = Instant::now();
     let state = || fs::read_to_string(format!("/proc/{pid}/stat")).ok();

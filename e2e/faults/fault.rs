@@ -1,4 +1,4 @@
-//! What happens to the network and the processes, and for how long.
+//! The faults: what they do to the network and the processes, and for how long.
 
 use std::{
     thread::sleep,
@@ -26,7 +26,7 @@ pub(super) struct Lengths {
     pub(super) throughout: Duration,
     /// The proxies' limits for idle and for old connections.
     pub(super) cuts: (Duration, Duration),
-    /// `--resume-window` where it is to end.
+    /// `--resume-window`, for the fault that outlasts it.
     pub(super) window: Duration,
 }
 
@@ -92,13 +92,13 @@ impl Fault {
         }
     }
 
-    /// All operations are to fail, and to say so. (Over SPDY kubectl takes a reset connection for a good end, so that
-    /// it uses WebSockets here.)
+    /// All operations must fail, and say so. (Over SPDY kubectl takes a reset connection for a good end, so WebSockets
+    /// are used here.)
     pub(super) fn ends_the_session(self) -> bool {
         self == Self::WindowOver
     }
 
-    /// Whether there is anything it could hurt.
+    /// Whether this fault can hurt this kind of world.
     pub(super) fn exists_in(self, mode: Mode) -> bool {
         match mode {
             Mode::Guarded | Mode::Shared => true,
@@ -117,14 +117,14 @@ impl Fault {
         }
     }
 
-    /// What is so from before the first operation on.
+    /// The trouble that is there before the first operation begins.
     pub(super) fn prepare(self, world: &World) {
         if self == Self::Loss {
             world.wires.client_line.update(|shape| (shape.loss, shape.delay) = (0.05, Duration::from_millis(200)));
         }
     }
 
-    /// How long it hurts.
+    /// How long the fault lasts.
     pub(super) fn lasts(self, lengths: &Lengths) -> Duration {
         match self {
             Self::RelayDrained | Self::ClientMoved | Self::ServerMoved => Duration::ZERO,
@@ -133,17 +133,18 @@ impl Fault {
             Self::Loss | Self::Proxies | Self::Nothing => lengths.throughout,
             Self::ClientStopped | Self::ServerStopped => lengths.stop,
             Self::LongSilence => lengths.long,
-            // Both ends have to notice first.
+            // Both ends have to notice the loss first.
             Self::WindowOver => lengths.window + Duration::from_secs(40),
         }
     }
 
-    /// Hardly anything moves while it lasts, and it lasts long.
+    /// Whether the fault is long, and hardly anything moves meanwhile.
     pub(super) fn is_quiet(self) -> bool {
         matches!(self, Self::Loss | Self::ClientStopped | Self::ServerStopped | Self::LongSilence | Self::WindowOver)
     }
 
-    /// Hurts the world. Returns when it is whole again, or when its lasting trouble has lasted, with that moment.
+    /// Hurts the world. Returns when it is whole again, or when its lasting trouble has lasted long enough, with that
+    /// time.
     pub(super) fn strike(self, world: &World, lengths: &Lengths) -> Instant {
         let lasts = self.lasts(lengths);
         match self {

@@ -1,4 +1,4 @@
-//! What is seen of an operation while it runs: when something arrived, and whether it was what should come next.
+//! The progress of an operation while it runs: when something arrived, and whether it was what must come next.
 
 use std::{
     sync::{Condvar, Mutex},
@@ -17,10 +17,10 @@ pub(super) struct Seen {
     /// Arrivals in all.
     pub(super) count: u64,
     last: Option<Instant>,
-    /// The longest time without any.
+    /// The longest time without an arrival.
     pub(super) gap: Duration,
     mark: Option<Instant>,
-    /// From the mark to the first arrival after it.
+    /// Time from the mark to the first arrival after it.
     pub(super) again: Option<Duration>,
     /// Arrivals after the mark.
     pub(super) since: u64,
@@ -42,7 +42,7 @@ impl Flow {
         });
     }
 
-    /// From this moment the network is whole again.
+    /// Sets the mark: from now on the network is whole again.
     pub(super) fn mark(&self, moment: Instant) {
         self.update(|seen| seen.mark = Some(moment));
     }
@@ -74,7 +74,7 @@ impl Flow {
     }
 }
 
-/// Lines that hold ascending numbers of a fixed width, the last one perhaps `end`.
+/// Lines with ascending numbers of a fixed width; the last one may be `end`.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     read: usize,
@@ -86,7 +86,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Takes what is new in all that was said so far. True if there was something.
+    /// Reads the new part of the output so far. True if there is one.
     pub(super) fn take(&mut self, all: &[u8]) -> bool {
         let before = self.read;
         while let Some(len) = all[self.read..].iter().position(|byte| *byte == b'\n') {

@@ -1,5 +1,5 @@
-//! What runs through the tunnel while it is hurt. Each checks every byte, and ends only when it is told to or its work
-//! is done.
+//! The operations that run through the tunnel while it is hurt. Each checks every byte, and ends only when it is told
+//! to or its work is done.
 
 use std::{
     fs,
@@ -26,28 +26,28 @@ pub(super) struct Stage<'a> {
     /// Its pod.
     pub(super) pod: &'a str,
     pub(super) flow: &'a Flow,
-    /// It is to come to its end.
+    /// It should end by itself, with its work done.
     pub(super) finish: &'a AtomicBool,
     /// No operation goes on after this.
     pub(super) deadline: Instant,
-    /// What `cp` copies in.
+    /// The file that `cp` copies in.
     pub(super) source: &'a Source,
-    /// SHA-256 of what `cp` copies out, which is as long.
+    /// SHA-256 of the file that `cp` copies out, which is as long.
     pub(super) sum_there: &'a str,
-    /// The way past everything under test.
+    /// The direct way to the API server.
     pub(super) direct: &'a Way,
-    /// Besides what the client says.
+    /// Variables beside those that the client says.
     pub(super) environment: &'a [(&'a str, &'a str)],
 }
 
 /// How an operation ended.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outcome {
-    /// All that should have come came.
+    /// All expected data came.
     pub(super) complete: bool,
     pub(super) lost: u64,
     pub(super) doubled: u64,
-    /// kubectl's exit code; `None` where it was stopped because all was done.
+    /// kubectl's exit code; `None` if it was stopped because its work was done.
     pub(super) code: Option<i32>,
     /// Its last line on standard error, if it failed.
     pub(super) said: String,
@@ -69,11 +69,11 @@ pub(super) const OPERATIONS: &[(&str, Operation)] = &[
 const COUNTED: i32 = 7;
 /// The ports of the pod's echo.
 const ECHO: u16 = 9000;
-/// For kubectl to use WebSockets though the client would have it use SPDY.
+/// Makes kubectl use WebSockets where the client would have it use SPDY.
 pub(super) const WEBSOCKET: &[(&str, &str)] = &[("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true")];
-/// Between the numbers an operation sends.
+/// Time between the numbers that an operation sends.
 const BEAT: Duration = Duration::from_millis(50);
-/// Between looks at how far a copy is, and how much is progress.
+/// Time between two looks at a copy's size, and how many bytes are progress.
 const LOOK: Duration = Duration::from_millis(20);
 const STEP: u64 = 16 * 1024;
 
@@ -91,7 +91,7 @@ fn counted(stage: &Stage<'_>, args: &[&str], environment: &[(&str, &str)]) -> Ou
     Outcome { complete: lines.end.is_some() && outcome.code == Some(COUNTED), ..outcome }
 }
 
-/// The pod's own log, to the pod's own end.
+/// Reads the pod's own log, until the pod ends.
 fn logs(stage: &Stage<'_>) -> Outcome {
     let process = stage.world.kubectl(&["logs", "-f", stage.pod], stage.environment);
     let (lines, outcome) = stage.lines(&process);
@@ -139,7 +139,7 @@ fn watch(stage: &Stage<'_>) -> Outcome {
 
 fn cp_in(stage: &Stage<'_>) -> Outcome {
     let to = format!("{}:/tmp/in", stage.pod);
-    // What has arrived there, seen past everything under test: much of what kubectl has sent is still under way.
+    // How much has arrived in the pod, asked directly: much of what kubectl has sent is still under way.
     let look = "while [ ! -e /tmp/stop ]; do stat -c %s /tmp/in 2>/dev/null; sleep 0.1; done";
     let there = stage.direct.start(&["exec", stage.pod, "--", "sh", "-c", look]);
     let process = stage.world.kubectl(&["cp", stage.source.path.to_str().unwrap(), &to], stage.environment);
@@ -194,16 +194,16 @@ fn port_forward(stage: &Stage<'_>) -> Outcome {
     });
     let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, local));
     let connection = stage.world.wires.client_net.enter(connect).unwrap().unwrap();
-    // Outages are longer than other things may take.
+    // Outages last longer than other commands may take.
     connection.set_write_timeout(Some(stage.deadline - Instant::now())).unwrap();
     connection.set_read_timeout(Some(LOOK)).unwrap();
-    // Unknown until the writer is done.
+    // Unknown until the writer has ended.
     let sent_all = AtomicU64::new(u64::MAX);
     let mut words = Words::default();
     let all = thread::scope(|scope| {
         let sent = scope.spawn(|| {
             let mut number = 0_u64;
-            // A kilobyte a beat.
+            // A kilobyte each time.
             while !stage.finish.load(Ordering::SeqCst) && !stage.is_over() && process.is_running() {
                 let block: Vec<u8> = (number..number + 128).flat_map(u64::to_be_bytes).collect();
                 if (&connection).write_all(&block).is_err() {
@@ -238,7 +238,7 @@ fn port_forward(stage: &Stage<'_>) -> Outcome {
     Outcome { code: end.code, said: end.said, ..checked }
 }
 
-/// Ascending numbers of eight bytes, in pieces as they come.
+/// Reads ascending numbers of eight bytes, in any pieces.
 #[derive(Default)]
 struct Words {
     kept: Vec<u8>,
@@ -266,7 +266,7 @@ impl Stage<'_> {
         Instant::now() >= self.deadline
     }
 
-    /// Counts lines to the process's end.
+    /// Counts lines until the process ends.
     fn lines(&self, process: &Process) -> (Lines, Outcome) {
         let mut lines = Lines::default();
         process.follow(self.deadline, |state| {
@@ -279,7 +279,7 @@ impl Stage<'_> {
         (lines, outcome)
     }
 
-    /// Looks how far a copy is until it ends.
+    /// Watches a copy's size until it ends.
     fn copy(&self, process: &Process, mut bytes: impl FnMut() -> u64) -> Outcome {
         let mut before = 0;
         while process.is_running() && !self.is_over() {
@@ -293,7 +293,7 @@ impl Stage<'_> {
         self.end(process)
     }
 
-    /// How the process ended, or that it did not.
+    /// How the process ended, or that it still runs.
     fn end(&self, process: &Process) -> Outcome {
         let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         if !process.follow(Instant::now() + left, |_| false) && process.is_running() {
@@ -306,7 +306,7 @@ impl Stage<'_> {
     }
 }
 
-/// A file to copy in. One does for all worlds.
+/// A file to copy in. All worlds share it.
 pub(super) struct Source {
     path: PathBuf,
     pub(super) bytes: usize,
@@ -319,7 +319,7 @@ impl Source {
         let block = noise(bytes.min(16 << 20));
         let path = sandbox.file(&format!("source-{bytes}"), b"");
         let mut file = fs::File::create(&path).unwrap();
-        // Each repetition differs from the others: a piece that is lost or moved is noticed.
+        // Each repetition differs from the others, so that a lost or moved piece is noticed.
         for number in 0..bytes / block.len() {
             let mut block = block.clone();
             block[..8].copy_from_slice(&(number as u64).to_be_bytes());

@@ -1,4 +1,4 @@
-//! What operations work on: a pod that counts, echoes and keeps files, and a config map whose number grows.
+//! The objects that operations use: a pod that counts, echoes and keeps files, and a config map whose number grows.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,13 +13,14 @@ use std::{
 
 use crate::support::{LIMIT, Namespace, Process, Way};
 
-/// Over a slow line `kubectl cp` loses the end of what it copies out, without any fault and without mykube: the API
-/// server's side closes when tar ends, not when all was sent. So tar ends when it is told that all is there.
+/// Over a slow line `kubectl cp` loses the end of a file that it copies out, without any fault and without mykube: the
+/// API server closes when tar ends, not when everything was sent. So tar here ends only when it is told that all has
+/// arrived.
 const PATIENT_TAR: &str = "t=$(which tar); rm -f $t; printf '#!/bin/sh\\nbusybox tar \"$@\"; code=$?\\n\
      case $1 in c*) while [ ! -e /tmp/copied ] && [ ! -e /tmp/stop ]; do sleep 0.2; done ;; esac; exit $code\\n' >$t; \
      chmod +x $t";
 
-/// What counts in a pod: numbered lines until the file is there, then the end and an exit code of its own.
+/// The counter in a pod: numbered lines until the file exists, then `end` and an exit code of its own.
 pub(super) const COUNT: &str = "i=0; while [ ! -e /tmp/stop ]; do printf '%08d\\n' $i; i=$((i+1)); sleep 0.2; done; \
      printf 'end %08d\\n' $i; exit 7";
 
@@ -48,7 +49,7 @@ impl<'a> Pod<'a> {
         Self { namespace, name, bytes }
     }
 
-    /// Makes what is copied out, and returns its sum.
+    /// Makes the file that is copied out, and returns its checksum.
     pub(super) fn ready(&self) -> String {
         let pod = format!("pod/{}", self.name);
         self.namespace.direct().kubectl(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"]).ok();
@@ -57,18 +58,18 @@ impl<'a> Pod<'a> {
         said.split_whitespace().next().expect("a sum").to_owned()
     }
 
-    /// Ends what counts in it, and then itself.
+    /// Ends the pod's counter, and then the pod.
     pub(super) fn stop(&self) {
         self.namespace.direct().kubectl(&["exec", &self.name, "--", "touch", "/tmp/stop"]).ok();
     }
 }
 
-/// Runs a kubectl that may have a gigabyte to work on, to its good end.
+/// Runs a kubectl that may have a gigabyte to transfer, and checks that it succeeds.
 pub(super) fn patiently(way: &Way, args: &[&str]) -> String {
     way.start(args).done_within(LIMIT * 10).ok()
 }
 
-/// Between numbers of the counter.
+/// Time between numbers of the counter.
 const TICK: Duration = Duration::from_millis(300);
 
 impl Drop for Pod<'_> {

@@ -1,4 +1,4 @@
-//! Many sessions and a fault every few seconds: not a byte is wrong, and at the end nobody holds more than at the
+//! Many sessions and a fault every few seconds: no byte is wrong, and at the end no process holds more than at the
 //! start.
 
 use std::{
@@ -35,19 +35,19 @@ use crate::support::{
     raw::{self, Port},
 };
 
-/// Between two numbers of a session.
+/// Time between two numbers of a session.
 const BEAT: Duration = Duration::from_millis(500);
-/// Memory may be a quarter more, and this: allocators keep some of what they once needed.
+/// Memory may grow by a quarter and by this: allocators keep some of what they once needed.
 const MORE_BYTES: u64 = 8 << 20;
 
-/// Where the API server is, on the loopback of the servers' network.
+/// The API server's address, on the loopback of the servers' network.
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
-/// The last byte of the query is the first that comes back.
+/// The last byte of the query is the first that is echoed.
 const EXEC: &str = "POST /api/v1/namespaces/default/pods/soak/exec?command=e HTTP/1.1\r\nHost: soak\r\n\
      Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n";
 
-/// What it is made of. Sessions are guarded and shared in turn; each has one stream for all of its time, as
-/// `kubectl exec` has, to what echoes in a pod's place.
+/// The size of a soak. Sessions are guarded and shared in turn; each has one upgraded stream from beginning to end, as
+/// `kubectl exec` has, to an echo behind an API server's stand-in.
 pub(super) struct Soak {
     pub(super) sessions: usize,
     pub(super) length: Duration,
@@ -61,7 +61,7 @@ struct SoakSession {
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// What each session's connection has carried.
+/// How many numbers each session's stream has echoed.
 struct Traffic {
     stop: AtomicBool,
     echoed: Vec<AtomicU64>,
@@ -72,7 +72,7 @@ impl Soak {
     pub(super) fn run(&self) -> String {
         let wires = Wires::new(Setup::default());
         let upstream = Upstream::start(&wires);
-        // A few at once: all are on two cores.
+        // A few at once: all of them run on two cores.
         let (sessions, streams): (Vec<_>, Vec<_>) = (0..self.sessions.div_ceil(4))
             .flat_map(|batch| {
                 let batch = batch * 4..self.sessions.min(batch * 4 + 4);
@@ -95,9 +95,9 @@ impl Soak {
                     scope.spawn(move || echo(stream, traffic, at))
                 })
                 .collect();
-            // Also where something panics: the scope waits for them.
+            // In any case, also after a panic: the scope waits for these threads.
             let stopping = Stopping(&traffic);
-            // The first outage is no leak: what is made for it is made once.
+            // Counted after the first outage: what the processes allocate once, for that, is no leak.
             traffic.moves();
             strike(&wires, &sessions, 0);
             traffic.moves();
@@ -129,7 +129,7 @@ impl Soak {
     }
 }
 
-/// Stands where the API server and a pod do.
+/// Plays the API server and a pod.
 struct Upstream {
     kubeconfig: PathBuf,
     ca: String,
@@ -164,7 +164,7 @@ impl SoakSession {
         let server = server.start();
         let client = wires.client().start_with(&server.code());
         let address = client.event("connected")["listen"].as_str().unwrap().parse().unwrap();
-        // The TLS is the client's in guarded mode, and else the API server's.
+        // In guarded mode TLS ends at the client, else at the API server.
         let tls = match mode {
             Mode::Guarded => guarded(&client.kubeconfig()),
             _ => raw::config(&upstream.ca, None),
@@ -174,7 +174,7 @@ impl SoakSession {
     }
 }
 
-/// As a client's kubeconfig says.
+/// With the credentials of a client's kubeconfig.
 fn guarded(kubeconfig: &Path) -> Arc<ClientConfig> {
     let port = Port::of(&Way::new("guarded", kubeconfig, None));
     raw::config(&port.ca, Some(&port.client))
@@ -196,7 +196,7 @@ fn exec(address: SocketAddr, tls: Arc<ClientConfig>) -> Stream {
     stream
 }
 
-/// Sends numbers and gets each back, until told to stop.
+/// Sends numbers and expects each back, until told to stop.
 fn echo(mut stream: Stream, traffic: &Traffic, at: usize) -> io::Result<()> {
     stream.sock.set_read_timeout(Some(LIMIT * 2))?;
     let mut number = 0_u64;
@@ -225,11 +225,11 @@ impl Drop for Stopping<'_> {
 }
 
 impl Traffic {
-    /// Waits until every session has carried something from now on.
+    /// Waits until every session has echoed a number that was sent from now on.
     fn moves(&self) {
         let before: Vec<_> = self.echoed.iter().map(|it| it.load(Ordering::SeqCst)).collect();
         let until = Instant::now() + LIMIT;
-        // The second echo from now on was sent after now.
+        // The second echo from now on is of a number sent after now.
         while self.echoed.iter().zip(&before).any(|(now, before)| now.load(Ordering::SeqCst) < before + 2) {
             assert!(Instant::now() < until, "a session carries nothing any more");
             thread::sleep(Duration::from_millis(50));
@@ -237,9 +237,9 @@ impl Traffic {
     }
 }
 
-/// One fault, another one each time.
+/// Makes one fault, another kind each time.
 fn strike(wires: &Wires, sessions: &[SoakSession], number: usize) {
-    // One in each mode.
+    // One session of each mode.
     let some = [number, number + 1].map(|at| &sessions[at % sessions.len()]);
     let while_ = |length: u64| thread::sleep(Duration::from_millis(length));
     match number % 8 {
@@ -293,7 +293,7 @@ impl Holdings {
         Self(ProcessStats::take(&all).by_name)
     }
 
-    /// Looks until nothing is more than it was, or for the first time until two looks are alike.
+    /// Looks until no figure is larger than before, or, without a before, until two looks are alike.
     fn settled(wires: &Wires, sessions: &[SoakSession], before: Option<&Self>) -> Self {
         let until = Instant::now() + LIMIT;
         let mut last = Self::take(wires, sessions);
@@ -315,12 +315,12 @@ impl Holdings {
         self.0.values().map(|it| (it.descriptors, it.threads)).collect()
     }
 
-    /// Each holder's, and the same later.
+    /// Pairs each figure with the later one.
     fn with<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = (&'a String, &'a Use, &'a Use)> {
         self.0.iter().map(|(name, before)| (name, before, &later.0[name]))
     }
 
-    /// Of what there is more later.
+    /// The figures that grew.
     fn more(&self, later: &Self) -> Vec<String> {
         let mut more = Vec::new();
         for (name, before, after) in self.with(later) {

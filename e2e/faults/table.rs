@@ -1,4 +1,4 @@
-//! What is shown: fault by operation, as JSON and as Markdown.
+//! The table of results: fault by operation, as JSON and as Markdown.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use super::operations::Outcome;
 pub(super) struct Cell {
     pub(super) operation: &'static str,
     pub(super) outcome: Outcome,
-    /// From the moment the network was whole until something arrived.
+    /// Time from when the network was whole until something arrived.
     pub(super) again: Option<Duration>,
     /// The longest time without an arrival.
     pub(super) gap: Duration,
@@ -25,9 +25,9 @@ pub(super) struct Row {
     pub(super) mode: &'static str,
     pub(super) fault: String,
     pub(super) cells: Vec<Cell>,
-    /// What went wrong before or besides the operations.
+    /// Failures before or besides the operations.
     pub(super) wrong: Option<String>,
-    /// `lost` and `back` of the client.
+    /// The client's `lost` and `back` events.
     pub(super) outages: Vec<Value>,
     pub(super) took: Duration,
 }
@@ -39,7 +39,7 @@ impl Row {
         cells.chain(self.wrong.iter().map(|why| here("all", why))).collect()
     }
 
-    /// One line, and what went wrong.
+    /// One line, with the failures.
     pub(super) fn summary(&self) -> String {
         let failures: String = self.failures().iter().map(|failure| format!("\n  {failure}")).collect();
         format!("{} mode, {}: took {} s{failures}", self.mode, self.fault, self.took.as_secs())
@@ -82,7 +82,7 @@ impl Cell {
     }
 }
 
-/// Writes `target/NAME.json` and `target/NAME.md`, and returns the latter. It says when rows are missing.
+/// Writes `target/NAME.json` and `target/NAME.md`, and returns the latter. Says so if rows are missing.
 pub(super) fn write(name: &str, rows: &BTreeMap<usize, Row>, all: usize) -> String {
     let mut table = String::new();
     if rows.len() < all {
@@ -108,7 +108,7 @@ pub(super) fn write(name: &str, rows: &BTreeMap<usize, Row>, all: usize) -> Stri
     table
 }
 
-/// Writes what a process said to `target/e2e-faults-logs`.
+/// Writes a process's output to `target/e2e-faults-logs`.
 pub(super) fn keep_log(name: &str, text: &str) {
     keep(&format!("e2e-faults-logs/{name}.log"), text);
 }

@@ -1,15 +1,15 @@
-//! Who may load the machine.
+//! Limits how many jobs load the machine at once.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// So many at once, not counted those that wait for something.
+/// This many jobs at once, not counting those that wait for something.
 pub(super) struct Turns {
     most: usize,
     busy: Mutex<usize>,
     changed: Condvar,
 }
 
-/// One of them, until it is dropped.
+/// One job's turn; dropping it ends the turn.
 pub(super) struct Turn<'a>(&'a Turns);
 
 impl Turns {
@@ -17,7 +17,7 @@ impl Turns {
         Self { most, busy: Mutex::new(0), changed: Condvar::new() }
     }
 
-    /// Waits until there are fewer than the most.
+    /// Waits until fewer than that have a turn.
     pub(super) fn begin(&self) -> Turn<'_> {
         let busy = self.lock();
         let full = |busy: &mut usize| *busy >= self.most;
@@ -36,10 +36,10 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Does what hardly loads the machine: another may begin meanwhile. Afterwards nobody is waited for, as that would
-    /// make the fault last longer.
+    /// Does work that hardly loads the machine: another job may have the turn meanwhile. Afterwards this job does not
+    /// wait for a turn, as that would make the fault last longer.
     pub(super) fn pause<T>(&self, work: impl FnOnce() -> T) -> T {
-        /// Also where the work panics.
+        /// Also if the work panics.
         struct Resume<'a>(&'a Turns);
         impl Drop for Resume<'_> {
             fn drop(&mut self) {

@@ -12,15 +12,15 @@ use rustix::process::Signal;
 
 use crate::support::{Mykube, Process, Running, Sandbox, certs::Authority};
 
-/// Where the relay listens.
+/// The relay's address.
 const PORT: u16 = 8443;
-/// Where the proxies listen, each on the loopback of its own network.
+/// The proxies' addresses, each on the loopback of its own network.
 const PROXY: &str = "127.0.0.1:3128";
 
-/// Where bore's server lets clients in.
+/// The address at which bore's server accepts clients.
 const BORE: u16 = 20_000;
 
-/// What runs in the middle.
+/// The program in the middle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Middle {
     #[default]
@@ -29,7 +29,7 @@ pub(super) enum Middle {
     Nothing,
 }
 
-/// How they are made.
+/// The settings of the networks.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Setup {
     pub(super) relay: Middle,
@@ -37,11 +37,11 @@ pub(super) struct Setup {
     pub(super) rate: Option<u64>,
     /// `--resume-window` of both ends.
     pub(super) window: Option<Duration>,
-    /// Both ends reach the relay by proxies that cut what is idle, and what is old.
+    /// Both ends reach the relay through proxies that cut idle and old connections.
     pub(super) cuts: Option<(Duration, Duration)>,
 }
 
-/// Removed with all that runs in it when dropped.
+/// Removed with all processes in it when dropped.
 pub(super) struct Wires {
     setup: Setup,
     relay: Mutex<Option<Running>>,
@@ -80,12 +80,12 @@ impl Wires {
         Self { setup, relay, files, ca, urls, proxies, client_line, server_line, client_net, relay_net, server_net }
     }
 
-    /// A client where clients are, not started yet.
+    /// A client in the clients' network, not started yet.
     pub(super) fn client(&self) -> Mykube {
         self.end(Mykube::client(&self.urls[0]), &self.client_net)
     }
 
-    /// A server where servers are, made for the relay's address there, not started yet.
+    /// A server in the servers' network, with the relay's address there, not started yet.
     pub(super) fn server(&self, server: impl FnOnce(&str) -> Mykube) -> Mykube {
         self.end(server(&self.urls[1]), &self.server_net)
     }
@@ -101,7 +101,7 @@ impl Wires {
         inside(end, net)
     }
 
-    /// Sends what is in the middle a signal, and waits for its end.
+    /// Sends the program in the middle a signal, and waits for its end.
     pub(super) fn end_relay(&self, signal: Signal) {
         if let Some(relay) = &*self.relay.lock().unwrap() {
             relay.process.signal(signal);
@@ -109,7 +109,7 @@ impl Wires {
         }
     }
 
-    /// Starts it again where it was. Returns when it listens.
+    /// Starts it again at the same address. Returns when it listens.
     pub(super) fn restart_relay(&self) -> Instant {
         *self.relay.lock().unwrap() = middle(self.setup.relay, &self.relay_net, &self.files);
         Instant::now()
@@ -120,12 +120,12 @@ impl Wires {
         self.relay.lock().unwrap().as_ref().expect("there is one").process.id()
     }
 
-    /// Where bore's clients connect to.
+    /// The address to which bore's clients connect.
     pub(super) fn bore_entry(&self) -> SocketAddr {
         (self.client_line.address(End::B), BORE).into()
     }
 
-    /// bore where the API server's door is, started again whenever it ends, as its users have to.
+    /// bore before the API server's port, started again whenever it ends, as its users have to do.
     pub(super) fn bore(&self, port: u16) -> Running {
         let sandbox = Sandbox::new();
         let to = self.server_line.address(End::A);
@@ -139,7 +139,7 @@ impl Wires {
     }
 }
 
-/// Runs it in this network. Its process number stays its own.
+/// Runs the command in this network. The process number stays.
 fn inside(end: Mykube, net: &Net) -> Mykube {
     let [program, option] = net.prefix();
     end.behind(&program, &[&option, "--"])

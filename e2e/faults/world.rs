@@ -17,7 +17,7 @@ pub(super) enum Mode {
     Shared,
     /// For comparison: a plain TCP tunnel.
     Bore,
-    /// For comparison: nothing between kubectl and the API server but the lines.
+    /// For comparison: kubectl and the API server with only the lines between them.
     Alone,
 }
 
@@ -42,7 +42,7 @@ impl Mode {
     }
 }
 
-/// Removed with all that runs in it when dropped.
+/// Removed with all processes in it when dropped.
 pub(super) struct World {
     /// kubectl's side of the tunnel; bore has none.
     pub(super) client: Option<Running>,
@@ -62,7 +62,7 @@ impl World {
         let wires = Wires::new(Setup { relay: mode.relay(), ..setup });
         let endpoint = namespace.cluster.endpoint();
         let api = api_server(&endpoint);
-        // The API server's certificate names the address it has here: the kubeconfig stays as it is.
+        // The API server's certificate has its address in this network: the kubeconfig need not change.
         let inside = if mode == Mode::Alone { (Ipv4Addr::UNSPECIFIED, api.port()).into() } else { api };
         let door = Forwarder::start(wires.server_net.listen(inside).unwrap(), ForwardOptions::to(api)).unwrap();
         let sandbox = Sandbox::new();
@@ -103,7 +103,7 @@ impl World {
         ends.into_iter().filter_map(|(name, end)| Some((name, end.as_ref()?)))
     }
 
-    /// A kubectl where the client is, with what the client says it needs.
+    /// A kubectl in the client's network, with the variables that the client says.
     pub(super) fn kubectl(&self, args: &[&str], environment: &[(&str, &str)]) -> Process {
         let [program, net] = self.wires.client_net.prefix();
         let mut command = self.sandbox.command(program);
@@ -113,7 +113,7 @@ impl World {
         Process::start(command)
     }
 
-    /// Where kubectl keeps its files.
+    /// kubectl's files.
     pub(super) fn sandbox(&self) -> &Sandbox {
         &self.sandbox
     }

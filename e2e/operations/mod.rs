@@ -1,4 +1,4 @@
-//! Every kubectl operation twice, direct and through the tunnel, with equal results.
+//! Every kubectl operation, directly and through the tunnel, with equal results.
 
 mod objects;
 mod ports;
@@ -14,7 +14,7 @@ use std::{
 
 use crate::support::{Cluster, Namespace, Tunnel, Way, cluster::LINGERING_TAR};
 
-/// What an operation gives, freed of all that differs from run to run.
+/// An operation's result, without anything that differs from run to run.
 type Operation = fn(&Way) -> String;
 
 const OPERATIONS: &[(&str, Operation)] = &[
@@ -48,7 +48,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("proxy", ports::proxy),
 ];
 
-/// What the operations work on: `bench` serves and logs, `cat` returns what it is told, `patient` is debugged.
+/// The objects of the operations: `bench` serves and logs, `cat` echoes, `patient` is debugged.
 const PODS: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -86,7 +86,7 @@ spec:
   containers: [{name: main, image: IMAGE, command: [sleep, "100000"]}]
 "#;
 
-/// One operation's runs: direct, through a tunnel with shared credentials, through one that keeps them.
+/// One operation's runs: directly, through a tunnel with shared credentials, through a guarded one.
 struct Row {
     at: usize,
     runs: [(Result<String, String>, Duration); 3],
@@ -132,7 +132,7 @@ fn operations_are_the_same_direct_and_through_the_tunnel() {
     }
 }
 
-/// Longer than either end waits for a connection that has died: one that is only full has not.
+/// Longer than either end waits for a dead connection: one that is only full is not dead.
 const LATE: &str = "sleep 20; wc -c";
 
 #[test]
@@ -184,7 +184,7 @@ impl Row {
     }
 }
 
-/// Writes the table that a release shows.
+/// Writes the table for a release.
 fn report(rows: &[Row]) {
     let mut table = format!("| operation | {} |\n| --- | --- | --- | --- |\n", WAYS.join(" | "));
     for row in rows {

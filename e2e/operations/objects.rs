@@ -9,7 +9,7 @@ use crate::support::{Process, Way};
 const SERVER_VERSION: &str = "/version";
 
 pub(super) fn get(way: &Way) -> String {
-    // The readiness probe's bookkeeping aside, a pod that runs stays as it is.
+    // Without the readiness probe's bookkeeping, a running pod does not change.
     way.kubectl(&["get", "pod", "bench", "-o", "json"]).ok()
 }
 
@@ -25,7 +25,7 @@ fn config_map(name: &str, value: &str) -> String {
     format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}, data: {{key: {value}}}}}")
 }
 
-/// An object without what the server makes up anew for each.
+/// An object without the fields that the server makes anew for each.
 fn stored(way: &Way, name: &str) -> String {
     let text = way.kubectl(&["get", "configmap", name, "-o", "json", "--show-managed-fields"]).ok();
     let mut object: Value = serde_json::from_str(&text).unwrap();
@@ -61,7 +61,7 @@ pub(super) fn diff(way: &Way) -> String {
     let other = way.kubectl_with(&["diff", "-f", "-"], config_map("diffed", "two"));
     assert_eq!(other.code, 1, "{}", other.stderr);
     way.kubectl(&["delete", "configmap", "diffed"]).ok();
-    // Names of temporary files, times and the object's own id aside.
+    // Without names of temporary files, times and the object's own id.
     let changed = other.stdout.lines().filter(|line| line.starts_with(['+', '-']) && line.contains("key"));
     changed.collect::<Vec<_>>().join("\n")
 }
@@ -98,7 +98,7 @@ pub(super) fn watch(way: &Way) -> String {
 
 pub(super) fn raw(way: &Way) -> String {
     let version = way.kubectl(&["get", "--raw", SERVER_VERSION]).ok();
-    // A document of more than a megabyte that does not change while a cluster runs, unlike the index with its hashes.
+    // A document of more than a megabyte that does not change while a cluster runs; the index, with its hashes, does.
     let document = way.kubectl(&["get", "--raw", "/openapi/v3/api/v1"]).ok();
     format!("{version} {} bytes, SHA-256 {:x?}", document.len(), sha2::Sha256::digest(document.as_bytes()))
 }
@@ -111,7 +111,7 @@ pub(super) fn rollout_status(way: &Way) -> String {
     way.kubectl(&["delete", "deployment", "rolled", "--cascade=foreground", "--wait=false"]).ok();
     way.kubectl(&["delete", "pod", "-l", "app=rolled", "--grace-period=0", "--force"]).ok();
     way.kubectl(&["wait", "--for=delete", "deployment/rolled", "--timeout=60s"]).ok();
-    // How often it had to wait is a matter of luck.
+    // How often it had to wait differs from run to run.
     said.lines().last().unwrap_or_default().to_owned()
 }
 

@@ -11,7 +11,7 @@ use crate::support::{LIMIT, Process, Way, noise, sha256};
 const HTTP: &str = "8080";
 const ECHO: &str = "9000";
 
-/// kubectl, and the loopback port it forwards from.
+/// kubectl, and the loopback port that it forwards.
 fn forward(way: &Way, port: &str, env: &[(&str, &str)]) -> (Process, u16) {
     let mut command = way.command(&["port-forward", "--address", "127.0.0.1", "pod/bench", &format!(":{port}")]);
     command.envs(env.iter().copied());
@@ -44,7 +44,7 @@ fn http_get(port: u16, path: &str) -> String {
     answer.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
 }
 
-/// Sends all of it and reads as much again.
+/// Sends all bytes and reads as many.
 fn echoes(port: u16, bytes: &[u8]) {
     let connection = connect(port);
     thread::scope(|scope| {
@@ -86,7 +86,8 @@ pub(super) fn half_close(way: &Way) -> String {
             (&connection).write_all(&bytes).unwrap();
             connection.shutdown(Shutdown::Write).unwrap();
         });
-        // What comes back after this side's end is not lost. (The runtime tells the pod of the end only by closing.)
+        // Bytes that come back after this side's end are not lost. (The runtime tells the pod of the end only by
+        // closing.)
         let mut back = Vec::new();
         (&connection).read_to_end(&mut back).unwrap();
         assert_eq!(sha256(&back), sha256(&bytes), "{} bytes came back", back.len());

@@ -1,4 +1,4 @@
-//! What stays open: exec, attach, logs, cp, run, debug.
+//! Operations that stay open: exec, attach, logs, cp, run, debug.
 
 use rustix::process::Signal;
 
@@ -48,7 +48,7 @@ fn exec_both_ways(way: &Way, websockets: &str) -> String {
 pub(super) fn exec_terminal(way: &Way) -> String {
     let command = way.command(&["exec", "-it", "bench", "--", "sh"]);
     let mut terminal = Process::on_terminal(&command, 40, 100);
-    // What is typed is echoed: the words looked for are made by the shell.
+    // Typed text is echoed, so the shell computes the words that the test waits for.
     terminal.write("until [ \"$(stty size)\" = '40 100' ]; do sleep 0.1; done; tty; echo be''gun\n");
     terminal.prints("begun");
     terminal.resize(50, 120);
@@ -83,7 +83,7 @@ pub(super) fn logs_follow(way: &Way) -> String {
 pub(super) fn attach(way: &Way) -> String {
     let mut attached = way.start(&["attach", "-i", "cat"]);
     let line = format!("by way of {}\n", way.name);
-    // What is written before the attach has happened is not lost.
+    // Output from before the attach is not lost.
     attached.write(&line);
     attached.prints(&line);
     attached.write("again\n");

@@ -1,4 +1,4 @@
-//! Certificate authorities that live as long as a test.
+//! Certificate authorities that exist as long as a test.
 
 use std::sync::Arc;
 

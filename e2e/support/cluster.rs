@@ -1,4 +1,4 @@
-//! The real cluster, and the two ways to it.
+//! The real cluster, and the ways to reach it.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Done, Process, Sandbox};
 
-/// The cluster that `scripts/test` started or was given.
+/// The cluster that `scripts/test` started or was told of.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) kubeconfig: PathBuf,
@@ -49,9 +49,9 @@ pub(crate) fn kubeconfig(name: &str, cluster: &Value, user: &Value) -> Value {
     })
 }
 
-/// One kubeconfig to use, and the namespace to use it in.
+/// One kubeconfig, and the namespace to use it in.
 pub(crate) struct Way {
-    /// `direct`, or which tunnel.
+    /// `direct`, or the tunnel's name.
     pub(crate) name: &'static str,
     kubeconfig: PathBuf,
     namespace: Option<String>,
@@ -124,8 +124,9 @@ impl Way {
     }
 }
 
-/// For pods that are copied from, as a shell's command: a `tar` that stays for a while after its last byte. Where it ends, the
-/// API server's side closes though not all was sent, without mykube too: `kubectl cp` then loses the end.
+/// For pods that files are copied from, as a shell's command: a `tar` that stays for a while after its last byte. When
+/// tar ends, the API server closes although not everything was sent, without mykube too, and `kubectl cp` loses the
+/// end.
 pub(crate) const LINGERING_TAR: &str = "t=$(which tar); rm -f $t; echo '#!/bin/sh' >$t; \
      echo 'busybox tar $*; code=$?; case $1 in c*) sleep 3;; esac; exit $code' >>$t; chmod +x $t";
 
@@ -148,12 +149,12 @@ impl Namespace {
         namespace
     }
 
-    /// The way without mykube.
+    /// Reaches the cluster without mykube.
     pub(crate) fn direct(&self) -> &Way {
         &self.direct
     }
 
-    /// The way through a client's kubeconfig.
+    /// Reaches it through a client's kubeconfig.
     pub(crate) fn through(&self, name: &'static str, kubeconfig: &Path) -> Way {
         Way::new(name, kubeconfig, Some(&self.name))
     }

@@ -9,7 +9,7 @@ use super::{Done, Process, Sandbox};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_mykube");
 
-/// A `mykube` command that was not started yet: JSON events, every log line.
+/// A `mykube` command that is not started yet: with JSON events, and all log lines.
 pub(crate) struct Mykube {
     command: Command,
     sandbox: Sandbox,
@@ -20,19 +20,19 @@ impl Mykube {
         Self::text(name).args(["--output", "json", "-vvv"])
     }
 
-    /// As a person runs it.
+    /// With text output, as a person runs it.
     pub(crate) fn text(name: &str) -> Self {
         let sandbox = Sandbox::new();
         let mut command = sandbox.command(BINARY);
         command.arg(name);
         if name == "server" {
-            // Streams are then raw TCP to the API server, or to what stands in its place.
+            // Streams are then raw TCP to the API server, or to its stand-in.
             command.arg("--share-credentials");
         }
         Self { command, sandbox }
     }
 
-    /// `mykube server` that keeps its credentials to itself.
+    /// `mykube server` in guarded mode.
     pub(crate) fn guarding(relay: &str, kubeconfig: &Path) -> Self {
         let sandbox = Sandbox::new();
         let mut command = sandbox.command(BINARY);
@@ -40,7 +40,7 @@ impl Mykube {
         Self { command, sandbox }
     }
 
-    /// `mykube server`, with a kubeconfig.
+    /// `mykube server` with shared credentials and a kubeconfig.
     pub(crate) fn server(relay: &str, kubeconfig: &Path) -> Self {
         Self::new("server").arg("--relay-url").arg(relay).arg("--kubeconfig").arg(kubeconfig)
     }
@@ -74,7 +74,7 @@ impl Mykube {
         &self.sandbox
     }
 
-    /// Runs it behind another program, which is given its whole command line.
+    /// Runs it behind another program, which gets the whole command line as arguments.
     pub(crate) fn behind(mut self, program: &str, args: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.args(args).arg(self.command.get_program()).args(self.command.get_args());
@@ -88,7 +88,7 @@ impl Mykube {
         Running { process: Process::start(self.command), sandbox: self.sandbox }
     }
 
-    /// Starts it with one line of standard input, the code as a rule.
+    /// Starts it with one line of standard input, usually the code.
     pub(crate) fn start_with(self, line: &str) -> Running {
         let mut running = self.start();
         running.process.write(format!("{line}\n"));
@@ -100,7 +100,7 @@ impl Mykube {
         Running { process: Process::on_terminal(&self.command, 24, 200), sandbox: self.sandbox }
     }
 
-    /// Runs it with one line of standard input to the end it must come to, saying each of `words`.
+    /// Runs it with one line of standard input until it ends, which it must, with all of `words` in its output.
     #[track_caller]
     pub(crate) fn fails_with(self, line: &str, code: i32, words: &[&str]) -> Done {
         let mut running = self.start();
@@ -108,14 +108,14 @@ impl Mykube {
         running.failed(code, words)
     }
 
-    /// Runs it to the end it must come to.
+    /// Runs it until it ends, which it must.
     #[track_caller]
     pub(crate) fn fails(self, code: i32, words: &[&str]) -> Done {
         self.fails_with("", code, words)
     }
 }
 
-/// A running `mykube` and its world.
+/// A running `mykube` with its sandbox.
 pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) sandbox: Sandbox,
@@ -151,7 +151,7 @@ impl Running {
         self.event("connected")["kubeconfig"].as_str().expect("a path").into()
     }
 
-    /// Waits for its end: with this code, saying each of `words` in its last line, leaving nothing behind.
+    /// Waits for its end: with this code, each of `words` in its last line, and nothing left behind.
     #[track_caller]
     pub(crate) fn failed(&self, code: i32, words: &[&str]) -> Done {
         let done = self.process.done();
@@ -164,7 +164,7 @@ impl Running {
         done
     }
 
-    /// Asks it to end, which takes at most the five seconds that are promised, and leaves nothing behind.
+    /// Asks it to end, which may take the promised five seconds, and must leave nothing behind.
     #[track_caller]
     pub(crate) fn stop(&self, signal: Signal) -> Done {
         self.process.signal(signal);
@@ -177,7 +177,7 @@ impl Running {
 /// A running relay.
 pub(crate) struct Relay {
     pub(crate) running: Running,
-    /// What `--relay-url` takes.
+    /// The URL for `--relay-url`.
     pub(crate) url: String,
 }
 
@@ -201,7 +201,7 @@ impl Relay {
     }
 }
 
-/// All three, paired.
+/// All three processes, paired.
 pub(crate) struct Tunnel {
     pub(crate) client: Running,
     pub(crate) server: Running,
@@ -209,27 +209,27 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    /// To the cluster of a kubeconfig.
+    /// A tunnel to the cluster of a kubeconfig.
     pub(crate) fn open(kubeconfig: &Path) -> Self {
         Self::to(|relay| Mykube::server(relay, kubeconfig))
     }
 
-    /// The same, the credentials staying with the server.
+    /// The same in guarded mode.
     pub(crate) fn guarded(kubeconfig: &Path) -> Self {
         Self::guarded_with(kubeconfig, &[])
     }
 
-    /// The same, the server with these flags.
+    /// The same, with these flags for the server.
     pub(crate) fn guarded_with(kubeconfig: &Path, args: &[&str]) -> Self {
         Self::to(|relay| Mykube::guarding(relay, kubeconfig).args(args))
     }
 
-    /// Both ends wait only so long for a lost connection.
+    /// The same; both ends wait only this long for a lost connection.
     pub(crate) fn open_for(kubeconfig: &Path, window: &str) -> Self {
         Self::with_window(|relay| Mykube::server(relay, kubeconfig), window)
     }
 
-    /// To a server of one's own making.
+    /// A tunnel to an API server of the test's.
     pub(crate) fn to(server: impl FnOnce(&str) -> Mykube) -> Self {
         Self::with_window(server, "4h")
     }

@@ -1,4 +1,5 @@
-//! An end that is the test: it has paired with a real `mykube server`, or `mykube client`, holds the keys, and says what it likes.
+//! An end that the test plays: it has paired with a real `mykube server` or `mykube client`, holds the keys, and can
+//! send anything.
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, sync::atomic::AtomicBool};
 
@@ -38,7 +39,7 @@ pub(crate) fn data(id: u32, payload: &[u8]) -> Raw {
     (kind::DATA, [&id.to_be_bytes()[..], payload].concat())
 }
 
-/// A whole word on a cluster.
+/// A message about the cluster as a whole.
 pub(crate) fn welcome(json: &str) -> Raw {
     (kind::WELCOME, [&[1], json.as_bytes()].concat())
 }
@@ -58,19 +59,19 @@ pub(crate) struct Hostile {
     socket: RelaySocket,
     sealer: Sealer,
     opener: Opener,
-    /// Numbered messages that came, and whether they are acknowledged.
+    /// How many numbered messages came, and whether they are acknowledged.
     heard: u64,
     pub(crate) acknowledges: bool,
-    /// Whether the server's pings are answered, or how long the path is stays its guess.
+    /// Whether the server's pings are answered; if not, it can only guess the path's round trip.
     pub(crate) answers: bool,
     pings: u64,
     next_id: u32,
-    /// Streams that the other end has opened, and how many of this end's it has ended.
+    /// How many streams the other end has opened, and how many of this end's it has ended.
     pub(crate) opened: Vec<u32>,
     pub(crate) ended: usize,
     /// What may be sent on each stream.
     pub(crate) credit: HashMap<u32, u64>,
-    /// Payload that came, and the last of it.
+    /// How much payload came, and the last of it.
     pub(crate) received: u64,
     pub(crate) last: Vec<u8>,
     /// The other end.
@@ -150,7 +151,7 @@ impl Hostile {
         }
     }
 
-    /// What the other end uses.
+    /// The process figures of the other end.
     pub(crate) fn other_uses(&self) -> Use {
         ProcessStats::take(std::slice::from_ref(&self.watched())).by_name["other"]
     }
@@ -160,7 +161,7 @@ impl Hostile {
         self.against.event("connected")["listen"].as_str().expect("an address").parse().expect("host and port")
     }
 
-    /// From here on its peak of memory counts anew.
+    /// Resets the peak of its memory.
     pub(crate) fn forget_peak(&self) {
         ProcessStats::forget_peak(&self.watched());
     }
@@ -169,12 +170,12 @@ impl Hostile {
         Watched { name: "other".into(), pid: self.against.process.id() }
     }
 
-    /// Opens so many streams.
+    /// Opens this many streams.
     pub(crate) async fn open(&mut self, count: usize) -> Vec<u32> {
         self.open_with(count, "", STREAM_WINDOW).await
     }
 
-    /// So many with narrow windows.
+    /// Opens this many with narrow windows.
     pub(crate) async fn open_narrow(&mut self, count: usize) -> Vec<u32> {
         let asks = self.ids(1)[0];
         self.say(&[text(&format!("new:{asks}:{STREAMS_ASK}")), text(&format!("done:{asks}"))]).await;
@@ -197,12 +198,12 @@ impl Hostile {
         ids
     }
 
-    /// One record.
+    /// Sends one record of messages.
     pub(crate) async fn say(&mut self, messages: &[Raw]) {
         self.say_plaintext(&plaintext(messages)).await;
     }
 
-    /// One record with this plaintext.
+    /// Sends one record with this plaintext.
     pub(crate) async fn say_plaintext(&mut self, plaintext: &[u8]) {
         let mut record = BytesMut::with_capacity(plaintext.len() + 32);
         record.extend_from_slice(&[frame::RECORD]);
@@ -211,12 +212,12 @@ impl Hostile {
         self.throw(record.freeze()).await;
     }
 
-    /// A frame as it is.
+    /// Sends a frame as it is.
     pub(crate) async fn throw(&mut self, frame: Bytes) {
         self.socket.feed(Message::Binary(frame)).await.expect("the server is still there");
     }
 
-    /// Until everything that was said has been handled: a ping that goes after it is answered.
+    /// Waits until the other end has handled everything sent before: it answers a ping that is sent after it.
     pub(crate) async fn settled(&mut self) {
         self.pings += 1;
         let ping = self.pings;
@@ -230,7 +231,7 @@ impl Hostile {
         }
     }
 
-    /// Hears one frame. Gives the ping it answers, if it does.
+    /// Handles one frame from the other end. Returns the ping that it answers, if it does.
     async fn hear(&mut self) -> Option<u64> {
         let message = tokio::time::timeout(LIMIT, self.socket.next()).await.expect("the server says nothing");
         let Message::Binary(frame) = message.expect("the relay has closed").unwrap() else { return None };

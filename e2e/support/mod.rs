@@ -1,4 +1,4 @@
-//! What the tests are written with: processes, the three commands, the cluster, and odd network parts.
+//! Helpers of the tests: processes, the three commands, the cluster, and odd network parts.
 
 pub(crate) mod certs;
 pub(crate) mod cluster;
@@ -21,7 +21,7 @@ pub(crate) use self::{
     sandbox::Sandbox,
 };
 
-/// What passes although it did not run: told by `scripts/test`, at its end.
+/// Reports that a passing test did not run; `scripts/test` lists these at its end.
 pub(crate) fn not_run(what: &str) {
     println!("{what}");
     if let Some(list) = std::env::var_os("MYKUBE_NOT_RUN") {
@@ -30,7 +30,7 @@ pub(crate) fn not_run(what: &str) {
     }
 }
 
-/// How long anything may take before the test counts as failed. Nothing waits this long when all is well.
+/// How long anything may take before the test has failed. Normally nothing takes this long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// SHA-256 of a byte string, as `sha256sum` writes it.
@@ -38,7 +38,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Bytes that do not compress and do not repeat, the same ones every time.
+/// Bytes that do not compress and do not repeat, the same ones each time.
 pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(len + 8);

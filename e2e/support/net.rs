@@ -1,4 +1,4 @@
-//! Odd parts of a network: proxies, servers that are no relay, API servers that are none.
+//! Odd parts of a network: proxies, servers that are no relay, API servers that are fakes.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// Where the helpers of all tests run.
+/// The runtime of all helpers.
 pub(crate) fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -47,13 +47,13 @@ pub(crate) fn closed_port() -> SocketAddr {
     std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Answers every request with these bytes.
+/// Answers every request with these bytes, as they are.
 pub(crate) fn answers(with: &'static str) -> SocketAddr {
     serve(move |mut connection| async move {
         read_head(&mut connection).await?;
         connection.write_all(with.as_bytes()).await?;
         connection.shutdown().await?;
-        // What the request still had is read, so that the answer is not lost in a reset.
+        // Reads the rest of the request, so that the answer is not lost in a reset.
         tokio::io::copy(&mut connection, &mut tokio::io::sink()).await.map(drop)
     })
 }
@@ -67,7 +67,7 @@ async fn read_head(from: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Ends TLS with a certificate of its own, and begins it anew on the other side.
+/// Ends TLS with a certificate of its own, and opens TLS anew on the other side.
 pub(crate) struct Intercept {
     pub(crate) as_server: Arc<ServerConfig>,
     pub(crate) as_client: Arc<ClientConfig>,
@@ -80,16 +80,16 @@ pub(crate) struct Proxy {
 }
 
 struct Rules {
-    /// The `Proxy-Authorization` it wants.
+    /// The `Proxy-Authorization` that it asks for.
     authorization: String,
-    /// Which names lead where.
+    /// The addresses of names.
     routes: HashMap<String, SocketAddr>,
     intercept: Option<Intercept>,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    /// `user:password` in base64, `host:port` and where that is.
+    /// `user:password` in base64, `host:port` and the address of that.
     pub(crate) fn start(credentials: &str, route: (&str, SocketAddr), intercept: Option<Intercept>) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let rules = Arc::new(Rules {
@@ -102,7 +102,7 @@ impl Proxy {
         Self { address, seen }
     }
 
-    /// What was let through, one line each, in the words of the inner connection's first line where it is readable.
+    /// The connections that were let through, one line each: the first line sent in it, where that is readable.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
@@ -155,7 +155,7 @@ async fn join(
     copy_bidirectional(&mut a, &mut b).await.map(drop)
 }
 
-/// Stands where an API server should: echoes, or, after a first byte `B`, sends without end.
+/// Plays an API server: echoes, or, after a first byte `B`, sends without end.
 pub(crate) struct FakeUpstream {
     pub(crate) address: SocketAddr,
     counts: Arc<Counts>,
@@ -184,7 +184,7 @@ impl FakeUpstream {
         Self { address, counts }
     }
 
-    /// The most connections it has had at once.
+    /// The most connections that it had at once.
     pub(crate) fn most(&self) -> usize {
         self.counts.most.load(Ordering::SeqCst)
     }

@@ -18,7 +18,7 @@ use rustix::{
 
 use super::LIMIT;
 
-/// What is known of it so far.
+/// The output and end of it so far.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) stdout: Vec<u8>,
@@ -44,7 +44,7 @@ impl Shared {
     }
 }
 
-/// How a process ended, and all it said.
+/// How a process ended, with all of its output.
 #[derive(Debug)]
 pub(crate) struct Done {
     name: String,
@@ -55,7 +55,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// What it printed, if it went well.
+    /// Its standard output, if it succeeded.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert!(
@@ -70,7 +70,7 @@ impl Done {
     }
 }
 
-/// Killed with its whole group and reaped on drop.
+/// A child. Killed with its whole group and reaped on drop.
 pub(crate) struct Process {
     name: String,
     pid: Pid,
@@ -94,7 +94,7 @@ impl Process {
         Self { name, pid, shared, input, terminal: None }
     }
 
-    /// Starts it on a terminal of its own, which is all of its input and output.
+    /// Starts it on a terminal of its own, which is its only input and output.
     pub(crate) fn on_terminal(command: &Command, rows: u16, columns: u16) -> Self {
         let name = name(command);
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
@@ -126,7 +126,7 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// A new size of its terminal; the system tells the programs on it.
+    /// Sets a new size of its terminal; the system tells the programs on it.
     pub(crate) fn resize(&self, rows: u16, columns: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(self.terminal.as_ref().expect("a process on a terminal"), size).unwrap();
@@ -141,7 +141,7 @@ impl Process {
     /// Writes all of it from a thread of its own, then ends the input.
     pub(crate) fn feed(&mut self, bytes: Vec<u8>) {
         let mut input = self.input.take().expect("its input is still open");
-        // It may have ended without reading: what it did is judged by its output.
+        // It may end without reading: its output tells what it did.
         thread::spawn(move || input.write_all(&bytes));
     }
 
@@ -150,7 +150,7 @@ impl Process {
         self.input = None;
     }
 
-    /// Waits until `find` gives something. Fails at the process's end, or after [`LIMIT`].
+    /// Waits until `find` returns a value. Fails when the process ends before, or after [`LIMIT`].
     #[track_caller]
     pub(crate) fn wait<T>(&self, what: &str, mut find: impl FnMut(&State) -> Option<T>) -> T {
         let until = Instant::now() + LIMIT;
@@ -171,8 +171,8 @@ impl Process {
         }
     }
 
-    /// Looks at all it said, now and after each change, until `look` has seen enough. False when it ended before that,
-    /// or the moment came.
+    /// Calls `look` on all output, now and after each change, until it returns true. False if the process ended before,
+    /// or the deadline passed.
     pub(crate) fn follow(&self, until: Instant, mut look: impl FnMut(&State) -> bool) -> bool {
         let mut state = self.shared.lock();
         loop {
@@ -187,7 +187,7 @@ impl Process {
         }
     }
 
-    /// Its standard input, to be written from elsewhere.
+    /// Its standard input, to be written by other code.
     pub(crate) fn take_input(&mut self) -> Box<dyn Write + Send + Sync> {
         self.input.take().expect("its input is still open")
     }
@@ -227,7 +227,7 @@ impl Process {
         self.done_within(LIMIT)
     }
 
-    /// The same with a limit that is promised.
+    /// The same within a promised limit.
     #[track_caller]
     pub(crate) fn done_within(&self, limit: Duration) -> Done {
         let until = Instant::now() + limit;
@@ -247,7 +247,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        // Under the lock: a process that has not been reaped keeps its number.
+        // Under the lock: a process that is not reaped keeps its number.
         let state = self.shared.lock();
         if state.exit.is_none() {
             let _ = kill_process(self.pid, signal);
@@ -275,7 +275,7 @@ fn collect(shared: &Arc<Shared>, mut from: impl Read + Send + 'static, to: fn(&m
                 Ok(0) => break,
                 Ok(n) => shared.update(|state| to(state).extend_from_slice(&buffer[..n])),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A terminal whose last program ended.
+                // The last program on a terminal has ended.
                 Err(_) => break,
             }
         }
@@ -293,7 +293,7 @@ fn reap(shared: &Arc<Shared>, mut child: std::process::Child) -> Pid {
     pid
 }
 
-/// A program of the test's own `PATH`, whatever the child's is.
+/// A program of the test's own `PATH`, whatever the child's `PATH` is.
 fn on_path(program: &str) -> std::path::PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
@@ -310,7 +310,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The last lines, where the cause of a failure stands.
+/// The last lines, which name the cause of a failure.
 fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")

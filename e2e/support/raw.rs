@@ -1,4 +1,4 @@
-//! HTTPS by hand, to a client's loopback port: what no kubectl sends, and who it would not be.
+//! HTTPS by hand to a client's loopback port: requests that kubectl never sends, and clients with other certificates.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{LIMIT, Way, certs::Signed};
 
-/// A client's loopback port, and what its kubeconfig has to open it.
+/// A client's loopback port, with the keys in its kubeconfig that open it.
 pub(crate) struct Port {
     pub(crate) address: SocketAddr,
     pub(crate) ca: String,

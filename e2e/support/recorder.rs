@@ -1,4 +1,4 @@
-//! What a relay sees: a TCP proxy in front of it that keeps every byte, and a reader of WebSocket frames.
+//! Records what a relay sees: a TCP proxy before it that keeps every byte, and a reader of WebSocket frames.
 
 use std::{
     io,
@@ -25,7 +25,7 @@ pub(crate) struct Recorder {
     connections: Connections,
 }
 
-/// All that passed, sorted.
+/// All bytes that passed, by kind.
 #[derive(Default)]
 pub(crate) struct Recording {
     /// HTTP requests and answers.
@@ -46,7 +46,7 @@ impl Recorder {
         Self { url: format!("http://{address}"), connections }
     }
 
-    /// What has passed so far.
+    /// The bytes that have passed so far.
     pub(crate) fn recording(&self) -> Recording {
         let mut recording = Recording::default();
         for (up, down) in self.connections.lock().unwrap().iter() {

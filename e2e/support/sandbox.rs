@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// In the environment of every process of a sandbox and of its children.
+/// A variable that marks every process of a sandbox and its children.
 const MARK: &str = "E2E_SANDBOX";
 
 /// Removed on drop.
@@ -51,7 +51,7 @@ impl Sandbox {
         path
     }
 
-    /// A program that knows nothing but this sandbox and the `PATH`.
+    /// A program that has only this sandbox and the `PATH`.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -67,14 +67,15 @@ impl Sandbox {
         command
     }
 
-    /// Nothing was left on RAM or among the temporary files, and nothing of this sandbox still runs.
+    /// Checks that nothing was left on RAM or among the temporary files, and that no process of this sandbox still
+    /// runs.
     pub(crate) fn assert_clean(&self) {
         for dir in [self.ram().to_owned(), self.tmp()] {
             let mut left = Vec::new();
             let mut open = vec![dir];
             while let Some(dir) = open.pop() {
                 for entry in fs::read_dir(&dir).unwrap().map(Result::unwrap) {
-                    // All servers of a person share one directory of sockets, which stays.
+                    // All servers of a user share one directory of sockets, which stays.
                     match entry.file_type().unwrap().is_dir() && entry.file_name() == "mykube" {
                         true => open.push(entry.path()),
                         false => left.push(entry.path()),
@@ -95,7 +96,7 @@ impl Sandbox {
             name.bytes().all(|b| b.is_ascii_digit()).then_some(name)
         });
         let marked = pids.filter(|pid| {
-            // A zombie has no environment left, and nothing else.
+            // A zombie has no environment any more, and uses nothing else.
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
         });

@@ -1,4 +1,4 @@
-//! An API server that answers anybody, and says who came.
+//! An API server that answers every request, and notes how each was authenticated.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTi
 
 use crate::support::{LIMIT, certs::Signed, sha256};
 
-/// The first request for the version: what a program makes of a kubeconfig.
+/// The first request for the version: what a program sends with a kubeconfig.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     path: String,
@@ -63,13 +63,13 @@ impl Api {
         Self { address, seen }
     }
 
-    /// What came since.
+    /// The requests since the last call.
     pub(super) fn take(&self) -> Option<Seen> {
         self.seen.lock().unwrap().take()
     }
 }
 
-/// Answers until the client has enough, or something is wrong with it.
+/// Answers until the client closes, or something is wrong with it.
 fn serve(stream: TcpStream, config: Arc<ServerConfig>, seen: &Mutex<Option<Seen>>) -> Option<()> {
     stream.set_read_timeout(Some(LIMIT)).ok()?;
     let tls = StreamOwned::new(ServerConnection::new(config).ok()?, stream);
@@ -107,7 +107,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, seen: &Mutex<Option<Seen>
 }
 
 impl Signed {
-    /// Shows this certificate and takes any of a client, or none.
+    /// Shows this certificate, and accepts any certificate of a client, or none.
     pub(super) fn server_for_all(&self) -> Arc<ServerConfig> {
         let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes()).map(Result::unwrap).collect();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from_pem_slice(self.key.as_bytes()).unwrap());
@@ -117,7 +117,7 @@ impl Signed {
     }
 }
 
-/// Wants to see a certificate and believes it.
+/// Asks for a certificate and accepts any.
 #[derive(Debug)]
 struct Anybody;
 

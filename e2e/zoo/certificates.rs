@@ -1,4 +1,4 @@
-//! Certificates: Go's verdict about a server, and what bundles and clients may have.
+//! Certificates: which servers Go accepts, and the contents of bundles and clients' files.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer, KeyPair,
@@ -28,7 +28,7 @@ fn server() -> CertificateParams {
     params("server", IsCa::NoCa)
 }
 
-/// As `openssl req -x509` makes a server's.
+/// Like a server's certificate made by `openssl req -x509`.
 fn ca_server() -> CertificateParams {
     params("server", IsCa::Ca(BasicConstraints::Unconstrained))
 }

@@ -1,4 +1,4 @@
-//! Who somebody is: tokens, passwords, certificates, impersonation.
+//! Credentials of a user: tokens, passwords, certificates, impersonation.
 
 use super::entry::{CLUSTER, CONTEXT, Entry, config, with_cluster, with_user};
 

@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 
 use crate::support::Sandbox;
 
-/// One kubeconfig with what belongs to it.
+/// One kubeconfig, with the files and settings that belong to it.
 ///
 /// In every text `$SERVER` is the API server's `127.0.0.1:PORT`, `$PORT` its port, `$CA` its CA in base64, `$HOME` the
 /// directory of the files, `$CERT` and `$KEY` a client certificate and its key in base64; `$PEM`, `$CRTPEM` and `$KEYPEM`
@@ -16,7 +16,7 @@ pub(super) struct Entry {
     pub(super) files: Vec<(&'static str, String)>,
     pub(super) programs: Vec<(&'static str, String)>,
     pub(super) encode: fn(String) -> Vec<u8>,
-    /// Else the file `config` is named on the command line.
+    /// Without it, the file `config` is named on the command line.
     pub(super) by_environment: bool,
     pub(super) env: Vec<(&'static str, String)>,
     pub(super) context: Option<&'static str>,
@@ -46,7 +46,7 @@ impl Entry {
         self
     }
 
-    /// A variable of both programs. With `KUBECONFIG` nothing is named on the command line.
+    /// A variable of both programs. With `KUBECONFIG` no file is named on the command line.
     pub(super) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.by_environment |= name == "KUBECONFIG";
         self.env.push((name, value.into()));
@@ -63,7 +63,7 @@ impl Entry {
         Self { encode, ..self }
     }
 
-    /// The two do not do the same, for this reason.
+    /// kubectl and mykube do not do the same, for this reason.
     pub(super) fn differs(self, reason: &'static str) -> Self {
         Self { reason: Some(reason), ..self }
     }
@@ -71,7 +71,7 @@ impl Entry {
 
 /// For entries that need more than data.
 impl Entry {
-    /// The kubeconfig with something else in it.
+    /// Changes the kubeconfig's text.
     pub(super) fn with(mut self, from: &str, to: &str) -> Self {
         let text = &mut self.files[0].1;
         assert!(text.contains(from), "{text}");
@@ -103,7 +103,7 @@ pub(super) const CLUSTER: &str = "server: 'https://$SERVER', certificate-authori
 pub(super) const USER: &str = "token: tok";
 pub(super) const CONTEXT: &str = "cluster: c, user: u";
 
-/// The plainest one that works.
+/// The plainest kubeconfig that works.
 pub(super) fn plain() -> String {
     config(CLUSTER, USER, CONTEXT)
 }

@@ -1,5 +1,5 @@
-//! `--merge` into kubeconfigs of every kind: while it lasts kubectl sees one cluster, context and user more and all the
-//! rest as before; afterwards every byte is as it was.
+//! `--merge` into kubeconfigs of every kind: meanwhile kubectl sees one more cluster, context and user, and the rest as
+//! before; afterwards every byte is as it was.
 
 use std::{fs, path::Path, process::Stdio, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::support::{Sandbox, certs::Authority};
 const BASE: &str = "apiVersion: v1\nkind: Config\ncurrent-context: dev   # where I work\nclusters:\n- name: dev\n  cluster: {server: \"https://127.0.0.1:1\", insecure-skip-tls-verify: true}\ncontexts:\n- name: dev\n  context:\n    cluster: dev\n    user: dev\nusers:\n- name: dev\n  user:\n    token: secret\npreferences: {}\n";
 const FLOW: &str = "{apiVersion: v1, kind: Config, current-context: dev, clusters: [{name: dev, cluster: {server: \"https://127.0.0.1:1\"}}], contexts: [{name: dev, context: {cluster: dev, user: dev}}], users: [{name: dev, user: {token: t}}]}\n";
 
-/// Name, content, and why it is refused although kubectl reads it.
+/// Name, content, and why mykube refuses it although kubectl reads it.
 type Case = (&'static str, Vec<u8>, Option<&'static str>);
 
 fn cases() -> Vec<Case> {
@@ -157,7 +157,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Names and contents of the three lists and the current context, as kubectl sees them; nothing if it sees none.
+/// Names and contents of the three lists and the current context, as kubectl sees them; `None` if it cannot read them.
 fn view(sandbox: &Sandbox, file: &Path) -> Option<Value> {
     let mut command = sandbox.command("kubectl");
     command.args(["config", "view", "--raw", "--output", "json", "--kubeconfig"]).arg(file).stdin(Stdio::null());

@@ -7,7 +7,7 @@ pub(super) fn entries() -> Vec<Entry> {
     let user = |field: &str| with_user(&format!("{USER}, {field}"));
     let context = |field: &str| config(CLUSTER, USER, &format!("{CONTEXT}, {field}"));
     let top = |field: &str| format!("{}{field}\n", plain());
-    // Beside what is used, in an entry that is not.
+    // In an entry that is not used, beside the one that is.
     let other_cluster = |item: &str| plain().replace("clusters:\n", &format!("clusters:\n- {item}\n"));
     let other_user = |item: &str| plain().replace("users:\n", &format!("users:\n- {item}\n"));
     let other_context = |item: &str| plain().replace("contexts:\n", &format!("contexts:\n- {item}\n"));

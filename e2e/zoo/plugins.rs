@@ -1,8 +1,8 @@
-//! Exec plugins and `auth-provider`: where they are, what they are told, what they say, what stands beside them.
+//! Exec plugins and `auth-provider`: where the program is, what it is told, its answers, and other fields beside it.
 
 use super::entry::{CLUSTER, CONTEXT, Entry, config, with_user};
 
-/// Says this.
+/// A plugin that prints this.
 fn says(text: &str) -> String {
     format!("#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
 }
@@ -131,7 +131,7 @@ fn times() -> Vec<Entry> {
     ]
 }
 
-/// The plugin's token says what it was told: a sum of its fields, whose order is nobody's business.
+/// The plugin's token tells its input: a sum of its fields, as their order is undefined.
 fn told() -> Vec<Entry> {
     let script = format!(
         "#!/bin/sh\ntoken=$(printf '%s' \"$KUBERNETES_EXEC_INFO\" | tr ',{{}}' '\\n\\n\\n' | grep . | sort | cksum | tr -dc 0-9)\n\

@@ -1,4 +1,4 @@
-//! Where the API server is: `server`, its path, and what else a cluster says.
+//! Addresses of API servers: `server`, its path, and a cluster's other fields.
 
 use super::entry::{CONTEXT, Entry, USER, config, with_cluster};
 

@@ -1,4 +1,4 @@
-//! Ways to write the same, and what looks the same but is not.
+//! Different ways to write the same, and texts that look the same but differ.
 
 use super::entry::{CLUSTER, CONTEXT, Entry, USER, config, plain, with_cluster, with_user};
 
@@ -191,7 +191,7 @@ pub(super) fn entries() -> Vec<Entry> {
     ]
 }
 
-/// With the mark.
+/// With a byte order mark.
 fn utf16(text: &str, unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
     std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(unit).collect()
 }

@@ -1,11 +1,11 @@
-//! What can go wrong with a lab, and what to do about it.
+//! The errors of a lab, and what to do about them.
 
 use std::io;
 
-/// Why a network, a link or a proxy could not be had.
+/// Why a network, a link or a proxy could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// Namespaces and TUN devices are for root.
+    /// Only root may make namespaces and TUN devices.
     #[error("network namespaces and TUN devices need root: run this as root, or leave these tests out")]
     NotRoot,
     /// A program of iproute2 refused.
@@ -16,21 +16,21 @@ pub enum LabError {
         /// What it wrote to its standard error.
         said: String,
     },
-    /// The system refused.
+    /// A system call failed.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried.
+        /// What was being done.
         what: String,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
-    /// A command or a value was not understood.
+    /// A command or a value cannot be parsed.
     #[error("{0}")]
     Words(String),
 }
 
 impl LabError {
-    /// For `map_err`: names what was tried.
+    /// For `map_err`: adds what was being done.
     pub(crate) fn io<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |source| Self::Io { what: what.into(), source: source.into() }
     }

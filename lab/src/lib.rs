@@ -1,4 +1,4 @@
-//! What the fault tests and the benchmark need of networks and load. No product crate uses it.
+//! Networks and load for the fault tests and the benchmark. No product crate uses it.
 //!
 //! - [`Lab`] makes network [`Namespace`]s and joins two of them by a [`Link`], a line with delay, rate and loss that is
 //!   changed, cut and moved to another address while traffic runs. All of it goes when it is dropped, and what a crash
@@ -6,7 +6,7 @@
 //! - [`Forwarder`] is a TCP or HTTP CONNECT proxy that cuts, pauses or slows connections when told, or by the clock.
 //! - [`load`] makes traffic through a tunnel and measures it; [`process_stats`] reads what processes use.
 //! - [`sessions`] opens sessions at a relay, many or one after another.
-//! - [`stand_in`] is where kubectl and the API server are in guarded mode, and gives that load a way through it.
+//! - [`stand_in`] stands for kubectl and the API server in guarded mode, and passes that load through it.
 //!
 //! Namespaces need root. `lab/README.md` shows the same things as commands.
 

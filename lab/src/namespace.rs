@@ -1,5 +1,5 @@
-//! A network namespace with an owner: the process that made it. It goes with its owner, at the latest when the next
-//! lab starts.
+//! A network namespace with an owner: the process that made it. It is removed with its owner, at the latest when the
+//! next lab starts.
 
 use std::{
     fs::{self, File},
@@ -19,11 +19,11 @@ use rustix::{
 
 use crate::LabError;
 
-/// Where iproute2 keeps them.
+/// The directory in which iproute2 keeps namespaces.
 const DIR: &str = "/run/netns";
-/// In front of `PID-START-NUMBER-LABEL`, which says whose it is.
+/// Prefix of `PID-START-NUMBER-LABEL`, the name that tells the owner.
 const PREFIX: &str = "mykube-lab-";
-/// Both maxima of TCP's buffers: what 200 ms at 1 Gbit/s and more needs.
+/// The maximum of TCP's receive and send buffers: as much as 200 ms at 1 Gbit/s and more need.
 const TCP_BUFFER: &str = "67108864";
 
 /// A network of its own: loopback, its links, its sysctls. Removed when dropped, with every process still in it.
@@ -55,25 +55,25 @@ impl Namespace {
         Ok(made)
     }
 
-    /// As `ip netns` names it.
+    /// Its name for `ip netns`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What `nsenter --net=` takes.
+    /// Its path for `nsenter --net=`.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         Path::new(DIR).join(&self.name)
     }
 
-    /// The words in front of a command line that run it here. The process keeps its number: nothing forks.
+    /// The prefix that makes a command line run in it. The process keeps its number: nothing forks.
     #[must_use]
     pub fn prefix(&self) -> [String; 2] {
         ["nsenter".into(), format!("--net={}", self.path().display())]
     }
 
-    /// A command that will run here.
+    /// A command that will run in it.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let [nsenter, option] = self.prefix();
@@ -82,7 +82,7 @@ impl Namespace {
         command
     }
 
-    /// Runs `work` on a thread that is here. Sockets it makes, and threads and processes it starts, stay here.
+    /// Runs `work` on a thread in the namespace. The sockets, threads and processes that `work` makes stay in it.
     ///
     /// # Panics
     /// When `work` panics.
@@ -90,7 +90,7 @@ impl Namespace {
         Self::enter_named(&self.path(), work)
     }
 
-    /// The same in a namespace that another process made, by its path or the name `ip netns` knows it by.
+    /// Does the same in a namespace of another process, by its path or its name in `ip netns`.
     ///
     /// # Panics
     /// When `work` panics.
@@ -102,7 +102,7 @@ impl Namespace {
         })
     }
 
-    /// A socket that listens here, for use from anywhere in this process.
+    /// A socket that listens in the namespace, for use from anywhere in this process.
     pub fn listen(&self, address: SocketAddr) -> Result<TcpListener, LabError> {
         self.enter(|| TcpListener::bind(address))?
             .map_err(LabError::io(format!("listen on {address} in {}", self.name)))
@@ -113,7 +113,7 @@ impl Namespace {
         ip(&[&["-n", &self.name], args].concat())
     }
 
-    /// Sets a value below `/proc/sys` that belongs to the network: `net/ipv4/tcp_rmem`.
+    /// Sets a value of the network below `/proc/sys`, such as `net/ipv4/tcp_rmem`.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<(), LabError> {
         let file = Path::new("/proc/sys").join(name);
         self.enter(|| fs::write(&file, value))?.map_err(LabError::io(format!("set {name} to {value:?}")))
@@ -122,7 +122,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // The next lab finds what this could not remove.
+        // If this fails, the next lab removes it.
         let _ = remove(&self.name);
     }
 }
@@ -148,7 +148,7 @@ pub(crate) fn sweep() -> Result<Vec<String>, LabError> {
     Ok(removed)
 }
 
-/// Whether it is one of ours, of a process that no longer runs.
+/// Whether it is a lab's namespace whose process no longer runs.
 fn owner_is_gone(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
     let mut parts = rest.split('-');
@@ -157,14 +157,14 @@ fn owner_is_gone(name: &str) -> bool {
     start_time(pid) != Some(start)
 }
 
-/// When a process started, in ticks since boot: with its number, who it is.
+/// When a process started, in ticks since boot: pid and start together identify a process.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields = &stat[stat.rfind(')')? + 1..];
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Ends what runs in it and removes its name. False when another was faster.
+/// Ends the processes in it and removes its name. False if another lab was faster.
 fn remove(name: &str) -> Result<bool, LabError> {
     end_processes(&Path::new(DIR).join(name));
     match ip(&["netns", "delete", name]) {
@@ -184,7 +184,7 @@ fn end_processes(namespace: &Path) {
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids.filter(|pid| *pid != std::process::id() && is_inside(*pid)) {
         let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
-        // Held by descriptor and looked at again, so that no other process with this number is hit.
+        // Held by a descriptor and checked again, so that no other process with this number is hit.
         let Ok(held) = pidfd_open(number, PidfdFlags::empty()) else { continue };
         if is_inside(pid) {
             let _ = pidfd_send_signal(held, Signal::KILL);

@@ -12,12 +12,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Removes first what labs left behind whose processes are gone.
+    /// Makes a lab; first removes the namespaces whose processes have gone.
     pub fn new() -> Result<Self, LabError> {
         Ok(Self { links: AtomicU8::new(0), swept: namespace::sweep()? })
     }
 
-    /// The namespaces that were left behind and are removed now.
+    /// The names of the namespaces that were removed at the start.
     #[must_use]
     pub fn swept(&self) -> &[String] {
         &self.swept

@@ -1,4 +1,4 @@
-//! What processes use, read from `/proc`: CPU time and memory, with their descendants.
+//! CPU time, memory, descriptors and threads of processes with their descendants, read from `/proc`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,10 +9,10 @@ use std::{
 use rustix::param::clock_ticks_per_second;
 use serde::Serialize;
 
-/// A process, by a name of one's own.
+/// A process with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watched {
-    /// What figures are shown under; several processes may share one.
+    /// The name of its figures; several processes may share one.
     pub name: String,
     /// The process whose descendants count too.
     pub pid: u32,
@@ -36,9 +36,9 @@ pub struct Use {
 /// One look at all of them.
 #[derive(Debug, Clone)]
 pub struct ProcessStats {
-    /// When.
+    /// The time of the look.
     pub at: Instant,
-    /// By name. A process that is gone counts nothing.
+    /// Figures by name. A process that has gone counts nothing.
     pub by_name: BTreeMap<String, Use>,
     /// CPU seconds of this process.
     pub own_cpu_s: f64,
@@ -47,7 +47,7 @@ pub struct ProcessStats {
 }
 
 impl ProcessStats {
-    /// Looks at the processes and their descendants.
+    /// Reads the figures of the processes and their descendants.
     #[must_use]
     pub fn take(watched: &[Watched]) -> Self {
         let all = processes();
@@ -71,11 +71,11 @@ impl ProcessStats {
         }
     }
 
-    /// From now on, the most memory of this process and its descendants (`VmHWM`) counts anew.
+    /// Resets the peak of memory (`VmHWM`) of this process and its descendants.
     pub fn forget_peak(one: &Watched) {
         let all = processes();
         for pid in all.keys().filter(|pid| descends(**pid, one.pid, &all)) {
-            // 5 resets the peak (proc_pid_clear_refs(5)). A process that is gone has none.
+            // 5 resets the peak (proc_pid_clear_refs(5)). Fails for a process that has gone.
             let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
         }
     }
@@ -114,7 +114,7 @@ fn processes() -> HashMap<u32, Stat> {
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain anything, parentheses too.
+    // The name may contain any character, parentheses too.
     let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
     let ticks = number(11)? + number(12)? + number(13)? + number(14)?;
@@ -127,7 +127,7 @@ fn stat(pid: u32) -> Option<Stat> {
 
 fn descends(pid: u32, from: u32, all: &HashMap<u32, Stat>) -> bool {
     let mut at = pid;
-    // Bounded: the table is no snapshot.
+    // At most 64 steps: processes may change while they are read, so parents could form a loop.
     for _ in 0..64 {
         if at == from {
             return true;
@@ -171,7 +171,46 @@ fn count(entries: std::io::Result<fs::ReadDir>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn processor_time_is_that_of_each_name_and_the_rest_is_foreign() {
+        let begun = Instant::now();
+        let stats = |after, cpu: &[(&str, f64)], own_cpu_s, machine_cpu_s| ProcessStats {
+            at: begun + Duration::from_secs(after),
+            by_name: cpu.iter().map(|(name, s)| ((*name).to_owned(), Use { cpu_s: *s, ..Use::default() })).collect(),
+            own_cpu_s,
+            machine_cpu_s,
+        };
+        let before = stats(0, &[("relay", 1.0), ("gone", 7.0)], 2.0, 100.0);
+        let after = stats(4, &[("relay", 2.5), ("gone", 0.0), ("new", 0.5)], 3.0, 109.0);
+        let since = [("gone", 0.0), ("new", 0.5), ("relay", 1.5)].map(|(name, s)| (name.to_owned(), s));
+        assert_eq!(after.cpu_since(&before), since.into());
+        // 9 s of the machine's, of which 2 are those of the watched and 1 is ours, in 4 s.
+        assert!((after.foreign_cores_since(&before) - 1.5).abs() < 1e-9);
+        assert!(stats(4, &[], 3.0, 100.0).foreign_cores_since(&before).abs() < 1e-9, "never less than none");
+    }
+
+    #[test]
+    fn processor_time_is_what_the_clock_of_the_process_says() {
+        let used = || {
+            let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+        };
+        let watched = [Watched { name: "own".into(), pid: std::process::id() }];
+        let before = ProcessStats::take(&watched);
+        while used() < 0.3 {}
+        let least = used();
+        let after = ProcessStats::take(&watched);
+        // User and system time are each cut to a tick.
+        let ticks = 2.0 / clock_ticks_per_second() as f64;
+        assert!(after.own_cpu_s >= least - ticks, "{} of {least}", after.own_cpu_s);
+        assert!(after.by_name["own"].cpu_s >= after.own_cpu_s, "{after:?}");
+        let machine = after.machine_cpu_s - before.machine_cpu_s;
+        assert!(machine >= after.own_cpu_s - before.own_cpu_s - 2.0 * ticks, "{machine}");
+    }
 
     #[test]
     fn a_process_and_its_child_are_seen() {

@@ -22,7 +22,7 @@ use self::options::{Counters, Orders};
 pub use self::options::{Cut, ForwardOptions, ForwardTarget};
 use crate::{LabError, namespace::enter_path};
 
-/// What a forwarder did so far.
+/// What a forwarder has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ForwardCounts {
     /// Connections accepted.
@@ -61,18 +61,18 @@ impl Forwarder {
         Ok(Self { address, orders, counters, thread: Some(thread.map_err(LabError::io("start a thread"))?) })
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops reading from all connections, new ones too, or goes on. At most a buffer of each is held.
+    /// Pauses: stops reading from all connections, new ones too; or goes on. It holds at most a buffer for each.
     pub fn pause(&self, on: bool) {
         self.orders.send_modify(|orders| orders.paused = on);
     }
 
-    /// Closes new connections at once, or no longer.
+    /// Refuses: closes new connections at once; or no longer.
     pub fn refuse(&self, on: bool) {
         self.orders.send_modify(|orders| orders.refusing = on);
     }
@@ -82,7 +82,7 @@ impl Forwarder {
         self.orders.send_modify(|orders| orders.generation += 1);
     }
 
-    /// What it did so far.
+    /// What it has done so far.
     #[must_use]
     pub fn counts(&self) -> ForwardCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
@@ -144,7 +144,7 @@ async fn accept(
             }
             accepted = listener.accept() => {
                 let Ok((connection, _)) = accepted else {
-                    // Out of descriptors, as a rule: others have to end first.
+                    // Mostly, there are no free descriptors: other connections have to end first.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 };

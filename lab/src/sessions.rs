@@ -27,7 +27,7 @@ use tokio_tungstenite::{
 
 use crate::LabError;
 
-/// A relay, and how it is reached.
+/// The address of a relay, and how to reach it.
 #[derive(Clone)]
 pub struct RelayAt {
     address: SocketAddr,
@@ -47,7 +47,7 @@ pub struct OpenSession {
 }
 
 impl RelayAt {
-    /// Over TLS if there is a CA that signed for the relay's IP address.
+    /// Uses TLS if `ca` is given, which must have signed for the relay's IP address.
     pub fn new(address: SocketAddr, ca: Option<&Path>) -> Result<Self, LabError> {
         let tls = ca.map(connector).transpose()?;
         Ok(Self { address, tls })
@@ -75,13 +75,13 @@ impl RelayAt {
 }
 
 impl Opener {
-    /// Connects when there is something to ask.
+    /// Connects on the first request.
     #[must_use]
     pub fn new(relay: RelayAt) -> Self {
         Self { relay, requests: None }
     }
 
-    /// A new session, paired when this returns.
+    /// Makes a new session, which is paired when this returns.
     pub async fn open(&mut self) -> io::Result<OpenSession> {
         let created: Created = self.ask("/api/sessions", r#"{"version":2}"#.to_owned()).await?;
         let mut agent = self.relay.socket("agent", &created.session_id, &created.ticket).await?;
@@ -126,12 +126,12 @@ impl OpenSession {
         tokio::join!(agent.drain(), client.drain());
     }
 
-    /// Ends it as the ends do, and waits until the relay has closed both connections.
+    /// Ends the session as the ends do, and waits until the relay has closed both connections.
     pub async fn close(self) -> io::Result<()> {
         let Self { mut agent, mut client } = self;
         client.0.close(None).await.map_err(io::Error::other)?;
         client.drain().await;
-        // The relay closes the agent's socket too, as its peer has left; then there is nothing to close.
+        // The relay closes the agent's socket too, as its peer has left; closing that may then fail.
         let _ = agent.0.close(None).await;
         agent.drain().await;
         Ok(())
@@ -144,7 +144,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 struct Socket(WebSocketStream<Box<dyn Wire>>);
 
 impl Socket {
-    /// Reads until a text that begins so.
+    /// Reads until a text that begins with `begin`.
     async fn wait_for(&mut self, begin: &str) -> io::Result<()> {
         while let Some(message) = self.0.next().await {
             match message.map_err(io::Error::other)? {

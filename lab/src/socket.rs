@@ -1,4 +1,4 @@
-//! How the sockets of what measures are set.
+//! Socket options of the programs that measure.
 
 use std::io;
 
@@ -10,7 +10,7 @@ pub(crate) fn tune<'a>(stream: impl Into<SockRef<'a>>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
     if socket.peer_addr()?.as_socket().is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
-        // Refused only where an administrator allows nothing but others.
+        // Refused only if an administrator allows other algorithms alone.
         let _ = socket.set_tcp_congestion(b"reno");
     }
     Ok(())
@@ -19,8 +19,8 @@ pub(crate) fn tune<'a>(stream: impl Into<SockRef<'a>>) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 const NOTSENT_LOWAT: u32 = 256 * 1024;
 
-/// As [`tune`], and little unsent in the kernel: two hundred streams with as much as it takes are more than all TCP of one
-/// machine may hold (`net.ipv4.tcp_mem`), and from there on it drops what arrives. Who is measured has that memory too.
+/// Like [`tune`], with little unsent in the kernel: two hundred streams with full buffers hold more than all TCP of one
+/// machine may (`net.ipv4.tcp_mem`), beyond which it drops what arrives. The measured programs need that memory too.
 pub(crate) fn tune_load<'a>(stream: impl Into<SockRef<'a>>) -> io::Result<()> {
     let socket = stream.into();
     tune(&*socket)?;

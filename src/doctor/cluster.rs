@@ -1,11 +1,9 @@
 //! The cluster side: kubeconfig, API server, rights. Requests go through the gateway that serves clients in guarded
-//! mode, so that what is checked is what will be used.
+//! mode, so that the checks use what clients will use.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, StatusCode, header};
 use mykube_agent_gateway::{Audit, Caller, Forwarder, Gateway, HeadRoom, Policy, Settings};
 use mykube_agent_upstream::{Environment, KubeconfigError, KubeconfigSource, Upstream};
 use mykube_dial::Trust;
@@ -16,14 +14,12 @@ use tokio::time::timeout;
 use super::report::Report;
 use crate::{events::Name, prompt};
 
-/// How long the API server may take to answer: it connects within 10 s and shakes hands within 10 s.
+/// How long the API server may take to answer: connecting may take 10 s, and the TLS handshake 10 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer that is read.
 const ANSWER_MAX: usize = 256 * 1024;
 /// Longest name that is shown.
 const NAME_MAX: usize = 200;
-/// Buffer between the two halves of this process.
-const PIPE: usize = 64 * 1024;
 
 /// The three checks.
 pub(super) async fn check(
@@ -73,7 +69,7 @@ pub(super) async fn check(
     match api.version().await {
         Ok(version) => report.ok(Name::ApiServer, version),
         Err(problem) => {
-            // A client is not told what names things of this side.
+            // The client is not told names of this side; the operator is.
             report.fail(Name::ApiServer, forwarder.unconnected().unwrap_or(problem));
             return report.skip_rest("depends on the API server");
         }
@@ -84,7 +80,7 @@ pub(super) async fn check(
     }
 }
 
-/// Which of some namespaces are not there, as far as may be seen.
+/// Which of these namespaces do not exist, as far as the credentials may see.
 pub(crate) async fn missing_namespaces(
     forwarder: Arc<Forwarder>,
     upstream: &Upstream,
@@ -102,7 +98,7 @@ pub(crate) async fn missing_namespaces(
     missing
 }
 
-/// The API server, as a client sees it.
+/// Checks the API server, as a client reaches it.
 struct Api {
     gateway: Gateway,
     policy: Arc<Policy>,
@@ -117,7 +113,7 @@ impl Api {
                     Err("answers, but not as a Kubernetes API server does: check `server` in the kubeconfig".into())
                 }
             },
-            // It knows us; what we may do is for RBAC.
+            // The API server accepts our credentials; the rights are another check.
             (StatusCode::FORBIDDEN, _) => Ok("answers (and keeps its version to itself)".into()),
             (StatusCode::UNAUTHORIZED, _) => Err(
                 "does not accept the kubeconfig's credentials (401): they have expired or were revoked. Log in to the \
@@ -128,7 +124,7 @@ impl Api {
         }
     }
 
-    /// Who we are, and one thing nearly everybody wants to do.
+    /// Checks who we are, and whether we may list namespaces, which nearly everybody wants to.
     async fn rights(&self) -> Result<String, String> {
         let mut who = "who we are is not told (Kubernetes before 1.28)".to_owned();
         for version in ["v1", "v1beta1"] {
@@ -161,56 +157,26 @@ impl Api {
         }
     }
 
-    /// One request on one connection to the gateway.
+    /// Makes one request through the gateway.
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<(StatusCode, Value), String> {
-        let broken = |error: &dyn std::fmt::Display| format!("the request was broken off: {error}");
-        let mut request = Request::new(Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default()));
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|error| broken(&error))?;
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, header::HeaderValue::from_static("kubernetes"));
-        headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-
-        let (here, there) = tokio::io::duplex(PIPE);
         let caller =
             Caller { name: "mykube doctor".into(), id: None, policy: self.policy.clone(), heads: HeadRoom::default() };
-        let exchange = async {
-            let (mut sender, connection) =
-                http1::handshake(TokioIo::new(here)).await.map_err(|error| broken(&error))?;
-            let answer = async {
-                let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
-                let status = answer.status();
-                let kind = answer.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec());
-                let is_text = kind.is_some_and(|kind| kind.starts_with(b"text/plain"));
-                let body =
-                    Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|error| broken(&error))?;
-                let body = body.to_bytes();
-                let text = || if is_text { String::from_utf8_lossy(&body).into() } else { Value::Null };
-                Ok((status, serde_json::from_slice(&body).unwrap_or_else(|_| text())))
-            };
-            let driver = async {
-                let _ = connection.await;
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                answer = answer => answer,
-                () = driver => unreachable!("it waits for the answer"),
-            }
-        };
-        let serve = async {
-            self.gateway.serve(there, Arc::new(caller)).await;
-            std::future::pending::<()>().await;
-        };
-        let late = || Err(format!("did not answer within {} s", ANSWER_TIMEOUT.as_secs()));
-        tokio::select! {
-            answer = timeout(ANSWER_TIMEOUT, exchange) => answer.unwrap_or_else(|_| late()),
-            () = serve => unreachable!("it waits for the exchange"),
-        }
+        let broken = |error: &dyn std::fmt::Display| format!("the request was broken off: {error}");
+        let body = body.map_or_else(String::new, |body| body.to_string());
+        let request = Request::builder().method(method).uri(path).body(body).map_err(|error| broken(&error))?;
+        let answer = timeout(ANSWER_TIMEOUT, self.gateway.request(caller, request, ANSWER_MAX))
+            .await
+            .map_err(|_| format!("did not answer within {} s", ANSWER_TIMEOUT.as_secs()))?
+            .map_err(|error| broken(&error))?;
+        let kind = answer.headers().get(header::CONTENT_TYPE);
+        let is_text = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+        let body = answer.body();
+        let text = || if is_text { String::from_utf8_lossy(body).into() } else { Value::Null };
+        Ok((answer.status(), serde_json::from_slice(body).unwrap_or_else(|_| text())))
     }
 }
 
-/// The message of a Kubernetes `Status`, ours or the API server's, or the plain text that is one on discovery's paths.
+/// The message of a Kubernetes `Status`, ours or the API server's, or the plain text that discovery has instead.
 fn said(status: StatusCode, body: &Value) -> String {
     match body["message"].as_str().or(body.as_str().filter(|text| !text.is_empty())) {
         Some(message) => printable(message, 4 * NAME_MAX),

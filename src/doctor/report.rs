@@ -1,4 +1,4 @@
-//! What the checks say, in their order.
+//! The results of the checks, in their order.
 
 use crate::{
     events::{JsonEvent, Name},
@@ -22,7 +22,7 @@ impl Name {
     }
 }
 
-/// What was said so far.
+/// The results so far.
 pub(super) struct Report {
     output: Output,
     next: usize,
@@ -62,7 +62,7 @@ impl Report {
         self.line(name, None, detail);
     }
 
-    /// Skips all checks that are still to come before this one.
+    /// Skips all checks that come before this one.
     pub(super) fn skip_until(&mut self, end: Name, detail: &str) {
         while let Some(name) = Self::ALL.get(self.next).filter(|name| **name != end) {
             self.skip(*name, detail);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::imports::Imports;
 
-/// Each group of files of which every one reaches every other.
+/// Each group of files in which every file reaches every other by imports.
 pub(crate) fn find(imports: &Imports) -> Vec<BTreeSet<PathBuf>> {
     let reached: BTreeMap<_, _> = imports.keys().map(|file| (file, reach(imports, file))).collect();
     let together = |a: &PathBuf, b: &PathBuf| reached[a].contains(b) && reached.get(b).is_some_and(|r| r.contains(a));
@@ -31,7 +31,7 @@ fn reach(imports: &Imports, from: &PathBuf) -> BTreeSet<PathBuf> {
     reached
 }
 
-/// The lines that make a circle.
+/// The import lines that make the circle.
 pub(crate) fn describe(circle: &BTreeSet<PathBuf>, imports: &Imports) -> String {
     let mut text = format!("{} files import each other:\n", circle.len());
     for from in circle {

@@ -1,4 +1,4 @@
-//! Small trees for which it is plain what imports what.
+//! Small trees with known imports.
 
 use std::path::{Path, PathBuf};
 
@@ -78,7 +78,7 @@ fn a_parent_may_name_its_children() {
     ] {
         assert_eq!(imports(&[("lib.rs", root), ("a.rs", "pub struct A;")]), expected, "{root}");
     }
-    // Passing on a neighbour's name is no such thing.
+    // Re-exporting a neighbour's name is not a circle.
     let files = [("lib.rs", "mod a; mod b;"), ("a.rs", "pub struct A;"), ("b.rs", "pub use super::a::A;")];
     assert_eq!(imports(&files), ["b.rs -> a.rs"]);
 }
@@ -135,7 +135,7 @@ fn circles_are_found_and_told() {
         circles::find(&read(&files[..1].iter().chain(&files[2..]).copied().chain([("a.rs", "")]).collect::<Vec<_>>()))
             .is_empty()
     );
-    // A child that needs its parent, whose code needs the child.
+    // A child needs its parent, whose code needs the child.
     let pair = read(&[("lib.rs", "mod a; use a::A; struct B;"), ("a.rs", "use super::B; pub struct A;")]);
     assert_eq!(circles::find(&pair).len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Which file imports which: every path of a module, followed to the files it names.
+//! Which file imports which: every path in a module, followed to the files that it names.
 
 use std::{
     collections::BTreeMap,
@@ -7,10 +7,10 @@ use std::{
 
 use crate::modules::{Module, Named, Use};
 
-/// More renamings than that are a loop.
+/// A chain of more renamings is a loop.
 const DEPTH: usize = 8;
 
-/// What a file imports: the other file, and the first place that makes it so.
+/// An import of a file: the other file, and the first line with it.
 pub(crate) type Imports = BTreeMap<PathBuf, BTreeMap<PathBuf, Reason>>;
 
 /// `line: path`
@@ -20,9 +20,9 @@ pub(crate) struct Reason {
     pub(crate) path: String,
 }
 
-/// Adds the imports of one crate. A name counts as its definer's and as that of each file on the way that passes it on
-/// by `use`. Three things are no imports: `mod child;`, a parent's `pub use child::Name` that it does not use itself,
-/// and what stands under `#[cfg(test)]`.
+/// Adds the imports of one crate. Importing a name imports the file that defines it, and every file on the way that
+/// re-exports it by `use`. Not counted are `mod child;`, a parent's `pub use child::Name` that it does not use itself,
+/// and code under `#[cfg(test)]`.
 pub(crate) fn collect(modules: &[Module], imports: &mut Imports) {
     let tree = Tree(modules);
     for (index, module) in modules.iter().enumerate() {
@@ -35,7 +35,7 @@ pub(crate) fn collect(modules: &[Module], imports: &mut Imports) {
             }
         }
         for path in &module.paths {
-            // A name alone is either defined here, or has been counted with its `use`.
+            // A single name is either defined in this module, or was counted with its `use`.
             if path.segments.len() > 1 {
                 for target in tree.follow(index, &path.segments, DEPTH) {
                     add(imports, &module.file, &modules[target].file, path);
@@ -53,7 +53,7 @@ fn add(imports: &mut Imports, from: &Path, to: &Path, path: &Named) {
 }
 
 impl Module {
-    /// Whether its code has a path that begins so.
+    /// Whether its code has a path that begins with `start`.
     fn names(&self, name: &str) -> bool {
         self.paths.iter().any(|path| path.segments.first().is_some_and(|first| first == name))
     }
@@ -62,8 +62,8 @@ impl Module {
 struct Tree<'a>(&'a [Module]);
 
 impl Tree<'_> {
-    /// The modules that a path leads to: where its name is looked for, and, if it is only passed on there, all those up to
-    /// its definer. None if it leads out of the crate, or is only keywords.
+    /// The modules that a path leads to: the one in which its name is looked up, and, if that only re-exports it, all
+    /// those up to its definer. `None` if it leads out of the crate, or has only keywords.
     fn follow(&self, from: usize, path: &[String], depth: usize) -> Vec<usize> {
         let Some((first, rest)) = path.split_first() else { return Vec::new() };
         let Some(deeper) = depth.checked_sub(1) else { return Vec::new() };
@@ -100,7 +100,7 @@ impl Tree<'_> {
         vec![at]
     }
 
-    /// The module that defines what `use module::*` brings.
+    /// The module that defines a name that `use module::*` brings in.
     fn through_globs(&self, at: usize, name: &str, depth: usize) -> Option<usize> {
         let globs = self.0[at].uses.iter().filter(|one| one.name.is_none());
         let mut modules = globs.flat_map(|one| self.follow(at, &one.path.segments, depth));
@@ -119,7 +119,7 @@ impl Tree<'_> {
 }
 
 impl Module {
-    /// The path behind a name that a `use` brought here, with what follows it.
+    /// The path that a `use` in this module gave this name, with the rest of the path.
     fn renamed(&self, name: &str, rest: &[String]) -> Option<Vec<String>> {
         let used = self.uses.iter().find(|one| one.name.as_deref() == Some(name))?;
         Some([&used.path.segments, rest].concat())

@@ -56,7 +56,7 @@ fn says_why(text: &str) -> bool {
     text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains("lines because"))
 }
 
-/// Every Rust file of the repository, and those of them that are roots of crates.
+/// Every Rust file of the repository, and which of them are roots of crates.
 fn workspace() -> (Sources, Vec<PathBuf>) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut sources, mut packages) = (Sources::new(), Vec::new());
@@ -83,7 +83,7 @@ fn workspace() -> (Sources, Vec<PathBuf>) {
     (sources, roots)
 }
 
-/// Where Cargo looks for targets, and what the manifest names besides.
+/// The paths where Cargo looks for targets, and those that the manifest names.
 fn roots_of(package: &Path, manifest: &str, sources: &Sources) -> BTreeSet<PathBuf> {
     let named = manifest.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'));
     let named: BTreeSet<PathBuf> = named.map(|path| package.join(path)).collect();

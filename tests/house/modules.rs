@@ -8,39 +8,39 @@ use std::{
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, Item, ItemMod, ItemUse, Meta, UseTree, Visibility, spanned::Spanned as _, visit::Visit};
 
-/// Text by path.
+/// File contents by path.
 pub(crate) type Sources = BTreeMap<PathBuf, String>;
 
-/// A module, in a file of its own or inside of another's.
+/// A module, in a file of its own or within another's.
 pub(crate) struct Module {
     pub(crate) file: PathBuf,
     /// Index of the module above; the crate's root has none.
     pub(crate) parent: Option<usize>,
     pub(crate) children: BTreeMap<String, usize>,
-    /// Names that are defined here.
+    /// Names that it defines.
     pub(crate) items: BTreeSet<String>,
     pub(crate) uses: Vec<Use>,
     /// Paths in code, single names included.
     pub(crate) paths: Vec<Named>,
 }
 
-/// One name of a `use`.
+/// One name that a `use` brings in.
 pub(crate) struct Use {
     pub(crate) path: Named,
-    /// The name it has here; none for `*`.
+    /// The name it gets here; `None` for `*`.
     pub(crate) name: Option<String>,
     /// `pub`, `pub(crate)` and the like.
     pub(crate) public: bool,
 }
 
-/// A path as it is written.
+/// A path as it is written in the code.
 #[derive(Clone)]
 pub(crate) struct Named {
     pub(crate) segments: Vec<String>,
     pub(crate) line: usize,
 }
 
-/// The modules of the crate whose root is this file; the root is the first. What is under `#[cfg(test)]` is left out.
+/// The modules of the crate with this root; the root is the first. Code under `#[cfg(test)]` is left out.
 pub(crate) fn read(sources: &Sources, root: &Path) -> Result<Vec<Module>, String> {
     let mut reader = Reader { sources, modules: Vec::new() };
     reader.file(root.to_owned(), None, true)?;
@@ -52,7 +52,7 @@ struct Reader<'a> {
     modules: Vec<Module>,
 }
 
-/// Where the files of a module's children are.
+/// The directories of a module's children.
 struct Place {
     /// For a `#[path]`.
     paths: PathBuf,
@@ -99,7 +99,7 @@ impl Reader<'_> {
     }
 }
 
-/// What stands in one module, other modules apart.
+/// Collects the names and paths of one module, without those of its inner modules.
 #[derive(Default)]
 struct Seen<'ast> {
     items: BTreeSet<String>,
@@ -108,7 +108,7 @@ struct Seen<'ast> {
     modules: Vec<&'ast ItemMod>,
 }
 
-/// Visits an item, unless it is there for tests only.
+/// Visits an item, unless it exists for tests only.
 macro_rules! outside_of_tests {
     ($($name:ident: $item:ident),*) => {
         $(fn $name(&mut self, item: &'ast syn::$item) {
@@ -200,9 +200,9 @@ impl Seen<'_> {
         }
     }
 
-    /// Paths among the tokens of a macro or an attribute, which nobody but it can parse.
+    /// The paths among the tokens of a macro or an attribute, whose syntax is unknown.
     fn tokens(&mut self, tokens: TokenStream) {
-        // What a path goes on with: `a::` has had both colons.
+        // The next segment of a path: `a::` had both colons.
         let (mut path, mut colons): (Option<Named>, usize) = (None, 0);
         let mut after_dot = false;
         for token in tokens {
@@ -256,7 +256,7 @@ fn path_attribute(attributes: &[Attribute]) -> Option<String> {
     })
 }
 
-/// The same path without `..`.
+/// The path with its `..` resolved.
 fn normal(path: &Path) -> PathBuf {
     path.components().fold(PathBuf::new(), |mut so_far, part| {
         match part {

@@ -1,5 +1,5 @@
-//! What guarded mode does with a request, with bodies, and with a connection that became something else, an API server and a
-//! client with it. `count NAME TIMES` does it so often, for `valgrind --tool=callgrind`; `list` tells the names.
+//! The work of guarded mode for a request, for bodies, and for an upgraded connection, with that of an API server and a
+//! client. `count NAME TIMES` does it that many times, for `valgrind --tool=callgrind`; `list` prints the names.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -21,9 +21,9 @@ use tokio_rustls::TlsAcceptor;
 mod common;
 
 const MIB: usize = 1 << 20;
-/// The client's side of its connection takes so much at once, as a stream of the tunnel gives.
+/// Bytes that the client's side of its connection takes at once: as many as a stream of the tunnel gives.
 const PIPE: usize = 256 * 1024;
-/// Written at once by the API server.
+/// Bytes of one write of the API server.
 const PART: usize = 64 * 1024;
 
 type Operation = for<'c> fn(&'c mut DuplexStream) -> Pin<Box<dyn Future<Output = ()> + 'c>>;
@@ -56,12 +56,12 @@ fn main() {
                 }
             });
         }
-        // `cargo bench` and `cargo test` ask for nothing.
+        // `cargo bench` and `cargo test` give no arguments of ours.
         _ => OPERATIONS.iter().for_each(|(name, ..)| println!("{name}")),
     }
 }
 
-/// A client's connection to a gateway, and behind that an API server.
+/// A client's connection to a gateway, with an API server behind it.
 async fn client() -> DuplexStream {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -93,7 +93,7 @@ async fn client() -> DuplexStream {
     near
 }
 
-/// An API server: of each request the method says what to do.
+/// An API server: the method of a request says what to do.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let part = vec![0x42; PART];
     let mut buffer = vec![0; PART];
@@ -106,7 +106,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
             let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n";
             stream.write_all(switching.as_bytes()).await.unwrap();
             stream.flush().await.unwrap();
-            // A word asks for a MiB.
+            // Each byte that comes asks for a MiB.
             while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
                 give(&mut stream, &part).await;
             }
@@ -154,7 +154,7 @@ async fn head(client: &mut DuplexStream) -> usize {
     head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().unwrap())
 }
 
-/// Reads so much and forgets it.
+/// Reads this many bytes and throws them away.
 async fn take(client: &mut DuplexStream, mut len: usize) {
     let mut buffer = vec![0; PART];
     while len > 0 {
@@ -193,7 +193,7 @@ async fn upload(client: &mut DuplexStream) {
     take(client, len).await;
 }
 
-/// A word up, a MiB down, through what the connection became.
+/// A byte up and a MiB down, through an upgraded connection.
 async fn echo(client: &mut DuplexStream) {
     client.write_all(b"more").await.unwrap();
     take(client, MIB).await;

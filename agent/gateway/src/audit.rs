@@ -10,8 +10,8 @@
 //!   where the client left or the API server broke off in the middle; an `exec` is complete when either side said that
 //!   it is done. `status` is missing where there was no answer. `audit_id` is also in the cluster's own audit log.
 //!   Of a value that a client chose, control characters are left out and only so much is written; `shortened` names the
-//!   fields that are not as they came, and one that was cut ends with `…`. `removed` names headers that were taken out because they say who somebody is. What is no HTTP request at all is a
-//!   `refused` line of its client.
+//!   fields that are not as they came, and one that was cut ends with `…`. `removed` names headers that were taken out
+//!   because they say who somebody is. Bytes that are no HTTP request make a `refused` line of their client.
 //! - One thread writes, whole lines, in append mode; a file that was renamed or removed is opened anew, so any rotation
 //!   works, and `copytruncate` too.
 //! - **Nothing passes unwritten.** Every request reserves room for its line before it is forwarded. While the disk is
@@ -34,12 +34,12 @@ use mykube_agent_upstream::moment::moment_ms;
 
 /// A log that cannot be written is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
-/// Lines written at once.
+/// Lines written in one go.
 const BATCH: usize = 256;
 /// Longest value of a field that a client chooses, in bytes.
 pub(crate) const FIELD_MAX: usize = 256;
 
-/// How much may wait, and for how long.
+/// How many lines may wait, and for how long a request waits for room.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditSettings {
     /// Lines that wait to be written and requests in progress, together.
@@ -70,12 +70,12 @@ pub enum ClientEvent<'a> {
     Refused(&'a str),
 }
 
-/// Where lines go. Clones share it.
+/// The audit log. Clones share it.
 #[derive(Clone)]
 pub struct Audit {
     lines: Option<mpsc::Sender<Entry>>,
     patience: Duration,
-    /// Of lines that will still be said.
+    /// Promises of lines that are still to be written.
     promises: TaskTracker,
 }
 
@@ -87,11 +87,11 @@ enum Entry {
 /// Room for one line.
 pub(crate) struct LineSlot {
     room: Option<mpsc::OwnedPermit<Entry>>,
-    /// Kept as long as the room.
+    /// Held while the line has its room.
     _promise: Promise,
 }
 
-/// That something will be said, at the latest where this is dropped.
+/// A promise that a line will be written, at the latest when this is dropped.
 pub struct Promise {
     _counted: TaskTrackerToken,
 }
@@ -119,7 +119,7 @@ impl Audit {
         Self::writer(io::stdout(), settings)
     }
 
-    /// Writes to anything.
+    /// Writes to any writer.
     ///
     /// # Errors
     /// No thread can be started.
@@ -138,28 +138,28 @@ impl Audit {
         Ok(())
     }
 
-    /// The same where nothing can be waited for; without room it is not written.
+    /// Writes the same where the caller cannot wait; without room the line is left out.
     pub fn client_at_once(&self, name: &str, id: Option<u64>, event: ClientEvent<'_>) {
         if let Some(Ok(permit)) = self.lines.clone().map(mpsc::Sender::try_reserve_owned) {
             write_client(LineSlot { room: Some(permit), _promise: self.promise() }, name, id, event);
         }
     }
 
-    /// [`Self::finish`] waits for it.
+    /// A promise that [`Self::finish`] waits for.
     #[must_use]
     pub fn promise(&self) -> Promise {
         Promise { _counted: self.promises.token() }
     }
 
-    /// Waits until everybody has said what they will, and that is written. A task that is given up ends, and says so, only
-    /// some time after that.
+    /// Waits until all promised lines are written. A task that is given up ends, and writes its line, only some time
+    /// after that.
     pub async fn finish(&self) {
         self.promises.close();
         self.promises.wait().await;
         self.flush().await;
     }
 
-    /// Waits until everything said so far is written.
+    /// Waits until every line that was queued so far is written.
     pub async fn flush(&self) {
         if let Some(lines) = &self.lines {
             let (done, written) = oneshot::channel();
@@ -219,13 +219,13 @@ impl LineSlot {
     }
 }
 
-/// This moment, to the millisecond.
+/// The time now, to the millisecond.
 pub(crate) fn now() -> String {
     moment_ms(SystemTime::now())
 }
 
-/// A value that somebody else chose, fit for a terminal, at most `max` bytes long and `…`. Where it is not as it came, its
-/// field is among the shortened ones.
+/// Makes a value that a client chose fit for a terminal: at most `max` bytes, a cut one ending with `…`. If the value
+/// is changed, adds `field` to the shortened ones.
 pub(crate) fn shown(text: &str, max: usize, field: &'static str, shortened: &mut Vec<&'static str>) -> String {
     let mut shown = printable(text, max);
     if shown == text {
@@ -240,7 +240,7 @@ pub(crate) fn shown(text: &str, max: usize, field: &'static str, shortened: &mut
     shown
 }
 
-/// The thread that writes; it ends with the last [`Audit`].
+/// The thread that writes the log; it ends when the last [`Audit`] is dropped.
 fn write_all(mut writer: impl Write, mut entries: mpsc::Receiver<Entry>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut text = String::new();
@@ -260,7 +260,7 @@ fn write_all(mut writer: impl Write, mut entries: mpsc::Receiver<Entry>) {
     }
 }
 
-/// Writes all of it, however often that has to be tried.
+/// Writes all of `bytes`, trying again until it works.
 fn write_whole(writer: &mut impl Write, mut bytes: &[u8]) {
     let mut failing = false;
     loop {
@@ -292,7 +292,7 @@ fn write_whole(writer: &mut impl Write, mut bytes: &[u8]) {
     }
 }
 
-/// A file that is opened anew when another one, or none, stands at its path.
+/// The log file. It is opened anew when its path names another file, or none.
 struct LogFile {
     path: PathBuf,
     file: File,

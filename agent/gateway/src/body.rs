@@ -1,4 +1,5 @@
-//! Bodies, counted as they pass; nothing is gathered. One that breaks off fails after all that came of it.
+//! Bodies, counted as they pass; nothing is gathered. A body that breaks off fails after all its bytes have been passed
+//! on.
 
 use std::{
     pin::Pin,
@@ -31,9 +32,9 @@ struct Part {
 
 /// The connection that a body goes to.
 pub(crate) enum Way {
-    /// One of the pool's, known once the body is asked for.
+    /// A connection of the pool, known once hyper asks for the body.
     Pooled(CaptureConnection),
-    /// One made for its request.
+    /// A connection made for this request.
     Own(Flushes),
 }
 
@@ -43,12 +44,12 @@ impl Upload {
         Self(None)
     }
 
-    /// The client's, counted.
+    /// The client's body, counted.
     pub(crate) fn of(body: Incoming, uploaded: Arc<Uploaded>) -> Self {
         Self(Some(Part { body, uploaded, way: None, last: None }))
     }
 
-    /// Where it goes.
+    /// Sets the connection that the body goes to.
     pub(crate) fn by(&mut self, way: Way) {
         if let Some(part) = &mut self.0 {
             part.way = Some(way);
@@ -57,7 +58,7 @@ impl Upload {
 }
 
 impl Part {
-    /// The connection's, if it tells.
+    /// The flushes of the connection, if it tells.
     fn flushes(&self) -> Option<Flushes> {
         match self.way.as_ref()? {
             Way::Own(flushes) => Some(flushes.clone()),
@@ -116,34 +117,34 @@ pub(crate) struct Answer {
 enum Source {
     Text(Bytes),
     Upstream(Incoming, Flushes),
-    /// It broke off: the connection to the API server broke, and the client must not see a clean end.
+    /// The answer broke off: the connection to the API server broke, and the client must not see a clean end.
     Broken(Last<hyper::Error>),
 }
 
 impl Answer {
-    /// Our own words, complete as they are.
+    /// An answer of ours, complete as it is.
     pub(crate) fn text(text: Bytes, exchange: Exchange) -> Self {
         exchange.bytes_out.store(text.len() as u64, Ordering::Relaxed);
         exchange.complete();
         Self { source: Source::Text(text), exchange: None }
     }
 
-    /// Our own words to what was no request.
+    /// An answer of ours to bytes that were no request.
     pub(crate) fn words(text: Bytes) -> Self {
         Self { source: Source::Text(text), exchange: None }
     }
 
-    /// The API server's.
+    /// The API server's answer.
     pub(crate) fn upstream(body: Incoming, flushes: Flushes, exchange: Exchange) -> Self {
         Self { source: Source::Upstream(body, flushes), exchange: Some(exchange) }.at_end()
     }
 
-    /// None: the connection becomes something else.
+    /// No body: the connection becomes something else.
     pub(crate) fn none() -> Self {
         Self::words(Bytes::new())
     }
 
-    /// A body that has nothing (more) to say is complete.
+    /// Completes the exchange at once if the body has nothing more to send.
     fn at_end(mut self) -> Self {
         if self.is_end_stream() {
             self.complete();

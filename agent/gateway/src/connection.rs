@@ -33,13 +33,13 @@ use crate::{
     upgrade::Upgrading,
 };
 
-/// What Kubernetes is asked with.
+/// The methods of Kubernetes' API.
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// The API server's words for an exec that asks for no upgrade, and would be let through with one.
+/// How the API server answers an exec that asks for no upgrade, and that it would let through with one.
 const NO_UPGRADE: &[u8] = b"Upgrade request required";
-/// Longest refusal that is looked at, in bytes.
+/// Longest answer of the API server that is searched for those words, in bytes.
 const ASKED_MAX: usize = 64 * 1024;
 
 /// One client's connection.
@@ -48,14 +48,15 @@ pub(crate) struct Connection<'a> {
     caller: &'a Caller,
     pub(crate) progress: Arc<Progress>,
     upgrading: Mutex<Option<Upgrading>>,
-    /// The room of a long answer's head, which is the connection's last: hyper has it to the end, also where the exchange is over.
+    /// Room for the head of a long answer, which is the connection's last: hyper holds the head until the connection
+    /// ends, also after the exchange.
     last_head: Mutex<Option<Room>>,
 }
 
-/// A request that goes no further.
+/// A request that is not forwarded.
 struct Refused {
     status: StatusCode,
-    /// For the client's user, and the audit log.
+    /// Told to the client's user, and written to the audit log.
     message: String,
 }
 
@@ -69,7 +70,7 @@ impl Refused {
     }
 }
 
-/// A request that goes on.
+/// A request that is forwarded.
 struct Judged {
     outgoing: Outgoing,
     /// The client's side of an upgrade.
@@ -82,12 +83,12 @@ impl<'a> Connection<'a> {
         Self { gateway, caller, progress: Arc::default(), upgrading: Mutex::default(), last_head: Mutex::default() }
     }
 
-    /// What the connection becomes, if it becomes something else.
+    /// What the connection becomes after an upgrade.
     pub(crate) fn upgrading(&self) -> Option<Upgrading> {
         self.upgrading.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What hyper holds of its last answer's head, if that is long.
+    /// Room for the last answer's head that hyper holds, if it is long.
     pub(crate) fn last_head(&self) -> Option<Room> {
         self.last_head.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -99,11 +100,11 @@ impl<'a> Connection<'a> {
             Some(head) if !head.problem.as_ref().is_some_and(|problem| problem.foreign) => head,
             _ => return Ok(self.refuse_foreign().await),
         };
-        // What hyper read was made for it; this was sent.
+        // hyper read a head that was made for it; this is the one that the client sent.
         let Head { method, target, version, headers, problem, room, .. } = head;
         let progress = self.progress.clone();
         let mut exchange = Exchange::new(self.caller, method.as_ref(), target.path(), &headers, progress, room);
-        // Where there is no method there is a problem, and nothing is judged.
+        // A head without a method has a problem, and is refused before it is judged.
         (parts.method, parts.version, parts.headers) = (method.unwrap_or_default(), version, headers);
         let info = RequestInfo::new(&parts.method, target.path(), target.query());
         exchange.discovery = info.as_ref().is_ok_and(RequestInfo::is_discovery);
@@ -123,8 +124,8 @@ impl<'a> Connection<'a> {
             }
         };
         response.headers_mut().entry("audit-id").or_insert(audit_id);
-        // What is left of a body must not be taken for the next request; and hyper keeps what it wrote a head from as long as the
-        // connection.
+        // Ends the connection: the rest of a body must not be taken for the next request, and hyper keeps the memory
+        // that it wrote a long head from for as long as the connection.
         let last = !uploaded.whole.load(Ordering::Relaxed) || headers::is_long(response.headers());
         if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -144,12 +145,12 @@ impl<'a> Connection<'a> {
         let judged = match problem {
             None => self.judge(&mut parts, target, body, info, &mut exchange),
             Some(Problem { status, what, .. }) => {
-                // Where one request ends and the next begins is in doubt: nothing more is read.
+                // It is in doubt where this request ends and the next begins: nothing more is read.
                 exchange.uploaded.whole.store(false, Ordering::Relaxed);
                 Err(Refused { status, ..Refused::bad(what) })
             }
         };
-        // What is forwarded may wait for long, and is all that is needed of them.
+        // A forwarded request may wait for long, and needs no more of these.
         drop(parts);
         let Judged { outgoing, client, plan } = match judged {
             Ok(judged) => judged,
@@ -180,14 +181,14 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Answers what is no request at all.
+    /// Answers bytes that are no request.
     async fn refuse_foreign(&self) -> Response<Answer> {
         let _ = self
             .gateway
             .audit
             .client(&self.caller.name, self.caller.id, ClientEvent::Refused("a request: not HTTP/1.1"))
             .await;
-        // Not before: behind a last answer the client's end is the connection's.
+        // Not before the log line: after a last answer, the client's closing ends the connection.
         self.progress.finish();
         let mut response = status::failure(StatusCode::BAD_REQUEST, "mykube: this is not HTTP/1.1");
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -298,7 +299,7 @@ impl<'a> Connection<'a> {
         if exchange.takes(answer.headers()) { Ok(answer) } else { Err(ForwardError::Crowded) }
     }
 
-    /// Passes the API server's answer on.
+    /// Passes the API server's answer on to the client.
     fn pass(
         &self,
         mut response: Response<Incoming>,
@@ -340,14 +341,15 @@ impl<'a> Connection<'a> {
         response.map(|_| Answer::none())
     }
 
-    /// Keeps the room of a long answer's head for as long as hyper has it. What is written later only is short.
+    /// Keeps the room of a long answer's head for as long as hyper holds it. All later answers of a connection are
+    /// short.
     fn outlives(&self, answer: &HeaderMap, exchange: &mut Exchange) {
         if headers::is_long(answer) {
             *self.last_head.lock().unwrap_or_else(PoisonError::into_inner) = Some(exchange.answer_room());
         }
     }
 
-    /// Says that headers were removed: once so that it is seen, then quietly.
+    /// Logs that headers were removed: as a warning once, later at debug level.
     fn report(&self, removed: &[&'static str]) {
         if removed.is_empty() {
             return;
@@ -366,8 +368,8 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// hyper reads an answer's fields into the map that the request's were in, and keeps it for the next ones of the connection it
-/// writes them to: a client's idle connection would hold as much as its longest head.
+/// hyper reads an answer's fields into the map that the request's were in, and keeps it for the next answers that it
+/// writes to this connection: a client's idle connection would hold as much as its longest head.
 fn own_map(headers: &mut HeaderMap) {
     if headers.capacity() > FIELDS_KEPT {
         let mut own = HeaderMap::with_capacity(headers.keys_len());
@@ -385,7 +387,7 @@ fn local(status: StatusCode, message: &str, exchange: Exchange) -> Response<Answ
     passed(answer, exchange)
 }
 
-/// An answer that is here as a whole.
+/// An answer whose body is whole.
 fn passed(answer: Response<Bytes>, mut exchange: Exchange) -> Response<Answer> {
     exchange.answered(answer.status());
     answer.map(|text| Answer::text(text, exchange))

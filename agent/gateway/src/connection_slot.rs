@@ -7,14 +7,14 @@ use std::sync::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-/// One of the connections that there may be.
+/// One of the `--max-requests` connections to the API server.
 pub(crate) struct ConnectionSlot {
     _connection: OwnedSemaphorePermit,
     lasting: Option<Arc<AtomicUsize>>,
 }
 
 impl ConnectionSlot {
-    /// Counted in `lasting` where it goes on until somebody ends it.
+    /// A request that goes on until somebody ends it (a watch, an exec) is counted in `lasting`.
     pub(crate) fn new(connection: OwnedSemaphorePermit, lasting: Option<Arc<AtomicUsize>>) -> Self {
         if let Some(lasting) = &lasting {
             lasting.fetch_add(1, Ordering::Relaxed);

@@ -34,16 +34,17 @@ use tower_service::Service;
 
 use crate::flushes::Flushes;
 
-/// A read that has so much takes no more: hyper makes its buffer larger for whoever fills it, up to what the longest head takes.
+/// A read that returns this much takes no more: hyper enlarges its buffer each time it was filled, up to the longest
+/// head's size.
 const READ: usize = 64 * 1024;
 
-/// Why there is no connection. Shown, it is what the operator may know.
+/// Why there is no connection. Its `Display` is for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConnectFailed {
-    /// Nobody there, or no way.
+    /// The address could not be reached.
     #[error(transparent)]
     Unreachable(ConnectError),
-    /// Somebody else there, or nobody who takes our certificate.
+    /// Something else answers at the address, or it does not accept our certificate.
     #[error(transparent)]
     Tls(ConnectError),
 }
@@ -57,7 +58,7 @@ pub(crate) struct Connector {
     handshake: Duration,
 }
 
-/// What TLS is made of.
+/// What a TLS configuration is made of.
 pub(crate) struct TlsInputs<'a> {
     pub(crate) ca: Option<&'a str>,
     /// Chain and key, in PEM form.
@@ -140,8 +141,8 @@ fn config(inputs: &TlsInputs<'_>, insecure: bool) -> Result<ClientConfig, String
                 .map_err(|error| unusable(&error))?;
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&error))?;
             let key = any_supported_type(&key).map_err(|error| unusable(&error))?;
-            // Not `with_client_auth_cert`, which reads the certificate and knows version 3 only. That the two belong together was seen
-            // when they were read.
+            // Not `with_client_auth_cert`: it parses the certificate, and knows version 3 only. That key and
+            // certificate belong together was checked when they were read.
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
         }
     };
@@ -149,7 +150,8 @@ fn config(inputs: &TlsInputs<'_>, insecure: bool) -> Result<ClientConfig, String
     Ok(config)
 }
 
-/// What the operator can do. The names in the certificate are for the log alone: clients do not learn where the API server is.
+/// Adds what the operator can do. The names in the certificate are for the log alone: clients do not learn where the
+/// API server is.
 fn why(problem: &TlsProblem) -> String {
     let unverified = |why: &str| format!("has a certificate that cannot be verified: {why}");
     match problem {
@@ -172,7 +174,7 @@ fn why(problem: &TlsProblem) -> String {
     }
 }
 
-/// By the cluster's CA, else the system's, as kubectl has it.
+/// Verifies with the cluster's CA, or with the system's if the kubeconfig names none, as kubectl does.
 fn verifier(ca: Option<&str>) -> Result<Verifier, String> {
     let certificates = match ca {
         Some(pem) => readable(pem.as_bytes()).0,
@@ -182,7 +184,7 @@ fn verifier(ca: Option<&str>) -> Result<Verifier, String> {
         .ok_or_else(|| "there is no CA to verify the API server with: add certificate-authority-data".into())
 }
 
-/// `insecure-skip-tls-verify`: whoever answers is believed, as the kubeconfig says.
+/// `insecure-skip-tls-verify`: any certificate is believed, as the kubeconfig asks.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 
@@ -221,7 +223,7 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// A connection, for hyper, that tells when it was flushed.
+/// A connection for hyper that tells when it was flushed.
 pub(crate) struct Io {
     inner: TokioIo<Coalescing<TlsStream<Transport>>>,
     flushes: Flushes,
@@ -236,14 +238,14 @@ impl Io {
         &self.flushes
     }
 
-    /// Ends it without looking complete, once its other end has everything.
+    /// Cuts the connection so that it does not look complete, after its other end has everything that was sent.
     pub(crate) async fn cut(self) {
         cut(self.inner.into_inner()).await;
     }
 }
 
 impl Connection for Io {
-    /// Whoever sends on it can wait for its flushes.
+    /// Its flushes, for a sender to wait for.
     fn connected(&self) -> Connected {
         Connected::new().extra(self.flushes().clone())
     }

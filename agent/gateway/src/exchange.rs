@@ -1,4 +1,4 @@
-//! One request and its answer, from its head to its last byte; at its end stands a line of the audit log.
+//! One request and its answer, from the head to the last byte; when it ends it writes a line of the audit log.
 
 use std::{
     sync::{
@@ -28,36 +28,36 @@ const WORDS: usize = 32;
 /// Longest path that is written, in bytes: names in it have up to 253.
 const PATH_MAX: usize = 1024;
 
-/// How far a request's body has come. Lives until the exchange is over and hyper has let go of the body.
+/// How far a request's body has come. Lives until the exchange is over and hyper has dropped the body.
 #[derive(Debug, Default)]
 pub(crate) struct Uploaded {
     pub(crate) bytes: AtomicU64,
     pub(crate) whole: AtomicBool,
-    /// It could not be read to its end.
+    /// The body could not be read to its end.
     pub(crate) broken: AtomicBool,
-    /// What the request's head holds: hyper keeps what it wrote one from as long as its connection to the API server, and what a
-    /// client has said goes up for a while when it is gone.
+    /// Room for the request's head: hyper keeps the memory that it wrote one from as long as its connection to the API
+    /// server, and a client's bytes still go up for a while after it has gone.
     room: Option<Room>,
 }
 
-/// Lives as long as the exchange, in whatever holds its last byte.
+/// Lives as long as the exchange, in whichever part holds the last byte.
 pub(crate) struct Exchange {
     pub(crate) bytes_out: Arc<AtomicU64>,
     pub(crate) uploaded: Arc<Uploaded>,
     pub(crate) record: Record,
-    /// It asks what the API server offers.
+    /// The request asks what the API server offers.
     pub(crate) discovery: bool,
-    /// A pod's or a service's program answers, which may have cookies.
+    /// The program of a pod or a service answers, and may use cookies.
     pub(crate) cookies: bool,
     started: Instant,
     slot: Option<LineSlot>,
     progress: Arc<Progress>,
     connection: Option<ConnectionSlot>,
-    /// What its answer's holds, unless that outlives it.
+    /// Room for the answer's head, unless it was taken.
     answer: Room,
 }
 
-/// What is written of a request.
+/// A request's line in the audit log.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Record {
     time: String,
@@ -67,10 +67,10 @@ pub(crate) struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<u64>,
     pub(crate) audit_id: String,
-    /// Missing where it did not come whole.
+    /// Missing where no method was read.
     #[serde(skip_serializing_if = "String::is_empty")]
     method: String,
-    /// Missing where the path could not be read, or resources know no such method.
+    /// Missing where the path could not be read, or where the method is none of the API's.
     #[serde(skip_serializing_if = "String::is_empty")]
     verb: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,10 +85,10 @@ pub(crate) struct Record {
     namespace: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
-    /// What stands behind the subresource.
+    /// The path after the subresource.
     #[serde(skip_serializing_if = "String::is_empty")]
     subpath: String,
-    /// Where no resource is meant.
+    /// Where the path names no resource.
     #[serde(skip_serializing_if = "String::is_empty")]
     path: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -115,7 +115,7 @@ pub(crate) struct Record {
     end: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     user_agent: String,
-    /// Names of the fields that are not as they came.
+    /// Names of the fields that were changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shortened: Vec<&'static str>,
 }
@@ -129,7 +129,7 @@ impl Record {
         shown(text, PATH_MAX, name, &mut self.shortened)
     }
 
-    /// The first words, and a mark where there are more.
+    /// The first words, and a mark if there are more.
     fn words(&mut self, name: &'static str, mut words: impl Iterator<Item = String>) -> Vec<String> {
         let mut out: Vec<_> = words.by_ref().take(WORDS).map(|word| self.field(name, &word)).collect();
         if words.next().is_some() {
@@ -179,7 +179,7 @@ impl Exchange {
         }
     }
 
-    /// What it asks for is known.
+    /// Fills in what the request asks for, as its path says.
     pub(crate) fn describe(&mut self, info: &RequestInfo, query: Option<&str>) {
         self.cookies = info.is_application();
         let record = &mut self.record;
@@ -203,51 +203,51 @@ impl Exchange {
         }
     }
 
-    /// It wants to become something else than HTTP.
+    /// The request asks for an upgrade.
     pub(crate) fn upgrades(&mut self, protocol: &HeaderValue) {
         let protocol = String::from_utf8_lossy(protocol.as_bytes());
         self.record.upgrade = Some(self.record.field("upgrade", &protocol));
     }
 
-    /// It wants to be somebody.
+    /// The request asks to be made as another user.
     pub(crate) fn impersonates(&mut self, wanted: &Wanted) {
         let record = &mut self.record;
         record.impersonated = Some(record.field("impersonated", &wanted.user));
         record.impersonated_groups = record.words("impersonated_groups", wanted.groups.iter().cloned());
     }
 
-    /// Its line has a slot in the log.
+    /// The log has a slot for its line.
     pub(crate) fn reserved(&mut self, slot: LineSlot) {
         self.slot = Some(slot);
     }
 
-    /// It holds a connection to the API server.
+    /// The request has a slot for a connection to the API server.
     pub(crate) fn connected(&mut self, connection: ConnectionSlot) {
         self.connection = Some(connection);
     }
 
-    /// What its head holds, beyond what any may.
+    /// How many bytes its head holds, beyond those that every head may.
     pub(crate) fn held(&self) -> usize {
         self.uploaded.room.as_ref().map_or(0, Room::held)
     }
 
-    /// Whether there is room for the head of its answer.
+    /// Takes room for the head of its answer; whether there is some.
     pub(crate) fn takes(&mut self, answer: &HeaderMap) -> bool {
         self.answer.grow(held(head_len(answer), answer.len()))
     }
 
-    /// Its answer's head outlives it.
+    /// The room of its answer's head, for a holder that outlives the exchange.
     pub(crate) fn answer_room(&mut self) -> Room {
         self.answer.take()
     }
 
-    /// It was not forwarded.
+    /// The request was refused, not forwarded.
     pub(crate) fn refused(&mut self, reason: &str) {
         self.record.decision = "refused";
         self.failed(reason);
     }
 
-    /// It was not answered by the API server.
+    /// The API server gave no answer, for this reason.
     pub(crate) fn failed(&mut self, reason: &str) {
         self.record.reason = self.record.path("reason", reason);
     }
@@ -256,7 +256,7 @@ impl Exchange {
         self.record.status = Some(status.as_u16());
     }
 
-    /// It came to its own end.
+    /// The exchange is complete.
     pub(crate) fn complete(mut self) {
         self.record.end = "complete";
     }
@@ -286,7 +286,30 @@ fn audit_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::room::HeadRoom;
+
+    #[tokio::test]
+    async fn a_line_says_how_long_its_exchange_took() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let log = audit::Audit::file(&path, audit::AuditSettings::default()).unwrap();
+        let client = Caller { name: "ann".into(), id: None, policy: Arc::default(), heads: HeadRoom::default() };
+        let (progress, headers) = (Arc::<Progress>::default(), HeaderMap::new());
+        let mut exchange = Exchange::new(&client, Some(&http::Method::GET), "/api", &headers, progress, None);
+        exchange.reserved(log.reserve().await.unwrap());
+        let began = Instant::now();
+        let earlier = Duration::from_millis(5007);
+        exchange.started = began.checked_sub(earlier).expect("the machine runs for longer");
+        exchange.complete();
+        let most = (began.elapsed() + earlier).as_millis();
+        log.flush().await;
+        let line: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let told = line["duration_ms"].as_u64().unwrap();
+        assert!((5007..=most).contains(&u128::from(told)), "{line}");
+    }
 
     #[test]
     fn audit_ids_are_random_uuids() {

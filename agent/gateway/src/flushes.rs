@@ -1,5 +1,5 @@
-//! When a connection has been flushed: a body that breaks off is followed by a failure, and hyper drops what it has not written
-//! yet when it hears of one. So the failure waits until everything before it is written.
+//! Tells when a connection has been flushed. A body that breaks off ends with an error, and hyper drops the bytes that
+//! it has not written yet when it gets one. So the error waits until everything before it is written.
 
 use std::{
     pin::Pin,
@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::endings::OUTLIVES;
 
-/// How often a connection has been flushed, for whoever waits for the next time.
+/// Counts a connection's flushes, and wakes the task that waits for the next.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flushes(Arc<Mutex<Count>>);
 
@@ -26,12 +26,12 @@ impl Flushes {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// So far.
+    /// Flushes so far.
     fn count(&self) -> u64 {
         self.with(|count| count.flushes)
     }
 
-    /// Ready once it was flushed again.
+    /// Ready once there were more than `before` flushes.
     fn poll_after(&self, before: u64, cx: &mut Context<'_>) -> Poll<()> {
         self.with(|count| {
             if count.flushes > before {
@@ -42,7 +42,7 @@ impl Flushes {
         })
     }
 
-    /// By now everything is written.
+    /// Everything that was written is on its way.
     pub(crate) fn flushed(&self) {
         let waits = self.with(|count| {
             count.flushes += 1;
@@ -54,7 +54,7 @@ impl Flushes {
     }
 }
 
-/// A failure that waits until what came before it is written, but for no longer than a while: who takes nothing is not waited for.
+/// An error that waits until everything before it is written, but not for long: the peer may read nothing.
 #[derive(Debug)]
 pub(crate) struct Last<E> {
     error: Option<E>,
@@ -64,12 +64,12 @@ pub(crate) struct Last<E> {
 }
 
 impl<E> Last<E> {
-    /// The body's failure, on a connection that is flushed after each part of it.
+    /// The error of a body whose connection is flushed after each part of it.
     pub(crate) fn new(error: E, flushes: Flushes) -> Self {
         Self { error: Some(error), before: flushes.count(), flushes, patience: Box::pin(sleep(OUTLIVES)) }
     }
 
-    /// Gives it once; nothing after that.
+    /// Returns the error once, and nothing after that.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<E>> {
         if self.flushes.poll_after(self.before, cx).is_pending() {
             ready!(self.patience.as_mut().poll(cx));

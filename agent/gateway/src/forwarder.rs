@@ -30,46 +30,47 @@ use crate::{
     settings::Settings,
 };
 
-/// The same failure is told to the operator again after this long: requests fail by the hundred.
+/// The operator is told of the same failure again after this long: requests fail by the hundred.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// What a head may hold whose connection is kept for others, in bytes: beyond those of hundreds of groups.
+/// The most bytes a head may hold on a connection that is kept for other requests: more than those of hundreds of
+/// groups.
 const HELD_KEPT: usize = 256 * 1024;
 
-/// Why there is no answer. Fit for the client's user: the operator's log has what names things of this side.
+/// Why there is no answer. `Display` is fit for the client's user; the operator's log has the names of files and hosts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ForwardError {
-    /// None, or none that can be used.
+    /// No credentials, or unusable ones.
     #[error("the cluster side has no usable credentials at the moment; the log of mykube server says why")]
     Credentials,
     /// No connection.
     #[error("{}", match .0 { ConnectFailed::Unreachable(why) | ConnectFailed::Tls(why) => why.told() })]
     Connect(#[from] ConnectFailed),
-    /// A connection, and then none.
+    /// The connection was lost before the answer.
     #[error("the API server closed the connection before it answered; whether it did what was asked is not known")]
     Broken,
-    /// An answer that hyper does not read.
+    /// hyper cannot read the answer.
     #[error(
         "the answer has a head of more than 400 KiB or {ANSWER_FIELDS_MAX} fields, or is not HTTP/1.1; whether what was asked was \
          done is not known"
     )]
     Answer,
-    /// An answer for whose head there is no room.
+    /// The client's other heads leave no room for this answer's.
     #[error(
         "the answer has a long head, and is one of too many with one at once, of this client; whether what was asked was done is \
          not known"
     )]
     Crowded,
-    /// As many requests at once as are forwarded, for too long.
+    /// All connections were in use for too long.
     #[error("too many requests at once on this agent; try again")]
     Busy,
-    /// As many as are forwarded, and none that ends by itself.
+    /// All connections are in use by requests that do not end by themselves.
     #[error(
         "all {0} requests that this agent forwards at once (--max-requests) are watches, followed logs, exec and the like, \
          which go on until somebody ends them"
     )]
     Full(usize),
-    /// A target that cannot be put behind the server's path.
+    /// The target cannot be put behind the server's path.
     #[error("the request's path cannot be forwarded")]
     Target,
 }
@@ -97,30 +98,30 @@ impl ForwardError {
     }
 }
 
-/// A request as it is forwarded.
+/// A request, ready to be forwarded.
 pub(crate) struct Outgoing {
     pub(crate) method: Method,
     /// Path and query, as the client wrote them.
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) upgrade: Option<HeaderValue>,
-    /// Nothing where there is no body: such a request can be sent again.
+    /// `None` without a body: such a request can be sent again.
     pub(crate) body: Option<Upload>,
     /// A plain read: harmless to send twice.
     pub(crate) reads: bool,
-    /// It goes on until somebody ends it: a watch, say.
+    /// It goes on until somebody ends it: a watch, for example.
     pub(crate) lasts: bool,
-    /// Something behind the API server answers: its 401 is not about our credentials.
+    /// A program behind the API server answers: a 401 of it is not about our credentials.
     pub(crate) proxied: bool,
-    /// What its head holds beyond what any may, in bytes.
+    /// How many bytes its head holds, beyond those that every head may.
     pub(crate) held: usize,
 }
 
-/// The way to one API server, shared by all clients.
+/// Sends requests to one API server, for all clients.
 pub struct Forwarder {
     identities: Identities,
     connections: Arc<Semaphore>,
-    /// Of those in use, how many go on until somebody ends them.
+    /// How many of the connections in use have requests that go on until somebody ends them.
     lasting: Arc<AtomicUsize>,
     authority: String,
     host: HeaderValue,
@@ -130,7 +131,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Sets up the way; nothing is read or dialled yet. Needs a tokio runtime once used.
+    /// Sets up the connector; nothing is read or dialled yet. Must be used within a tokio runtime.
     #[must_use]
     pub fn new(upstream: Arc<Upstream>, settings: Settings) -> Self {
         let authority = upstream.address();
@@ -150,7 +151,8 @@ impl Forwarder {
         }
     }
 
-    /// Fetches the credentials: asked for before a code is shown, it finds every fault while the operator still looks.
+    /// Fetches the credentials. The server calls this before it shows a code, so that the operator is still there to
+    /// read of a fault.
     ///
     /// # Errors
     /// They cannot be had or used.
@@ -158,14 +160,14 @@ impl Forwarder {
         self.identities.current().await.map(drop)
     }
 
-    /// Why the last request that had no connection had none, for the operator.
+    /// Why the last request without a connection had none, for the operator.
     #[must_use]
     pub fn unconnected(&self) -> Option<String> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.as_ref().map(|(_, failed)| failed.to_string())
     }
 
-    /// Waits for one of the connections that there may be, but not where all of them last.
+    /// Waits for a slot for a connection. Does not wait if requests that do not end by themselves have all of them.
     pub(crate) async fn connection(&self, lasts: bool) -> Result<ConnectionSlot, ForwardError> {
         let most = self.settings.upstream_connections;
         let full = self.lasting.load(Ordering::Relaxed) >= most;
@@ -183,8 +185,8 @@ impl Forwarder {
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Response<Incoming>, ForwardError> {
         let Outgoing { method, target, headers, upgrade, body, reads, proxied, held, lasts: _ } = outgoing;
         let target = if self.prefix.is_empty() { target } else { format!("{}{target}", self.prefix) };
-        // Not every target that the API server takes is a `Uri`: it is sent as it is, on a connection of its own. A head that
-        // holds much is too: hyper keeps what it wrote one from with its connection.
+        // `Uri` takes fewer targets than the API server does: any other is sent as it is, on a connection of its own.
+        // So is a long head, as hyper keeps the memory that it wrote one from for as long as the connection.
         let uri = Some(()).filter(|()| held <= HELD_KEPT).and_then(|()| self.uri(&target));
         let uri = uri.filter(|uri| uri.path_and_query().is_some_and(|written| *written == *target));
         let alone = uri.is_none().then_some(target);
@@ -226,7 +228,7 @@ impl Forwarder {
         }
     }
 
-    /// Says to the operator what the client is not told.
+    /// Tells the operator what the client is not told.
     fn tell(&self, failed: &ConnectFailed) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match &*told {
@@ -249,7 +251,7 @@ impl Forwarder {
     }
 }
 
-/// What became of one attempt.
+/// The result of one attempt.
 enum Attempt {
     Answer(Response<Incoming>),
     Broken,
@@ -281,7 +283,7 @@ async fn once(identity: &Identity, template: &Request<()>, alone: Option<&str>, 
             request.body_mut().by(Way::Pooled(way.clone()));
             match identity.client.request(request).await {
                 Ok(answer) => {
-                    // hyper keeps the room it read a head into as long as the connection.
+                    // hyper keeps the memory that it read a head into as long as the connection.
                     if head_len(answer.headers()) > FREE
                         && let Some(connection) = &*way.connection_metadata()
                     {

@@ -1,24 +1,24 @@
-//! Where a request's body ends (RFC 9112, section 6), so that no byte after it reaches whoever reads the body.
+//! Where a request's body ends (RFC 9112, section 6), so that the body's reader gets no byte after it.
 
 use http::{HeaderMap, Version, header};
 
-/// What of a body is still to come.
+/// What is still to come of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// `chunked`.
     Chunked(Chunks),
 }
 
-/// Bytes that are no chunk. hyper refuses them too.
+/// An error: the bytes are no chunk. hyper refuses them too.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoChunk;
 
 impl Framing {
     pub(crate) const NONE: Self = Self::Length(0);
 
-    /// How a head says that its body is framed. What two readers could understand differently is an error.
+    /// Reads from a head how its body is framed. Anything that two readers could understand differently is an error.
     ///
     /// # Errors
     /// What is wrong, as the end of a sentence.
@@ -59,7 +59,7 @@ impl Framing {
     /// How many of `bytes` belong to the body.
     ///
     /// # Errors
-    /// Where they are no chunks: from here on nobody knows where it ends.
+    /// The bytes are no chunks: from here on it is unknown where the body ends.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, NoChunk> {
         match self {
             Self::Length(left) => {
@@ -72,21 +72,21 @@ impl Framing {
     }
 }
 
-/// Where in a chunked body we are (RFC 9112, section 7.1). Extensions and trailers are passed over; their limits are
-/// those of hyper, which reads them.
+/// The position within a chunked body (RFC 9112, section 7.1). Extensions and trailers are passed over: hyper, which
+/// reads them, has limits for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Chunks {
     /// Before a size's first digit.
     #[default]
     Start,
     Size(u64),
-    /// Behind the size.
+    /// After the size.
     Rest(u64),
     SizeLf(u64),
     Data(u64),
     DataCr,
     DataLf,
-    /// At the begin of a trailer, or of the last line.
+    /// At the start of a trailer, or of the last line.
     Trailer,
     TrailerRest,
     TrailerLf,

@@ -1,10 +1,10 @@
-//! What all connections of all clients share.
+//! What the connections of all clients share.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
 use crate::{audit::Audit, forwarder::Forwarder, record::Recorder};
 
-/// Serves clients, each under its policy. Clones share all there is.
+/// Serves clients, each under its policy. Clones share their state.
 #[derive(Clone)]
 pub struct Gateway {
     pub(crate) forwarder: Arc<Forwarder>,
@@ -20,7 +20,7 @@ impl Gateway {
         Self { forwarder, audit, recorder: None, warned: Arc::default() }
     }
 
-    /// The same, recording `exec` and `attach`.
+    /// A gateway that records `exec` and `attach` too.
     #[must_use]
     pub fn recording(self, recorder: Recorder) -> Self {
         Self { recorder: Some(recorder), ..self }
@@ -32,7 +32,7 @@ impl Gateway {
         self.recorder.is_some()
     }
 
-    /// The log, for what happens to clients.
+    /// The audit log, for lines about clients.
     #[must_use]
     pub fn audit(&self) -> &Audit {
         &self.audit

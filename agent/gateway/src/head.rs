@@ -1,19 +1,19 @@
-//! A request's head, read once: what it says here is what is judged and forwarded.
+//! A request's head, read once: policy and forwarder both use what is read here.
 //!
-//! hyper sees a head of our own making ([`Head::for_hyper`]), which has what the connection needs and nothing that it
-//! could refuse: it takes no target of more than 65,534 bytes, none with `"`, `<`, `>` or a backtick, and answers what it
-//! does not take without a body. The API server takes all that.
+//! hyper gets a head of our own making ([`Head::for_hyper`]) with only what the connection needs, none of which it
+//! refuses: it takes no target of more than 65,534 bytes, none with `"`, `<`, `>` or a backtick, and answers anything
+//! that it refuses without a body. The API server takes all of those.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use crate::{framing::Framing, room::Room};
 
-/// Most fields of an answer's head. hyper clears a place for each before it reads one: twice 32 KiB cost less than a
-/// microsecond, twice 128 KiB a hundred. The API server's own warnings have 4 KiB together.
+/// Most fields of an answer's head. Before it reads a head, hyper clears an array with an entry for each: twice 32 KiB
+/// cost less than a microsecond, twice 128 KiB a hundred. The API server's own warnings have 4 KiB together.
 pub(crate) const ANSWER_FIELDS_MAX: usize = 1024;
-/// Most fields of a request's head. Go counts bytes only; a field costs us up to 200 bytes beside
-/// its own, so that these cost no more than the longest head. A user has a field for each group.
+/// Most fields of a request's head. Go limits only the bytes; a field costs us up to 200 bytes beside its own, so with
+/// this limit fields cost no more than the longest head. A user has a field for each group.
 pub(crate) const FIELDS_MAX: usize = 4096;
 const _: () = assert!(FIELDS_MAX < 24_576, "`HeaderMap` panics beyond");
 /// What `net/http` of Go, and so the API server, takes beyond its limit for a head.
@@ -22,24 +22,24 @@ pub(crate) const SLACK: usize = 4096;
 /// A head that was read, or what is wrong with it.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// Nothing where it is not known, as there is a problem.
+    /// `None` where it could not be read; then there is a problem.
     pub(crate) method: Option<Method>,
     pub(crate) target: Target,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) framing: Framing,
     pub(crate) problem: Option<Problem>,
-    /// What it holds.
+    /// How many bytes it holds.
     pub(crate) room: Option<Room>,
 }
 
-/// Why a request goes no further.
+/// Why a request is not forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
     /// The end of a sentence.
     pub(crate) what: String,
-    /// There was nothing to be read of a request: neither a method nor a target.
+    /// Neither a method nor a target could be read: this is no request.
     pub(crate) foreign: bool,
 }
 
@@ -61,7 +61,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Of a request line: in origin form, or in absolute form, whose authority nobody asks for (RFC 9112, section 3.2.2).
+    /// Parses the target of a request line: in origin form, or in absolute form, whose authority is ignored (RFC 9112,
+    /// section 3.2.2).
     fn new(text: &str) -> Self {
         let absolute = ["http://", "https://"]
             .into_iter()
@@ -94,7 +95,7 @@ impl Target {
 }
 
 impl Head {
-    /// Reads a head, with its empty line.
+    /// Reads a head that includes its empty line.
     pub(crate) fn read(bytes: &Bytes) -> Self {
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut fields);
@@ -109,8 +110,8 @@ impl Head {
         }
     }
 
-    /// One that is not read to its end, for `problem`. Of what may be no head at all, or a body, only a whole request line
-    /// is known.
+    /// A head that is not read to its end because of `problem`. The bytes may be no head at all, or a body: only a
+    /// whole request line is used.
     pub(crate) fn cut(bytes: &[u8], problem: Problem) -> Self {
         let mut request = httparse::Request::new(&mut []);
         let _ = request.parse(bytes);
@@ -143,7 +144,7 @@ impl Head {
             request.method.and_then(|method| method.parse().ok()).ok_or_else(|| Problem::bad("has no method"))?;
         let path = request.path.unwrap_or_default();
         if path.contains('#') {
-            // The API server takes it for a part of the path, what stands before it may take it for its end.
+            // The API server takes `#` for a part of the path; a proxy before it may take it for the end of the path.
             return Err(Problem::bad("has a `#` in its target, which clients keep to themselves"));
         }
         let version = if request.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
@@ -167,7 +168,7 @@ impl Head {
         })
     }
 
-    /// What is known of one that goes no further.
+    /// A head with a problem, and what is known of it.
     fn known(request: &httparse::Request<'_, '_>, problem: Problem) -> Self {
         Self {
             method: request.method.and_then(|method| method.parse().ok()),
@@ -180,12 +181,12 @@ impl Head {
         }
     }
 
-    /// Whether a connection may become something else after it.
+    /// Whether the connection may become something else after this request.
     pub(crate) fn upgrades(&self) -> bool {
         self.version == Version::HTTP_11 && self.headers.contains_key(header::UPGRADE) && self.connection_has("upgrade")
     }
 
-    /// The head that hyper reads instead: version, length, and what becomes of the connection.
+    /// The head that hyper reads instead: version, length, and whether the connection is kept or upgraded.
     pub(crate) fn for_hyper(&self) -> Bytes {
         let method = if self.method == Some(Method::HEAD) { "HEAD" } else { "GET" };
         let new = self.version == Version::HTTP_11;

@@ -1,8 +1,8 @@
 //! Headers on their way to the API server and back.
 //!
-//! What belongs to one hop is rebuilt (RFC 9110 section 7.6.1). What says who somebody is is removed, whoever wrote it:
-//! the agent's credentials decide, and a `--token` must not silently act as someone else. What a front of the API server
-//! keeps with a client (cookies) is between it and the agent.
+//! Headers that belong to one hop are rebuilt (RFC 9110 section 7.6.1). Headers that say who the sender is are removed,
+//! whoever wrote them: the agent's credentials decide, and a `--token` must not silently act as someone else. Cookies
+//! that a proxy before the API server sets are between it and the agent.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use percent_encoding::percent_decode_str;
@@ -22,55 +22,56 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// What `Connection` may name. Anything else it names would be lost on the way, `Impersonate-User` say.
+/// What `Connection` may name. A header that it names is lost on the way: `Impersonate-User`, for example.
 const CONNECTION_OPTIONS: [&str; 8] =
     ["close", "keep-alive", "upgrade", "te", "trailer", "trailers", "http2-settings", "proxy-connection"];
 
-/// A bearer token in a WebSocket's subprotocols, browsers' way to say who they are.
+/// A bearer token among a WebSocket's subprotocols: how browsers authenticate.
 const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// Protocols that a connection may become: WebSocket exec and port-forward, and SPDY before it.
 const UPGRADES: [&str; 2] = ["websocket", "spdy/3.1"];
 
-/// Patches of an object that is there. Another one, like server-side apply's, may make it.
+/// Patches that change an existing object only. Server-side apply and unknown types may create it.
 const PATCHES: [&[u8]; 3] =
     [b"application/json-patch+json", b"application/merge-patch+json", b"application/strategic-merge-patch+json"];
 
-/// Bytes of a head with these fields, but for its first line.
+/// Bytes of a head with these fields, without its first line.
 pub(crate) fn head_len(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len()).sum()
 }
 
-/// Fields that hyper may keep places for as long as a connection of a client: some KiB.
+/// Most fields of an answer after which a client's idle connection is kept: hyper keeps memory for them, some KiB.
 pub(crate) const FIELDS_KEPT: usize = 64;
 
-/// Whether hyper holds more of an answer with these fields than an idle connection may: the room it wrote the head from, and the
+/// Whether hyper would hold more of an answer with these fields than an idle connection may: the memory that it wrote
+/// the head from, and the map.
 /// map.
 pub(crate) fn is_long(answer: &HeaderMap) -> bool {
     head_len(answer) > FREE || answer.len() > FIELDS_KEPT
 }
 
-/// A request's headers, fit to be forwarded.
+/// A request's headers, ready to be forwarded.
 #[derive(Debug, Default)]
 pub(crate) struct RequestHeaders {
-    /// Without length, host and credentials, which are set where it is sent.
+    /// Without length, host and credentials, which are set when the request is sent.
     pub(crate) forwarded: HeaderMap,
     /// The protocol asked for.
     pub(crate) upgrade: Option<HeaderValue>,
-    /// Names of those removed because they say who somebody is.
+    /// Names of the headers that were removed because they say who the sender is.
     pub(crate) removed: Vec<&'static str>,
-    /// Whom it wants to be, where there are `Impersonate-*` headers.
+    /// Which user the request is to be made as, if it has `Impersonate-*` headers.
     pub(crate) impersonates: Option<Wanted>,
-    /// There were such headers with `_` for `-`: nobody wants to be somebody by them, or should not.
+    /// It has such headers written with `_` for `-`, which the API server ignores.
     pub(crate) disguised: bool,
-    /// As a PATCH it may make its object.
+    /// It is a PATCH that may create its object.
     pub(crate) applies: bool,
 }
 
-/// Takes a request's headers apart. With `cookies` it is for a program behind the API server, which may have some.
+/// Sorts a request's headers. With `cookies` the request is for a program behind the API server, which may use them.
 ///
 /// # Errors
-/// What is wrong with them, as the end of a sentence.
+/// What is wrong with the headers, as the end of a sentence.
 pub(crate) fn request(headers: &HeaderMap, version: Version, cookies: bool) -> Result<RequestHeaders, &'static str> {
     if headers.get_all(header::HOST).iter().count() > 1 {
         return Err("has more than one Host");
@@ -95,7 +96,7 @@ pub(crate) fn request(headers: &HeaderMap, version: Version, cookies: bool) -> R
     }
     for (name, value) in headers {
         let plain = name.as_str().replace('_', "-");
-        // With `_` the API server does not know them, and something before it may.
+        // The API server ignores names with `_`, but a proxy before it may not.
         let disguised = plain.starts_with("impersonate-") && !name.as_str().starts_with("impersonate-");
         out.disguised |= disguised;
         let removed = match () {
@@ -132,7 +133,7 @@ pub(crate) fn request(headers: &HeaderMap, version: Version, cookies: bool) -> R
     Ok(out)
 }
 
-/// Whether a PATCH of this type may make its object.
+/// Whether a PATCH of this type may create its object.
 fn applies(headers: &HeaderMap) -> bool {
     let known = |value: &HeaderValue| {
         let kind = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
@@ -142,13 +143,13 @@ fn applies(headers: &HeaderMap) -> bool {
     types.peek().is_none() || !types.all(known)
 }
 
-/// Removes what belongs to the hop to the API server, and what its front keeps with the agent. With `cookies` they are a
-/// program's behind it.
+/// Removes headers that belong to the hop to the API server, and the cookies of a proxy before it. With `cookies` they
+/// are those of a program behind it.
 pub(crate) fn clean_response(headers: &mut HeaderMap, cookies: bool) {
     if !cookies {
         headers.remove(header::SET_COOKIE);
     }
-    // Another way to the same server, by an address of that side.
+    // Names another address of the same server, in the cluster's network.
     headers.remove(header::ALT_SVC);
     for named in tokens(headers, &header::CONNECTION).unwrap_or_default() {
         headers.remove(named);
@@ -158,14 +159,14 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, cookies: bool) {
     }
 }
 
-/// Whether it is written anew for the next hop.
+/// Whether the header is written anew for the next hop.
 fn is_rebuilt(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
         || [header::HOST, header::CONTENT_LENGTH, header::EXPECT].contains(name)
         || matches!(name.as_str(), "audit-id" | "http2-settings")
 }
 
-/// The name, or the family's, where a header says who somebody is, where they come from or what they really ask.
+/// The header's name, or its family's, if it says who the sender is, where it comes from, or what it really asks for.
 fn speaks_for_somebody(plain: &str) -> Option<&'static str> {
     const NAMES: [&str; 10] = [
         "authorization",
@@ -179,7 +180,7 @@ fn speaks_for_somebody(plain: &str) -> Option<&'static str> {
         "x-method-override",
         "x-webauth-user",
     ];
-    // Of the API server's own front proxy, and of those that people put before one and that pass on whom they know.
+    // Those of the API server's own front proxy, and of common proxies that pass on which user they have authenticated.
     const FAMILIES: [(&str, &str); 14] = [
         ("x-remote-", "x-remote-*"),
         ("x-forwarded-", "x-forwarded-*"),
@@ -202,7 +203,7 @@ fn speaks_for_somebody(plain: &str) -> Option<&'static str> {
         .or_else(|| FAMILIES.into_iter().find(|(prefix, _)| plain.starts_with(prefix)).map(|(_, family)| family))
 }
 
-/// The one protocol of `Upgrade` that can be forwarded. Others are not upgraded to, as HTTP allows.
+/// The one protocol of `Upgrade` that can be forwarded. Any other upgrade is ignored, as HTTP allows.
 fn upgrade(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
     let offered = tokens(headers, &header::UPGRADE).ok_or("has an Upgrade header that is no text")?;
     match offered.iter().filter(|protocol| UPGRADES.contains(&protocol.as_str())).count() {
@@ -357,7 +358,7 @@ mod tests {
         );
         assert_eq!(seen("impersonate-extra-a_b"), Some(wanted("", "", "", &[("a_b", "x")])));
         assert_eq!(seen("impersonate-else"), Some(wanted("", "", "", &[("else", "x")])));
-        // Nobody is to be taken for the one that the API server does not read.
+        // The user of a name with `_`, which the API server ignores, is not taken for the one that it reads.
         let both = headers(&[("impersonate-user", "ann"), ("impersonate_user", "admin"), ("impersonate_group", "g")]);
         let out = request(&both, Version::HTTP_11, false).unwrap();
         assert_eq!((out.impersonates, out.disguised), (Some(wanted("ann", "", "", &[])), true));

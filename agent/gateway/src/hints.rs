@@ -1,4 +1,5 @@
-//! Rules that could never match, and what was probably meant. A rule of `--deny` that holds nothing is worse than none.
+//! Refuses rules that could never match, and says what was probably meant. A rule of `--deny` that matches nothing is
+//! worse than none.
 
 use http::Method;
 
@@ -9,16 +10,16 @@ use crate::{
     scope::is_in_no_namespace,
 };
 
-/// What resources are asked with.
+/// The verbs of requests for resources.
 const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-/// What other paths are asked with: the method, in lower case.
+/// The verbs of requests for other paths: the method, in lower case.
 const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
 /// Forms of impersonation (KEP 5284), besides the plain one.
 const MODES: [&str; 4] = ["user-info", "serviceaccount", "arbitrary-node", "associated-node"];
 /// What can be impersonated.
 const WHO: [&str; 6] = ["users", "groups", "serviceaccounts", "uids", "userextras", "nodes"];
 
-/// What people write for a verb, and what it is here.
+/// What people write as a verb, and what to write instead.
 const NO_VERBS: &[(&str, &str)] = &[
     ("exec", "write `verbs: [create], resources: [pods/exec]`"),
     ("attach", "write `verbs: [create], resources: [pods/attach]`"),
@@ -86,10 +87,10 @@ const SHORT_GROUPS: [(&str, &str); 15] = [
     ("storage", "storage.k8s.io"),
 ];
 
-/// Resources, and what `kubectl` calls them besides.
+/// Resources, each with its short names in `kubectl`.
 type Resources = [(&'static str, &'static [&'static str])];
 
-/// Groups that get no kinds any more, and all that they have; of the core group also what can be impersonated.
+/// Groups that get no new kinds, with all of their kinds; the core group's also with what can be impersonated.
 const CLOSED: &[(&str, &Resources)] = &[
     (
         "",
@@ -132,7 +133,7 @@ const CLOSED: &[(&str, &Resources)] = &[
     ),
 ];
 
-/// Subresources by other names.
+/// Mistaken names of subresources, and the right ones.
 const SUBRESOURCES: [(&str, &str); 8] = [
     ("attaches", "attach"),
     ("ephemeralcontainer", "ephemeralcontainers"),
@@ -146,7 +147,7 @@ const SUBRESOURCES: [(&str, &str); 8] = [
 
 /// See the module.
 ///
-/// # Errors
+/// Why a rule cannot match, and the hint, as the end of a sentence about the rule.
 /// What cannot match, and the hint, as the end of a sentence about the rule.
 pub(crate) fn check(rule: &Rule) -> Result<(), String> {
     if !rule.non_resource_urls.is_empty() {
@@ -283,12 +284,12 @@ fn resource(name: &str, groups: &[String]) -> Result<(), String> {
         let lower = name.to_ascii_lowercase();
         return never(name, field, &format!("resources are lower case and plural, write `{}`", meant(&lower, groups)));
     }
-    // Whether it is in none of them can be told of groups whose kinds are all known.
+    // A kind can be called unknown only in groups whose kinds are all known.
     let has = |kinds: &Resources| kinds.iter().any(|(known, _)| *known == kind);
     let every = groups.iter().any(|group| group == "*");
     let open = groups.iter().any(|group| closed(group).is_none());
     let told = !open || (every && CLOSED.iter().any(|(_, kinds)| has(kinds)));
-    // Keys of what is said about users are free.
+    // Keys of `userextras` are free.
     if kind == "userextras" {
         return Ok(());
     }
@@ -300,7 +301,7 @@ fn resource(name: &str, groups: &[String]) -> Result<(), String> {
                 "a resource has one subresource: what stands behind it in the path is not judged",
             );
         }
-        // Other groups have whatever they like.
+        // Other groups may name their subresources as they like.
         if told && let Some((_, right)) = SUBRESOURCES.iter().find(|(wrong, _)| *wrong == subresource) {
             return never(name, field, &format!("write `{kind}/{right}`"));
         }
@@ -331,12 +332,12 @@ fn resource(name: &str, groups: &[String]) -> Result<(), String> {
     }
 }
 
-/// All kinds of a group, where they are known.
+/// All kinds of a group, if they are known.
 fn closed(group: &str) -> Option<&'static Resources> {
     CLOSED.iter().find(|(name, _)| *name == group).map(|(_, kinds)| *kinds)
 }
 
-/// One of a rule with namespaces.
+/// Checks a resource of a rule with namespaces.
 fn namespaced(name: &str, groups: &[String]) -> Result<(), String> {
     let kind = name.split('/').next().unwrap_or_default();
     let lacks = |group: &String| closed(group).is_some_and(|kinds| kinds.iter().all(|(known, _)| *known != kind));
@@ -364,7 +365,7 @@ fn meant(name: &str, groups: &[String]) -> String {
     format!("{}{rest}", of(false).or_else(|| of(true)).unwrap_or(kind))
 }
 
-/// A rule that speaks of impersonation only.
+/// Checks a rule whose verbs are all of impersonation.
 fn impersonation(rule: &Rule) -> Result<(), String> {
     let speaks = |verb: &String| verb == "impersonate" || verb.starts_with("impersonate:");
     if !rule.verbs.iter().all(speaks) {

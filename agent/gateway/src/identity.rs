@@ -1,7 +1,8 @@
-//! Whom the API server sees at this moment: a header, a client certificate, and the pool of connections made with it.
+//! The identity with which the API server is asked: a header, a client certificate, and the pool of connections made
+//! with it.
 //!
-//! Files are looked at again every [`crate::Settings::reread`] and after a 401, a plugin runs when its credential is due
-//! or was refused. While new credentials are being fetched, requests go on with the last ones as long as those hold.
+//! Files are read again every [`crate::Settings::reread`] and after a 401; a plugin runs when its credential is due or
+//! was refused. While new credentials are being fetched, requests go on with the last ones until those expire.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -33,25 +34,25 @@ use crate::{
 
 /// Idle connections kept to the API server: a `kubectl` opens one or two at a time.
 const IDLE_MAX: usize = 32;
-/// Credentials that could not be had are not asked for again for this long, whatever the number of requests.
+/// After a failure to get credentials, the next attempt comes after this long, whatever the number of requests.
 const FAILED_KEPT: Duration = Duration::from_secs(2);
 
-/// A client that speaks as the agent.
+/// A client that sends the agent's requests.
 pub(crate) type ApiClient = Client<Connector, Upload>;
 
 /// Why there are no credentials. For the operator: it names files and plugins of the cluster side.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
-    /// The kubeconfig, a file it names or its plugin.
+    /// The kubeconfig, a file that it names, or its plugin.
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
-    /// Certificates that TLS does not take.
+    /// Certificates that the TLS library refuses.
     #[error("{0}")]
     Tls(String),
 }
 
-/// What a request is sent with.
+/// The credentials, and the client that sends requests with them.
 pub(crate) struct Identity {
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) client: ApiClient,
@@ -65,7 +66,7 @@ pub(crate) struct Identity {
 pub(crate) enum AloneError {
     Connect(ConnectFailed),
     Http(hyper::Error),
-    /// A target that would end its line.
+    /// The target has a character that would end its line.
     Target,
 }
 
@@ -81,13 +82,13 @@ impl Identity {
         let io = Retarget::new(io, request.method(), target).ok_or(AloneError::Target)?;
         let (mut sender, connection) =
             http1::Builder::new().max_headers(ANSWER_FIELDS_MAX).handshake(io).await.map_err(AloneError::Http)?;
-        // Ends with the answer's last byte, or with whoever reads it.
+        // Ends with the answer's last byte, or when the answer's body is dropped.
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.map_err(AloneError::Http)
     }
 }
 
-/// The identity, kept fresh.
+/// The identity, kept up to date.
 #[derive(Clone)]
 pub(crate) struct Identities(Arc<Shared>);
 
@@ -116,7 +117,7 @@ impl Identities {
         Self(Arc::new(Shared { upstream, settings, last: RwLock::default(), fetching: Mutex::default() }))
     }
 
-    /// The identity of this moment.
+    /// The current identity.
     pub(crate) async fn current(&self) -> Result<Arc<Identity>, IdentityError> {
         let last = self.0.last();
         if let Some(last) = last {
@@ -137,7 +138,7 @@ impl Identities {
         .await
     }
 
-    /// The API server did not take it: fetches anew, and returns what is another one.
+    /// The API server refused this identity: fetches credentials anew, and returns the identity if it is another one.
     pub(crate) async fn refused(&self, refused: Arc<Identity>) -> Option<Arc<Identity>> {
         if !self.0.upstream.credentials.changes() {
             return None;
@@ -148,7 +149,8 @@ impl Identities {
             if let Some(last) = shared.last().filter(|last| !Arc::ptr_eq(&last.identity, &refused)) {
                 return Ok(Some(last.identity));
             }
-            // A service behind the API server may answer 401 to everything, and a plugin may ask a person.
+            // Not for every 401: a service behind the API server may answer 401 to everything, and a plugin may ask a
+            // person.
             if fetching.forced.is_some_and(|forced| forced.elapsed() < REFRESH_MIN) {
                 return Ok(None);
             }
@@ -173,7 +175,7 @@ impl Shared {
         looked && !last.expiry.is_some_and(|expiry| expiry.is_due())
     }
 
-    /// Fetches credentials; when that fails, the last ones do while they hold.
+    /// Fetches credentials. If that fails, the last ones are used until they expire.
     async fn fetch(&self, fetching: &mut Fetching) -> Result<Arc<Identity>, IdentityError> {
         let last = self.last();
         let failed = fetching.failed.take().filter(|(at, _)| at.elapsed() < FAILED_KEPT);
@@ -218,7 +220,7 @@ impl Shared {
         Ok((Arc::new(Identity { authorization, client, connector, credentials, ca }), expiry))
     }
 
-    /// A client with a pool of its own: connections made with another certificate are somebody else's.
+    /// Makes a client with a pool of its own: connections made with another certificate have another identity.
     fn client(&self, ca: Option<&str>, credentials: &Credentials) -> Result<(ApiClient, Connector), IdentityError> {
         let certificate = credentials.certificate.as_deref().zip(credentials.key.as_deref());
         let inputs = TlsInputs { ca, certificate };
@@ -236,7 +238,7 @@ impl Shared {
     }
 }
 
-/// Runs to its end whether or not it is waited for: a client that goes away must not stop a plugin halfway.
+/// Runs `work` to its end even if its future is dropped: a client that goes away must not stop a plugin halfway.
 async fn run<T: Send + 'static>(
     work: impl Future<Output = Result<T, IdentityError>> + Send + 'static,
 ) -> Result<T, IdentityError> {
@@ -256,7 +258,7 @@ fn authorization(credentials: &Credentials) -> Option<HeaderValue> {
         }
         (None, None) => return None,
     };
-    // Tokens are checked when they are read, base64 fits always.
+    // A token was checked when it was read, and base64 is always a header value.
     let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
     Some(value)

@@ -1,15 +1,17 @@
 //! What the API server asks of its authorizer inside a request, beside what method and path say.
 //!
-//! It asks that of the agent's identity, which may do much; whoever may only `update` must not `create` by it. What it
-//! asks by the content of a body (`bind`, `escalate`, `approve`, `sign`, `attest`, `use`) cannot be told here.
+//! The API server asks that of the agent's identity, which may do much: a client with `update` only must not `create`
+//! by it. What the API server asks because of a body's content (`bind`, `escalate`, `approve`, `sign`, `attest`, `use`)
+//! cannot be told here.
 
 use crate::{
     request_info::RequestInfo,
     scope::{Kinds, is_among},
 };
 
-/// Kinds of Kubernetes' own that a PUT never makes (`AllowCreateOnUpdate` is false, in 1.20 as in 1.36), by group. Of any
-/// other kind it may: services, leases and RBAC's kinds it does, and of what an aggregated API serves nobody knows.
+/// Kinds of Kubernetes' own that a PUT never creates (`AllowCreateOnUpdate` is false, in 1.20 as in 1.36), by group. A
+/// PUT may create any other kind: it does create services, leases and the kinds of RBAC, and an aggregated API may do
+/// either.
 const PUT_MAKES_NONE: Kinds = &[
     (
         "",
@@ -63,19 +65,19 @@ const PUT_MAKES_NONE: Kinds = &[
     ),
 ];
 
-/// Something that a request does besides.
+/// A second action that a request causes.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    /// As if it had been asked for by itself.
+    /// The action as a request of its own.
     pub(crate) info: RequestInfo,
-    /// Whether the API server asks for it, so that a rule of `--allow` must name it too.
+    /// Whether the API server asks its authorizer for it, so that a rule of `--allow` must name it too.
     pub(crate) asked: bool,
-    /// Why it does that, for whoever is refused.
+    /// Why the request causes it, for the refusal's text.
     pub(crate) why: &'static str,
 }
 
-/// What a request does besides. `applies` says that it is a PATCH of another kind than those that need an object.
-/// Of what is asked through a proxy the API server does nothing itself.
+/// The second action that a request causes, if any. `applies` means a PATCH that may create its object. The API server
+/// itself does nothing with a request that it proxies.
 pub(crate) fn inner(info: &RequestInfo, applies: bool) -> Option<Inner> {
     if info.is_proxy() {
         return None;
@@ -97,7 +99,7 @@ fn never_made_by_put(info: &RequestInfo) -> bool {
     is_among(PUT_MAKES_NONE, &info.group, &info.resource)
 }
 
-/// Whom a request wants to be: its `Impersonate-*` headers.
+/// Which user a request is to be made as: its `Impersonate-*` headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// `Impersonate-User`.
@@ -110,16 +112,16 @@ pub struct Wanted {
     pub extra: Vec<(String, String)>,
 }
 
-/// The API group of what is impersonated, but for users, groups and service accounts in the verb's first form.
+/// The API group of `uids` and `userextras`, and of all that is impersonated in the constrained form.
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
 impl Wanted {
-    /// How much there is of it.
+    /// How many questions for the authorizer it makes.
     pub(crate) fn len(&self) -> usize {
         2 + self.groups.len() + self.extra.len()
     }
 
-    /// What the API server asks for it in the form that every release knows: all of these.
+    /// What the API server asks its authorizer in the form that every release knows: all of these must be allowed.
     pub(crate) fn plain(&self) -> Vec<RequestInfo> {
         self.asks("impersonate", "", |who| match who {
             Who::ServiceAccount(namespace, name) => ("serviceaccounts", namespace, name),
@@ -127,8 +129,8 @@ impl Wanted {
         })
     }
 
-    /// What it asks in the constrained form (KEP 5284, on since 1.36), which does instead: all of these. Empty where that
-    /// form has no place for it.
+    /// What the API server asks in the constrained form (KEP 5284, on since 1.36), if that allows the request: all of
+    /// these. Empty where the constrained form cannot say it.
     pub(crate) fn constrained(&self, info: &RequestInfo) -> Vec<RequestInfo> {
         let alone = self.groups.is_empty() && self.uid.is_empty() && self.extra.is_empty();
         let mode = match self.who() {
@@ -147,8 +149,8 @@ impl Wanted {
         asks
     }
 
-    /// What a rule of `--deny` may name besides: the account by the user's name that it has, and a node as the agent that
-    /// runs on it may be it.
+    /// What a rule of `--deny` may name besides: a service account as the user of its name, and a node as the agent may
+    /// be that runs on it.
     pub(crate) fn otherwise(&self, info: &RequestInfo) -> Vec<RequestInfo> {
         let mut asks = vec![ask("impersonate", "", "users", "", &self.user)];
         if let Who::Node(name) = self.who() {
@@ -189,7 +191,7 @@ impl Wanted {
     }
 }
 
-/// What a user's name says of its kind.
+/// What kind of user a name means.
 enum Who<'a> {
     ServiceAccount(&'a str, &'a str),
     Node(&'a str),
@@ -251,7 +253,7 @@ mod tests {
             ("/api/v1/namespaces/a/configmaps/c", None),
             ("/api/v1/namespaces/a/pods/p/status", None),
             ("/apis/apps/v1/namespaces/a/deployments/d/scale", None),
-            // A kind is itself in its own group only.
+            // The kind is known in its own group only.
             ("/apis/example.com/v1/namespaces/a/pods/p", Some("pods.example.com")),
         ] {
             let made = verbs(Method::PUT, target, false).map(|(verb, target, asked)| {

@@ -1,12 +1,13 @@
 //! A client's connection before hyper reads it: heads are read here, and bodies end where they say.
 //!
-//! hyper is handed a short head of our making ([`Head::for_hyper`]) and then the body's bytes; the head itself waits in
-//! [`Progress`] for whoever answers the request. So a head has no limits but ours, what is wrong with one is answered as
-//! any other refusal, and what is judged is what was read, once.
+//! hyper gets a short head of our making ([`Head::for_hyper`]) and then the body's bytes; the head itself waits in
+//! [`Progress`] for the code that answers the request. So a head has no limits but ours, a bad head is answered like
+//! any other refusal, and a head is read once, for policy and forwarder both.
 //!
-//! A head must be complete within a time from its first byte, while a connection between requests may be idle for ever,
-//! as kubectl's are. A request that is sent before the last one was answered is refused: no client of Kubernetes does
-//! that, smugglers do. Its bytes do not reach hyper, which would not look for the client's end behind them.
+//! A head must be complete within a time from its first byte; a connection between requests may be idle for ever, as
+//! kubectl's are. A request that is sent before the last one was answered is refused: no client of Kubernetes does
+//! that, but request smuggling does. Its bytes do not reach hyper, which would not see behind them that the client has
+//! closed.
 
 use std::{
     io,
@@ -32,20 +33,20 @@ use crate::{
     room::{HeadRoom, Room, held},
 };
 
-/// Read at once where a head is expected.
+/// Bytes of one read.
 const READ: usize = 8 * 1024;
-/// Bytes that may follow a request before it was answered; who sends more has the connection ended.
+/// Most bytes after a request that is not answered yet; a client that sends more has its connection ended.
 const EARLY_MAX: usize = 64 * 1024;
-/// Of these so many are kept, for the audit line of the request that they may be.
+/// Of these this many are kept: they may be a request, which then gets its line in the audit log.
 const EARLY_KEPT: usize = 1024;
-/// Reads in a row, of a head or of what is only thrown away: others want their turn.
+/// Most reads in a row, of a head or of bytes that are thrown away: other tasks want their turn.
 const TURNS: u32 = 16;
 
-/// How long a head may be, may take, and what it takes it from.
+/// How long a head may be, how long it may take, and the room that it takes.
 pub(crate) struct HeadLimits {
-    /// Bytes, but for [`SLACK`].
+    /// In bytes, without [`SLACK`].
     pub(crate) max: usize,
-    /// From its first byte.
+    /// From a head's first byte.
     pub(crate) time: Duration,
     pub(crate) room: HeadRoom,
 }
@@ -58,36 +59,36 @@ pub(crate) struct Intake<S> {
     stage: Stage,
     /// Read from the stream and not yet looked at.
     raw: BytesMut,
-    /// Of `raw`, where a head is read: holds no end of a head.
+    /// How many bytes of `raw` were searched for the head's end without finding it.
     seen: usize,
     room: Room,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// For hyper, before anything else.
+    /// The head for hyper, not yet read by it.
     out: Bytes,
     body: BodyWatch,
 }
 
-/// Whether a body moves, and whether there is anybody behind it.
+/// Whether a body is being read, and whether its client is still there.
 #[derive(Default)]
 struct BodyWatch {
-    /// hyper has read of it since `tick` began.
+    /// hyper has read some of it since `tick` began.
     moved: bool,
-    /// It cannot come to its end any more.
+    /// The body cannot come to its end any more.
     lost: bool,
     tick: Option<Pin<Box<Sleep>>>,
 }
 
-/// What comes next.
+/// What is expected next.
 enum Stage {
     /// A head.
     Head,
     /// A body.
     Body { framing: Framing, upgrades: bool },
-    /// Nothing, until the request was answered. Of what comes all the same, so many bytes were thrown away.
+    /// Nothing until the request was answered. `early` bytes came all the same, and were thrown away.
     Answer { upgrades: bool, early: usize },
-    /// Nothing that matters: the last answer is on its way.
+    /// Nothing: the last answer is on its way.
     Last,
-    /// What is not ours to read: bytes of another protocol, or of a body whose end is lost.
+    /// Bytes that are not ours to read: of another protocol, or of a body whose end is unknown.
     Through,
 }
 
@@ -108,10 +109,10 @@ impl<S> Intake<S> {
         }
     }
 
-    /// A head that is whole in `raw`, or can be none.
+    /// Takes a head off `raw` if one is whole, or if its bytes can be none.
     fn head(&mut self) -> Option<Head> {
         if self.seen == 0 {
-            // Empty lines before a request (RFC 9112, section 2.2).
+            // Skips empty lines before a request (RFC 9112, section 2.2).
             let lines = self.raw.iter().take_while(|byte| is_line_end(byte)).count();
             self.raw.advance(lines);
         }
@@ -132,7 +133,7 @@ impl<S> Intake<S> {
             let fits = self.room.grow(held(bytes.len(), head.headers.len()));
             return Some(if fits { head } else { Head::cut(&bytes, crowded()) });
         }
-        // Whoever speaks something else is told at once.
+        // A client that speaks another protocol is told at once.
         let mut request = httparse::Request::new(&mut []);
         let foreign = first && request.parse(&self.raw).is_err() && request.method.is_none();
         if foreign {
@@ -143,7 +144,7 @@ impl<S> Intake<S> {
         None
     }
 
-    /// Hands a head over.
+    /// Hands a head over to hyper and to [`Progress`].
     fn begin(&mut self, mut head: Head) {
         self.deadline = None;
         self.body = BodyWatch::default();
@@ -155,7 +156,7 @@ impl<S> Intake<S> {
             (None, framing) if framing.is_over() => Stage::Answer { upgrades: head.upgrades(), early: 0 },
             (None, framing) => Stage::Body { framing: framing.clone(), upgrades: head.upgrades() },
         };
-        // The head's memory is the head's.
+        // The head keeps its memory; `raw` gets new memory for what follows.
         self.raw = if matches!(self.stage, Stage::Last) { BytesMut::new() } else { BytesMut::from(&self.raw[..]) };
         self.progress.put(head);
     }
@@ -167,14 +168,14 @@ impl<S> Intake<S> {
 }
 
 impl<S: AsyncRead + Unpin> Intake<S> {
-    /// Reads heads until one is handed over; `false` at the client's end.
+    /// Reads until a head is handed over; `false` if the client closed before.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         for _ in 0..TURNS {
             if let Some(head) = self.head() {
                 self.begin(head);
                 return Poll::Ready(Ok(true));
             }
-            // As much as it will hold once it is read: what was begun comes to its end.
+            // Takes as much room as the head will hold once it is read, so that a head that was begun can be finished.
             if !self.room.grow(self.raw.capacity().max(held(self.raw.len(), 0))) {
                 self.refuse(crowded());
                 return Poll::Ready(Ok(true));
@@ -197,7 +198,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         Poll::Pending
     }
 
-    /// The request has come whole. Reads on, so that the client's end is seen, until it was answered; `false` at that end.
+    /// The request is whole. Reads on until it was answered, so as to see the client close; `false` if it does.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         for _ in 0..TURNS {
             let Stage::Answer { upgrades, early } = &mut self.stage else { return Poll::Ready(Ok(true)) };
@@ -205,13 +206,13 @@ impl<S: AsyncRead + Unpin> Intake<S> {
                 self.stage = Stage::Through;
                 return Poll::Ready(Ok(true));
             }
-            // What comes before an upgrade is kept for it.
+            // Bytes before an upgrade are kept for it.
             let kept = self.room.grow(self.raw.capacity());
             if *early > 0 || !self.raw.is_empty() {
                 self.progress.wait(cx);
             }
             let answered = self.progress.is_answered();
-            // Empty lines are no request.
+            // Empty lines begin no request.
             if answered && *early == 0 && self.raw.iter().all(is_line_end) {
                 self.stage = Stage::Head;
                 return Poll::Ready(Ok(true));
@@ -235,7 +236,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         Poll::Pending
     }
 
-    /// Throws away what comes; ready at the client's end, once it was answered.
+    /// Throws bytes away; ready when the client has closed and its last request was answered.
     fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
             self.raw.clear();
@@ -250,8 +251,8 @@ impl<S: AsyncRead + Unpin> Intake<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Intake<S> {
-    /// Fails where nothing of a body was taken for a while, and nobody is behind it: hyper reads no more of a body than is
-    /// taken, and so not to the client's end.
+    /// Fails if none of a body was taken for a while and the client has gone: hyper reads a body only as its reader
+    /// takes it, and so would not see the client close.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if !matches!(self.stage, Stage::Body { .. }) && !self.body.lost {
             self.body.tick = None;
@@ -269,7 +270,7 @@ impl<S: AsyncWrite + Unpin> Intake<S> {
             if self.body.lost {
                 return Err(io::Error::other("the rest of a body is lost"));
             }
-            // Who takes no answer any more is gone.
+            // A write of nothing fails if the client has gone.
             if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_write(cx, &[]) {
                 return Err(error);
             }
@@ -315,7 +316,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
                         buf.put_slice(&this.raw.split_to(len));
                     }
                     let Ok(taken) = framing.take(&buf.filled()[before..]) else {
-                        // hyper finds the same, and the request fails; no other one is read here.
+                        // hyper fails on these bytes too, and with it the request; no other request is read here.
                         this.stage = Stage::Through;
                         this.body.lost = true;
                         return Poll::Ready(Ok(()));
@@ -351,7 +352,7 @@ fn crowded() -> Problem {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, what)
 }
 
-/// Appends what is there to `raw`, which holds no memory while there is nothing.
+/// Appends one read to `raw`, which holds no memory while it is empty.
 fn poll_more<S: AsyncRead + Unpin>(
     stream: &mut S,
     cx: &mut Context<'_>,
@@ -368,8 +369,8 @@ fn is_line_end(byte: &u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
-/// Behind the first empty line, which may begin at `seen` at the earliest but for its line's end. Line ends are LF, with
-/// or without CR, as `httparse` reads them.
+/// The position after the first empty line. That line, without the end of the line before it, begins at `seen` or
+/// later. Line ends are LF with or without CR, as `httparse` reads them.
 fn end_of_head(raw: &[u8], seen: usize) -> Option<usize> {
     let start = seen.saturating_sub(2);
     let mut lines = raw[start..].iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| start + at + 1);
@@ -386,7 +387,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Intake<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked in every turn of hyper's, whether or not it reads.
+        // hyper flushes in each of its turns, whether or not it reads.
         self.poll_body(cx)?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.progress.flushes.flushed();

@@ -32,6 +32,7 @@ mod intake;
 mod policy;
 mod progress;
 mod record;
+mod request;
 mod request_info;
 mod retarget;
 mod room;

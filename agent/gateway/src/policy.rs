@@ -1,6 +1,6 @@
 //! What a client may do, decided on the request as the API server reads it, before anything is forwarded.
 //!
-//! This is a fence for those who mean well and a second one for the others: the real fence is RBAC on the identity
+//! The policy stops mistakes, and is a second fence for clients that mean harm: the real fence is RBAC on the identity
 //! that the agent uses. GET is not read-only in Kubernetes, and a proxied request does what its target does.
 
 use std::{
@@ -23,15 +23,15 @@ use crate::{
     rule::Rule,
 };
 
-/// How often the wall clock is looked at for `--expires`: a machine that slept notices this late at most.
+/// How often the wall clock is read for `--expires`: after a sleep of the machine, the end comes this late at most.
 const EXPIRY_LOOK: Duration = Duration::from_secs(10);
-/// Most texts that are compared for each of the few ways to ask whether a request may be made as somebody: that has as many
-/// groups as a head has room for, and each is compared with each rule that speaks of impersonation. Some 10 ms.
+/// Most texts compared, for each way of asking, to find whether a request may be made as another user: a head has room
+/// for many groups, and each is compared with each rule about impersonation. Some 10 ms.
 const IMPERSONATION_MAX: usize = 2_000_000;
 /// Longest message to a user, in bytes: a name has 253.
 const MESSAGE_MAX: usize = 1024;
 
-/// What stands as it is in the name of an `Impersonate-Extra-` header.
+/// Characters that stand unescaped in the name of an `Impersonate-Extra-` header.
 const EXTRA_KEY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -50,8 +50,9 @@ const EXTRA_KEY: &AsciiSet = &NON_ALPHANUMERIC
 
 /// What clients may do. The default is everything that RBAC lets the agent's identity do.
 ///
-/// It is sent from `mykube sessions new` to a server of maybe another release. A field that the server does not know is a
-/// restriction that it could not hold, so it takes none; a field that is newer than others is left out where it says nothing.
+/// It is sent from `mykube sessions new` to a server of maybe another release. A server refuses a policy with a field
+/// that it does not know, as that is a restriction it could not keep; so a field that is newer than others is left out
+/// where it restricts nothing.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -89,13 +90,13 @@ pub enum PolicyError {
     /// A client may be given less than its server gives, never more or something else.
     #[error("the server itself was started with {0}: a client's own cannot replace it; leave it out here")]
     Wider(&'static str),
-    /// Not a namespace's name.
+    /// The text is no name of a namespace.
     #[error("`{0}` is not a namespace (a-z, 0-9 and -): correct --namespace")]
     BadNamespace(String),
-    /// A rule that names nothing.
+    /// A rule can match nothing.
     #[error("a rule of {0} {1}")]
     BadRule(&'static str, String),
-    /// Later than calendars go.
+    /// The time is later than calendars go.
     #[error("the time of --expires is too far away: leave it out to mean for ever")]
     TooLate,
 }
@@ -103,15 +104,15 @@ pub enum PolicyError {
 /// A request as the policy sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// What it asks for.
+    /// What the request asks for.
     pub info: &'a RequestInfo,
     /// Its method.
     pub method: &'a Method,
-    /// It wants to become something else than HTTP.
+    /// It asks for an upgrade.
     pub upgrade: bool,
-    /// It is a PATCH that may make its object, as server-side apply does.
+    /// It is a PATCH that may create its object, as server-side apply does.
     pub applies: bool,
-    /// Whom it wants to be.
+    /// Which user it is to be made as.
     pub impersonates: Option<&'a Wanted>,
 }
 
@@ -120,12 +121,12 @@ pub struct Asked<'a> {
 pub struct Refusal {
     /// One word for the audit log: `read-only`, `namespace`, `impersonation`, `allow`, `deny`, `expired`.
     pub rule: &'static str,
-    /// What the user reads.
+    /// The text for the client's user.
     pub message: String,
 }
 
 impl Policy {
-    /// Whether it can be used at all.
+    /// Checks that the policy can be used.
     ///
     /// # Errors
     /// See [`PolicyError`].
@@ -161,7 +162,7 @@ impl Policy {
     /// Whether anything is restricted.
     #[must_use]
     pub fn restricts(&self) -> bool {
-        // A uid and attributes are always a user's.
+        // A uid and attributes are never without a user.
         let Self { read_only, as_user, as_groups, as_uid: _, as_extra: _, namespaces, allow, deny, expires } = self;
         *read_only
             || as_user.is_some()
@@ -172,8 +173,8 @@ impl Policy {
             || expires.is_some()
     }
 
-    /// The same, acting as the user of the kubeconfig where it names nobody itself. Its own `--as` replaces that user
-    /// whole: groups, uid and attributes are one person's.
+    /// This policy, acting as the user of the kubeconfig where it names no user itself. Its own `--as` replaces that
+    /// user with groups, uid and attributes.
     #[must_use]
     pub fn or_as(self, default: Option<&Impersonation>) -> Self {
         match default {
@@ -188,7 +189,7 @@ impl Policy {
         }
     }
 
-    /// What one client may do on a server of this policy: all of both apply.
+    /// The policy of one client on a server with this policy: the restrictions of both apply.
     ///
     /// # Errors
     /// [`PolicyError::Wider`], and what [`Policy::check`] finds.
@@ -274,7 +275,7 @@ impl Policy {
             }
         }
         if !self.allowed(info) && !info.is_discovery() && !info.is_self_review() {
-            // For `exec` and the like by GET it is `create` that a rule has to say.
+            // For `exec` and the like with GET, the rule to write says `create`.
             let create = RequestInfo { verb: "create".into(), ..info.clone() };
             let info = if info.is_connect() { &create } else { info };
             return refuse("allow", format!("allow: no rule allows {}", words(info, method)));
@@ -316,9 +317,9 @@ impl Policy {
         self.allow.as_ref().is_none_or(|allow| allow.iter().any(|rule| rule.allows(info)))
     }
 
-    /// Adds whom the request is made as.
+    /// Adds the headers of the user that requests are made as.
     pub(crate) fn impersonate(&self, headers: &mut HeaderMap) {
-        // `check` has seen that the names fit.
+        // `check` has found that the names fit a header.
         let value = |name: &str| HeaderValue::from_str(name).ok();
         if let Some(user) = self.as_user.as_deref().and_then(value) {
             headers.insert("impersonate-user", user);
@@ -348,7 +349,7 @@ impl Policy {
         }
     }
 
-    /// Waits until nothing is allowed any more; for ever where there is no such time.
+    /// Waits until the policy expires; for ever if it does not.
     pub async fn expired(&self) {
         let Some(expires) = self.expires else { return std::future::pending().await };
         while let Ok(left) = expires.duration_since(SystemTime::now()) {
@@ -360,7 +361,7 @@ impl Policy {
     }
 }
 
-/// Those that say something of impersonation.
+/// Rules that can match impersonation.
 fn speaking(rules: &[Rule]) -> Vec<&Rule> {
     rules.iter().filter(|rule| rule.impersonation_cost() > 0).collect()
 }
@@ -376,7 +377,7 @@ fn words(info: &RequestInfo, method: &Method) -> String {
 fn reads(info: &RequestInfo, method: &Method, upgrade: bool) -> bool {
     let by_reading = matches!(*method, Method::GET | Method::HEAD);
     if !info.is_resource {
-        // Under a path of somebody else's there may be another API server, and a proxy of its pods.
+        // An unknown path may lead to another API server, and to a proxy of its pods.
         return by_reading && !upgrade && !info.is_foreign();
     }
     if info.is_self_review() {

@@ -1,4 +1,4 @@
-//! What the two readers of a connection tell each other: the one before hyper, and the one that answers.
+//! The state that a connection's two readers share: the intake before hyper, and the code that answers requests.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use crate::{flushes::Flushes, head::Head};
 
-/// What a connection and its requests tell each other.
+/// How far a connection's requests are.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     head: Mutex<Option<Head>>,
@@ -18,26 +18,27 @@ pub(crate) struct Progress {
     finished: AtomicU32,
     upgraded: AtomicBool,
     pub(crate) flushes: Flushes,
-    /// Of whoever reads on and has something that waits for the answer.
+    /// The intake's task, while it holds bytes that must wait for the answer.
     waits: Mutex<Option<Waker>>,
 }
 
 impl Progress {
-    /// The head of the request that hyper has read. Nothing where hyper found one where none should be.
+    /// Takes the head of the request that hyper has read. `None` if hyper read a request where the intake handed over
+    /// none.
     pub(crate) fn take(&self) -> Option<Head> {
         self.head.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// It was answered: the next head may come.
+    /// A request was answered: the next head may come.
     pub(crate) fn finish(&self) {
         self.finished.fetch_add(1, Ordering::AcqRel);
-        // hyper does not read again before it is woken.
+        // hyper does not read again unless it is woken.
         if let Some(waits) = self.waits.lock().unwrap_or_else(PoisonError::into_inner).take() {
             waits.wake();
         }
     }
 
-    /// The connection becomes something else: all that comes is its own.
+    /// The connection becomes something else: all further bytes belong to the new protocol.
     pub(crate) fn upgrade(&self) {
         self.upgraded.store(true, Ordering::Release);
     }
@@ -47,18 +48,18 @@ impl Progress {
         self.upgraded.load(Ordering::Acquire)
     }
 
-    /// A head was read; its request is next.
+    /// Stores a head; hyper reads its request next.
     pub(crate) fn put(&self, head: Head) {
         *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
         self.heads.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Wakes this task when it was answered.
+    /// Wakes this task when a request was answered.
     pub(crate) fn wait(&self, cx: &Context<'_>) {
         *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
     }
 
-    /// Every request that was read.
+    /// Whether every request that was read has been answered.
     pub(crate) fn is_answered(&self) -> bool {
         self.finished.load(Ordering::Acquire) >= self.heads.load(Ordering::Acquire)
     }

@@ -1,20 +1,21 @@
 //! What a request asks for, read the way the API server reads it (`k8s.io/apiserver/pkg/endpoints/request`).
 //!
-//! The path is decoded once. What two readers could understand differently is refused: encoded slashes, dot segments,
-//! empty segments, control characters, text that is not UTF-8. Judged and forwarded is the same text.
+//! The path is decoded once. Anything that two readers could understand differently is refused: encoded slashes, dot
+//! segments, empty segments, control characters, text that is not UTF-8. The policy judges the same text that is
+//! forwarded.
 //!
-//! So is, of a resource, a query of which Go's `url.ParseQuery` leaves something out without a word: all of it where it has
-//! more than 10,000 parameters (releases built with Go before 1.24 read them), what has a `;` (before 1.17 that is as good
-//! as `&`), what has a broken percent-encoding. A list for one name would be a list of all. What a proxy's target, or
-//! another API than Kubernetes', makes of a query is its own affair.
+//! A resource's query is refused if Go's `url.ParseQuery` silently leaves a part of it out: all of it where it has more
+//! than 10,000 parameters (releases built with Go before 1.24 read them), a parameter with `;` (which before 1.17 is as
+//! good as `&`), or with a broken percent-encoding. A list for one name would become a list of all. The query of a
+//! proxied request, or of another API than Kubernetes', is not checked.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-/// Why a path, or a query, is not forwarded, as the end of a sentence about the path.
+/// Why a path or a query is not forwarded, as the end of a sentence about the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// `%2f`, `%5c`, and a backslash as it is, which some take for a slash.
+    /// `%2f`, `%5c`, and a plain backslash, which some readers take for a slash.
     #[error("has an encoded slash, or a backslash")]
     EncodedSlash,
     /// `.` or `..`, encoded or not.
@@ -23,10 +24,10 @@ pub enum PathError {
     /// `//`.
     #[error("has an empty segment")]
     EmptySegment,
-    /// NUL and its like.
+    /// NUL and the like.
     #[error("has a control character")]
     Control,
-    /// Bytes that are no text.
+    /// Bytes that are no UTF-8.
     #[error("is not UTF-8")]
     NotUtf8,
     /// `%zz`.
@@ -35,7 +36,7 @@ pub enum PathError {
     /// `*`, or an authority.
     #[error("does not begin with a slash")]
     NotAbsolute,
-    /// `/api/v1/proxy` or `/api/v1/watch` with nothing behind it.
+    /// `/api/v1/proxy` or `/api/v1/watch` with nothing after it.
     #[error("names no resource")]
     NoResource,
     /// More parameters than 10,000.
@@ -49,41 +50,41 @@ pub enum PathError {
     BrokenQuery,
 }
 
-/// Most parameters of a query that every release of Go reads (`urlmaxqueryparams`): beyond, `url.ParseQuery` reads none.
-/// Empty ones count.
+/// Most parameters of a query that every release of Go reads (`urlmaxqueryparams`): of a longer query `url.ParseQuery`
+/// reads none. Empty parameters count.
 const PARAMETERS_MAX: usize = 10_000;
 
 /// A request as policy and audit see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestInfo {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, `proxy`; the method in lower
-    /// case where no resource is meant; empty for a method that resources do not know.
+    /// case where the path names no resource; empty for a method that resources do not have.
     pub verb: String,
     /// The decoded path.
     pub path: String,
-    /// Whether a resource is meant. The rest is empty where not.
+    /// Whether the path names a resource. If not, the fields below are empty.
     pub is_resource: bool,
     /// `apps`; empty for the core group.
     pub group: String,
     /// `v1`.
     pub version: String,
-    /// Empty for cluster-scoped resources and all namespaces together.
+    /// Empty for cluster-scoped resources, and for all namespaces together.
     pub namespace: String,
     /// `pods`.
     pub resource: String,
     /// `exec`.
     pub subresource: String,
-    /// The object's name, where the path has one, or the `metadata.name=` of a list's or a watch's field selector.
+    /// The object's name in the path, or the `metadata.name=` of a list's or a watch's field selector.
     pub name: String,
-    /// What stands behind the subresource, without a slash before it: of a proxy, what is asked there.
+    /// The path after the subresource, without its slash: for a proxy, the path at the target.
     pub subpath: String,
 }
 
 impl RequestInfo {
-    /// Reads a method, a path as it was sent, and a query.
+    /// Reads a method, a path as the client sent it, and a query.
     ///
     /// # Errors
-    /// The path, or the query of a resource, could mean something else to another reader.
+    /// The path, or a resource's query, could mean something else to another reader.
     pub fn new(method: &Method, raw_path: &str, query: Option<&str>) -> Result<Self, PathError> {
         let path = decode(raw_path)?;
         let mut info = Self { verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
@@ -153,33 +154,33 @@ impl RequestInfo {
         Ok(())
     }
 
-    /// Whether it runs something in a pod, or opens a way into one.
+    /// Whether the request runs something in a pod, or opens a way into one.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         matches!(self.subresource.as_str(), "exec" | "attach" | "portforward")
     }
 
-    /// Whether something behind the API server answers: a pod, a service, a node's kubelet.
+    /// Whether a program behind the API server answers: in a pod, a service, or a node's kubelet.
     #[must_use]
     pub fn is_proxy(&self) -> bool {
         self.verb == "proxy" || self.subresource == "proxy"
     }
 
-    /// Whether a pod's or a service's own program answers, which may have cookies of its own.
+    /// Whether a pod's or a service's own program answers, which may use cookies.
     #[must_use]
     pub fn is_application(&self) -> bool {
         self.is_proxy() && self.resource != "nodes"
     }
 
-    /// Whether it says what the API server offers, and nothing of what is in it.
+    /// Whether the answer is what the API server offers, without any of its content.
     #[must_use]
     pub fn is_discovery(&self) -> bool {
         const FIRST: [&str; 7] = ["api", "apis", "openapi", "version", "healthz", "livez", "readyz"];
         !self.is_resource && matches!(self.verb.as_str(), "get" | "head") && FIRST.contains(&self.first_segment())
     }
 
-    /// Whether the path is none of kube-apiserver's own. Something before it (Rancher, kcp) may have a whole API there:
-    /// what is a resource under it cannot be told.
+    /// Whether the path is none of kube-apiserver's own. Something before it (Rancher, kcp) may have a whole API there,
+    /// and which resource such a path names cannot be told.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
         const OWN: [&str; 18] = [
@@ -210,7 +211,7 @@ impl RequestInfo {
         path.split('/').next().unwrap_or_default()
     }
 
-    /// The object that the API server takes the name to mean: of a proxy, without scheme and port
+    /// The object that the API server takes the name to mean: for a proxy, without scheme and port
     /// (`k8s.io/apimachinery/pkg/util/net.SplitSchemeNamePort`).
     #[must_use]
     pub fn object(&self) -> &str {
@@ -224,7 +225,7 @@ impl RequestInfo {
         }
     }
 
-    /// Whether it asks what its own sender is, and may do: `kubectl auth whoami` and `can-i`.
+    /// Whether the request asks who its sender is, or what the sender may do: `kubectl auth whoami` and `can-i`.
     #[must_use]
     pub fn is_self_review(&self) -> bool {
         let reviewed = matches!(
@@ -235,7 +236,7 @@ impl RequestInfo {
         reviewed && self.verb == "create" && self.name.is_empty() && self.namespace.is_empty()
     }
 
-    /// `pods/exec`, `deployments.apps`, or the path where no resource is meant.
+    /// `pods/exec`, `deployments.apps`, or the path if it names no resource.
     #[must_use]
     pub fn target(&self) -> String {
         if !self.is_resource {
@@ -247,7 +248,7 @@ impl RequestInfo {
     }
 }
 
-/// The pairs of a query, decoded as Go's `url.ParseQuery` does: what cannot be read is left out.
+/// The pairs of a query, decoded as Go's `url.ParseQuery` does: unreadable ones are left out.
 pub(crate) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
     let decode = |text: &str| {
         let spaced = text.replace('+', " ");
@@ -261,7 +262,7 @@ pub(crate) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, 
     )
 }
 
-/// As `Convert_Slice_string_To_bool`: only absence, `false` and `0` are no.
+/// As `Convert_Slice_string_To_bool` does: only absence, `false` and `0` mean no.
 pub(crate) fn query_flag(query: Option<&str>, name: &str) -> bool {
     query_value(query, name).is_some_and(|value| value != "0" && !equal_fold(&value, "false"))
 }
@@ -280,16 +281,16 @@ fn equal_fold(text: &str, lower: &str) -> bool {
     text.chars().map(fold).eq(lower.chars())
 }
 
-/// What the options of a list say about what it is.
+/// What the options of a list say about its verb and name.
 struct ListOptions {
     watch: bool,
-    /// The one object that the field selector leaves.
+    /// The one object that the field selector leaves, if it leaves one.
     name: Option<String>,
 }
 
 impl ListOptions {
-    /// Options that cannot be read leave nothing but the watch, which then is compared without Go's folding. Label
-    /// selectors are not read: with a broken one the API server refuses the list.
+    /// If an option cannot be read, only `watch` counts, compared without Go's folding. Label selectors are not read
+    /// here: the API server refuses a list with a broken one.
     fn new(query: Option<&str>) -> Self {
         let is_number = |name| query_value(query, name).is_none_or(|value: String| value.parse::<i64>().is_ok());
         let selected = query_value(query, "fieldSelector").map_or(Some(None), |selector| selected_name(&selector));
@@ -304,7 +305,7 @@ impl ListOptions {
 }
 
 /// The one object that a field selector leaves, if it leaves one, as `fields.ParseSelector` and `RequiresExactMatch`
-/// find it; nothing where it cannot be read.
+/// find it; the outer `None` if it cannot be read.
 fn selected_name(selector: &str) -> Option<Option<String>> {
     let mut name = None;
     let mut terms: Vec<_> = split_unescaped(selector).filter(|term| !term.is_empty()).collect();
@@ -322,7 +323,7 @@ fn selected_name(selector: &str) -> Option<Option<String>> {
     Some(name.filter(|name| !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '%'])))
 }
 
-/// The parts between commas that no backslash stands before.
+/// The parts between commas that have no backslash before them.
 fn split_unescaped(text: &str) -> impl Iterator<Item = &str> {
     let mut escaped = false;
     text.split(move |c| {
@@ -332,7 +333,7 @@ fn split_unescaped(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Without its backslashes; nothing where the API server refuses it.
+/// The text without its backslashes; `None` where the API server refuses it.
 fn unescape(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
@@ -346,7 +347,7 @@ fn unescape(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Whether every reader finds the same parameters in it.
+/// Whether every reader finds the same parameters in the query.
 fn check_query(query: &str) -> Result<(), PathError> {
     if query.split('&').count() > PARAMETERS_MAX {
         return Err(PathError::TooManyParameters);

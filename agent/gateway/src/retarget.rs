@@ -1,5 +1,5 @@
-//! A connection whose first request has a target that hyper cannot write: `http::Uri` holds 65,534 bytes at most, and not
-//! every character that the API server takes.
+//! A connection whose first request has a target that hyper cannot write: `http::Uri` holds at most 65,534 bytes, and
+//! not every character that the API server takes.
 
 use std::{
     io,
@@ -11,15 +11,15 @@ use bytes::{Buf as _, Bytes};
 use http::Method;
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-/// A connection for one request, given to hyper with the target `/`.
+/// A connection for one request, which hyper gets with the target `/`.
 pub(crate) struct Retarget<T> {
     io: T,
-    /// hyper's request line and ours, until it is written.
+    /// hyper's request line, and ours that replaces it, until that is written.
     line: Option<(String, Bytes)>,
 }
 
 impl<T> Retarget<T> {
-    /// Nothing where the target could end its line, which no head that was read has.
+    /// `None` if the target could end its line. No head that was read has such a target.
     pub(crate) fn new(io: T, method: &Method, target: &str) -> Option<Self> {
         let line = |target: &str| format!("{method} {target} HTTP/1.1\r\n");
         let fits = !target.is_empty() && !target.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
@@ -32,7 +32,7 @@ impl<T> Retarget<T> {
 }
 
 impl<T: Write + Unpin> Retarget<T> {
-    /// Writes our line in place of hyper's; how much of hyper's was written, once.
+    /// Writes our line in place of hyper's; returns once how much of hyper's bytes that was.
     fn poll_line(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let Some((theirs, ours)) = &mut self.line else { return Poll::Ready(Ok(0)) };
         if !buf.starts_with(theirs.as_bytes()) {

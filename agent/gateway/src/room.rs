@@ -1,21 +1,21 @@
-//! What the heads of one client's requests may hold of our memory, all its connections together.
+//! How much memory the heads of one client's requests may hold, on all its connections together.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What a head may hold without being counted: kubectl's stay below it, and a client has at most 1,024 streams.
+/// What each head may hold without being counted: kubectl's heads are shorter, and a client has at most 1,024 streams.
 pub(crate) const FREE: usize = 16 * 1024;
-/// What a byte of a head holds: as it came, and as it is written to the API server.
+/// How many times a head's byte is held: as it came, and as it is written to the API server.
 const COPIES: usize = 2;
-/// What a field holds beside its bytes: places in the map that is forwarded and in the copy that hyper is given, each
-/// of up to 208 bytes as a map doubles, and a name of its own.
+/// What a field holds beside its bytes: entries in the map that is forwarded and in the copy that hyper gets, each of
+/// up to 208 bytes as a map doubles, and a name of its own.
 const FIELD: usize = 512;
-/// What longer ones may hold, all of a client's together: at least fifteen as long as the API server takes, at once.
+/// What the longer heads of a client may hold together: at least fifteen of the API server's longest at once.
 pub(crate) const LONG_HEADS: usize = 32 * 1024 * 1024;
 
-/// One client's. Clones are the same.
+/// The room of one client. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct HeadRoom(Arc<AtomicUsize>);
 
@@ -25,8 +25,8 @@ impl HeadRoom {
     }
 }
 
-/// What a head of so many bytes and fields holds until its request is over. Of an answer's: as it was read, and as it is written to
-/// the client.
+/// What a head with this many bytes and fields holds until its request is over. For an answer's head: as it was read,
+/// and as it is written to the client.
 pub(crate) fn held(bytes: usize, fields: usize) -> usize {
     bytes * COPIES + fields * FIELD
 }
@@ -39,7 +39,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Makes it enough for `bytes`. `false` where the client's other heads leave no room for that.
+    /// Makes the room large enough for `bytes`. `false` if the client's other heads leave too little.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(FREE).saturating_sub(self.held);
         if more == 0 {
@@ -53,12 +53,12 @@ impl Room {
         grown
     }
 
-    /// All of it, for whatever holds the head from now on.
+    /// Moves all of it to the next holder of the head.
     pub(crate) fn take(&mut self) -> Self {
         Self { all: self.all.clone(), held: std::mem::take(&mut self.held) }
     }
 
-    /// Of what is counted.
+    /// The bytes that are counted.
     pub(crate) fn held(&self) -> usize {
         self.held
     }

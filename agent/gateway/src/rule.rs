@@ -14,10 +14,10 @@ pub struct Rule {
     /// `pods`, `pods/exec`, `pods/*`, `*/scale`, `*`.
     #[serde(default)]
     pub resources: Vec<String>,
-    /// Only in these namespaces.
+    /// Only in these namespaces. Empty: in all, and outside of namespaces.
     #[serde(default)]
     pub namespaces: Vec<String>,
-    /// Only these objects.
+    /// Only objects of these names. Empty: all.
     #[serde(default)]
     pub resource_names: Vec<String>,
     /// Paths that name no resource, the last segment may be `*`.

@@ -1,4 +1,4 @@
-//! The files of `--allow` and `--deny`: which requests, by verb and resource, as RBAC has it.
+//! The files of `--allow` and `--deny`: which requests, by verb and resource, as in RBAC.
 //!
 //! YAML or JSON:
 //!
@@ -53,15 +53,15 @@ pub const RULES_FILE_MAX: u64 = 1024 * 1024;
 /// Why a file of rules cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
-    /// Not there, or not for us.
+    /// The file is not there, or cannot be read.
     #[error("the rules {path} cannot be read: {cause}")]
     Unreadable {
         /// The file.
         path: String,
-        /// The system's word.
+        /// The system's error.
         cause: String,
     },
-    /// Not of the shape above.
+    /// The file does not have the form above.
     #[error(
         "the rules {path} are not valid: {problem}; they look like \
          `rules: [{{verbs: [get, list], apiGroups: [\"\"], resources: [pods, pods/log]}}]`"
@@ -77,7 +77,7 @@ pub enum RulesError {
 /// Reads a file of rules.
 ///
 /// # Errors
-/// It cannot be read, or says something that no rule says.
+/// The file cannot be read, or a rule of it is not one.
 pub fn read_rules(path: &Path) -> Result<Vec<Rule>, RulesError> {
     use std::io::Read as _;
     let shown = || printable(&path.to_string_lossy(), 300);
@@ -112,7 +112,7 @@ fn parse_rules(text: &str) -> Result<Vec<Rule>, String> {
 }
 
 impl Rule {
-    /// Whether it can match anything.
+    /// Checks that the rule can match something.
     ///
     /// # Errors
     /// What is wrong, as the end of a sentence about the rule.
@@ -139,7 +139,7 @@ impl Rule {
         hints::check(self)
     }
 
-    /// Whether a rule of `--allow` names it.
+    /// Whether the rule, of `--allow`, allows the request.
     #[must_use]
     pub fn allows(&self, info: &RequestInfo) -> bool {
         let verb = if info.is_connect() && !info.verb.starts_with("impersonate") { "create" } else { &info.verb };
@@ -155,7 +155,7 @@ impl Rule {
         has(&self.verbs, verb) && names && named && (self.namespaces.is_empty() || self.is_in_one(info))
     }
 
-    /// Whether a rule of `--deny` names it.
+    /// Whether the rule, of `--deny`, denies the request.
     #[must_use]
     pub fn denies(&self, info: &RequestInfo) -> bool {
         let verb = match info.verb.as_str() {
@@ -165,7 +165,7 @@ impl Rule {
                 has(&self.verbs, verb) || (info.is_connect() && (has(&self.verbs, "create") || has(&self.verbs, "get")))
             }
         };
-        // A request for all objects is one for each of them. One that is made as somebody says that in its verb.
+        // A request for all objects means each of them. A verb of impersonation has the plain verb at its end.
         let plain = info.verb.rsplit(':').next().unwrap_or_default();
         let all = matches!(plain, "" | "list" | "watch" | "deletecollection");
         let names = &self.resource_names;
@@ -181,8 +181,8 @@ impl Rule {
         self.namespaces.contains(&info.namespace)
     }
 
-    /// Whether a request for all objects reaches into one of the namespaces without being in it. The API server serves what
-    /// is in namespaces across them all for nothing else.
+    /// Whether a request for all objects reaches into one of the namespaces from outside. Requests of other verbs
+    /// outside of namespaces do not reach objects within.
     fn is_across(&self, info: &RequestInfo) -> bool {
         let is_namespaces = info.group.is_empty() && info.resource == "namespaces";
         match info.namespace.as_str() {
@@ -193,7 +193,7 @@ impl Rule {
         }
     }
 
-    /// Whether a path is one of those named, in any way of writing it that may be served as the same.
+    /// Whether the rule names the path, in any spelling that may be served as the same.
     fn means_path(&self, path: &str) -> bool {
         let bare = |path| str::trim_end_matches(path, '/');
         self.non_resource_urls.iter().any(|url| match url.strip_suffix('*') {
@@ -215,8 +215,8 @@ impl Rule {
         resource && has(&self.api_groups, &info.group)
     }
 
-    /// How many texts are compared to find whether it speaks of somebody whom a request wants to be; none where it says
-    /// nothing of impersonation.
+    /// How many texts are compared to find whether the rule matches one question about impersonation; 0 if it cannot
+    /// match any.
     pub(crate) fn impersonation_cost(&self) -> usize {
         let lists = [&self.verbs, &self.api_groups, &self.resources, &self.namespaces, &self.resource_names];
         let speaks = self.verbs.iter().any(|verb| verb == "*" || verb.starts_with("impersonate"));
@@ -294,7 +294,7 @@ mod tests {
             let info = info(method.clone(), &format!("{base}{rest}"));
             assert_eq!((rule.allows(&info), rule.denies(&info)), (allows, denies), "{method} {rest}");
         }
-        // The pod's name counts for what is done with the pod.
+        // The rule's name is that of the pod, for subresources too.
         let exec = info(Method::POST, "/api/v1/namespaces/a/pods/x/exec?command=id");
         assert!(rule.allows(&exec) && rule.denies(&exec));
         let get = Rule { verbs: vec!["get".into()], ..rule };
@@ -322,7 +322,7 @@ mod tests {
             (Method::POST, "/apis/example.com/v1/things", false),
             (Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", false),
             (Method::GET, "/api/v1/nodes/n/proxy/metrics", false),
-            // What may be in it.
+            // These reach into the namespace.
             (Method::GET, "/api/v1/pods", true),
             (Method::GET, "/api/v1/pods?fieldSelector=metadata.name=p", true),
             (Method::GET, "/api/v1/pods?watch=1&fieldSelector=metadata.name=p", true),

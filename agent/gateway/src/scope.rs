@@ -1,15 +1,16 @@
-//! Tables of kinds, and those that are in no namespace.
+//! Tables of kinds, among them those that are in no namespace.
 
 /// Resources by group.
 pub(crate) type Kinds = &'static [(&'static str, &'static [&'static str])];
 
-/// Whether a kind is among these.
+/// Whether a kind is in the table.
 pub(crate) fn is_among(kinds: Kinds, group: &str, resource: &str) -> bool {
     kinds.iter().any(|(name, resources)| *name == group && resources.contains(&resource))
 }
 
-/// Of Kubernetes' own (`NamespaceScoped` is false, in 1.20 as in 1.36), by group, without those that are created only.
-/// `namespaces` are not among them: for the API server, and so here, each is in itself.
+/// Kinds of Kubernetes' own outside of namespaces (`NamespaceScoped` is false, in 1.20 as in 1.36), by group, without
+/// those that are only created. `namespaces` is not among them: to the API server, and so here, a namespace is in
+/// itself.
 const IN_NO_NAMESPACE: Kinds = &[
     ("", &["componentstatuses", "nodes", "persistentvolumes"]),
     (
@@ -38,7 +39,7 @@ const IN_NO_NAMESPACE: Kinds = &[
     ("storagemigration.k8s.io", &["storageversionmigrations"]),
 ];
 
-/// Whether objects of a kind are known to be in no namespace. Of others' kinds nobody knows.
+/// Whether objects of a kind are known to be outside of namespaces. Other groups' kinds are unknown.
 pub(crate) fn is_in_no_namespace(group: &str, resource: &str) -> bool {
     is_among(IN_NO_NAMESPACE, group, resource)
 }

@@ -14,7 +14,7 @@ use crate::{
     intake::{HeadLimits, Intake},
 };
 
-/// What hyper reads and writes at once, in bytes.
+/// Bytes of one of hyper's buffers.
 const BUFFER: usize = 64 * 1024;
 
 impl Gateway {
@@ -42,7 +42,7 @@ impl Gateway {
         let mut http = http1::Builder::new()
             .header_read_timeout(None)
             .max_buf_size(BUFFER)
-            // On the heap: an idle connection holds no room for a request, and nothing moves it.
+            // Boxed, so that an idle connection holds no memory for a request, and the future is never moved.
             .serve_connection(TokioIo::new(intake), service_fn(move |request| Box::pin(served.handle(request))))
             .with_upgrades();
         let ended = (&mut http).await;
@@ -52,10 +52,10 @@ impl Gateway {
         if let Some(upgrading) = connection.upgrading() {
             return upgrading.run().await;
         }
-        // Nothing is waited for after a failure: the client must see it at once, and not as a clean end.
+        // After a failure the connection ends at once: the client must not see a clean end.
         let answered = ended.map_or_else(|error| error.is_parse(), |()| true);
         if let Some(parts) = http.into_parts().filter(|_| answered) {
-            // hyper's copy is gone.
+            // hyper has dropped its copy of the last head.
             drop(connection.last_head());
             linger(parts.io.into_inner()).await;
         }

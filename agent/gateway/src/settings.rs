@@ -1,17 +1,18 @@
-//! Limits and patience of the gateway.
+//! Limits and timeouts of the gateway.
 
 use std::time::Duration;
 
 use mykube_agent_upstream::refresh::POLL;
 
-/// Limits and patience.
+/// Limits and timeouts.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Requests forwarded at once, all clients together: bounds our sockets and the API server's.
+    /// Requests forwarded at once, for all clients together: bounds our sockets and the API server's.
     pub upstream_connections: usize,
     /// How long a request waits for one of them before it is answered 429.
     pub queue_timeout: Duration,
-    /// Longest head of a request, in bytes, as the API server counts it: 4 KiB more are taken. A longer one is answered 431.
+    /// Longest head of a request, in bytes. Like the API server, the gateway takes 4 KiB more. A longer one is answered
+    /// 431.
     pub header_max: usize,
     /// How long a head may take from its first byte; then 408.
     pub header_timeout: Duration,
@@ -19,7 +20,7 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How long an idle connection to the API server is kept: less than the API server keeps it.
     pub pool_idle: Duration,
-    /// How often token and certificate files are looked at.
+    /// How often token and certificate files are read again.
     pub reread: Duration,
 }
 

@@ -1,12 +1,12 @@
-//! Answers of our own, in the form kubectl prints well: Kubernetes `Status` objects, and plain text for discovery, where
-//! client-go reads no object from a failure.
+//! Answers of our own, in forms that kubectl prints well: Kubernetes `Status` objects, and plain text for discovery,
+//! where client-go reads no object from a failure.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-/// A failure that is answered here. `Retry-After` is set on 429 alone: client-go tries again ten times for as long as it
-/// says, and what cannot be reached should fail at once, as it does without us.
+/// A failure that the gateway answers itself. `Retry-After` is set on 429 alone: client-go would try again ten times,
+/// each after that time, and a server that cannot be reached should fail at once, as it does without us.
 pub(crate) fn failure(code: StatusCode, message: &str) -> Response<Bytes> {
     let reason = match code {
         StatusCode::BAD_REQUEST => "BadRequest",
@@ -46,7 +46,7 @@ pub(crate) fn failure(code: StatusCode, message: &str) -> Response<Bytes> {
     response
 }
 
-/// The same for discovery (`/api`, `/apis`, `/version` ...). Of a 503 client-go shows nothing, so it is a 502.
+/// A failure for discovery (`/api`, `/apis`, `/version` ...). client-go shows nothing of a 503, so it becomes a 502.
 pub(crate) fn discovery_failure(code: StatusCode, message: &str) -> Response<Bytes> {
     let mut response = failure(code, message);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -26,9 +26,9 @@ use crate::{
     retarget::Retarget,
 };
 
-/// Copied at once, each way.
+/// Bytes of one copy, each way.
 const BUFFER: usize = 64 * 1024;
-/// Both ends of a connection that is about to become something else.
+/// The two sides of a connection that is about to become something else.
 pub(crate) struct Upgrading {
     pub(crate) client: OnUpgrade,
     pub(crate) upstream: OnUpgrade,
@@ -37,9 +37,9 @@ pub(crate) struct Upgrading {
 }
 
 impl Upgrading {
-    /// Copies both ways, each direction with its own end. A side that fails fails the other, which has first what came before; it
-    /// is no failure of the exchange where one of them had said that it is done, as kubectl does without waiting for the last
-    /// word.
+    /// Copies both ways, each direction with its own end. If one side fails, the other fails too, after all bytes that
+    /// came before. The exchange still counts as complete if one side had closed in order, as kubectl does without
+    /// waiting for the pod's last message.
     pub(crate) async fn run(self) {
         let Self { client, upstream, mut exchange, recording } = self;
         let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
@@ -70,7 +70,7 @@ impl Upgrading {
     }
 }
 
-/// The connection below: one of the pool's, or one made for its request.
+/// The connection of the pool, or the one made for this request, beneath hyper's.
 fn connection(upstream: Upgraded) -> Option<Io> {
     match upstream.downcast::<Io>() {
         Ok(pooled) => Some(pooled.io),
@@ -78,8 +78,8 @@ fn connection(upstream: Upgraded) -> Option<Io> {
     }
 }
 
-/// Copies both ways. Where one side takes no more, the other has nobody to speak to; what it has said itself still goes to
-/// whoever reads it, to its end.
+/// Copies both ways. Where one side reads no more, the other side's bytes are thrown away; what it had sent itself
+/// still goes to the other side, to its end.
 async fn copy<C, U>(client: &mut C, upstream: &mut U) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -108,7 +108,7 @@ where
         loop {
             let read = from_client.read(&mut buffer).await?;
             if read == 0 {
-                // It may be closed already.
+                // The other side may be closed already.
                 let _ = to_upstream.shutdown().await;
                 up_over.notify_one();
                 return Ok(());
@@ -123,7 +123,7 @@ where
     tokio::try_join!(up, down).map(|((), ())| ())
 }
 
-/// Counts what is read, and sees the end.
+/// Counts the bytes read, and notes the end.
 struct Counted<'a, S> {
     inner: S,
     read: &'a AtomicU64,

@@ -1,7 +1,8 @@
-//! Whom the API server sees: certificates, tokens, passwords and plugins, and what happens when they change.
+//! The credentials that the API server sees: certificates, tokens, passwords and plugins, and how their changes are
+//! noticed.
 //!
-//! The rules are client-go's: `*-data` wins over a file, a readable `tokenFile` over `token`, a fixed token or password over
-//! `auth-provider: oidc`, and these or a fixed certificate over an exec plugin, which then never runs.
+//! The rules are client-go's: `*-data` wins over a file, a readable `tokenFile` over `token`, a fixed token or password
+//! over `auth-provider: oidc`, and any of these, or a fixed certificate, over an exec plugin, which then never runs.
 
 use mykube_protocol::channel::Credentials;
 use zeroize::Zeroizing;
@@ -90,7 +91,7 @@ impl CredentialSource {
         self.token_file.is_some() || certificate
     }
 
-    /// Lets the next [`CredentialSource::current`] run the plugin: its credential was refused.
+    /// Makes the next [`CredentialSource::current`] run the plugin: the API server refused its credential.
     pub async fn forget(&self) {
         if let Some(exec) = &self.exec {
             exec.forget().await;
@@ -100,7 +101,7 @@ impl CredentialSource {
         }
     }
 
-    /// The credentials of this moment: files are read, a plugin runs if it never did or its credential is due.
+    /// The current credentials: reads files, and runs a plugin if it never ran or its credential is due.
     ///
     /// # Errors
     /// A file or the plugin's answer cannot be used.

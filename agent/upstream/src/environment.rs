@@ -1,4 +1,4 @@
-//! What surrounds the process, as an argument: tests bring their own.
+//! The process's surroundings, as an argument: tests bring their own.
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +21,12 @@ pub struct Environment {
     pub service_account: PathBuf,
     /// A person sits at the terminal: interactive exec plugins may ask on standard input.
     pub attended: bool,
-    /// Standard error is a terminal: exec plugins may speak to the person there, and must not be read by us first.
+    /// Standard error is a terminal: an exec plugin writes to the person there directly, not through us.
     pub terminal: bool,
 }
 
 impl Environment {
-    /// That of this process.
+    /// This process's environment.
     #[must_use]
     pub fn from_system(attended: bool) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl Environment {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
-    /// A variable that is set, not empty and text.
+    /// A variable that is set, not empty and UTF-8.
     #[must_use]
     pub fn var(&self, name: &str) -> Option<&str> {
         self.var_os(name)?.to_str()

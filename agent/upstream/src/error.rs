@@ -1,7 +1,7 @@
 //! What can be wrong with a kubeconfig, its credentials or the way to the API server, and what to do about it.
 //!
-//! Messages name files, fields, contexts, clusters and users, all cleaned for a terminal. Of a user's section they
-//! show an exec plugin's command and install hint, never another value.
+//! Messages name files, fields, contexts, clusters and users, all cleaned for a terminal. Of a user entry they show an
+//! exec plugin's command and install hint, and no other value.
 
 use std::{
     fmt, io,
@@ -32,7 +32,7 @@ impl Shown {
         Self(printable(&error.to_string(), CAUSE_MAX))
     }
 
-    /// Text of several lines, on one; of a long one the end, where the cause of a failure stands.
+    /// A text of several lines, made one line. A long text keeps its end, where the cause of a failure stands.
     pub(crate) fn tail(text: &str, max: usize) -> Self {
         let lines: Vec<_> =
             text.lines().map(|line| printable(line.trim(), max)).filter(|line| !line.is_empty()).collect();
@@ -68,7 +68,7 @@ pub struct Place(Arc<Inner>);
 #[derive(Debug, PartialEq, Eq)]
 struct Inner {
     owner: String,
-    /// As it stands in the file.
+    /// The name in the file.
     name: String,
     file: PathBuf,
 }
@@ -91,7 +91,7 @@ impl Place {
         &self.0.file
     }
 
-    /// A path of this place: relative ones start at the file's own directory.
+    /// A path written at this place: a relative one starts at the file's own directory.
     pub(crate) fn resolve(&self, path: &str) -> PathBuf {
         self.0.file.parent().unwrap_or(Path::new("")).join(path)
     }
@@ -103,25 +103,25 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why the API server or its credentials cannot be known.
+/// Why the API server or its credentials cannot be found or used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KubeconfigError {
-    /// `--kubeconfig` names a file that is not there.
+    /// `--kubeconfig` names a file that does not exist.
     #[error("there is no kubeconfig at {0}: check --kubeconfig")]
     Missing(Shown),
-    /// No file anywhere, and not in a pod.
+    /// There is no kubeconfig, and this is not a pod.
     #[error(
         "no kubeconfig was found (looked for {0}) and this is not a pod with a service account: pass --kubeconfig FILE \
          or set KUBECONFIG"
     )]
     NoneFound(Shown),
-    /// The file is there but cannot be read.
+    /// The file exists but cannot be read.
     #[error("the kubeconfig {path} cannot be read: {cause}")]
     Unreadable {
         /// The file.
         path: Shown,
-        /// The system's word.
+        /// The system's error.
         cause: Shown,
     },
     /// Longer than a kubeconfig may be.
@@ -132,13 +132,13 @@ pub enum KubeconfigError {
         /// [`crate::kubeconfig::KUBECONFIG_MAX`] or [`crate::sourced::FILE_MAX`].
         max: u64,
     },
-    /// No cluster, no user, no context.
+    /// The kubeconfig has no cluster, no user, no context.
     #[error(
         "the kubeconfig {0} is empty: fill it with your cluster's tool (`kubectl config view` shows what kubectl sees), \
          or pass another with --kubeconfig"
     )]
     Empty(Shown),
-    /// Not YAML, or not of a kubeconfig's shape. The content is not shown.
+    /// The file is not YAML, or has not a kubeconfig's form. The content is not shown.
     #[error("{path} is not a valid kubeconfig{at}: compare with `kubectl config view --kubeconfig` of that file")]
     Invalid {
         /// The file.
@@ -146,7 +146,7 @@ pub enum KubeconfigError {
         /// ` (line 7, column 3)` or ` (at users[3].user.token)`, where known.
         at: String,
     },
-    /// Two entries of one name: kubectl cannot read the file at all.
+    /// Two entries have the same name: kubectl refuses the whole file.
     #[error("`{list}` of {path} has two entries with the name \"{name}\", which kubectl refuses: remove or rename one")]
     Twice {
         /// The file.
@@ -156,10 +156,10 @@ pub enum KubeconfigError {
         /// The name.
         name: Shown,
     },
-    /// Some other Kubernetes object.
+    /// The file is another Kubernetes object.
     #[error("{0} is not a kubeconfig (those have `kind: Config` and `apiVersion: v1`): check the path")]
     WrongKind(Shown),
-    /// Neither `--context` nor `current-context`.
+    /// There is neither `--context` nor `current-context`.
     #[error("{path} has no current-context: choose one with --context ({contexts})")]
     NoCurrentContext {
         /// The file or files.
@@ -167,7 +167,7 @@ pub enum KubeconfigError {
         /// Contexts to choose from.
         contexts: Shown,
     },
-    /// The chosen context is not there.
+    /// The chosen context does not exist.
     #[error("there is no context \"{name}\" in {path}: choose another with --context ({contexts})")]
     NoContext {
         /// The context.
@@ -180,7 +180,7 @@ pub enum KubeconfigError {
     /// The context has no `cluster`.
     #[error("{0} names no cluster: add `cluster`, or choose another context with --context")]
     NoCluster(Place),
-    /// The context names a cluster or user that is not there.
+    /// The context names a cluster or user that does not exist.
     #[error(
         "{context} names the {kind} \"{name}\", which is not there: add it, or choose another context with --context"
     )]
@@ -214,7 +214,7 @@ pub enum KubeconfigError {
         place: Place,
         /// The file.
         file: Shown,
-        /// The system's word.
+        /// The system's error.
         cause: Shown,
     },
     /// `http://`: credentials would cross the network unencrypted.
@@ -223,13 +223,13 @@ pub enum KubeconfigError {
          server's https address"
     )]
     Unencrypted(Place),
-    /// Providers that Kubernetes 1.26 removed.
+    /// Auth providers that Kubernetes 1.26 removed.
     #[error(
         "{0} uses `auth-provider: {1}`, which Kubernetes 1.26 removed: replace it with your provider's exec plugin (for GKE \
          gke-gcloud-auth-plugin, for Azure kubelogin)"
     )]
     AuthProvider(Place, &'static str),
-    /// A provider that kubectl never had.
+    /// An auth provider that kubectl never had.
     #[error(
         "`auth-provider` of {0} has a `name` that kubectl does not know either (only oidc is left): correct it, or use an exec plugin"
     )]
@@ -248,14 +248,14 @@ pub enum KubeconfigError {
          leave out --share-credentials, or use a context without `as`"
     )]
     Impersonates(Place),
-    /// The plugin's command is not to be found.
+    /// The plugin's command was not found.
     #[error("the exec plugin \"{command}\" of {place} was not found: install it, or correct `command` or PATH{hint}")]
     ExecNotFound {
         /// The user.
         place: Place,
         /// The command.
         command: Shown,
-        /// `. Its kubeconfig says: ...`.
+        /// `. The kubeconfig says: ...`, with the plugin's install hint.
         hint: Shown,
     },
     /// The plugin does not start.
@@ -265,7 +265,7 @@ pub enum KubeconfigError {
         place: Place,
         /// The command.
         command: Shown,
-        /// The system's word.
+        /// The system's error.
         cause: Shown,
     },
     /// The plugin ended with a failure.
@@ -277,7 +277,7 @@ pub enum KubeconfigError {
         command: Shown,
         /// Exit status.
         status: String,
-        /// The end of what it said.
+        /// The end of its standard error.
         stderr: Shown,
     },
     /// The plugin took too long and was ended.
@@ -292,16 +292,16 @@ pub enum KubeconfigError {
         command: Shown,
         /// [`crate::KubeconfigSource::exec_timeout`].
         seconds: u64,
-        /// The end of what it said.
+        /// The end of its standard error.
         stderr: Shown,
     },
-    /// The plugin wants a person, and there is none.
+    /// The plugin needs a person at a terminal, and there is none.
     #[error(
         "the exec plugin \"{0}\" of {1} needs a terminal (`interactiveMode: Always`): start mykube server in one, or use \
          credentials that need none"
     )]
     ExecNeedsTerminal(Shown, Place),
-    /// What the plugin printed is not an ExecCredential. It is not shown.
+    /// The plugin's output is not an ExecCredential. It is not shown.
     #[error("the exec plugin \"{command}\" of {place} {problem}: run it by hand and compare with `apiVersion` there")]
     ExecOutput {
         /// The user.
@@ -311,7 +311,7 @@ pub enum KubeconfigError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// The plugin answered in another version than it was asked in.
+    /// The plugin answered in another version than the kubeconfig's.
     #[error(
         "the exec plugin \"{command}\" of {place} answered in another apiVersion ({got}) than the kubeconfig's ({wanted}): \
          make `apiVersion` there the plugin's"
@@ -321,9 +321,9 @@ pub enum KubeconfigError {
         place: Place,
         /// The command.
         command: Shown,
-        /// What the kubeconfig says.
+        /// The kubeconfig's version.
         wanted: &'static str,
-        /// What the plugin says.
+        /// The plugin's version.
         got: Shown,
     },
     /// `HTTPS_PROXY` cannot be read.
@@ -334,8 +334,8 @@ pub enum KubeconfigError {
     WelcomeTooLarge(Place, usize),
 }
 
-/// Why the API server cannot be reached: for the operator, whom it names addresses and proxies, and for the other end,
-/// whom it must not. Each in at most 200 bytes and fit for a terminal.
+/// Why the API server cannot be reached. The operator's text names addresses and proxies; the text for the other end
+/// must not. Each has at most 200 bytes and is fit for a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{full}")]
 pub struct ConnectError {
@@ -344,7 +344,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    /// `told` has nothing of this side: no address, no name.
+    /// `told` has no address and no name of this side.
     #[must_use]
     pub fn new(full: &str, told: &str) -> Self {
         Self { full: printable(full, CAUSE_MAX), told: printable(told, CAUSE_MAX) }

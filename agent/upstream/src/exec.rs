@@ -1,8 +1,9 @@
 //! Exec credential plugins (KEP 541, `client.authentication.k8s.io` v1 and v1beta1).
 //!
-//! The rules are client-go's (`plugin/pkg/client/auth/exec`). A plugin runs once at a time and again only when its credential is due. Its
-//! standard output is a secret and never shown. Its standard error is, as it comes, where there is a terminal: it may hold the address of
-//! a login. Where there is none the end of it is, when it fails.
+//! The rules are client-go's (`plugin/pkg/client/auth/exec`). Only one run of a plugin goes on at a time, and the next
+//! comes when its credential is due. Its standard output is a secret and never shown. Its standard error goes to the
+//! terminal, if there is one, as it may hold a login's address; without a terminal, its end is shown if the plugin
+//! fails.
 
 mod timestamp;
 
@@ -30,24 +31,24 @@ use crate::{
     pem, yaml,
 };
 
-/// The API group of plugins; an answer's version is shown only where it is of this group.
+/// The API group of plugins; the version in an answer is shown only if it is of this group.
 const GROUP: &str = "client.authentication.k8s.io/";
-/// Longest answer of a plugin: what does not fit a welcome need not be read.
+/// Longest answer of a plugin: a longer one would not fit a welcome.
 pub(crate) const OUTPUT_MAX: usize = mykube_protocol::limits::WELCOME_MAX;
 /// How much of a failing plugin's standard error is shown.
 const STDERR_SHOWN: usize = 500;
 
-/// A plugin with everything it is started with.
+/// A plugin, with its command, arguments and environment.
 pub(crate) struct ExecPlugin {
     command: PathBuf,
     args: Vec<String>,
     env: BTreeMap<OsString, OsString>,
-    /// Our own, where the command is looked for.
+    /// Our own `PATH`, in which the command is looked for.
     path: Option<OsString>,
     api_version: &'static str,
-    /// Whether it has the terminal to read from; nothing where it must and there is none.
+    /// Whether it may read from the terminal; `None` if it must and there is none.
     interactive: Option<bool>,
-    /// Whether what it says is seen by a person as it comes.
+    /// Whether its standard error goes to a person's terminal directly.
     seen: bool,
     hint: Option<String>,
     timeout: Duration,
@@ -55,7 +56,7 @@ pub(crate) struct ExecPlugin {
     last: Mutex<Option<ExecCredential>>,
 }
 
-/// What a plugin gave.
+/// A plugin's answer.
 #[derive(Clone)]
 pub(crate) struct ExecCredential {
     pub(crate) token: Option<Zeroizing<String>>,
@@ -63,7 +64,7 @@ pub(crate) struct ExecCredential {
     pub(crate) expiry: Option<Expiry>,
 }
 
-/// What a plugin may be told of its cluster (client-go `pkg/apis/clientauthentication/v1`).
+/// The cluster, as a plugin is told of it (client-go `pkg/apis/clientauthentication/v1`).
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct ExecCluster {
@@ -80,12 +81,12 @@ pub(crate) struct ExecCluster {
     pub(crate) proxy_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) disable_compression: Option<bool>,
-    /// What the cluster's reserved extension holds; null is told too, as client-go does.
+    /// The content of the cluster's reserved extension; a null is passed on too, as client-go does.
     pub(crate) config: serde_json::Value,
 }
 
 impl ExecPlugin {
-    /// Checks the plugin's settings; `cluster` is what it is told where `provideClusterInfo` asks for it.
+    /// Checks the plugin's settings; `cluster` is passed to the plugin if `provideClusterInfo` asks for it.
     pub(crate) fn new(
         config: ExecConfig,
         cluster: ExecCluster,
@@ -160,7 +161,7 @@ impl ExecPlugin {
         })
     }
 
-    /// The last credential while it is not due, else a new one.
+    /// The last credential until it is due, then a new one.
     pub(crate) async fn current(&self) -> Result<ExecCredential, KubeconfigError> {
         let mut last = self.last.lock().await;
         if let Some(credential) = last.as_ref().filter(|last| !last.expiry.is_some_and(|expiry| expiry.is_due())) {
@@ -172,7 +173,7 @@ impl ExecPlugin {
         Ok(credential)
     }
 
-    /// Its credential was refused: the next one is a new one.
+    /// The API server refused its credential: the next call gets a new one.
     pub(crate) async fn forget(&self) {
         *self.last.lock().await = None;
     }
@@ -199,7 +200,7 @@ impl ExecPlugin {
                 stderr: said(),
             }),
             Ok(Err(cause)) => Err(self.not_started(&cause)),
-            // It met a closed pipe, so that its exit status says nothing.
+            // The plugin found its output closed, so its exit status says nothing.
             Ok(Ok((_, stdout))) if stdout.len() > OUTPUT_MAX => Err(self.output("printed far more than a credential")),
             Ok(Ok((status, _))) if !status.success() => Err(KubeconfigError::ExecFailed {
                 place: self.place.clone(),
@@ -211,8 +212,8 @@ impl ExecPlugin {
         }
     }
 
-    /// The program: a name without a slash is looked for where kubectl would, on our own `PATH`, whatever `exec.env` says of it. Go passes
-    /// over what cannot be executed, and does not run what only a relative entry of `PATH` has.
+    /// Finds the program: a name without a slash in our own `PATH`, like kubectl, whatever `exec.env` says of it. As Go
+    /// does, skips files that cannot be executed, and refuses what only a relative entry of `PATH` has.
     fn program(&self) -> Option<PathBuf> {
         if self.command.components().nth(1).is_some() {
             return Some(self.command.clone());
@@ -223,10 +224,11 @@ impl ExecPlugin {
         found.is_absolute().then_some(found)
     }
 
-    /// Reads an ExecCredential: JSON or, as kubectl does, YAML. What says no `kind` is taken for one.
+    /// Reads an ExecCredential from JSON or, as kubectl does, YAML. One without a `kind` is accepted.
     fn read(&self, stdout: &[u8]) -> Result<ExecCredential, KubeconfigError> {
         const UNREADABLE: &str = "did not print an ExecCredential";
-        // apimachinery takes what begins with a brace for JSON, which ends where it ends; YAML may have more documents.
+        // apimachinery reads a text that begins with a brace as JSON, up to its closing brace; YAML may have more
+        // documents.
         let document = match stdout.trim_ascii_start().starts_with(b"{") {
             true => yaml::json(stdout),
             false => yaml::read(stdout).ok(),
@@ -321,7 +323,8 @@ struct ExecCredentialStatus {
     expiration_timestamp: Option<String>,
 }
 
-/// A running plugin. Dropped before its end, it is killed, with what it started unless it has the terminal to read from.
+/// A running plugin. Dropped before its end, it is killed; unless it reads from the terminal, with all processes that
+/// it started.
 struct Plugin {
     child: Child,
     #[cfg(unix)]
@@ -336,10 +339,10 @@ impl Plugin {
         command.stderr(if interactive || plugin.seen { Stdio::inherit() } else { Stdio::piped() });
         #[cfg(unix)]
         {
-            // kubectl tells a plugin its name as it is written.
+            // kubectl starts a plugin under its name as it is written.
             command.arg0(&plugin.command);
-            // A group of its own, so that nothing of it stays behind. One that reads from the terminal must stay in the terminal's, or it
-            // would be stopped when it does; to write there is no such matter.
+            // A process group of its own, so that all of it can be killed. A plugin that reads from the terminal must
+            // stay in the terminal's group, or it would be stopped when it reads; writing is allowed from any group.
             if !interactive {
                 command.process_group(0);
             }
@@ -379,7 +382,7 @@ impl Drop for Plugin {
     }
 }
 
-/// Whether this file can be run by us (Go's `os/exec.findExecutable`).
+/// Whether we may execute this file (Go's `os/exec.findExecutable`).
 fn is_program(file: &Path) -> bool {
     #[cfg(unix)]
     let executable = || rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok();
@@ -388,9 +391,9 @@ fn is_program(file: &Path) -> bool {
     file.is_file() && executable()
 }
 
-/// All of it, up to one byte over the limit.
+/// Reads to the end, but at most one byte more than the limit.
 async fn whole(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    // Room for all, so that no copy of a secret is left behind by growth.
+    // Allocated at once, as growth would leave copies of a secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(OUTPUT_MAX + 64));
     if let Some(pipe) = pipe {
         pipe.take(OUTPUT_MAX as u64 + 1).read_to_end(&mut bytes).await?;
@@ -398,7 +401,7 @@ async fn whole(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Zeroizin
     Ok(bytes)
 }
 
-/// The end of it, the rest is read and forgotten.
+/// Returns the end of the output; the rest is read and thrown away.
 async fn tail(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     const KEPT: usize = 4 * STDERR_SHOWN;
     let Some(mut pipe) = pipe else { return };

@@ -1,4 +1,4 @@
-//! Until when a credential is good, and what a token may be.
+//! How long a credential is valid, and the form of a token.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,19 +10,19 @@ pub const REFRESH_MARGIN: Duration = Duration::from_secs(60);
 /// Credentials are fetched again at most this often, however short their life.
 pub const REFRESH_MIN: Duration = Duration::from_secs(10);
 
-/// Until when credentials are good, and when to fetch new ones.
+/// When credentials expire, and when to fetch new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiry {
-    /// When they end.
+    /// When they expire.
     pub expires: SystemTime,
-    /// When to fetch new ones, by the wall clock: it runs while a machine sleeps.
+    /// When to fetch new ones, by the wall clock, which runs while a machine sleeps.
     pub refresh: SystemTime,
-    /// The same by the monotonic clock: nobody sets it.
+    /// The same by the monotonic clock, which nobody sets.
     pub refresh_at: Instant,
 }
 
 impl Expiry {
-    /// From an end, seen now.
+    /// Made from the time at which the credentials expire.
     #[must_use]
     pub fn until(expires: SystemTime) -> Self {
         let now = SystemTime::now();
@@ -37,14 +37,14 @@ impl Expiry {
         Instant::now() >= self.refresh_at || SystemTime::now() >= self.refresh
     }
 
-    /// Whether they are over.
+    /// Whether they have expired.
     #[must_use]
     pub fn is_over(&self) -> bool {
         SystemTime::now() >= self.expires
     }
 }
 
-/// A token fit for a header. Spaces around it are removed; a line end is no part of a header, for kubectl neither.
+/// Makes a token fit for a header: removes spaces around it. One with a line end in it is refused, as by kubectl.
 pub(crate) fn checked_token(text: &str) -> Option<Zeroizing<String>> {
     let token = text.trim_matches(' ');
     (!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())).then(|| Zeroizing::new(token.to_owned()))

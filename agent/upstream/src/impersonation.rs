@@ -1,4 +1,4 @@
-//! Whom a kubeconfig's user acts as: `as`, `as-groups`, `as-uid`, `as-user-extra`.
+//! The user that a kubeconfig's user acts as: `as`, `as-groups`, `as-uid`, `as-user-extra`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::{
     kubeconfig::types::AuthInfo,
 };
 
-/// A user whom requests are made as.
+/// The user that requests are made as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Impersonation {
     /// `as`.
@@ -23,7 +23,7 @@ pub struct Impersonation {
 }
 
 impl Impersonation {
-    /// Takes it out of a kubeconfig's user. Empty values count as absent.
+    /// Reads it from a kubeconfig's user. Empty values count as absent.
     pub(crate) fn of(user: &AuthInfo, place: &Place) -> Result<Option<Self>, KubeconfigError> {
         let field = |field, problem| Err(KubeconfigError::Field { field, place: place.clone(), problem });
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());

@@ -9,7 +9,7 @@ use crate::{
     sourced::Sourced,
 };
 
-/// What a pod knows of its cluster.
+/// How a pod reaches its cluster.
 pub(crate) struct InCluster {
     pub(crate) host: String,
     pub(crate) port: u16,

@@ -1,8 +1,9 @@
 //! Finds and reads the kubeconfig the way kubectl does: `--kubeconfig`, else the files of `KUBECONFIG`, else
 //! `~/.kube/config`, else a pod's service account.
 //!
-//! Of several files the first to define a thing wins, whole; a file that is not there is skipped; relative paths in
-//! a file start at that file's directory (client-go `ClientConfigLoadingRules`). The zoo (`e2e/zoo`) compares the two.
+//! With several files, the first file that defines an entry wins, with the whole entry; a missing file is skipped;
+//! relative paths in a file start at that file's directory (client-go `ClientConfigLoadingRules`). The zoo (`e2e/zoo`)
+//! compares kubectl with us.
 
 pub(crate) mod types;
 
@@ -27,7 +28,7 @@ use types::{AuthInfo, Cluster, Context, Kubeconfig};
 /// Longest kubeconfig that is read. Ten thousand clusters fit; a wrong path to a disk image does not.
 pub const KUBECONFIG_MAX: u64 = 16 * 1024 * 1024;
 
-/// Which kubeconfig and context to use, and how patient to be.
+/// Which kubeconfig and context to use, and how long to wait.
 #[derive(Debug, Clone)]
 pub struct KubeconfigSource {
     /// `--kubeconfig`.
@@ -51,7 +52,7 @@ impl Default for KubeconfigSource {
     }
 }
 
-/// What was found.
+/// The result of the search.
 pub(crate) enum Found {
     /// A context of a kubeconfig.
     Context(Box<Selected>),
@@ -59,7 +60,7 @@ pub(crate) enum Found {
     InCluster,
 }
 
-/// A context with what it names.
+/// A context, with the cluster and user that it names.
 pub(crate) struct Selected {
     pub(crate) cluster_name: String,
     pub(crate) cluster: Cluster,
@@ -70,7 +71,7 @@ pub(crate) struct Selected {
     pub(crate) context_place: Place,
 }
 
-/// Looks for a kubeconfig and takes the context out of it.
+/// Finds the kubeconfig and reads the context from it.
 pub(crate) fn find(source: &KubeconfigSource, env: &Environment) -> Result<Found, KubeconfigError> {
     let paths = candidates(source, env);
     let mut files = Vec::new();
@@ -109,7 +110,7 @@ fn candidates(source: &KubeconfigSource, env: &Environment) -> Vec<PathBuf> {
     paths.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path)).collect()
 }
 
-/// Reads one file; nothing where it does not exist.
+/// Reads one file; `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Kubeconfig>, KubeconfigError> {
     let unreadable =
         |cause: io::Error| KubeconfigError::Unreadable { path: Shown::path(path), cause: Shown::cause(&cause) };
@@ -135,7 +136,7 @@ fn read(path: &Path) -> Result<Option<Kubeconfig>, KubeconfigError> {
     })?;
     let config = match &*document {
         Value::Null => Kubeconfig::default(),
-        // The error's own text may hold a value.
+        // Not shown: the parser's own text may hold a value.
         value => serde_path_to_error::deserialize(value).map_err(|error| {
             let at = Shown::name(&error.path().to_string());
             invalid(format!(" (at {at}: of another type; a text like 123 or yes needs quotes)"))

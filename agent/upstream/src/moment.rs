@@ -1,4 +1,4 @@
-//! Moments as people read them.
+//! Times as people read them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ pub fn latest() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(LATEST)
 }
 
-/// RFC 3339, to the second: `2026-01-31T12:00:00Z`. What is outside its years is their first or last moment.
+/// RFC 3339, to the second: `2026-01-31T12:00:00Z`. A time outside of its years becomes their first or last.
 #[must_use]
 pub fn moment(at: SystemTime) -> String {
     date(at.clamp(UNIX_EPOCH, latest()))

@@ -1,8 +1,9 @@
 //! `auth-provider: oidc` of a kubeconfig: an id token, and how to get the next one.
 //!
-//! The rules are client-go's (`plugin/pkg/client/auth/oidc`): the id token is sent as a bearer token while it is good; then the refresh
-//! token buys another at the issuer's token endpoint, and both go back into the kubeconfig ([`store`]), from where kubectl takes them too.
-//! As kubectl may have done that meanwhile, the file is looked at before anything is asked for.
+//! The rules are client-go's (`plugin/pkg/client/auth/oidc`): the id token is sent as a bearer token while it is valid;
+//! then the refresh token gets another at the issuer's token endpoint, and both are written back into the kubeconfig
+//! ([`store`]), where kubectl finds them too. kubectl may have done that meanwhile, so the file is read before the
+//! issuer is asked.
 
 mod provider;
 mod store;
@@ -28,17 +29,17 @@ use crate::{
 use provider::Provider;
 use tokens::{Tokens, field};
 
-/// An id token is good until this long before its end (client-go `expiryDelta`).
+/// An id token is used until this long before it expires (client-go `expiryDelta`).
 const EXPIRY_DELTA: Duration = Duration::from_secs(10);
-/// How long after tokens could not be written it is tried again: another program may have had the lock.
+/// After tokens could not be written, the next attempt comes after this long: another program may have had the lock.
 const STORE_AGAIN: Duration = Duration::from_secs(30);
 /// How long the provider may take for an answer.
 const LIMIT: Duration = Duration::from_secs(30);
-/// JWTs are base64url without padding; Go does not mind what the last bits are.
+/// JWTs are base64url without padding; Go ignores the last, unused bits.
 const BASE64URL: GeneralPurpose =
     GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
-/// A user's tokens, kept fresh.
+/// A user's tokens, refreshed when needed.
 pub(crate) struct Oidc(Arc<Shared>);
 
 struct Shared {
@@ -48,13 +49,13 @@ struct Shared {
 }
 
 struct State {
-    /// Those in use.
+    /// The tokens in use.
     tokens: Tokens,
-    /// Those that were last seen in the kubeconfig: where it cannot be written it has older ones.
+    /// The tokens last seen in the kubeconfig: older ones, if it cannot be written.
     stored: Tokens,
-    /// Writes them into the kubeconfig later, where that failed.
+    /// A task that writes them into the kubeconfig later, after that failed.
     later: Option<AbortHandle>,
-    /// The API server refused the id token: the kubeconfig may have a better one.
+    /// The API server refused the id token: the kubeconfig may have a newer one.
     doubted: bool,
 }
 
@@ -98,14 +99,15 @@ impl Oidc {
         })))
     }
 
-    /// The id token was refused: another may stand in the kubeconfig. client-go buys none for that.
+    /// The API server refused the id token: another may be in the kubeconfig. Like client-go, this does not use the
+    /// refresh token.
     pub(crate) async fn forget(&self) {
         self.0.state.lock().await.doubted = true;
     }
 
-    /// A token that is good now.
+    /// A valid token.
     ///
-    /// Runs to its end whether or not it is waited for: a refresh token that was spent must not be lost.
+    /// Runs to its end even if the future is dropped: a refresh token that was spent must not be lost.
     pub(crate) async fn current(&self) -> Result<(Zeroizing<String>, Expiry), KubeconfigError> {
         let shared = Arc::clone(&self.0);
         match tokio::spawn(async move { shared.current().await }).await {
@@ -142,7 +144,7 @@ impl Shared {
         }
     }
 
-    /// Buys an id token with the refresh token, and keeps what came in the kubeconfig.
+    /// Gets an id token with the refresh token, and writes the new tokens into the kubeconfig.
     async fn renew(self: &Arc<Self>, state: &mut State) -> Result<(), KubeconfigError> {
         let refresh = state.tokens.refresh.clone().ok_or_else(|| {
             self.failed("its id-token has expired and there is no refresh-token; log in to the cluster again".into())
@@ -150,7 +152,7 @@ impl Shared {
         let bought = self.provider.refresh(&refresh).await.map_err(|problem| self.failed(problem))?;
         let rotated = bought.refresh.as_ref().is_some_and(|new| *new != refresh);
         state.tokens = Tokens { id: Some(bought.id), refresh: bought.refresh.or(Some(refresh)) };
-        // Whoever waits there has older ones.
+        // An earlier task that waits to write has older tokens.
         if let Some(later) = state.later.take() {
             later.abort();
         }
@@ -171,7 +173,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The id token and its end, if that is further away than `margin`.
+    /// The id token and when it expires, if that is further away than `margin`.
     fn good(
         &self,
         tokens: &Tokens,
@@ -199,7 +201,7 @@ impl Shared {
     }
 }
 
-/// Tries again to write the tokens into the kubeconfig, until they stand there, or others do.
+/// Tries again to write the tokens into the kubeconfig, until they are there or somebody else has written others.
 async fn store_later(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(STORE_AGAIN).await;
@@ -232,7 +234,7 @@ fn is_here(address: &str) -> bool {
     })
 }
 
-/// The provider's own CA: data, or a file, whose path starts at the working directory, as kubectl has it.
+/// The provider's own CA, from data or from a file. A relative path starts at the working directory, as for kubectl.
 fn authority(provider: &AuthProvider, place: &Place) -> Result<Option<Verifier>, KubeconfigError> {
     let names = ("idp-certificate-authority-data", "idp-certificate-authority");
     let data = field(provider, names.0).map(|data| data.as_str());
@@ -244,7 +246,8 @@ fn authority(provider: &AuthProvider, place: &Place) -> Result<Option<Verifier>,
     verifier.map(Some).ok_or_else(|| sourced.error("has no certificate that can be read: fetch it again"))
 }
 
-/// The `exp` of a JWT (RFC 7519 section 4.1.4), which nobody verifies here: that is the API server's. Without one it is long over.
+/// The `exp` of a JWT (RFC 7519 section 4.1.4). Only the API server verifies the JWT. One without `exp` counts as
+/// expired.
 fn expires(token: &str) -> Option<SystemTime> {
     let mut parts = token.split('.');
     let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else { return None };

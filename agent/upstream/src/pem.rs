@@ -1,4 +1,4 @@
-//! PEM: only the blocks that are wanted leave this room, so no comment of a bundle travels.
+//! PEM: only blocks of the wanted kinds leave this file, so no comment of a bundle is passed on.
 
 use mykube_dial::tls;
 use rustls::{
@@ -20,20 +20,20 @@ const ENCRYPTED_KEY: Problem =
     "is an encrypted private key, which kubectl cannot use either: decrypt it with `openssl pkey`";
 const MISMATCH: Problem = "does not belong to the client certificate beside it: fetch both again";
 
-/// The authorities of a PEM text, at least one, and how many there are that cannot be read: those are passed over, as by kubectl.
+/// The authorities of a PEM text, at least one, and how many cannot be read: those are skipped, as by kubectl.
 pub(crate) fn authorities(bytes: &[u8]) -> Result<(String, usize), Problem> {
     let (readable, unreadable) = tls::readable(bytes);
     if readable.is_empty() {
         return Err(if unreadable == 0 { NO_CERTIFICATE } else { UNREADABLE });
     }
-    // Only what was read goes on, in the text it came in.
+    // Only blocks that could be read are passed on, in their own text.
     let text: String = split(&blocks(bytes, |label| label == "CERTIFICATE"))
         .filter(|block| CertificateDer::from_pem_slice(block.as_bytes()).is_ok_and(|der| readable.contains(&der)))
         .collect();
     Ok((text, unreadable))
 }
 
-/// The certificates of a client, its own first.
+/// The certificates of a client, its own one first.
 pub(crate) fn certificates(bytes: &[u8]) -> Result<String, Problem> {
     let pem = blocks(bytes, |label| label == "CERTIFICATE");
     match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
@@ -54,7 +54,7 @@ pub(crate) fn private_key(bytes: &[u8]) -> Result<Zeroizing<String>, Problem> {
     }
 }
 
-/// Whether a key can belong to a certificate. Kinds this build cannot judge pass: the API server decides.
+/// Whether a key can belong to a certificate. Kinds that this build cannot check pass: the API server decides.
 pub(crate) fn belongs(certificate: &str, key: &str) -> Result<(), Problem> {
     let own = CertificateDer::from_pem_slice(certificate.as_bytes()).ok();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok().and_then(|key| any_supported_type(&key).ok());
@@ -65,7 +65,7 @@ pub(crate) fn belongs(certificate: &str, key: &str) -> Result<(), Problem> {
     }
 }
 
-/// The blocks with a wanted label, line ends made plain.
+/// The blocks with a wanted label, with plain line ends.
 fn blocks(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Zeroizing<String> {
     let mut out = Zeroizing::new(String::with_capacity(bytes.len() + 1));
     let mut inside: Option<String> = None;
@@ -85,7 +85,7 @@ fn blocks(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Zeroizing<String> {
     out
 }
 
-/// Each of the blocks alone.
+/// Splits the text into its blocks.
 fn split(blocks: &str) -> impl Iterator<Item = &str> {
     let begins: Vec<_> = blocks.match_indices("-----BEGIN ").map(|(at, _)| at).chain([blocks.len()]).collect();
     (1..begins.len()).map(move |next| &blocks[begins[next - 1]..begins[next]])
@@ -93,4 +93,20 @@ fn split(blocks: &str) -> impl Iterator<Item = &str> {
 
 fn find(bytes: &[u8], what: &[u8]) -> bool {
     bytes.windows(what.len()).any(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_that_cannot_be_read_are_left_out_and_counted() {
+        let good = || rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
+        let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let (first, last) = (good(), good());
+        let (text, unreadable) = authorities(format!("{first}{bad}# a comment\n{last}{bad}").as_bytes()).unwrap();
+        assert_eq!(unreadable, 2);
+        assert_eq!(text.replace(['\r', '\n'], ""), format!("{first}{last}").replace(['\r', '\n'], ""));
+        assert!(matches!(authorities(bad.as_bytes()), Err(problem) if problem == UNREADABLE));
+    }
 }

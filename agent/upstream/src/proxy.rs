@@ -1,10 +1,10 @@
-//! The proxy on the way to an API server or a provider, as kubectl chooses it.
+//! The proxy to an API server or a provider, as kubectl chooses it.
 
 use mykube_dial::{ProxyEnv, ProxyTarget};
 
 use crate::{environment::Environment, error::KubeconfigError};
 
-/// The proxy of `HTTPS_PROXY`, by the API server's own name and `NO_PROXY`; kubectl knows no `ALL_PROXY`.
+/// The proxy of `HTTPS_PROXY`, unless `NO_PROXY` has the API server's own name; kubectl does not read `ALL_PROXY`.
 pub(crate) fn proxy_from_environment(
     env: &Environment,
     host: &str,

@@ -14,17 +14,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{error::KubeconfigError, expiry::Expiry, upstream::Upstream};
 
-/// How often token and certificate files are looked at, and a plugin's credential whether it is due. Kubernetes
-/// replaces a pod's token hours before it ends; ten seconds keep a rotated file from being noticed late.
+/// How often token and certificate files are read, and a plugin's credential is checked for being due. Kubernetes
+/// replaces a pod's token hours before it expires; after ten seconds a rotated file is noticed.
 pub const POLL: Duration = Duration::from_secs(10);
 /// The longest wait between attempts while credentials cannot be refreshed; it begins at [`POLL`] and doubles.
 pub const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// Makes welcomes and keeps their credentials fresh, in a task of its own that ends with it.
+/// Makes welcomes and refreshes their credentials, in a task that ends with this value.
 pub struct Credentialer {
     shared: Arc<Shared>,
     newest: watch::Receiver<Option<Arc<Welcome>>>,
-    /// Ends the task between two looks: a plugin that runs is not stopped halfway.
+    /// Ends the task between two checks: a running plugin is not stopped halfway.
     _watches: DropGuard,
 }
 
@@ -41,7 +41,8 @@ struct Loaded {
 }
 
 impl Credentialer {
-    /// Starts to watch the upstream's credentials once a first welcome was asked for. Needs a tokio runtime.
+    /// Begins to check the upstream's credentials once a first welcome was asked for. Must be used within a tokio
+    /// runtime.
     #[must_use]
     pub fn new(upstream: Arc<Upstream>) -> Self {
         let (sender, newest) = watch::channel(None);
@@ -55,11 +56,11 @@ impl Credentialer {
         Self { shared, newest, _watches: over.drop_guard() }
     }
 
-    /// What to tell a client now. Runs an exec plugin if it never ran or its credential is due: asked for before a code
-    /// is shown, it finds every fault while the operator still looks.
+    /// What to tell a client now. Runs an exec plugin if it never ran or its credential is due. The server calls this
+    /// before it shows a code, so that the operator is still there to read of a fault.
     ///
     /// # Errors
-    /// The credentials cannot be had, and there are no earlier ones that still hold.
+    /// No credentials can be had, and there are no earlier ones that are still valid.
     pub async fn welcome(&self) -> Result<Welcome, KubeconfigError> {
         let mut loaded = self.shared.loaded.lock().await;
         let welcome = match self.shared.upstream.shared_welcome().await {
@@ -76,8 +77,8 @@ impl Credentialer {
         Ok((*welcome).clone())
     }
 
-    /// Waits for a welcome that differs from the last one given. Cancel-safe: nothing is lost or begun again when this
-    /// is dropped. A refresh that fails is logged and tried again.
+    /// Waits for a welcome that differs from the last one returned. Cancel-safe: dropping this loses nothing and begins
+    /// nothing again. A refresh that fails is logged and tried again.
     pub async fn changed(&mut self) -> Welcome {
         loop {
             let newest = self.newest.borrow_and_update().clone();
@@ -100,7 +101,7 @@ impl Credentialer {
 }
 
 impl Shared {
-    /// Remembers a welcome and tells of it if it is new.
+    /// Stores a welcome and publishes it if it is new.
     fn keep(&self, loaded: &mut Option<Loaded>, welcome: Welcome, expiry: Option<Expiry>) -> Arc<Welcome> {
         let welcome = match loaded.take() {
             Some(last) if *last.welcome == welcome => last.welcome,

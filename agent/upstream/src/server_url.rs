@@ -1,4 +1,4 @@
-//! The address of the API server, out of a cluster's `server`.
+//! The address of the API server, from a cluster's `server`.
 
 use mykube_protocol::text::is_plain_path;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use crate::error::{KubeconfigError, Place};
 
-/// What Go escapes in a path (`net/url`, `encodePath`): all but letters, digits and these.
+/// The characters that Go escapes in a path (`net/url`, `encodePath`): all but letters, digits and these.
 const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -27,11 +27,11 @@ pub(crate) struct ServerUrl {
     /// A name or an address, without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// `/prefix`, where the API server stands behind one, as kubectl writes it into its requests.
+    /// `/prefix`, if the API server is behind one, as kubectl writes it into its requests.
     pub(crate) path: Option<String>,
 }
 
-/// Reads `server`. Without a scheme it is https where the cluster has TLS settings, as kubectl's documentation says.
+/// Parses `server`. Without a scheme it is https if the cluster has TLS settings, as kubectl's documentation says.
 pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Result<ServerUrl, KubeconfigError> {
     let bad = |problem| KubeconfigError::Field { field: "server", place: place.clone(), problem };
     let text = server.filter(|text| !text.is_empty()).ok_or_else(|| KubeconfigError::NoServer(place.clone()))?;
@@ -41,7 +41,7 @@ pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Resul
         None => ("http", text),
     };
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // Go reads it as a request's URI, which has no fragment: there `#` is one more character of the path.
+    // Go parses it as a request's URI, which has no fragment: `#` is one more character of the path.
     let path = if path.starts_with('/') { path.split('?').next().unwrap_or_default() } else { "" };
     if text.chars().any(char::is_control) || [scheme, authority].iter().any(|part| part.contains([' ', '%', '\\'])) {
         return Err(bad(
@@ -60,7 +60,7 @@ pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Resul
     }
     let host = match url.host() {
         Some(Host::Domain(name)) if is_host_name(name) => name.to_owned(),
-        // To browsers 10.1 and 167772161 are addresses too; to kubectl they are names.
+        // Browsers take 10.1 and 167772161 for addresses too; kubectl takes them for names.
         Some(Host::Ipv4(ip)) if authority.split(':').next() == Some(&ip.to_string()) => ip.to_string(),
         Some(Host::Ipv6(ip)) => ip.to_canonical().to_string(),
         _ => return Err(bad("has no usable host: write it like https://HOST:PORT")),
@@ -75,8 +75,8 @@ pub(crate) fn parse(server: Option<&str>, has_tls: bool, place: &Place) -> Resul
     Ok(ServerUrl { host, port, path: Some(path).filter(|path| !path.is_empty()) })
 }
 
-/// A path as kubectl writes it: unescaped, cleaned (`path.Join`) and escaped again; nothing of `/`. Query and fragment
-/// of a server are dropped there too.
+/// A path as kubectl writes it: unescaped, cleaned (`path.Join`) and escaped again; `None` for `/`. kubectl too drops
+/// the query and fragment of a server.
 fn written(path: &str) -> Option<String> {
     let mut escapes = path.split('%').skip(1);
     if !escapes.all(|rest| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit)) {
@@ -94,7 +94,7 @@ fn written(path: &str) -> Option<String> {
     Some(segments.iter().map(|segment| format!("/{}", percent_encode(segment, &ESCAPED))).collect())
 }
 
-/// A DNS name as a certificate has it, or an IP address without brackets.
+/// A DNS name as in a certificate, or an IP address without brackets.
 pub(crate) fn is_host_name(name: &str) -> bool {
     (1..=253).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
@@ -124,7 +124,7 @@ mod tests {
             ("HTTPS://h:6443/clusters/root:org", "h", 6443, Some("/clusters/root:org")),
             ("https://h/v1/teleport/cm9vdA/a3ViZQ==", "h", 443, Some("/v1/teleport/cm9vdA/a3ViZQ==")),
             ("https://h/a+b@c,d$e&f;g=h~", "h", 443, Some("/a+b@c,d$e&f;g=h~")),
-            // As Go writes them.
+            // The right column is how Go writes them.
             ("https://h/!'(*)", "h", 443, Some("/%21%27%28%2A%29")),
             ("https://h/a b/%20/ä/%C3%A4/%25", "h", 443, Some("/a%20b/%20/%C3%A4/%C3%A4/%25")),
             ("https://h/p?q=%zz#f", "h", 443, Some("/p")),

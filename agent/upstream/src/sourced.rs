@@ -1,4 +1,4 @@
-//! Values that stand in a kubeconfig as base64, or in a file beside it.
+//! Values that a kubeconfig has as base64, or in a file beside it.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use zeroize::Zeroizing;
 
 use crate::error::{KubeconfigError, Place, Shown};
 
-/// Longest certificate, key or token file: what does not fit a welcome need not be read.
+/// Longest certificate, key or token file: a longer one would not fit a welcome.
 pub const FILE_MAX: u64 = mykube_protocol::limits::WELCOME_MAX as u64;
-/// Base64 as Go reads it: padded, last bits of any kind. Line breaks it skips are to be taken out before.
+/// Base64 as Go reads it: padded, the last unused bits ignored. The caller removes line breaks, which Go skips.
 pub(crate) const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// A value that stands in the kubeconfig as base64, or in a file beside it.
+/// A value that the kubeconfig has as base64, or in a file beside it.
 pub(crate) struct Sourced {
     field: &'static str,
     place: Place,
@@ -30,7 +30,7 @@ enum Value {
 }
 
 impl Sourced {
-    /// Data wins over a file; empty ones count as absent. `names` are the two fields.
+    /// Data wins over a file; empty values count as absent. `names` are the two fields.
     pub(crate) fn new(
         data: Option<&str>,
         file: Option<&str>,
@@ -63,7 +63,7 @@ impl Sourced {
         KubeconfigError::Field { field: self.field, place: self.place.clone(), problem }
     }
 
-    /// The same without waiting for others, for what is read once at the start.
+    /// The value, read without async: for what is read once at the start.
     pub(crate) fn read_now(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
         match &self.value {
             Value::Data(bytes) => Ok(bytes.clone()),
@@ -86,7 +86,7 @@ impl Sourced {
         }
     }
 
-    /// The bytes, a file's read anew each time.
+    /// The bytes; a file is read anew each time.
     pub(crate) async fn read(&self) -> Result<Zeroizing<Vec<u8>>, KubeconfigError> {
         let path = match &self.value {
             Value::Data(bytes) => return Ok(bytes.clone()),

@@ -1,4 +1,4 @@
-//! The API server of one context: its name and address, how to verify it, whom it will see, how to reach it.
+//! The API server of one context: its name and address, how to verify it, the credentials for it, how to reach it.
 
 use std::{fmt, time::Duration};
 
@@ -26,28 +26,28 @@ use crate::{
     sourced::{BASE64, Sourced},
 };
 
-/// The reserved cluster extension whose content a plugin is told (KEP 541).
+/// The reserved cluster extension, whose content is passed to a plugin (KEP 541).
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
-/// An API server and everything that is needed to use it.
+/// An API server, with what is needed to use it.
 pub struct Upstream {
-    /// The cluster's name, made plain.
+    /// The cluster's name, cleaned for a terminal.
     pub cluster_name: String,
     /// Its host, a name or an address without brackets.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// The path of the server's URL, `/k8s/clusters/c-x1`, where it has one.
+    /// The path of the server's URL, if it has one: `/k8s/clusters/c-x1`.
     pub path: Option<String>,
     /// The name its certificate is verified against: `tls-server-name`, else the host.
     pub server_name: String,
-    /// The source says not to verify it.
+    /// The kubeconfig says not to verify it.
     pub insecure: bool,
     /// The context's namespace.
     pub namespace: Option<String>,
-    /// Whom it will see.
+    /// The credentials that it will see.
     pub credentials: CredentialSource,
-    /// Whom its requests are made as: the kubeconfig's `as`.
+    /// The user that requests are made as: the kubeconfig's `as`.
     pub impersonation: Option<Impersonation>,
     ca: Option<Sourced>,
     proxy: Option<ProxyTarget>,
@@ -58,12 +58,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Finds the kubeconfig, takes the context out of it and checks all that can be checked without running a plugin.
+    /// Finds the kubeconfig, reads the context from it and checks all that can be checked without running a plugin.
     ///
     /// `trust` is for https proxies on the way to the API server, which is verified by the client.
     ///
     /// # Errors
-    /// Whatever keeps the context from being used, with what to do.
+    /// The context cannot be used; the error says why and what to do.
     pub async fn load(source: &KubeconfigSource, env: &Environment, trust: Trust) -> Result<Self, KubeconfigError> {
         let upstream = match find(source, env)? {
             Found::Context(selected) => Self::from_context(*selected, source, env, trust).await?,
@@ -155,7 +155,7 @@ impl Upstream {
         })
     }
 
-    /// The API server of the pod that this is, with its service account.
+    /// The API server of this pod's cluster, with its service account.
     ///
     /// # Errors
     /// This is no pod, or its service account cannot be used.
@@ -190,7 +190,7 @@ impl Upstream {
         }
     }
 
-    /// The CA certificates in PEM form, read anew; nothing where the client's system roots are to be used.
+    /// The CA certificates in PEM form, read anew; `None` if the client should use its system's roots.
     ///
     /// # Errors
     /// The file cannot be read, or holds no certificate.
@@ -201,7 +201,7 @@ impl Upstream {
         }
     }
 
-    /// Says how many certificates of the CA cannot be read, where there are such.
+    /// Logs how many certificates of the CA cannot be read, if any.
     async fn warn_of_unreadable(&self) {
         let Some(ca) = &self.ca else { return };
         if let Ok(bytes) = ca.read().await
@@ -215,7 +215,7 @@ impl Upstream {
         }
     }
 
-    /// What a client is told in shared mode at this moment.
+    /// What a client is told in shared mode, with the current credentials.
     ///
     /// # Errors
     /// The credentials cannot be had, or do not fit a welcome.
@@ -242,7 +242,7 @@ impl Upstream {
         Ok((welcome, expiry))
     }
 
-    /// TCP to the API server, through the proxy where there is one; Nagle is off.
+    /// TCP to the API server, through the proxy if there is one; Nagle is off.
     ///
     /// # Errors
     /// A reason that may be shown to the client's user.
@@ -253,7 +253,7 @@ impl Upstream {
             .map_err(|error| self.unreachable(&error))
     }
 
-    /// Whether something listens at the API server's address.
+    /// Checks that something listens at the API server's address.
     ///
     /// # Errors
     /// As [`Upstream::connect`]; worth a warning, as it may come up later.
@@ -293,7 +293,7 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// What a plugin with `provideClusterInfo` is told.
+/// The cluster, as a plugin with `provideClusterInfo` is told of it.
 async fn plugin_cluster(cluster: &Cluster, ca: Option<&Sourced>) -> Result<ExecCluster, KubeconfigError> {
     let extension = cluster.extensions.iter().find(|named| named.name.as_deref() == Some(EXEC_EXTENSION));
     Ok(ExecCluster {

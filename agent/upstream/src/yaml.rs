@@ -1,7 +1,7 @@
-//! YAML as kubectl reads it: as `sigs.k8s.io/yaml` makes JSON of a text's first document by the rules of go-yaml v2.
+//! YAML as kubectl reads it: as `sigs.k8s.io/yaml` converts the first document to JSON, by the rules of go-yaml v2.
 //!
 //! Those are YAML 1.1's: `yes` and `off` are booleans, the last of two equal keys wins, `<<` merges where it stands.
-//! What the scanner takes is the parser's own affair (YAML 1.2, `docs/decisions/0005-yaml.md`).
+//! The syntax is the parser's (YAML 1.2, `docs/decisions/0005-yaml.md`).
 
 use std::{collections::HashMap, ops::Range, rc::Rc};
 
@@ -13,15 +13,16 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::sourced::BASE64;
 
-/// What aliases may add to a document, in bytes of memory: a few lines of them can mean terabytes otherwise. kubectl
-/// bounds it too, at 400,000 nodes.
+/// How much memory aliases may add to a document, in bytes: a few lines of them can mean terabytes. kubectl has a limit
+/// too, of 400,000 nodes.
 const ALIASED_MAX: usize = 16 * 1024 * 1024;
-/// What a node takes beside its text, about.
+/// About what a node takes beside its text.
 const NODE: usize = 32;
-/// How many values a document may have: each takes far more memory than the two bytes it may be written with.
+/// Most values of a document: each takes far more memory than the two bytes in which it may be written.
 pub(crate) const NODES_MAX: usize = 1_000_000;
-/// How deep they may stand in each other, aliases followed. The parser takes about as much of what is written (255), but an alias may
-/// stand at the bottom of what the next one names, and whoever walks through a document does it on the stack.
+/// How deep values may be nested, aliases followed. The parser has a limit for what is written (255), but an alias may
+/// stand at the bottom of the value that the next one names, and code that walks through a document does so on the
+/// stack.
 const DEPTH_MAX: usize = 256;
 
 /// A document as JSON, wiped when dropped: it may hold secrets.
@@ -50,22 +51,22 @@ pub(crate) fn wipe(value: &mut Value) {
     }
 }
 
-/// Why a text cannot be read. Never holds any of it.
+/// Why a text cannot be read. Never holds any part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum YamlError {
-    /// Not text, or text with control characters, which YAML does not have.
+    /// The text is not UTF-8 or UTF-16, or has control characters, which YAML forbids.
     NotText,
-    /// Line and column, from 1.
+    /// A syntax error, at this line and column, from 1.
     Syntax(usize, usize),
-    /// It is YAML, but means nothing in JSON: a tag that does not fit, a list as a key, an infinity.
+    /// The YAML cannot be JSON: a tag that does not fit, a list as a key, an infinity.
     Meaning,
-    /// Its aliases would fill the memory, or the stack.
+    /// Aliases would fill the memory, or the stack.
     Aliases,
     /// More than [`NODES_MAX`] values.
     TooMany,
 }
 
-/// Reads the first document; null where there is none. UTF-8, or UTF-16 with its byte order mark.
+/// Reads the first document; null if there is none. UTF-8, or UTF-16 with its byte order mark.
 pub(crate) fn read(bytes: &[u8]) -> Result<Document, YamlError> {
     let text = Zeroizing::new(text::decode(bytes).ok_or(YamlError::NotText)?);
     if text
@@ -78,8 +79,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document, YamlError> {
     Ok(Document(Converter { left: ALIASED_MAX }.value(&root.node)?))
 }
 
-/// Where in a text the scalar stands that a JSON pointer (RFC 6901, without escapes) names, in bytes; nothing where it is an alias, or
-/// what holds it is.
+/// The position in a text, in bytes, of the scalar that a JSON pointer (RFC 6901, without escapes) names; `None` if it,
+/// or a value around it, is an alias.
 pub(crate) fn span(text: &str, pointer: &str) -> Option<Range<usize>> {
     let mut found = document(text, NODES_MAX).ok()??;
     for step in pointer.split('/').skip(1) {
@@ -97,17 +98,17 @@ pub(crate) fn span(text: &str, pointer: &str) -> Option<Range<usize>> {
     if matches!(*found.node, Node::Scalar(_)) { found.span } else { None }
 }
 
-/// The first document of a text, which has no more values than that.
+/// The first document of a text; fails if it has more values than `nodes`.
 fn document(text: &str, nodes: usize) -> Result<Option<Child>, YamlError> {
     Reader { events: Parser::new_from_str(text), anchors: HashMap::new(), left: nodes }.document()
 }
 
-/// Reads JSON alone, the last of equal keys wins; nothing where it is not all JSON.
+/// Reads a text that is JSON, in which the last of equal keys wins; `None` if it is not all JSON.
 pub(crate) fn json(bytes: &[u8]) -> Option<Document> {
     serde_json::from_slice(bytes).ok().map(Document)
 }
 
-/// A node as it is written. Aliases share theirs.
+/// A parsed node. Aliases share the node that they name.
 enum Node {
     Scalar(Scalar),
     List(Vec<Child>),
@@ -117,7 +118,7 @@ enum Node {
 #[derive(Clone)]
 struct Child {
     node: Rc<Node>,
-    /// How deep it is: 1 for a scalar, one more than the deepest for what holds some.
+    /// Its depth: 1 for a scalar, else one more than its deepest child.
     depth: usize,
     is_alias: bool,
     span: Option<Range<usize>>,
@@ -152,7 +153,7 @@ impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<P> {
                 Event::StreamEnd | Event::DocumentEnd => return Ok(None),
                 event => {
                     let root = self.child(event, span)?;
-                    // What is wrong in the same document further on is wrong with it.
+                    // A syntax error later in the same document makes all of it unreadable.
                     return match self.next()?.0 {
                         Event::DocumentEnd | Event::StreamEnd => Ok(Some(root)),
                         _ => Err(YamlError::Meaning),
@@ -186,7 +187,7 @@ impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<P> {
         };
         let (anchor, node) = match event {
             Event::Alias(id) => {
-                // One that stands in what it names has no end.
+                // An alias within the node that it names would have no end.
                 let named = self.anchors.get(&id).cloned().ok_or(YamlError::Meaning)?;
                 return Ok(Child { is_alias: true, ..named });
             }
@@ -219,7 +220,7 @@ impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<P> {
             _ => return Err(YamlError::Meaning),
         };
         let child = Child { node: Rc::new(node), depth: depth + 1, is_alias: false, span: span.byte_range() };
-        // Nothing has the anchor 0.
+        // No anchor has the number 0.
         if anchor != 0 {
             self.anchors.insert(anchor, child.clone());
         }
@@ -227,7 +228,7 @@ impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<P> {
     }
 }
 
-/// What a scalar is (go-yaml v2 `resolve.go`).
+/// The meaning of a scalar (go-yaml v2 `resolve.go`).
 fn scalar(text: Zeroizing<String>, plain: bool, tag: Option<&Tag>) -> Result<Scalar, YamlError> {
     let tag = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix())).filter(|tag| tag != "!");
     let kind = match &tag {
@@ -252,7 +253,7 @@ fn scalar(text: Zeroizing<String>, plain: bool, tag: Option<&Tag>) -> Result<Sca
     }
 }
 
-/// A plain scalar that is no text. Dates stay texts, and base 60 is unknown there.
+/// A plain scalar that is not a text. Dates stay texts, and base 60 does not exist there.
 fn word(text: &str) -> Option<Scalar> {
     Some(match text {
         "" | "~" | "null" | "Null" | "NULL" => Scalar::Null,
@@ -266,7 +267,7 @@ fn word(text: &str) -> Option<Scalar> {
     })
 }
 
-/// As Go reads a number (`strconv.ParseInt` with base 0, `ParseFloat`); underscores are for the eye.
+/// Parses a number as Go does (`strconv.ParseInt` with base 0, `ParseFloat`); underscores are ignored.
 fn number(text: &str) -> Option<Scalar> {
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return None;
@@ -299,7 +300,7 @@ fn number(text: &str) -> Option<Scalar> {
 
 /// Makes JSON of nodes.
 struct Converter {
-    /// How much more aliases may add.
+    /// How many more bytes aliases may add.
     left: usize,
 }
 
@@ -346,7 +347,7 @@ impl Converter {
         Ok(())
     }
 
-    /// Puts a map, or each of several, the first of which wins, into another.
+    /// Merges a map into another, or each of several, the first of which wins.
     fn merge(&mut self, map: &mut Map<String, Value>, from: &Child) -> Result<(), YamlError> {
         if from.is_alias {
             self.pay(&from.node)?;
@@ -374,7 +375,7 @@ impl Converter {
         .ok_or(YamlError::Aliases)?;
         match node {
             Node::Scalar(_) => Ok(()),
-            // An alias in what an alias names pays for itself when it is met, and here for having been met again.
+            // An alias within an aliased value is counted when it is met, and here for being met again.
             Node::List(items) => items.iter().try_for_each(|item| self.pay(&item.node)),
             Node::Map(entries) => {
                 entries.iter().flat_map(|(key, value)| [key, value]).try_for_each(|item| self.pay(&item.node))
@@ -383,7 +384,7 @@ impl Converter {
     }
 }
 
-/// A key as JSON has it.
+/// A key as JSON writes it.
 fn name(key: &Node) -> Result<String, YamlError> {
     match key {
         Node::Scalar(Scalar::Text(text)) => Ok(String::clone(text)),

@@ -1,4 +1,5 @@
-//! The way to the API server: direct, through the proxy the kubeconfig or the environment names, or not at all.
+//! Connecting to the API server: directly, through the proxy that the kubeconfig or the environment names, or not at
+//! all.
 #![allow(clippy::unwrap_used, reason = "helpers that fail should stop their test")]
 
 mod common;
@@ -17,7 +18,7 @@ async fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// Answers one CONNECT with `answer` and returns what was asked.
+/// Answers one CONNECT with `answer` and returns the request.
 async fn proxy(listener: TcpListener, answer: &'static str) -> String {
     let (mut socket, _) = listener.accept().await.unwrap();
     let mut asked = Vec::new();

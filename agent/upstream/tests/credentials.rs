@@ -1,4 +1,4 @@
-//! Every kind of credentials a kubeconfig has, wrong ones, and files that change.
+//! Every kind of credentials of a kubeconfig, wrong ones, and files that change.
 
 mod common;
 #[path = "credentials/oidc.rs"]
@@ -143,7 +143,7 @@ async fn a_rotated_token_file_is_noticed_and_a_broken_one_is_waited_out() {
     let mut c = f.credentialer().await.unwrap();
     assert_eq!(c.welcome().await.unwrap().credentials.unwrap().token.as_deref(), Some("one"));
 
-    // Nothing changed, nothing to tell, however long one waits.
+    // Nothing changed: there is no news, however long one waits.
     assert!(tokio::time::timeout(Duration::from_secs(3600), c.changed()).await.is_err());
 
     f.write("tok", "two");
@@ -157,7 +157,7 @@ async fn a_rotated_token_file_is_noticed_and_a_broken_one_is_waited_out() {
         "the last one holds while the file is away"
     );
     f.write("tok", "three");
-    // Dropped half way again and again, as in a select loop: still told once, and only once.
+    // Dropped halfway again and again, as in a select loop: the news still comes, and only once.
     let told = loop {
         if let Ok(welcome) = tokio::time::timeout(Duration::from_millis(700), c.changed()).await {
             break welcome;

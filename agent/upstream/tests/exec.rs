@@ -18,7 +18,7 @@ fn plugin(script: &str) -> Fixture {
     plugin_of(json!({}), script)
 }
 
-/// The same with further settings of `exec`.
+/// A plugin with further settings of `exec`.
 fn plugin_of(more: Value, script: &str) -> Fixture {
     let f = Fixture::new();
     let mut exec = json!({
@@ -51,12 +51,12 @@ fn runs(f: &Fixture) -> usize {
     fs::read_to_string(f.path("runs")).map_or(0, |text| text.lines().count())
 }
 
-/// What never comes fails the test instead of hanging it.
+/// Fails the test instead of waiting for ever.
 async fn bounded<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), work).await.unwrap()
 }
 
-/// RFC 3339, so many seconds from now.
+/// RFC 3339, this many seconds from now.
 fn in_seconds(seconds: i64) -> String {
     let at = time::OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
     at.format(&time::format_description::well_known::Rfc3339).unwrap()
@@ -97,7 +97,7 @@ async fn a_fixed_token_password_or_certificate_keeps_the_plugin_from_running() {
     for fixed in ["token: fixed", "username: ann\npassword: pw", &certificate] {
         let mut f = Fixture::new();
         let script = f.write("plugin.sh", "exit 1");
-        // Nor does it need the terminal that it would want.
+        // A plugin that does not run needs no terminal, either.
         let exec = json!({"apiVersion": V1, "command": "sh", "args": [script], "interactiveMode": "Always"});
         let user = format!("{fixed}\nexec: {exec}");
         f.source.kubeconfig = Some(f.write("config", common::config("server: https://h", &user)));
@@ -353,7 +353,7 @@ async fn so_is_one_whose_words_are_seen_as_they_come() {
 }
 
 async fn hangs(terminal: bool, said: &str) {
-    // The end of the pipe comes when its last writer, the plugin's own child, is gone.
+    // The pipe ends when its last writer, the plugin's own child, has ended.
     let mut f = plugin("echo wait for it >&2; exec 3> $DIR/alive; sleep 1000 & echo up >&3; wait");
     f.env.terminal = terminal;
     let fifo = f.path("alive");

@@ -1,4 +1,4 @@
-//! Finding, merging and choosing, as kubectl does; and every way a kubeconfig can be wrong.
+//! Finding, merging and choosing as kubectl does; and the ways in which a kubeconfig can be wrong.
 
 mod common;
 
@@ -142,7 +142,7 @@ async fn in_a_pod_the_service_account() {
     assert_eq!(credentials.token.as_deref(), Some("pod-token"));
     assert!(credentials.expiring);
 
-    // A kubeconfig wins, an empty one does not, and one that is named must be good.
+    // A kubeconfig wins over the service account, an empty one does not, and one that is named must be good.
     f.write("home/.kube/config", "");
     assert_eq!(f.load().await.unwrap().cluster_name, "in-cluster");
     f.source.context = Some("x".into());

@@ -2,29 +2,29 @@
 
 use httparse::{EMPTY_HEADER, Header, Request, Response, Status};
 
-/// Longest head of a request that is looked at; the agent, as the API server, takes none longer.
+/// Longest head of a request that is parsed; the agent and the API server take none longer.
 pub(super) const REQUEST_MAX: usize = 1024 * 1024 + 4096;
-/// Longest head of an answer that is looked at. An API server's 101 has about 200 bytes.
+/// Longest head of an answer that is parsed. An API server's 101 has about 200 bytes.
 pub(super) const RESPONSE_MAX: usize = 16 * 1024;
-/// Headers that most heads have room in: kubectl sends about ten.
+/// Room for as many headers as most heads have: kubectl sends about ten.
 const HEADERS: usize = 100;
-/// Most headers of a request that are looked at, as many as the agent takes: one for each group of `--as-group`.
+/// Most headers of a request that are parsed, as many as the agent takes: one for each group of `--as-group`.
 const HEADERS_MAX: usize = 4096;
 
-/// What a head says so far.
+/// What a head is, as far as it has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// It goes on.
+    /// It is not whole yet.
     Partial,
-    /// Of so many bytes: asks for a WebSocket, or grants it.
+    /// Its length: it asks for a WebSocket, or grants it.
     WebSocket(usize),
-    /// Of so many bytes: an answer before the answer (1xx).
+    /// Its length: a preliminary answer (1xx).
     Interim(usize),
     /// Anything else.
     Other,
 }
 
-/// The head of a request; those of its bytes before `seen` were looked at.
+/// Reads the head of a request, of whose bytes those before `seen` have been read.
 pub(super) fn request(bytes: &[u8], seen: usize) -> Head {
     request_with(bytes, seen, &mut [EMPTY_HEADER; HEADERS])
         .or_else(|error| match error {
@@ -43,7 +43,7 @@ fn request_with<'b>(bytes: &'b [u8], seen: usize, headers: &mut [Header<'b>]) ->
     })
 }
 
-/// The head of its answer; those of its bytes before `seen` were looked at.
+/// Reads the head of its answer, of whose bytes those before `seen` have been read.
 pub(super) fn response(bytes: &[u8], seen: usize) -> Head {
     let mut headers = [EMPTY_HEADER; HEADERS];
     let mut response = Response::new(&mut headers);
@@ -58,7 +58,7 @@ pub(super) fn response(bytes: &[u8], seen: usize) -> Head {
     }
 }
 
-/// A head is looked at when a line has ended, and up to `max` bytes.
+/// Parses a head when a line has ended, and only up to `max` bytes.
 fn parsed(
     bytes: &[u8],
     seen: usize,

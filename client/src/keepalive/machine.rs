@@ -1,8 +1,8 @@
 //! The bytes of one connection, without I/O.
 //!
-//! Order of calls: `handle_outward` and `handle_inward` with what was read on either side, as it comes, `handle_away`
-//! when the channel goes away; after each of them `poll_own`. An end is told by `finish_outward` and `finish_inward`.
-//! Once `is_plain` there is nothing left to do, and nothing held back.
+//! Order of calls: `handle_outward` and `handle_inward` with the bytes read on either side, in any pieces,
+//! `handle_away` when the channel goes away; after each of them `poll_own`. `finish_outward` and `finish_inward` tell
+//! the end of a side. Once `is_plain` is true there is nothing left to do, and nothing is held back.
 
 use std::io::Cursor;
 
@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 
 use super::head::{self, Head};
 
-/// Frames to kubectl up to this size, header included, are handed on only whole, so that a pong always finds a
-/// boundary. Larger ones pass as they come, and a pong waits for their end. What an API server sends has 32 KiB.
+/// Frames to kubectl up to this size, header included, are passed on only whole, so that a pong always finds a
+/// boundary. Larger ones pass as they come, and a pong waits for their end. An API server sends frames of up to 32 KiB.
 pub const FRAME_MAX: usize = 64 * 1024;
 /// RFC 6455, section 5.5.
 const CONTROL_MAX: u64 = 125;
@@ -24,17 +24,17 @@ const CONTROL_MAX: u64 = 125;
 #[derive(Debug)]
 pub(super) struct Keepalive {
     phase: Phase,
-    /// Bytes of kubectl's that the stream does not have yet: the begin of a header, or of a ping.
+    /// Bytes from kubectl that the stream does not have yet: the begin of a header, or of a ping.
     outward: BytesMut,
     /// How much of a frame's payload is still to pass to the stream.
     outward_left: u64,
-    /// Bytes of the server's that kubectl does not have yet: a frame that is not whole.
+    /// Bytes from the server that kubectl does not have yet: a part of a frame.
     inward: BytesMut,
     /// How much of a large frame's payload is still to pass to kubectl.
     inward_left: u64,
     /// The newest ping that went into the stream and has no pong.
     unanswered: Option<Vec<u8>>,
-    /// The newest ping to be answered here: an answer to it answers those before it (section 5.5.3).
+    /// The newest ping that must be answered here: its answer also answers those before it (section 5.5.3).
     due: Option<Vec<u8>>,
 }
 
@@ -42,13 +42,13 @@ pub(super) struct Keepalive {
 enum Phase {
     /// The first request's head so far.
     Request(Vec<u8>),
-    /// It asks for a WebSocket; the answer's head so far.
+    /// The request asks for a WebSocket; the answer's head so far.
     Response(Vec<u8>),
     /// A WebSocket.
     Frames,
-    /// One that a side has closed: pongs are neither awaited nor allowed (section 5.5.1).
+    /// A WebSocket that one side has closed: pongs are neither awaited nor allowed (section 5.5.1).
     Closing,
-    /// No WebSocket, or none that can be followed.
+    /// No WebSocket, or one that cannot be followed.
     Plain,
 }
 
@@ -74,11 +74,11 @@ impl Keepalive {
                 match head::request(head, seen) {
                     Head::Partial => {}
                     Head::WebSocket(len) if len == head.len() => self.phase = Phase::Response(Vec::new()),
-                    // Another request, or more than a request.
+                    // Another request, or bytes beyond a request.
                     _ => self.phase = Phase::Plain,
                 }
             }
-            // A WebSocket's client waits for the answer: this is none.
+            // A WebSocket's client waits for the answer, so this is none.
             Phase::Response(_) => self.phase = Phase::Plain,
             Phase::Frames | Phase::Closing => {
                 while !input.is_empty() {
@@ -97,7 +97,7 @@ impl Keepalive {
     /// Bytes from the server; those for kubectl are appended to `kubectl`.
     pub(super) fn handle_inward(&mut self, mut input: &[u8], kubectl: &mut BytesMut) {
         match &mut self.phase {
-            // An answer to half a request.
+            // An answer to an unfinished request.
             Phase::Request(_) => self.phase = Phase::Plain,
             Phase::Response(head) => {
                 let mut head = std::mem::take(head);
@@ -120,7 +120,7 @@ impl Keepalive {
                         Head::Other => break Phase::Plain,
                     }
                 };
-                // What came before was only a part of a head.
+                // The bytes before were only a part of a head.
                 let rest = input.split_at(len.saturating_sub(before).min(input.len()));
                 kubectl.put_slice(rest.0);
                 return self.handle_inward(rest.1, kubectl);
@@ -139,13 +139,13 @@ impl Keepalive {
         kubectl.put_slice(input);
     }
 
-    /// The channel has gone away: the pong to a ping that was on its way may be long in coming.
+    /// The channel has gone away: the pong to a ping that was under way may come late.
     pub(super) fn handle_away(&mut self) {
-        // It came after the one that may still be due from the last outage.
+        // This ping came after the one whose pong may still be due from the last outage.
         self.due = self.unanswered.take().or(self.due.take());
     }
 
-    /// What kubectl is to be sent besides the server's bytes, now: `true` where something was appended.
+    /// Appends our pong for kubectl, if one can be sent now; returns whether it did.
     pub(super) fn poll_own(&mut self, kubectl: &mut BytesMut) -> bool {
         match self.phase {
             Phase::Frames if self.inward_left == 0 => {
@@ -163,18 +163,18 @@ impl Keepalive {
         }
     }
 
-    /// kubectl sends no more: what was held back is appended to `stream`.
+    /// kubectl sends no more: appends all that was held back to `stream`.
     pub(super) fn finish_outward(&mut self, stream: &mut BytesMut) {
         stream.unsplit(self.outward.split());
     }
 
-    /// The server sends no more: what was held back is appended to `kubectl`, and nothing may come after it.
+    /// The server sends no more: appends all that was held back to `kubectl`, after which nothing may come.
     pub(super) fn finish_inward(&mut self, kubectl: &mut BytesMut) {
         kubectl.unsplit(self.inward.split());
         self.phase = Phase::Plain;
     }
 
-    /// Whether both sides' bytes can pass without being looked at from now on.
+    /// Whether both sides' bytes can pass unread from now on.
     pub(super) fn is_plain(&self) -> bool {
         self.phase == Phase::Plain && self.outward.is_empty() && self.inward.is_empty()
     }
@@ -184,7 +184,7 @@ impl Keepalive {
         self.phase == Phase::Frames
     }
 
-    /// One part of a frame of kubectl's. `input` is not empty, and is shorter afterwards.
+    /// Handles one part of a frame from kubectl. `input` is not empty, and is shorter afterwards.
     fn outward_part(&mut self, input: &mut &[u8], away: bool, stream: &mut BytesMut) -> Result<(), Broken> {
         if self.outward_left > 0 {
             pass(&mut self.outward_left, input, stream);
@@ -198,7 +198,7 @@ impl Keepalive {
             let ping = self.outward.split();
             let payload = Some(frame.unmasked(&ping));
             if away {
-                // The server never sees it: hours of pings would wait in the stream.
+                // The server never gets this ping: hours of pings would wait in the stream.
                 self.due = payload;
             } else {
                 self.unanswered = payload;
@@ -212,7 +212,7 @@ impl Keepalive {
         Ok(())
     }
 
-    /// One part of a frame of the server's, or a whole one.
+    /// Handles one part of a frame from the server, or a whole one.
     fn inward_part(&mut self, input: &mut &[u8], kubectl: &mut BytesMut) -> Result<(), Broken> {
         if self.inward_left > 0 {
             pass(&mut self.inward_left, input, kubectl);
@@ -255,7 +255,7 @@ impl Keepalive {
     }
 }
 
-/// These are no frames of RFC 6455.
+/// The bytes are no frames of RFC 6455.
 #[derive(Debug)]
 struct Broken;
 
@@ -270,7 +270,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// `None` while more bytes are needed.
+    /// Reads a header; `None` while more bytes are needed.
     fn parse(bytes: &[u8]) -> Result<Option<Self>, Broken> {
         let mut cursor = Cursor::new(bytes);
         let Some((header, payload)) = FrameHeader::parse(&mut cursor).map_err(|_| Broken)? else { return Ok(None) };
@@ -279,7 +279,7 @@ impl Frame {
         if control && (payload > CONTROL_MAX || !header.is_final) || payload > i64::MAX as u64 {
             return Err(Broken);
         }
-        // Not `header.len()`: a length may be written longer than it must be.
+        // Not `header.len()`: a length may be written with more bytes than it needs.
         let Ok(length) = usize::try_from(cursor.position()) else { return Err(Broken) };
         Ok(Some(Self { opcode: header.opcode, mask: header.mask, header: length, payload }))
     }
@@ -295,7 +295,7 @@ impl Frame {
     }
 }
 
-/// Up to `max` bytes off the front of `input`.
+/// Takes up to `max` bytes off the front of `input`.
 fn take<'a>(input: &mut &'a [u8], max: u64) -> &'a [u8] {
     let (part, rest) = input.split_at(usize::try_from(max).map_or(input.len(), |max| max.min(input.len())));
     *input = rest;

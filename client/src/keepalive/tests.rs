@@ -1,4 +1,4 @@
-//! The machine against a reader of frames that has everything at once.
+//! The machine, compared with a reader of frames that has all bytes at once.
 
 use bytes::BytesMut;
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -66,7 +66,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// A machine, and what it gave to either side.
+/// A machine, and the bytes that it gave to either side.
 struct Watched {
     machine: Keepalive,
     away: bool,
@@ -79,7 +79,7 @@ impl Watched {
         Self { machine: Keepalive::new(), away: false, stream: BytesMut::new(), kubectl: BytesMut::new() }
     }
 
-    /// After the upgrade, its bytes forgotten.
+    /// A machine after the upgrade, without the upgrade's bytes.
     fn websocket() -> Self {
         let mut watched = Self::new();
         watched.outward(REQUEST);
@@ -175,7 +175,7 @@ fn a_pong_waits_for_the_end_of_a_large_frame_and_never_for_that_of_a_smaller_one
     }
 }
 
-/// `a` goes up and `b` comes down, cut anywhere; then the channel is away and a ping comes, cut there too.
+/// `a` goes up and `b` comes down, in any pieces; then the channel goes away and a ping comes, in any pieces too.
 #[test]
 fn splits_change_nothing() {
     let up: Vec<u8> = [
@@ -225,7 +225,7 @@ fn splits_change_nothing() {
     }
 }
 
-/// The frame's length in more bytes than needed.
+/// The frame's length written with more bytes than needed.
 #[test]
 fn a_length_may_be_written_long() {
     let long = [&[FIN | BINARY, 127, 0, 0, 0, 0, 0, 0, 0, 3][..], b"abc"].concat();
@@ -375,7 +375,7 @@ fn an_end_leaves_nothing_held() {
     }
 }
 
-/// Frames, cuts and outages at random, against what each side sent.
+/// Frames, cuts and outages at random, compared with what each side sent.
 #[test]
 fn any_schedule_keeps_all_frames_and_answers_every_ping_of_an_outage() {
     let seeds = std::env::var("SEED").ok().map_or(0..300, |seed| {
@@ -391,7 +391,7 @@ fn any_schedule_keeps_all_frames_and_answers_every_ping_of_an_outage() {
     assert!(answered > 0);
 }
 
-/// A server's frames never begin with this payload, our pongs always do.
+/// A server's frames never begin with this payload; our pongs always do.
 const OURS: &[u8] = b"ping ";
 
 fn schedule(rng: &mut StdRng) -> usize {
@@ -435,11 +435,11 @@ fn schedule(rng: &mut StdRng) -> usize {
         }
     }
     let (stream, kubectl) = (frames(&watched.stream), frames(&watched.kubectl));
-    // Down: all of the server's frames in order, and pongs of ours.
+    // Down: all of the server's frames in order, and our pongs.
     let is_ours = |frame: &(u8, Vec<u8>)| frame.0 == FIN | PONG && frame.1.starts_with(OURS);
     let (ours, servers): (Vec<_>, Vec<_>) = kubectl.into_iter().partition(is_ours);
     assert!(servers == frames(&sent_down));
-    // Up: all of kubectl's frames in order but for pings, each of which is answered, or an answered one is newer.
+    // Up: all of kubectl's frames in order but for pings; each of those is answered, or a newer one is.
     let mut passed = stream.into_iter().peekable();
     let mut dropped = Vec::new();
     for frame in frames(&sent_up) {

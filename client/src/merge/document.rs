@@ -1,7 +1,7 @@
-//! A kubeconfig as text: single items of its lists come and go, every other byte stays as it is, comments too.
+//! A kubeconfig as text: single items of its lists are added and removed, and every other byte stays, comments too.
 //!
-//! The YAML parser says where things stand; the change is made in the text; the parser then reads the result, which
-//! must say what the old text said, plus or minus the one item. Where it does not, nothing is written. Only the first
+//! The YAML parser gives the positions; the change is made in the text; the parser then reads the result, which must
+//! mean what the old text meant, plus or minus the one item. If it does not, nothing is written. Only the first
 //! document counts, and of equal keys the last one, as for kubectl.
 
 use std::ops::Range;
@@ -13,19 +13,19 @@ use super::{
     yaml::{self, Kind, Node, Read, one_line},
 };
 
-/// The lists, each with the key of its items' own part.
+/// The lists, each with the key under which its items have their content.
 pub(super) const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context"), ("users", "user")];
 
-/// In place of a list: there is not even its key.
+/// In place of a list: not even its key exists.
 const NO_KEY: &str = "none";
 
 /// A parsed kubeconfig.
 #[derive(Clone, Debug)]
 pub(super) struct Document<'t> {
     text: &'t str,
-    /// Nothing in an empty file.
+    /// `None` for an empty file.
     root: Option<Node>,
-    /// Where the first line of an empty document may stand.
+    /// Where the first line of an empty document may begin.
     start: usize,
 }
 
@@ -63,8 +63,8 @@ impl<'t> Document<'t> {
         self.root.as_ref()?.get("current-context")?.scalar()
     }
 
-    /// What stands in place of a list that is not there: `none`, or a null as it is written. To be given back to
-    /// [`Document::remove`], so that it stands there again.
+    /// What is written in place of a missing list: `none`, or a null as it is written. Give it to [`Document::remove`],
+    /// which restores it.
     pub(super) fn absence(&self, list: &'static str) -> Option<&'t str> {
         match self.list(list) {
             Ok(None) => Some(NO_KEY),
@@ -73,13 +73,13 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// The text with one more item, given as JSON on one line, at the head of a list.
+    /// The text with one more item at the head of a list. `item` is JSON on one line.
     pub(super) fn insert(&self, list: &'static str, item: &Value) -> Result<String, DocumentError> {
         let json = one_line(item);
         let newline = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
         let found = self.list(list)?;
         if self.root.as_ref().is_some_and(|root| root.get("<<").is_some()) {
-            // A list may come with it, which ours would hide, or be hidden by.
+            // The text may have that list at a place where ours would hide it, or be hidden by it.
             return Err(DocumentError::Unsafe(list));
         }
         let (at, new) = match (&self.root, found) {
@@ -118,14 +118,15 @@ impl<'t> Document<'t> {
         self.checked(at, &new, &expected, list)
     }
 
-    /// The text without one item of a list. With its last one the list goes too, if it `was` not there before.
+    /// The text without one item of a list. With its last item the list is removed too, if the mark in `was` says that
+    /// it did not exist before.
     pub(super) fn remove(&self, list: &'static str, index: usize, was: Option<&str>) -> Result<String, DocumentError> {
         let (Some(root), Some((key, value))) = (&self.root, self.list(list)?) else {
             return Err(DocumentError::Unsafe(list));
         };
         let Kind::Seq { flow, items } = &value.kind else { return Err(DocumentError::Unsafe(list)) };
         let item = items.get(index).ok_or(DocumentError::Unsafe(list))?;
-        // Written anew by kubectl it is a list like any other.
+        // kubectl has rewritten it: now it is a list like any other.
         if let (true, [_], Some(was)) = (flow, items.as_slice(), was)
             && let Ok(text) = self.without(list, key, value, was)
         {
@@ -148,7 +149,7 @@ impl<'t> Document<'t> {
                 let end = self.line_end(item.end);
                 let colon = self.colon(key, list)?;
                 let dash = self.line_start(self.dash(item, list)?);
-                // What stands between the key and its items is a comment, or nothing.
+                // Between the key and its items there is a comment, or nothing.
                 let text = format!("{} []{}{}", &self.text[..colon], &self.text[colon..dash], &self.text[end..]);
                 return Self::verified(text, &expected, list);
             }
@@ -189,7 +190,7 @@ impl<'t> Document<'t> {
         self.checked(range, "", &expected, list)
     }
 
-    /// Key and value of a list; nothing where it is not there.
+    /// Key and value of a list; `None` if it does not exist.
     fn list(&self, list: &'static str) -> Result<Option<(&Node, &Node)>, DocumentError> {
         let Some(Node { kind: Kind::Map { entries, .. }, .. }) = &self.root else { return Ok(None) };
         let found = entries.iter().rfind(|(key, _)| key.scalar() == Some(list));
@@ -222,7 +223,7 @@ impl<'t> Document<'t> {
         if says { Ok(text) } else { Err(DocumentError::Unsafe(list)) }
     }
 
-    /// Where an item's dash stands: before it on its line, or alone but for the item's properties on a line before.
+    /// Where an item's dash is: before the item on its line, or on a line before, alone or with the item's properties.
     fn dash(&self, item: &Node, list: &'static str) -> Result<usize, DocumentError> {
         let mut end = item.start;
         loop {
@@ -237,14 +238,14 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Just after the colon of a key.
+    /// The position just after the colon of a key.
     fn colon(&self, key: &Node, list: &'static str) -> Result<usize, DocumentError> {
         let rest = self.text.get(key.end..).unwrap_or_default();
         let gap = rest.len() - rest.trim_start_matches([' ', '\t']).len();
         if rest[gap..].starts_with(':') { Ok(key.end + gap + 1) } else { Err(DocumentError::Unsafe(list)) }
     }
 
-    /// A line's indentation, which must be nothing else.
+    /// A line's indentation; an error if anything else is there.
     fn blank(&self, lead: Range<usize>, list: &'static str) -> Result<&str, DocumentError> {
         self.text.get(lead).filter(|lead| lead.trim().is_empty()).ok_or(DocumentError::Unsafe(list))
     }
@@ -253,7 +254,7 @@ impl<'t> Document<'t> {
         self.text[..at].rfind('\n').map_or(0, |newline| newline + 1)
     }
 
-    /// After the line break, or at the end of the text.
+    /// The position after the line break, or the end of the text.
     fn line_end(&self, at: usize) -> usize {
         self.text[at..].find('\n').map_or(self.text.len(), |newline| at + newline + 1)
     }

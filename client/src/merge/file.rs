@@ -19,32 +19,33 @@ use super::{
     limits::{FILE_MAX, LOCK_WAIT},
 };
 
-/// How often a lock that somebody else holds is tried again.
+/// How often we try again to take a lock that another program holds.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// Where kubeconfigs are looked for, and how patiently.
+/// Where to look for kubeconfigs, and how long to wait for their locks.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// `KUBECONFIG`: a list of files.
     pub kubeconfig: Option<OsString>,
     /// The home directory, for `.kube/config`.
     pub home: Option<PathBuf>,
-    /// How long another program's lock is waited for: [`LOCK_WAIT`]; in a session [`super::limits::SHORT_LOCK_WAIT`] at most.
+    /// How long to wait for another program's lock: [`LOCK_WAIT`]; in a session at most
+    /// [`super::limits::SHORT_LOCK_WAIT`].
     pub lock_wait: Duration,
 }
 
 impl Places {
-    /// This process's environment.
+    /// As this process's environment says.
     #[must_use]
     pub fn from_env() -> Self {
         let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
         Self { kubeconfig: std::env::var_os("KUBECONFIG"), home, lock_wait: LOCK_WAIT }
     }
 
-    /// The files kubectl reads, first one first.
+    /// The files that kubectl reads, the first one first.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let files: Vec<PathBuf> = match self.kubeconfig.as_ref().filter(|list| !list.is_empty()) {
-            // A list of nothing (`:`) is one.
+            // A list without a file (`:`) is a list, too.
             Some(list) => std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect(),
             None => self.home.iter().map(|home| home.join(".kube").join("config")).collect(),
         };
@@ -55,22 +56,22 @@ impl Places {
 /// The file to change.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    /// As it was named, which may be a symbolic link.
+    /// As the user named it; this may be a symbolic link.
     pub(super) named: PathBuf,
-    /// Where it is.
+    /// The file itself.
     real: PathBuf,
 }
 
-/// What a file held when it was read.
+/// The content of a file when it was read.
 pub(super) struct Content {
     /// Without a byte order mark.
     pub(super) text: Zeroizing<String>,
     encoding: Encoding,
-    /// Nothing where there was no file.
+    /// `None` if there was no file.
     meta: Option<Metadata>,
 }
 
-/// How text is written, by its byte order mark: those that kubectl reads.
+/// A text's encoding, by its byte order mark: those that kubectl reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     Utf8,
@@ -107,14 +108,14 @@ impl Content {
 }
 
 impl Target {
-    /// The first file that is there, else the last of the list (client-go `ClientConfigLoadingRules`).
+    /// The first file that exists, else the last of the list (client-go `ClientConfigLoadingRules`).
     pub(super) fn find(places: &Places) -> Result<Self, MergeError> {
         let files = places.files();
         let named = files.iter().find(|file| file.exists()).or(files.last()).ok_or(MergeError::NoHome)?.clone();
         Self::at(named)
     }
 
-    /// This file, which need not be there yet.
+    /// This file, which need not exist yet.
     pub(super) fn at(named: PathBuf) -> Result<Self, MergeError> {
         match fs::canonicalize(&named) {
             Ok(real) => Ok(Self { named, real }),
@@ -125,17 +126,17 @@ impl Target {
         }
     }
 
-    /// Whether it is named by a symbolic link, which would lead nowhere without it.
+    /// Whether it is named by a symbolic link, which would be left dangling if the file were removed.
     pub(super) fn is_link(&self) -> bool {
         self.named.is_symlink()
     }
 
-    /// What it holds. Without the lock it may change at any time.
+    /// Reads its content. Without the lock that may change at any time.
     pub(super) fn read(&self) -> Result<Content, MergeError> {
         let failed = |source| self.failed("read", source);
         let meta = match fs::metadata(&self.real) {
             Ok(meta) if meta.is_file() => meta,
-            // A pipe would make us wait.
+            // Opening a pipe would block.
             Ok(_) => return Err(MergeError::NotAFile(self.named.clone())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Content { text: Zeroizing::default(), encoding: Encoding::Utf8, meta: None });
@@ -186,20 +187,21 @@ impl Target {
     }
 }
 
-/// A file that no kubectl changes meanwhile. Dropping it lets go.
+/// A file whose lock we hold, so that kubectl does not change it. Dropping it unlocks the file.
 pub(super) struct Locked<'t> {
     target: &'t Target,
     locks: Vec<PathBuf>,
-    /// A directory made for the file: gone with the lock if the file was not made.
+    /// A directory that was made for the file: removed with the lock if the file was not made.
     made: Option<PathBuf>,
 }
 
 impl Locked<'_> {
-    /// Whether [`Locked::replace`] may be expected to work. Clears away what a killed writer left.
+    /// Checks that [`Locked::replace`] would probably work. Removes what a killed writer left.
     pub(super) fn check(&self, content: &Content) -> Result<(), MergeError> {
         let Target { named, real } = self.target;
         if let Some(meta) = &content.meta {
-            // A directory one may write to is not enough: who takes the write bit away means the file.
+            // Write access to the directory is not enough: a user who takes the write bit off the file does not want it
+            // changed.
             if meta.mode() & 0o222 == 0 || access(real, Access::WRITE_OK).is_err() {
                 return Err(MergeError::ReadOnly(named.clone()));
             }
@@ -208,7 +210,7 @@ impl Locked<'_> {
         self.fresh(content).map(drop)
     }
 
-    /// Replaces the file by `text`, its mode and owner kept, if it still holds `content`; tells whether it did.
+    /// Replaces the file by `text` if it still holds `content`, keeping mode and owner; returns whether it did.
     pub(super) fn replace(&self, content: &Content, text: &str) -> Result<bool, MergeError> {
         let failed = |source| self.target.failed("write", source);
         let mut file = self.fresh(content)?;
@@ -221,7 +223,7 @@ impl Locked<'_> {
         Ok(true)
     }
 
-    /// Removes the file if it still holds `content`; tells whether it did.
+    /// Removes the file if it still holds `content`; returns whether it did.
     pub(super) fn remove(&self, content: &Content) -> Result<bool, MergeError> {
         if self.target.read()?.text != content.text {
             return Ok(false);
@@ -230,7 +232,7 @@ impl Locked<'_> {
         Ok(true)
     }
 
-    /// An empty file beside the target, with the mode and owner the target has, or a new one's.
+    /// An empty file beside the target, with the mode and owner of the target, or of a new file.
     fn fresh(&self, content: &Content) -> Result<tempfile::NamedTempFile, MergeError> {
         let failed = |source| self.target.failed("write a new version of", source);
         let dir = self.target.real.parent().unwrap_or(Path::new("/"));
@@ -256,7 +258,7 @@ impl Locked<'_> {
         name.file_name().unwrap_or_default().to_owned()
     }
 
-    /// Writers hold the lock while they have such a file, and we hold it now.
+    /// A writer holds the lock while it has such a file, and we hold the lock now: its writer was killed.
     fn remove_leftovers(&self) {
         let Some(dir) = self.target.real.parent() else { return };
         let prefix = self.prefix();
@@ -277,7 +279,7 @@ impl Drop for Locked<'_> {
             }
         }
         if let Some(dir) = &self.made {
-            // Refused while something is in it.
+            // Fails while the directory has files.
             let _ = fs::remove_dir(dir);
         }
     }

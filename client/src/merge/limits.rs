@@ -1,4 +1,4 @@
-//! How long a kubeconfig may be, and how long it is waited for.
+//! The longest kubeconfig, and how long to wait for its lock.
 
 use std::time::Duration;
 
@@ -6,5 +6,5 @@ use std::time::Duration;
 pub const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// How long to wait for another program's lock before a session begins.
 pub const LOCK_WAIT: Duration = Duration::from_secs(3);
-/// The same while it runs, and at its end, which has five seconds in all.
+/// How long to wait during a session, and at its end, which has five seconds in all.
 pub const SHORT_LOCK_WAIT: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! YAML as nodes that know where their text stands. What is written in one way or another is of no importance here.
+//! YAML as nodes that know the position of their text. The notation of a value does not matter here.
 
 use serde_json::Value;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StructureStyle};
@@ -7,9 +7,9 @@ use super::error::DocumentError;
 
 /// The first document of a text, which is all that kubectl reads.
 pub(super) struct Read {
-    /// Nothing where it is empty.
+    /// `None` for an empty document.
     pub(super) root: Option<Node>,
-    /// The end of the line on which it starts, where one says so (`---`).
+    /// The end of the line on which it starts, if that has a `---`.
     pub(super) start: Option<usize>,
 }
 
@@ -17,7 +17,7 @@ pub(super) fn read(text: &str) -> Result<Read, DocumentError> {
     Reader { text, events: Parser::new_from_str(text) }.document()
 }
 
-/// A node with the place of its own text.
+/// A node with the position of its own text.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) kind: Kind,
@@ -38,7 +38,7 @@ impl Node {
         Self { kind, start: 0, end: 0 }
     }
 
-    /// As our own items are read back: every string is quoted.
+    /// Our own items, read back: every string in them is quoted.
     pub(super) fn from_json(value: &Value) -> Self {
         let scalar = |value: String, plain| Kind::Scalar { value, plain, tag: None };
         Self::new(match value {
@@ -55,7 +55,7 @@ impl Node {
         })
     }
 
-    /// The last of that name, as kubectl takes it.
+    /// The last value of that name: the one that kubectl uses.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         let Kind::Map { entries, .. } = &self.kind else { return None };
         entries.iter().rfind(|(name, _)| name.scalar() == Some(key)).map(|(_, value)| value)
@@ -81,7 +81,7 @@ impl Node {
             if matches!(value.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// Whether it has a text of its own, as an empty value has not.
+    /// Whether it has a text of its own; an empty value has none.
     pub(super) fn is_written(&self) -> bool {
         self.end > self.start
     }
@@ -92,7 +92,7 @@ impl Node {
         entries
     }
 
-    /// The items of a list, made where there is none.
+    /// The items of a list; makes an empty one if there is none.
     pub(super) fn list_mut(&mut self, list: &str) -> &mut Vec<Node> {
         let entries = self.entries_mut();
         let at = entries.iter().rposition(|(key, _)| key.scalar() == Some(list)).unwrap_or_else(|| {
@@ -108,7 +108,7 @@ impl Node {
         items
     }
 
-    /// Whether two nodes mean the same. How they are written is of no importance, but for what quotes mean.
+    /// Whether two nodes mean the same. Their notation does not matter, but for whether a scalar is quoted.
     pub(super) fn says(&self, other: &Self) -> bool {
         match (&self.kind, &other.kind) {
             _ if self.is_null() && other.is_null() => true,
@@ -185,7 +185,7 @@ impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<'t, P>
             Event::Scalar(value, style, _, tag) => {
                 let plain = style == ScalarStyle::Plain;
                 let tag = tag.map(|tag| tag.to_string());
-                // The parser's span may go on into white space.
+                // The parser's span may include white space.
                 end = start + self.text[start..end].trim_end().len();
                 Kind::Scalar { value: value.into_owned(), plain, tag }
             }
@@ -215,7 +215,7 @@ impl<'t, P: Iterator<Item = Result<(Event<'t>, Span), ScanError>>> Reader<'t, P>
                     }
                 };
                 let flow = style == StructureStyle::Flow;
-                // An empty value has a place, but no text there.
+                // An empty value has a position, but no text there.
                 let inner = |(key, value): &(Node, Node)| if value.is_written() { value.end } else { key.end };
                 end = if flow { self.place(last)?.1 } else { entries.iter().map(inner).max().unwrap_or(end) };
                 Kind::Map { flow, entries }

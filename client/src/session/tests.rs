@@ -1,4 +1,4 @@
-//! Ends before a session has begun.
+//! A client that is stopped before its session has begun.
 
 use std::{io::Write as _, net::SocketAddr};
 
@@ -21,7 +21,7 @@ use tokio_tungstenite::{accept_async, tungstenite::Message};
 
 use super::*;
 
-/// Nothing takes so long: a test that meets it has failed.
+/// A test that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Nobody;
@@ -39,7 +39,7 @@ fn dialer(at: SocketAddr, ca: &NamedTempFile) -> Dialer {
     Dialer::new(format!("http://{at}").parse().unwrap(), options).unwrap()
 }
 
-/// Answers the claim of a code, and gives the client's socket.
+/// Answers the claim of a code, and returns the client's socket.
 async fn relay(listener: &TcpListener, answer: &PairAnswer) -> RelaySocket {
     let (mut call, _) = listener.accept().await.unwrap();
     let mut asked = Vec::new();
@@ -60,7 +60,7 @@ async fn say(pairing: &mut AgentPairing, socket: &mut RelaySocket) {
     }
 }
 
-/// The other end has a session by then, which would wait for this one for hours.
+/// The other end has a session by then, and would wait for hours for this client.
 #[tokio::test]
 async fn who_is_stopped_after_the_code_was_shown_to_be_known_says_goodbye() {
     let mut ca = NamedTempFile::new().unwrap();
@@ -95,7 +95,7 @@ async fn who_is_stopped_after_the_code_was_shown_to_be_known_says_goodbye() {
                 pairing.handle_frame(clock::now(), bytes::BytesMut::from(frame));
             }
         };
-        // The tag was right, and before its sender hears so, it is stopped.
+        // The client's tag was right, and the client is stopped before it hears so.
         stop.send(()).unwrap();
         hears.await.unwrap();
         say(&mut pairing, &mut socket).await;

@@ -123,7 +123,7 @@ fn measure(args: &Args, load: &Load) -> std::io::Result<()> {
             out.insert(name, figures);
         }
     }
-    // A process that is gone counts nothing.
+    // A process that has gone counts nothing.
     let gone: Vec<_> =
         load.process_stats().by_name.into_iter().filter(|(_, it)| it.threads == 0).map(|(name, _)| name).collect();
     out.insert("died".into(), json!(gone));

@@ -1,4 +1,4 @@
-//! The subcommands, and how those that run until they are ended are told what to do.
+//! The subcommands, and how the long-running ones take commands.
 
 pub(crate) mod load;
 pub(crate) mod net;
@@ -18,7 +18,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// A line that was written to us, and where its answer goes.
+/// A command line, and where its answer goes.
 type Order = (String, oneshot::Sender<Value>);
 
 /// How a command that keeps running is told things.
@@ -32,7 +32,7 @@ pub(crate) struct ControlArgs {
     detached: bool,
 }
 
-/// Says `ready`, then hands each line to `obey` until input ends or a signal comes.
+/// Prints `ready`, then passes each line to `obey` until input ends or a signal comes.
 fn control(
     args: &ControlArgs,
     ready: &Value,

@@ -114,7 +114,7 @@ impl Net {
         Ok(Value::Object(said))
     }
 
-    /// What there is to say, for this link.
+    /// The figures of this link.
     fn obey_one(&self, at: usize, words: &[&str]) -> Result<Option<Value>, LabError> {
         let link = &self.links[at];
         match *words {
@@ -153,7 +153,7 @@ impl Net {
         Ok(())
     }
 
-    /// Acts at the end of this link with this name, if it has one.
+    /// Runs `act` on the end of this link with this name, if it has one.
     fn at_end<T>(
         &self,
         at: usize,

@@ -70,10 +70,10 @@ pub(crate) struct Args {
     hold: Option<usize>,
 }
 
-/// How long everything may take to go away.
+/// How long the sessions' resources may take to be freed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Between two looks at what is left.
+/// Time between two reads of what is left.
 const LOOK: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(args: &Args) -> Result<(), LabError> {
@@ -140,7 +140,7 @@ fn idle(args: &Args) -> io::Result<Value> {
 }
 
 fn leftover(args: &Args, relay: &RelayAt) -> io::Result<Value> {
-    // What the first sessions make the allocator and the runtime take is not left behind by any of them.
+    // Not counted: what the allocator and the runtime allocate once, for the first sessions.
     turns(args, relay, args.turns / 5)?;
     wait_until_gone(args, &Use::default())?;
     let before = used(args);
@@ -159,18 +159,18 @@ fn leftover(args: &Args, relay: &RelayAt) -> io::Result<Value> {
         "descriptors": descriptors,
         "threads": threads,
         "grown_mib": grown,
-        // A hundred bytes of each would be a MiB.
+        // A hundred bytes for each session would be a MiB.
         "left": sessions + descriptors as f64 + threads as f64 + grown.max(0.0).floor(),
         "per_s": args.turns as f64 / took.as_secs_f64(),
     }))
 }
 
-/// Opens and closes so many.
+/// Opens and closes this many sessions.
 fn turns(args: &Args, relay: &RelayAt, count: usize) -> io::Result<()> {
     runtime()?.block_on(open_all(args, relay, count, OpenSession::close))
 }
 
-/// Opens so many, a few at a time, and hands each on.
+/// Opens this many sessions, a few at a time, and passes each to `each`.
 async fn open_all<W, F>(args: &Args, relay: &RelayAt, count: usize, with: F) -> io::Result<()>
 where
     F: Fn(OpenSession) -> W + Clone + Send + Sync + 'static,
@@ -193,7 +193,7 @@ where
     Ok(())
 }
 
-/// Opens sessions, says so, and keeps them until standard input ends.
+/// Opens sessions, says that they are open, and holds them until standard input ends.
 fn hold(args: &Args, relay: &RelayAt, count: usize) -> io::Result<()> {
     let runtime = runtime()?;
     runtime.block_on(async {
@@ -210,7 +210,7 @@ fn hold(args: &Args, relay: &RelayAt, count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// A process of ours that holds a part of the sessions. Dropped, it ends.
+/// A process of ours that holds a part of the sessions. Ends when dropped.
 struct Holder(Child);
 
 impl Holder {
@@ -224,7 +224,7 @@ impl Holder {
         Ok(Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?))
     }
 
-    /// Until it has opened them.
+    /// Waits until it has opened them.
     fn wait(&mut self) -> io::Result<()> {
         let output = self.0.stdout.as_mut().ok_or_else(|| io::Error::other("no output"))?;
         let mut line = String::new();
@@ -240,12 +240,13 @@ impl Drop for Holder {
     }
 }
 
-/// Until the relay has no session, and no descriptor more than before (or, without a before, their number rests).
+/// Waits until the relay has no session, and no more descriptors than before (or, without a before, a steady number of
+/// them).
 fn wait_until_gone(args: &Args, before: &Use) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let (mut last, mut same) = (u64::MAX, 0);
     loop {
-        // Asked first, so that the connection that asks is gone when descriptors are counted.
+        // Asked first, so that the connection of this request is gone when descriptors are counted.
         let none = sessions(args)? == 0.0;
         thread::sleep(LOOK);
         let descriptors = used(args).descriptors;

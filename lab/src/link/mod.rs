@@ -11,7 +11,7 @@ use tun_rs::{DeviceBuilder, Layer};
 use self::pump::{Pump, lock};
 use crate::{LabError, Namespace};
 
-/// What the devices keep while the thread that empties them is not scheduled, in packets.
+/// Packets that a device's queue holds while the thread that empties it is not scheduled.
 const DEVICE_QUEUE: u32 = 20_000;
 
 /// A line between two namespaces, changed while traffic runs. Its devices go when it is dropped.
@@ -19,7 +19,7 @@ const DEVICE_QUEUE: u32 = 20_000;
 pub struct Link {
     number: u8,
     device: String,
-    /// Of `A` and of `B`.
+    /// The addresses of `A` and of `B`.
     names: [String; 2],
     addresses: Mutex<[Ipv4Addr; 2]>,
     /// The last host number that was given out.
@@ -49,7 +49,8 @@ impl Link {
             pump,
         };
         for namespace in [a, b] {
-            // The kernel's own packets would count as traffic, and take losses that were meant for it.
+            // Without IPv6 and its neighbour discovery, the kernel sends no packets of its own, which would be counted,
+            // and lost in place of traffic.
             let setting = format!("net/ipv6/conf/{}/disable_ipv6", link.device);
             if std::path::Path::new("/proc/sys/net/ipv6").exists() {
                 namespace.sysctl(&setting, "1")?;
@@ -62,7 +63,7 @@ impl Link {
         Ok(link)
     }
 
-    /// The address of an end, as it is now.
+    /// The current address of an end.
     #[must_use]
     pub fn address(&self, end: End) -> Ipv4Addr {
         lock(&self.addresses)[end as usize]
@@ -74,7 +75,7 @@ impl Link {
         &self.device
     }
 
-    /// How both directions are. Where they differ, how `A` sends.
+    /// The shape of both directions; where they differ, that of `A`'s packets.
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.pump.shape(End::A)
@@ -85,17 +86,17 @@ impl Link {
         self.pump.update(&[End::A, End::B], change);
     }
 
-    /// Changes what one end sends.
+    /// Changes the shape of one end's packets.
     pub fn update_from(&self, end: End, change: impl Fn(&mut Shape)) {
         self.pump.update(&[end], change);
     }
 
-    /// Drops all packets without a word, those under way too; devices, addresses and routes stay as they are.
+    /// Drops all packets silently, those under way too; devices, addresses and routes stay.
     pub fn blackhole(&self, on: bool) {
         self.update(|shape| shape.blackhole = on);
     }
 
-    /// Takes the device of an end down, as a pulled cable does: its routes go, and what is sent fails.
+    /// Takes the device of an end down, as if its cable were pulled: its routes are removed, and sending fails.
     pub fn down(&self, end: End) -> Result<(), LabError> {
         self.ip(end, &["link", "set", &self.device, "down"])
     }
@@ -103,12 +104,12 @@ impl Link {
     /// Takes it up again, with its address and its routes.
     pub fn up(&self, end: End) -> Result<(), LabError> {
         self.ip(end, &["link", "set", &self.device, "up"])?;
-        // Where several links meet, the first is the default route.
+        // On a namespace with several links, the first one has the default route.
         let metric = (100 + u32::from(self.number)).to_string();
         self.ip(end, &["route", "replace", "default", "dev", &self.device, "metric", &metric])
     }
 
-    /// Gives an end an address that it never had, and takes the old one away, as another network does.
+    /// Gives an end an address that it never had, and removes the old one, as a change of network does.
     pub fn readdress(&self, end: End) -> Result<Ipv4Addr, LabError> {
         let new = {
             let mut last = lock(&self.last_host);
@@ -118,12 +119,12 @@ impl Link {
         let old = std::mem::replace(&mut lock(&self.addresses)[end as usize], new);
         self.ip(end, &["address", "delete", &format!("{old}/24"), "dev", &self.device])?;
         self.add_address(end, new)?;
-        // Routes went with the old address.
+        // The kernel removed the routes with the old address.
         self.up(end)?;
         Ok(new)
     }
 
-    /// What was carried and dropped so far.
+    /// The counts of packets so far.
     #[must_use]
     pub fn stats(&self) -> LinkStats {
         self.pump.stats()

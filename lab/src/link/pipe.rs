@@ -1,4 +1,4 @@
-//! One direction of a line, without sockets or a clock: what goes in, and when it comes out.
+//! One direction of a line, without sockets or a clock: packets go in, and come out when they are due.
 
 use std::{
     collections::VecDeque,
@@ -7,7 +7,7 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-/// What may be under way at once, whatever the delay: bounds the emulator's memory.
+/// Most bytes under way at once, whatever the delay: bounds the emulator's memory.
 const UNDER_WAY: u64 = 512 << 20;
 /// How many buffers of packets that left are kept for the next ones.
 const SPARE: usize = 4096;
@@ -56,14 +56,14 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// What may wait, in bytes.
+    /// How many bytes may wait.
     fn queue_limit(&self) -> u64 {
         let least = 4 * u64::from(self.mtu);
         self.queue.unwrap_or_else(|| self.rate.map_or(u64::MAX, |rate| rate / 8 / 10)).max(least)
     }
 }
 
-/// What became of packets of one direction.
+/// The counts of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct DirectionStats {
     /// Packets that came out.
@@ -80,21 +80,21 @@ pub struct DirectionStats {
     pub undeliverable: u64,
 }
 
-/// One direction: `handle_packet` for what was sent, then `poll_packet` for what has arrived, again at `next_due`.
+/// One direction: give packets to `handle_packet`, take those that are due from `poll_packet`, again at `next_due`.
 #[derive(Debug)]
 pub struct Pipe {
     shape: Shape,
     chance: StdRng,
     under_way: VecDeque<(Instant, Vec<u8>)>,
     under_way_bytes: u64,
-    /// When the line has sent all it was given.
+    /// When the line will have sent all of its packets.
     line_free: Option<Instant>,
     spare: Vec<Vec<u8>>,
     pub(super) stats: DirectionStats,
 }
 
 impl Pipe {
-    /// An empty line.
+    /// Makes an empty line.
     #[must_use]
     pub fn new(shape: Shape) -> Self {
         Self {
@@ -108,7 +108,7 @@ impl Pipe {
         }
     }
 
-    /// Holds from the next packet on; a black hole also for those under way.
+    /// Applies from the next packet on; a black hole also drops those under way.
     pub fn set_shape(&mut self, shape: Shape) {
         if shape.seed != self.shape.seed {
             self.chance = StdRng::seed_from_u64(shape.seed);
@@ -125,7 +125,7 @@ impl Pipe {
         self.shape = shape;
     }
 
-    /// What became of the packets so far.
+    /// The counts of packets so far.
     #[must_use]
     pub fn stats(&self) -> DirectionStats {
         self.stats
@@ -157,7 +157,7 @@ impl Pipe {
             self.stats.queue_full += 1;
             return;
         }
-        // A delay that became shorter does not let packets overtake.
+        // A shorter delay does not let packets overtake others.
         let due = self.under_way.back().map_or(leaves, |(last, _)| *last).max(leaves + self.shape.delay);
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.clear();
@@ -166,7 +166,7 @@ impl Pipe {
         self.under_way_bytes += size;
     }
 
-    /// The next packet that has arrived by now.
+    /// The next packet that is due now.
     pub fn poll_packet(&mut self, now: Instant) -> Option<Vec<u8>> {
         self.under_way.front().filter(|(due, _)| *due <= now)?;
         let (_, packet) = self.under_way.pop_front()?;
@@ -176,7 +176,7 @@ impl Pipe {
         Some(packet)
     }
 
-    /// When the next packet arrives.
+    /// When the next packet is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         self.under_way.front().map(|(due, _)| *due)
@@ -226,8 +226,9 @@ mod tests {
         let mut pipe = Pipe::new(Shape { delay: ms(100), rate: Some(8_000_000), ..Shape::default() });
         // A kilobyte takes a millisecond.
         assert_eq!(arrivals(&mut pipe, start, 3), [(ms(101), 0), (ms(102), 1), (ms(103), 2)]);
-        // The line is free again after them, not only after their arrival.
+        // The line is free as soon as it has sent them, before they arrive.
         assert_eq!(arrivals(&mut pipe, start + ms(50), 1), [(ms(101), 0)]);
+        assert_eq!(pipe.stats(), DirectionStats { packets: 4, bytes: 4000, ..DirectionStats::default() });
     }
 
     #[test]
@@ -235,14 +236,19 @@ mod tests {
         let mut pipe = Pipe::new(Shape { rate: Some(8_000_000), queue: Some(6000), ..Shape::default() });
         let out = arrivals(&mut pipe, Instant::now(), 10);
         assert_eq!(out.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
-        assert_eq!(pipe.stats().queue_full, 4);
+        let stats = DirectionStats { packets: 6, bytes: 6000, queue_full: 4, ..DirectionStats::default() };
+        assert_eq!(pipe.stats(), stats);
     }
 
     #[test]
     fn losses_repeat_with_the_seed() {
         let survivors = |seed| {
             let mut pipe = Pipe::new(Shape { loss: 0.3, seed, ..Shape::default() });
-            arrivals(&mut pipe, Instant::now(), 200).into_iter().map(|(_, n)| n).collect::<Vec<_>>()
+            let survivors: Vec<_> = arrivals(&mut pipe, Instant::now(), 200).into_iter().map(|(_, n)| n).collect();
+            let (packets, lost) = (survivors.len() as u64, 200 - survivors.len() as u64);
+            let stats = DirectionStats { packets, bytes: packets * 1000, lost, ..DirectionStats::default() };
+            assert_eq!(pipe.stats(), stats);
+            survivors
         };
         assert_eq!(survivors(7), survivors(7));
         assert_ne!(survivors(7), survivors(8));

@@ -17,7 +17,7 @@ use tun_rs::SyncDevice;
 use super::pipe::{End, LinkStats, Pipe, Shape};
 use crate::LabError;
 
-/// How many packets are read from one device before those that are due go out.
+/// How many packets are read from one device before the due ones are written.
 const BATCH: usize = 64;
 
 /// A running thread; it ends when this is dropped.
@@ -38,7 +38,7 @@ struct Shared {
 #[derive(Debug)]
 struct Wanted {
     shapes: [Shape; 2],
-    /// How often the shapes were changed, and how many of these changes hold.
+    /// How many times the shapes were changed, and how many of these changes are applied.
     version: u64,
     applied: u64,
     stop: bool,
@@ -51,7 +51,7 @@ impl Pump {
         let wanted = Wanted { shapes: [shape; 2], version: 0, applied: 0, stop: false };
         let shared = Arc::new(Shared { wanted: Mutex::new(wanted), stats: Mutex::default(), wake });
         let its = Arc::clone(&shared);
-        // Two directions must not lose the same packets.
+        // The two directions must not lose the same packets.
         let back = Shape { seed: !shape.seed, ..shape };
         let run = move || run(&its, &[a, b], [Pipe::new(shape), Pipe::new(back)]);
         let thread = thread::Builder::new().name("lab-link".into()).spawn(run);
@@ -62,7 +62,7 @@ impl Pump {
         lock(&self.shared.wanted).shapes[end as usize]
     }
 
-    /// Returns when the change holds.
+    /// Returns when the change is applied.
     pub(super) fn update(&self, ends: &[End], change: impl Fn(&mut Shape)) {
         let version = {
             let mut wanted = lock(&self.shared.wanted);
@@ -83,7 +83,7 @@ impl Pump {
     }
 
     fn wake(&self) {
-        // Full means that it is awake already.
+        // A full pipe means that the thread has been woken already.
         let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
     }
 }
@@ -131,7 +131,7 @@ fn run(shared: &Shared, devices: &[SyncDevice; 2], mut pipes: [Pipe; 2]) {
     }
 }
 
-/// Which devices have packets. An error when a device is gone.
+/// Which devices have packets. Fails when a device is gone.
 fn wait(shared: &Shared, devices: &[SyncDevice; 2], due: Option<Instant>) -> io::Result<[bool; 2]> {
     let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
     let [a, b] = devices;

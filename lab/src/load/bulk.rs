@@ -30,29 +30,29 @@ pub enum Direction {
     Up,
 }
 
-/// What bulk streams reached, and what it took.
+/// The results of bulk streams, and their cost.
 #[derive(Debug, Clone, Serialize)]
 pub struct BulkFigures {
     /// All streams together, 10^6 bytes a second at the receiver.
     pub mb_s: f64,
     /// CPU seconds of the tunnel for a GiB.
     pub cpu_s_per_gib: Option<f64>,
-    /// The same by process.
+    /// CPU seconds for a GiB, by process.
     pub cpu_by_process: Figures,
     /// CPU seconds of this tool for a GiB.
     pub tool_cpu_s_per_gib: Option<f64>,
-    /// Cores used by others meanwhile.
+    /// Cores that other processes used meanwhile.
     pub foreign_cores: f64,
     /// The most resident memory of each process meanwhile.
     pub peak_rss_mib: Figures,
-    /// Jain's index of what each stream got: 1 when all got the same.
+    /// Jain's index of the streams' bytes: 1 when all got the same.
     pub fairness: Option<f64>,
     /// Streams that could not be opened.
     pub failed: usize,
 }
 
 impl Load {
-    /// So many streams, as fast as they go: `warm` uncounted, then `time`.
+    /// Runs this many streams as fast as they go: `warm` uncounted, then `time`.
     #[must_use]
     pub fn bulk(&self, direction: Direction, streams: usize, warm: Duration, time: Duration) -> BulkFigures {
         let bulk = Streams::start(self, direction, streams);
@@ -130,7 +130,7 @@ impl<'a> Streams<'a> {
         self.moved.iter().map(|one| one.load(Relaxed)).collect()
     }
 
-    /// Ends them, and waits until nothing of theirs moves any more, at most a few seconds.
+    /// Ends them, and waits until none moves a byte any more, but at most a few seconds.
     pub(super) fn stop(self) {
         self.stop.store(true, Relaxed);
         self.load.target.generation.fetch_add(1, Relaxed);
@@ -177,4 +177,17 @@ fn run(mut stream: TcpStream, direction: Direction, stop: &AtomicBool, moved: &A
         }
     }
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fairness;
+
+    #[test]
+    fn equal_shares_are_fair() {
+        assert_eq!(
+            [&[2.0, 2.0, 2.0][..], &[0.0, 5.0], &[3.0, 1.0], &[0.0]].map(fairness),
+            [Some(1.0), Some(0.5), Some(0.8), None]
+        );
+    }
 }

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::{Direction, Figures, Load, Service, bulk::Streams, exchange};
 
-/// More would only take memory.
+/// Most times that are kept: more would only take memory.
 const MOST: usize = 400_000;
-/// Before anything is counted.
+/// Round trips before the first counted one.
 const WARM_UP: Duration = Duration::from_millis(100);
 
 /// How long round trips took.
@@ -24,37 +24,37 @@ pub struct Latency {
     pub p99_us: Option<f64>,
     /// The slowest.
     pub max_us: Option<f64>,
-    /// How many.
+    /// How many round trips.
     pub count: usize,
-    /// Whether one never came back, which ended it.
+    /// Whether one never came back, which ended the measurement.
     pub hang: bool,
 }
 
-/// How connections came and went.
+/// The results of new connections.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionFigures {
     /// Opened, used for a byte there and back, and closed, one after another.
     pub per_s: f64,
-    /// Each from start to reply.
+    /// Times from start to reply.
     #[serde(flatten)]
     pub latency: Latency,
-    /// That failed; the second ends it.
+    /// How many failed; the second failure ends the measurement.
     pub failed: u32,
-    /// CPU milliseconds of the tunnel for each.
+    /// CPU milliseconds of the tunnel for each connection.
     pub cpu_ms_each: Figures,
-    /// Cores used by others meanwhile.
+    /// Cores that other processes used meanwhile.
     pub foreign_cores: f64,
 }
 
 /// Round trips beside a bulk stream.
 #[derive(Debug, Clone, Serialize)]
 pub struct LoadedFigures {
-    /// Of the round trips.
+    /// Times of the round trips.
     #[serde(flatten)]
     pub latency: Latency,
-    /// Of the bulk stream meanwhile, 10^6 bytes a second at the receiver.
+    /// Rate of the bulk stream meanwhile, in 10^6 bytes a second at the receiver.
     pub bulk_mb_s: f64,
-    /// Cores used by others meanwhile.
+    /// Cores that other processes used meanwhile.
     pub foreign_cores: f64,
 }
 
@@ -78,7 +78,7 @@ impl Load {
         let mut failed = 0;
         let before = self.process_stats();
         let start = Instant::now();
-        // Bounded, for closed connections keep their port for a minute.
+        // Bounded, because closed connections keep their port for a minute.
         while start.elapsed() < time && trips.nanos.len() < 6000 && failed < 2 {
             let began = Instant::now();
             match self.one_byte() {
@@ -151,7 +151,7 @@ impl Trips {
     }
 }
 
-/// There and back until the time is over, or no reply comes within the stream's timeout.
+/// Sends and receives until the time is over, or no reply comes within the stream's timeout.
 pub(super) fn round_trips(stream: &mut TcpStream, size: usize, time: Duration, every: Duration) -> Trips {
     let message = vec![7; size];
     let mut reply = vec![0; size];
@@ -171,4 +171,19 @@ pub(super) fn round_trips(stream: &mut TcpStream, size: usize, time: Duration, e
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_those_of_the_sorted_trips() {
+        let nanos = (1..=200).rev().map(|us| us * 1000).collect();
+        let latency = Trips { nanos, hang: false }.latency();
+        assert_eq!((latency.p50_us, latency.p99_us, latency.max_us), (Some(101.0), Some(199.0), Some(200.0)));
+        assert_eq!((latency.count, latency.hang), (200, false));
+        let none = Trips::none().latency();
+        assert_eq!((none.p50_us, none.max_us, none.count, none.hang), (None, None, 0, true));
+    }
 }

@@ -1,4 +1,4 @@
-//! Whether what arrives is what was sent, all of it, also after a half-close.
+//! Checks that all bytes arrive as they were sent, also after a half-close.
 
 use std::{
     io::{Read as _, Write as _},
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{Load, Service};
 
-/// What came back of what was sent.
+/// What came back.
 #[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq)]
 pub struct IntegrityFigures {
     /// No byte differs from what was sent.
@@ -67,7 +67,7 @@ impl Load {
                     Err(_) => break,
                 }
             }
-            // A writer that is stuck would be waited for.
+            // Does not join a writer that hangs.
             let _ = stream.shutdown(Shutdown::Both);
         });
         Some(Returned { same: sent.starts_with(&returned), bytes: returned.len(), ended })

@@ -50,7 +50,7 @@ impl Load {
         Self { via, target: target.counters(), watched, patience }
     }
 
-    /// Waits until a byte goes there and back; how long it took.
+    /// Waits until a byte goes there and back; returns how long that took.
     pub fn wait_ready(&self, limit: Duration) -> io::Result<Duration> {
         let start = Instant::now();
         loop {
@@ -91,7 +91,7 @@ impl Load {
         Ok(stream)
     }
 
-    /// The most memory each name had at once, from now on.
+    /// Resets the peak of memory of each process.
     fn forget_peaks(&self) {
         for one in &self.watched {
             ProcessStats::forget_peak(one);

@@ -1,4 +1,4 @@
-//! A reader that never reads, beside others: what its sender can push in, and what the others feel.
+//! A reader that never reads, beside other streams: how much its sender can write, and what the others notice.
 
 use std::{
     io::Write as _,
@@ -20,7 +20,7 @@ use super::{
     target::{is_timeout, spawn},
 };
 
-/// What was seen while readers were stalled.
+/// The figures of stalled readers.
 #[derive(Debug, Clone, Serialize)]
 pub struct StallFigures {
     /// Round trips on a warm stream before any reader stalled.
@@ -31,19 +31,19 @@ pub struct StallFigures {
     pub both: StallPart,
     /// The first direction.
     pub first: Direction,
-    /// MiB that the tunnel and the kernels took in, by direction.
+    /// MiB that the tunnel and the kernels took for stalled readers, down.
     pub absorbed_down_mib: f64,
     /// The same, up.
     pub absorbed_up_mib: f64,
-    /// 10^6 bytes a second it still takes in, in the second half.
+    /// 10^6 bytes a second that they still took in the second half.
     pub still_absorbs_mb_s: f64,
-    /// The most resident memory of each process, above before.
+    /// How much the resident memory of each process grew at most.
     pub growth_mib: Figures,
-    /// Whether a new connection works after all that.
+    /// Whether a new connection works at the end.
     pub works_after: bool,
 }
 
-/// One half of it.
+/// The figures of one half.
 #[derive(Debug, Clone, Serialize)]
 pub struct StallPart {
     /// Round trips on the warm stream.
@@ -67,7 +67,7 @@ impl Load {
         let mut stalled = Vec::new();
         let mut part = |direction| {
             stalled.extend(Stalled::start(self, direction));
-            // What fits has gone in by then, as a rule.
+            // Normally the buffers are full by then.
             thread::sleep((half / 4).min(Duration::from_secs(1)));
             let latency = ping(&mut warm, half / 2);
             let began = Instant::now();
@@ -111,7 +111,7 @@ impl Load {
     }
 }
 
-/// On the warm stream, which is of no use any more once it hung.
+/// Round trips on the warm stream, which is dropped once it hangs.
 fn ping(warm: &mut Option<TcpStream>, time: Duration) -> Latency {
     let trips = warm.as_mut().map_or_else(Trips::none, |stream| round_trips(stream, 1, time, Duration::ZERO));
     if trips.hang {
@@ -124,7 +124,7 @@ fn ping(warm: &mut Option<TcpStream>, time: Duration) -> Latency {
 struct Stalled {
     stream: TcpStream,
     stop: Arc<AtomicBool>,
-    /// What our side could write.
+    /// How many bytes our side could write.
     written: Arc<AtomicU64>,
     writer: Option<JoinHandle<()>>,
 }

@@ -15,7 +15,7 @@ use crate::{LabError, socket::tune_load};
 
 const STACK: usize = 128 << 10;
 
-/// What a connection asks of the target with its first byte.
+/// The service that a connection asks for with its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// `e`: sends back what comes, then an end of file.
@@ -39,14 +39,14 @@ impl Service {
     }
 }
 
-/// What the target saw, of all connections together.
+/// The target's counts, of all connections together.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     /// Bytes that reached a sink.
     pub(super) sunk: AtomicU64,
     /// Bytes that sources could write.
     pub(super) sourced: AtomicU64,
-    /// Sources and stalled readers of an older generation end.
+    /// Sources and stalled readers of an earlier generation end.
     pub(super) generation: AtomicU64,
     stop: AtomicBool,
 }
@@ -59,7 +59,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Serves what connects to this socket, which may have been made in a namespace.
+    /// Serves the connections to this socket, which may have been made in a namespace.
     pub fn start(listener: TcpListener) -> Result<Self, LabError> {
         let address = listener.local_addr().map_err(LabError::io("read the address of a socket"))?;
         let counters = Arc::new(Counters::default());
@@ -69,7 +69,7 @@ impl Target {
         Ok(Self { address, counters })
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -25,9 +25,9 @@ use tokio::{
 use super::options::{Counters, Cut, ForwardOptions, ForwardTarget, Orders};
 use crate::socket::tune;
 
-/// What a request's head may have.
+/// Longest head of a request.
 const HEAD: usize = 8 * 1024;
-/// With a rate, a direction sends what goes in this time, then waits.
+/// With a rate, a direction sends what it may in this time, then waits.
 const SLICE: Duration = Duration::from_millis(10);
 
 /// Forwards until both sides have ended, or it is cut.
@@ -45,7 +45,7 @@ pub(super) async fn serve(
         () = &mut end => Ok(None),
     };
     let was_cut = match far {
-        // Refused by the target, or not understood: the close says so.
+        // The target refused, or the request could not be parsed: the close tells the client.
         Err(_) => false,
         Ok(None) => true,
         Ok(Some(mut far)) => {
@@ -147,7 +147,7 @@ async fn copy(
     let mut next = Instant::now();
     loop {
         let count = from.read(&mut buffer).await?;
-        // Paused meanwhile: what was read waits here.
+        // Paused while this was read: it waits here.
         if orders.wait_for(|orders| !orders.paused).await.is_err() {
             return Ok(());
         }
@@ -186,7 +186,7 @@ async fn end(options: &ForwardOptions, mut orders: watch::Receiver<Orders>, gene
     tokio::select! {
         () = life => {}
         () = idle => {}
-        // An error means that the forwarder is gone.
+        // An error means that the forwarder has gone.
         _ = orders.wait_for(|orders| orders.stop || orders.generation != generation) => {}
     }
 }

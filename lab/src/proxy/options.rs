@@ -1,15 +1,15 @@
-//! What a forwarder is to do, and what it counts and is told while it does.
+//! The options of a forwarder, its counts, and the commands that it takes while it runs.
 
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::atomic::AtomicU64, time::Duration};
 
 use crate::Namespace;
 
-/// Where connections lead.
+/// Where connections are forwarded to.
 #[derive(Debug, Clone)]
 pub enum ForwardTarget {
-    /// All to one place.
+    /// All to one address.
     To(SocketAddr),
-    /// Where `CONNECT host:port` says. Names of the table lead where it says, others where DNS says.
+    /// To the address in `CONNECT host:port`. The table replaces names of its own; others are resolved by DNS.
     Connect(HashMap<String, SocketAddr>),
 }
 
@@ -23,7 +23,7 @@ pub enum Cut {
     Reset,
 }
 
-/// What a forwarder does to its connections.
+/// How a forwarder treats connections.
 #[derive(Debug, Clone)]
 pub struct ForwardOptions {
     /// Where they lead.
@@ -34,7 +34,7 @@ pub struct ForwardOptions {
     pub life: Option<Duration>,
     /// Bytes a second of each connection and direction.
     pub rate: Option<u64>,
-    /// How it cuts, also when told.
+    /// How it cuts, also on command.
     pub cut: Cut,
     /// Bytes of the buffer of each direction.
     pub buffer: usize,
@@ -45,7 +45,7 @@ pub struct ForwardOptions {
 }
 
 impl ForwardOptions {
-    /// As fast as it goes, cutting nothing.
+    /// No limit of rate, and no cuts.
     #[must_use]
     pub fn new(target: ForwardTarget) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl ForwardOptions {
     }
 }
 
-/// What it did so far, as it counts.
+/// Its counts.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
@@ -89,12 +89,12 @@ pub(super) struct Counters {
     pub(super) bytes: AtomicU64,
 }
 
-/// What it is told while it runs.
+/// The commands that it was given.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Orders {
     pub(super) paused: bool,
     pub(super) refusing: bool,
-    /// Connections that were accepted under a lower number are to be cut.
+    /// Connections with a lower number are cut.
     pub(super) generation: u64,
     pub(super) stop: bool,
 }

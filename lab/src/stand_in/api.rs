@@ -41,7 +41,7 @@ impl Api {
                 let stream =
                     TokioIo::new(tls.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_WRITE_MAX))).await?);
                 let connection = http1::Builder::new().serve_connection(stream, service_fn(move |it| answer(it, to)));
-                // The end of a connection that is used no more is no error.
+                // An unused connection ends with an error of hyper's, which is fine.
                 let _ = connection.with_upgrades().await;
                 Ok(())
             }
@@ -49,7 +49,7 @@ impl Api {
         Ok(Self { address })
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

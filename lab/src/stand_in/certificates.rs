@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 use crate::LabError;
 
-/// A certificate authority that lives as long as this value.
+/// A certificate authority that exists as long as this value.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate that it signed, with the key, in PEM.
@@ -20,7 +20,7 @@ pub struct Signed {
 }
 
 impl Authority {
-    /// With a key of its own.
+    /// Makes one with a key of its own.
     pub fn new(name: &str) -> Result<Self, LabError> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -35,7 +35,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// For these names and addresses.
+    /// Signs a certificate for these names and addresses.
     pub fn sign(&self, names: &[String]) -> Result<Signed, LabError> {
         let key = KeyPair::generate().map_err(refused)?;
         let params = CertificateParams::new(names).map_err(refused)?;

@@ -1,6 +1,6 @@
-//! What stands where kubectl and the API server do, so that load, which is plain TCP, passes through guarded mode: a
-//! [`User`] makes a request of each connection, an [`Api`] makes a connection of each request. Both end TLS, as the
-//! programs do whose places they have.
+//! Stand-ins for kubectl and the API server, so that load, which is plain TCP, passes through guarded mode: a [`User`]
+//! makes a request of each connection, an [`Api`] makes a connection of each request. Both use TLS, as the real
+//! programs do.
 
 mod api;
 mod certificates;
@@ -21,12 +21,12 @@ pub use user::{How, User};
 
 use crate::{LabError, socket::tune_load};
 
-/// Bytes that are read at once.
+/// Bytes of one read.
 const BUFFER: usize = 64 * 1024;
-/// Encrypted and written at once.
+/// Bytes that are encrypted and written at once.
 const TLS_WRITE_MAX: usize = 2 * BUFFER;
 
-/// What is read, as parts of a body.
+/// Reads of a connection, as parts of a body.
 fn blocks(read: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Result<Frame<Bytes>>> {
     stream::try_unfold((read, BytesMut::new()), |(mut read, mut buffer)| async move {
         buffer.reserve(BUFFER);
@@ -68,7 +68,7 @@ where
     std::thread::Builder::new().name("lab-stand-in".into()).spawn(run).map(drop).map_err(LabError::io("start a thread"))
 }
 
-/// Until both have ended.
+/// Copies until both sides have ended.
 async fn join(
     mut a: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     mut b: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -76,13 +76,13 @@ async fn join(
     tokio::io::copy_bidirectional_with_sizes(&mut a, &mut b, BUFFER, BUFFER).await.map(drop)
 }
 
-/// What this connection asks of the target.
+/// The service that this connection asks the target for.
 async fn service(stream: &mut TcpStream) -> io::Result<u8> {
     tune_load(&*stream)?;
     stream.read_u8().await
 }
 
-/// A connection to the target that asks for this.
+/// A connection to the target that asks for this service.
 async fn target(address: std::net::SocketAddr, service: u8) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     tune_load(&stream)?;

@@ -32,7 +32,7 @@ use tokio_rustls::TlsConnector;
 use super::{TLS_WRITE_MAX, blocks, join, serve, service};
 use crate::{LabError, socket::tune_load};
 
-/// What becomes of a connection.
+/// What a connection becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// An upgraded stream, as `exec` is.
@@ -60,7 +60,7 @@ impl User {
         Ok(Self { address })
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -78,7 +78,7 @@ async fn request(mut local: TcpStream, access: &Access, how: How) -> io::Result<
             let (read, write) = local.into_split();
             tokio::select! {
                 done = receive(asked, &mut sender, write) => done,
-                // A body that never ends is left by whoever reads no more.
+                // The reader drops a body that never ends.
                 () = closed(read) => Ok(()),
             }
         }
@@ -131,7 +131,7 @@ fn nothing() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// How a kubeconfig's server is reached.
+/// How to reach the server of a kubeconfig.
 struct Access {
     authority: String,
     name: ServerName<'static>,
@@ -144,7 +144,7 @@ impl Access {
         Self::parse(&text).map_err(|what| LabError::Words(format!("{}: {what}", path.display())))
     }
 
-    /// Of a kubeconfig with one cluster and one user with a certificate.
+    /// Reads a kubeconfig with one cluster and one user, who has a certificate.
     fn parse(text: &str) -> Result<Self, String> {
         let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         let cluster = &config.clusters.first().ok_or("no cluster")?.cluster;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mykube_lab::{End, Lab, Link, Namespace, Shape, load::Target};
+use mykube_lab::{DirectionStats, End, Lab, Link, Namespace, Shape, load::Target};
 
 use super::{LIMIT, connect, exchange};
 
@@ -144,6 +144,24 @@ fn a_link_goes_down_and_comes_back() {
     pair.link.up(End::A).unwrap();
     exchange(&mut stream);
     exchange(&mut pair.echo(&target));
+}
+
+#[test]
+fn packets_for_a_device_that_is_down_are_counted() {
+    let pair = Pair::new(Shape::default());
+    let from = pair.a.enter(|| UdpSocket::bind((pair_address(End::A), 0)).unwrap()).unwrap();
+    pair.link.down(End::B).unwrap();
+    for _ in 0..3 {
+        from.send_to(&[0; 100], (pair_address(End::B), 9)).unwrap();
+    }
+    // With their IP and UDP headers.
+    let expected = DirectionStats { packets: 3, bytes: 3 * 128, undeliverable: 3, ..DirectionStats::default() };
+    let deadline = Instant::now() + LIMIT;
+    while pair.link.stats().from_a != expected {
+        assert!(Instant::now() < deadline, "3 packets sent: {:?}", pair.link.stats());
+        std::thread::yield_now();
+    }
+    assert_eq!(pair.link.stats().from_b, DirectionStats::default());
 }
 
 #[test]

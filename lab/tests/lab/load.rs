@@ -1,4 +1,4 @@
-//! That load measures what is there, and sees what is broken.
+//! Load measures what happens, and notices what is broken.
 
 use std::time::Duration;
 
@@ -31,9 +31,17 @@ fn a_good_tunnel_gets_good_figures() {
     assert!((1..=10).contains(&paced.count), "one each 20 ms in 200 ms: {}", paced.count);
     let connections = load.connections(SHORT);
     assert!(connections.failed == 0 && connections.per_s > 0.0);
+    assert!(connections.per_s * SHORT.as_secs_f64() <= connections.latency.count as f64, "{connections:?}");
     for direction in [Direction::Down, Direction::Up] {
         for streams in [1, 20] {
+            let carried = tunnel.counts().bytes;
             let bulk = load.bulk(direction, streams, SHORT, SHORT);
+            // At least for that long; what was carried before and after it is not in the rate.
+            let counted = bulk.mb_s * 1e6 * SHORT.as_secs_f64();
+            assert!(counted <= (tunnel.counts().bytes - carried) as f64, "{bulk:?}");
+            let tool = bulk.tool_cpu_s_per_gib.unwrap();
+            assert!(0.0 < tool && tool <= bulk.cpu_by_process["own"], "{bulk:?}");
+            assert_eq!(bulk.cpu_s_per_gib, Some(bulk.cpu_by_process["own"]), "the only one");
             assert!(bulk.mb_s > 0.0 && bulk.failed == 0 && bulk.cpu_s_per_gib.unwrap() > 0.0, "{bulk:?}");
             assert!((1.0 / 20.0..=1.0).contains(&bulk.fairness.unwrap()), "{bulk:?}");
         }

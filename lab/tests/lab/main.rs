@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// No step of a test takes longer, unless something is wrong.
+/// A step that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn loopback() -> TcpListener {

@@ -1,4 +1,4 @@
-//! Whose namespaces are, and when they go.
+//! The owners of namespaces, and when namespaces are removed.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},

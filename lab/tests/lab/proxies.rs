@@ -28,7 +28,7 @@ fn echo(forwarder: &Forwarder) -> TcpStream {
     stream
 }
 
-/// Until the counts are as they must become.
+/// Waits until the counts are as they should be.
 fn wait(forwarder: &Forwarder, what: &str, test: impl Fn(mykube_lab::ForwardCounts) -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !test(forwarder.counts()) {
@@ -131,7 +131,7 @@ fn a_cut_is_an_end_of_file_or_a_reset_on_both_sides() {
             let ended = side.read(&mut [0]);
             assert_eq!(ended.as_ref().err().map(std::io::Error::kind), kind, "{ended:?}");
         }
-        // Those that come later are not meant.
+        // Later connections are not cut.
         let _later = connect(forwarder.address());
         listener.accept().unwrap();
         wait(&forwarder, "one is open", |counts| counts.open == 1 && counts.cut == 1);
@@ -143,13 +143,13 @@ fn a_paused_forwarder_passes_nothing_and_loses_nothing() {
     let target = target();
     let forwarder = through(&target, |_| {});
     let mut stream = echo(&forwarder);
-    // It counts what it has passed on, so the reply may be here first.
+    // A byte is counted once it was passed on, so the reply may come first.
     wait(&forwarder, "the echo is counted", |counts| counts.bytes == 3);
     forwarder.pause(true);
     stream.write_all(&[9; 5000]).unwrap();
     let mut other = connect(forwarder.address());
     other.write_all(b"e!").unwrap();
-    // The other has been accepted by then, and the first has been readable for longer.
+    // The second connection has been accepted by then, and the first was readable before that.
     wait(&forwarder, "both are open", |counts| counts.open == 2);
     assert_eq!(forwarder.counts().bytes, 3);
     forwarder.pause(false);

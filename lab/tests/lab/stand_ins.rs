@@ -1,4 +1,4 @@
-//! That load passes through the stand-ins of kubectl and the API server as through a cable.
+//! Load passes through the stand-ins for kubectl and the API server unchanged.
 
 use std::{fs, time::Duration};
 

@@ -10,7 +10,7 @@ fn intake() -> (DuplexStream, Intake<DuplexStream>) {
     (near, Intake::new(far, Arc::default(), limits))
 }
 
-/// What hyper reads at once.
+/// Bytes that hyper reads at once.
 async fn read(intake: &mut Intake<DuplexStream>) -> String {
     let mut buf = vec![0; 4096];
     let len = intake.read(&mut buf).await.unwrap();
@@ -69,7 +69,7 @@ async fn what_follows_a_request_too_early_reaches_nobody_and_hides_no_end() {
         intake.progress.take().unwrap();
         near.shutdown().await.unwrap();
         assert_eq!(read(&mut intake).await, "", "its end is seen: {request}");
-        // Or, where it waits for the answer, it has one more.
+        // Once the request was answered there is one more head: the refusal of the second request.
         intake.progress.finish();
         assert_eq!(read(&mut intake).await, LAST);
         let problem = intake.progress.take().unwrap().problem.unwrap();
@@ -114,7 +114,7 @@ async fn empty_lines_between_requests_are_nothing() {
     }
 }
 
-/// Has empty lines without end, and says how many reads there were.
+/// Sends empty lines without end, and returns how many reads there were.
 struct EmptyLines(u32);
 
 impl AsyncRead for EmptyLines {

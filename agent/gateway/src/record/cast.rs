@@ -1,13 +1,13 @@
-//! asciicast v2: a line of JSON that says what it is, then one for each event. No I/O: lines are what is given back.
+//! asciicast v2: a header line of JSON, then a line for each event. No I/O: the functions return or append lines.
 
 use std::{borrow::Cow, str, time::Duration};
 
 use serde::Deserialize;
 use serde_json::json;
 
-/// A terminal that never said its size.
+/// The size of a terminal that never said one.
 const SIZE: Size = Size { width: 80, height: 24 };
-/// Sizes and statuses are small; what is longer is none.
+/// Longest size or status that is read; real ones are small.
 const JSON_MAX: usize = 4096;
 
 /// Columns and lines, as the resize channel has them.
@@ -25,7 +25,7 @@ pub(super) struct About {
     pub(super) command: String,
     /// Seconds since 1970.
     pub(super) timestamp: i64,
-    /// Without one, lines end as a terminal would have shown them.
+    /// A recording without one gets line ends as a terminal would have shown them.
     pub(super) terminal: bool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct About {
 pub(super) struct Cast {
     about: About,
     size: Size,
-    /// Bytes of a character that is not whole yet: of output, of errors.
+    /// Bytes of a character that is not whole yet: of the output, and of the errors.
     split: [Vec<u8>; 2],
     resizes: Vec<u8>,
     status: Vec<u8>,
@@ -45,7 +45,7 @@ impl Cast {
         Self { about, size: SIZE, split: Default::default(), resizes: Vec::new(), status: Vec::new() }
     }
 
-    /// The first line.
+    /// The header line.
     pub(super) fn header(&self) -> String {
         let mut header = json!({
             "version": 2,
@@ -60,7 +60,7 @@ impl Cast {
         format!("{header}\n")
     }
 
-    /// What a channel carried towards the client: 1 and 2 are shown, 3 says how it ended.
+    /// Adds the lines for bytes that a channel carried to the client: 1 and 2 are shown, 3 says how the session ended.
     pub(super) fn output(&mut self, at: Duration, channel: u8, bytes: &[u8], lines: &mut String) {
         match channel {
             1 | 2 => {
@@ -75,7 +75,8 @@ impl Cast {
         }
     }
 
-    /// What channel 4 carried towards the pod: sizes of the terminal, one after the other. Whether one was new.
+    /// Adds the lines for bytes that channel 4 carried to the pod: sizes of the terminal, one after the other. Returns
+    /// whether one was new.
     pub(super) fn resize(&mut self, at: Duration, bytes: &[u8], lines: &mut String) -> bool {
         self.resizes.extend_from_slice(bytes);
         let mut sizes = serde_json::Deserializer::from_slice(&self.resizes).into_iter::<Size>();
@@ -100,7 +101,8 @@ impl Cast {
         changed
     }
 
-    /// The end: half a character, and how it ended, in the pod's word or in `otherwise`.
+    /// Adds the last lines: a character that is not whole, and how the session ended: in the pod's words, or else
+    /// `otherwise`.
     pub(super) fn end(&mut self, at: Duration, otherwise: &str, lines: &mut String) {
         for split in std::mem::take(&mut self.split) {
             self.shown(at, &String::from_utf8_lossy(&split), lines);
@@ -121,7 +123,7 @@ fn event(at: Duration, kind: &str, data: &str, lines: &mut String) {
     let _ = writeln!(lines, r#"[{}.{:06}, "{kind}", {}]"#, at.as_secs(), at.subsec_micros(), json!(data));
 }
 
-/// Text as far as its last character is whole; what is no UTF-8 is U+FFFD.
+/// Decodes as far as the last whole character; bytes that are no UTF-8 become U+FFFD.
 fn decode(split: &mut Vec<u8>, bytes: &[u8]) -> String {
     let mut held = std::mem::take(split);
     held.extend_from_slice(bytes);
@@ -146,7 +148,7 @@ fn decode(split: &mut Vec<u8>, bytes: &[u8]) -> String {
     }
 }
 
-/// The `Status` of the error channel, in few words.
+/// How the session ended, from the `Status` on the error channel.
 fn outcome(status: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct CommandStatus {
@@ -219,7 +221,7 @@ mod tests {
         for at in 0..=text.len() {
             let (mut cast, mut lines) = (cast(true), String::new());
             cast.output(AT, 1, &text.as_bytes()[..at], &mut lines);
-            // What errors say between does not end the character of the output.
+            // Bytes of the errors in between do not end the character of the output.
             cast.output(AT, 2, b"!", &mut lines);
             cast.output(AT, 1, &text.as_bytes()[at..], &mut lines);
             let got = shown(&lines);
@@ -258,7 +260,7 @@ mod tests {
         let sizes: Vec<_> = events(&lines).into_iter().map(|(_, kind, data)| kind + " " + &data).collect();
         assert_eq!(sizes, ["r 120x40", "r 90x30"]);
         assert!(cast.header().contains(r#""width":90"#));
-        // Neither nonsense nor what never ends is kept, and what comes later is read.
+        // Neither nonsense nor a value without an end is kept, and what comes later is read.
         assert!(!cast.resize(AT, b"nonsense", &mut lines));
         for _ in 0..100 {
             assert!(!cast.resize(AT, &[b' '; 1000], &mut lines));

@@ -1,4 +1,4 @@
-//! A session as it passes, and is recorded: like a plain copy both ways, with a look at what passes.
+//! A session that is recorded while it passes: a plain copy both ways that also reads the frames.
 
 use std::io;
 
@@ -12,19 +12,19 @@ use tokio::{
 use super::{Notice, Recording, UNWRITABLE, frames::Frames};
 use crate::endings::{linger, outlive, pass_on};
 
-/// Copied at once, each way: twice what the API server puts into a frame.
+/// Bytes of one copy, each way: twice what the API server puts into a frame.
 const BUFFER: usize = 64 * 1024;
-/// The most of a frame that waits for its rest.
+/// Most bytes of a frame that wait for the rest of it.
 const HELD_MAX: usize = 48 * 1024;
 
 /// How a recorded session ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// By either side's word.
+    /// One side closed in order.
     Over,
     /// A connection failed.
     Broken,
-    /// By us: it could not be recorded any more. For the operator.
+    /// The recording could not be written any more, so we ended it; the reason is for the operator.
     Unrecorded(String),
 }
 
@@ -34,10 +34,10 @@ impl From<io::Error> for Ended {
     }
 }
 
-/// Where the client's side stands.
+/// The client's side of the connection.
 struct Downstream<W> {
     writer: W,
-    /// What was written ends with a whole frame.
+    /// The bytes written so far end with a whole frame.
     at_boundary: bool,
 }
 
@@ -90,7 +90,7 @@ async fn down(
     up_over: &Notify,
 ) -> Result<(), Ended> {
     let (mut frames, mut buffer) = (Frames::default(), vec![0; BUFFER]);
-    // At its front, what is recorded and not passed on yet.
+    // Bytes at the front of `buffer` that are recorded and not passed on yet.
     let mut held = 0;
     loop {
         let read = from.read(&mut buffer[held..]).await;
@@ -110,7 +110,7 @@ async fn down(
             parsed.map_err(unrecorded)?;
             recording.write(lines).await.map_err(unrecorded)?;
         }
-        // The part of a frame is of no use to the other end, and would leave no place for a word of ours.
+        // Holds a part of a frame back: the client could not use it, and after it we could not send a message of ours.
         let open = usize::try_from(frames.open()).ok().filter(|open| *open <= end.min(HELD_MAX)).unwrap_or(0);
         let whole = end - open;
         if whole > 0 {
@@ -137,7 +137,7 @@ async fn up(
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
-            // It may be closed already.
+            // The pod's side may be closed already.
             let _ = to.shutdown().await;
             return Ok(());
         }
@@ -290,7 +290,7 @@ mod tests {
                 pod.write_all(begun).await.unwrap();
                 let mut seen = vec![0; begun.len()];
                 client.read_exact(&mut seen).await.unwrap();
-                // The rest of what has begun is not whole when the disk is full.
+                // The frame that has begun is not whole when the disk is full.
                 let more = frame(b"\x01unseen");
                 pod.write_all(&more[..13]).await.unwrap();
                 while !fs::read_to_string(dir.path().join(&name)).unwrap().contains("un") {

@@ -1,7 +1,7 @@
-//! What the channels of a Kubernetes WebSocket carry, read off a copy of one direction's bytes.
+//! Reads what the channels of a Kubernetes WebSocket carry from a copy of one direction's bytes.
 //!
-//! No I/O. Bytes are taken as they come, cut anywhere; what a message carries is passed on as it arrives, so nothing is
-//! gathered. A message's first byte is its channel. Text and binary are the same, as they are to the API server.
+//! No I/O. The bytes may be cut anywhere; a message's content is passed on as it arrives, so nothing is gathered. A
+//! message's first byte is its channel. Text and binary messages are treated alike, as the API server does.
 
 use std::io::Cursor;
 
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 /// Longest header of a frame (RFC 6455 section 5.2).
 const HEADER_MAX: usize = 14;
 
-/// Not WebSocket as Kubernetes speaks it: nothing can be read from here on.
+/// The bytes are not WebSocket as Kubernetes speaks it: nothing after them can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("what passes is not WebSocket as Kubernetes speaks it")]
 pub(super) struct NotFrames;
@@ -23,29 +23,29 @@ pub(super) struct NotFrames;
 pub(super) struct Frames {
     head: Vec<u8>,
     payload: Option<Payload>,
-    /// Of the message that goes on in another frame. Nothing where not even its first byte has come.
+    /// Set while a message goes on in another frame: its channel, or `None` while its first byte has not come.
     message: Option<Option<u8>>,
     unmasked: Vec<u8>,
-    /// Bytes so far of the frame that is not whole.
+    /// How many bytes of an unfinished frame have come.
     open: u64,
 }
 
-/// What is left of a frame.
+/// The rest of a frame.
 #[derive(Debug)]
 struct Payload {
     left: u64,
     control: bool,
     last: bool,
     mask: Option<[u8; 4]>,
-    /// Where in the mask the next byte is.
+    /// The position in the mask of the next byte.
     turn: usize,
 }
 
 impl Frames {
-    /// Takes the next bytes, and gives what channels carry to `each`.
+    /// Reads the next bytes, and calls `each` with a channel and what it carries.
     ///
     /// # Errors
-    /// They are no frames, or have an extension's bits.
+    /// The bytes are no frames, or use an extension's bits.
     pub(super) fn read(&mut self, mut bytes: &[u8], mut each: impl FnMut(u8, &[u8])) -> Result<(), NotFrames> {
         loop {
             if self.payload.is_none() {
@@ -82,12 +82,12 @@ impl Frames {
         }
     }
 
-    /// How many of the bytes so far belong to a frame that is not whole.
+    /// How many of the bytes read so far belong to an unfinished frame.
     pub(super) fn open(&self) -> u64 {
         self.open
     }
 
-    /// Reads a header; gives what follows it. Nothing where it is not whole yet.
+    /// Reads a header; returns the bytes after it, or `None` while it is not whole.
     fn header<'b>(&mut self, bytes: &'b [u8]) -> Result<Option<&'b [u8]>, NotFrames> {
         let known = self.head.len();
         self.head.extend_from_slice(&bytes[..bytes.len().min(HEADER_MAX - known)]);
@@ -103,7 +103,7 @@ impl Frames {
             OpCode::Data(data) => (false, data != Data::Continue),
         };
         if !control {
-            // A message within another, or the rest of none.
+            // A frame that begins a message within another, or that continues none.
             if begins == self.message.is_some() {
                 return Err(NotFrames);
             }
@@ -171,7 +171,7 @@ mod tests {
             frame(0x00, Some([5, 0, 255, 4]), b"r"),
             frame(0x8a, None, b""),
             frame(0x80, None, b"or"),
-            // No channel until the second frame.
+            // The channel comes with the second frame.
             frame(0x01, None, b""),
             frame(0x80, None, b"\x04{}"),
             frame(0x82, None, b""),

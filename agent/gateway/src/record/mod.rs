@@ -1,11 +1,12 @@
-//! Recordings of `exec` and `attach`: what the pod showed, one asciicast v2 file a session.
+//! Recordings of `exec` and `attach`: what the pod showed, one asciicast v2 file for each session.
 //!
-//! Recorded is what comes back (output, errors, how it ended) and sizes of the terminal; what is typed is not, as
-//! passwords are. The session's bytes pass as they are, behind one message of ours that says that it is recorded.
+//! A recording has what comes back (output, errors, how it ended) and the terminal's sizes. What the user types is not
+//! recorded, as passwords are typed. The session's bytes pass unchanged, after one message of ours that tells the user
+//! of the recording.
 //!
-//! **Nothing is shown unrecorded.** What came from the pod is written before it is passed on. Where that fails, a session
-//! does not begin, or ends. Only WebSocket can be read, with the binary channels of `v4` and `v5.channel.k8s.io`: what
-//! runs a command in another way is refused.
+//! **Nothing is shown unrecorded.** What comes from the pod is written to the file before it is passed on. If that
+//! fails, a session does not begin, or ends. Only WebSocket with the binary channels of `v4` and `v5.channel.k8s.io`
+//! can be read: any other way to run a command is refused.
 
 mod cast;
 pub(crate) mod copy;
@@ -29,29 +30,29 @@ use crate::{
     request_info::{RequestInfo, query_flag, query_pairs},
 };
 
-/// Subprotocols that are read.
+/// Subprotocols that can be recorded.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-/// Longest parts of a file's name, so that the whole fits the 255 bytes it may have.
+/// Longest parts of a file's name, so that the whole fits into 255 bytes.
 const CLIENT_MAX: usize = 40;
 const NAME_MAX: usize = 63;
 /// Longest title and command in a recording, in bytes.
 const TITLE_MAX: usize = 1024;
 
-/// Answered where a recording cannot be had; the reason, with the directory's name, is in the operator's log.
+/// The answer where no recording can be written; the reason, with the directory's name, is in the operator's log.
 pub(crate) const UNWRITABLE: &str = "mykube: exec and attach are recorded here, and the recording cannot be written at the \
      moment (is the disk full?), so none is let through";
-/// Answered to SPDY and to WebSocket with other channels.
+/// The answer to SPDY, and to WebSocket with other channels.
 pub(crate) const WEBSOCKET_ONLY: &str = "mykube: exec and attach are recorded here, which needs the WebSocket protocol \
      (v5.channel.k8s.io or v4.channel.k8s.io): use kubectl 1.31 or newer, without KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false, and \
      a cluster of 1.30 or newer";
-/// Answered to a request of the kubelet's own API that could run something.
+/// The answer to a request of the kubelet's own API that could run something.
 const KUBELET: &str = "mykube: exec and attach are recorded here, and what a node's proxy runs could not be: only GET without \
      an upgrade is let through to nodes/proxy";
 
-/// Answered to an upgrade that is none of the API server's.
+/// The answer to an upgrade on a path that is none of the API server's.
 const FOREIGN: &str = "mykube: exec and attach are recorded here, and what this path opens could not be";
 
-/// The directory cannot be used.
+/// The directory cannot be used for recordings.
 #[derive(Debug, thiserror::Error)]
 #[error("recordings cannot be written to {}: {source}; name a directory that exists and that mykube may write to, or one to make", dir.display())]
 pub struct RecorderError {
@@ -59,22 +60,23 @@ pub struct RecorderError {
     source: io::Error,
 }
 
-/// Where recordings go.
+/// Writes recordings to a directory.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     dir: Arc<Path>,
 }
 
-/// What a request means to recordings.
+/// What a recorder does with a request.
 #[derive(Debug)]
 pub(crate) enum Plan {
-    /// Nothing.
+    /// Passes it unrecorded.
     Pass,
-    /// To be recorded.
+    /// Records it.
     Record(Box<PlannedRecording>),
-    /// An exec that cannot be: forwarded without its upgrade, so that the API server can say what else is wrong with it.
+    /// An exec that cannot be recorded: it is forwarded without its upgrade, so that the API server can say if
+    /// something else is wrong with it.
     Ask,
-    /// To be refused, in these words.
+    /// Refuses it with this message.
     Refuse(&'static str),
 }
 
@@ -87,14 +89,15 @@ pub(crate) struct PlannedRecording {
     notice: Option<Notice>,
 }
 
-/// How the user is told.
+/// The message that tells the user of the recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Notice {
     channel: u8,
     text: &'static str,
 }
 
-/// One session's file. Dropped before [`Recording::begins`], it is removed; before its end, it says so.
+/// The file of one session. Dropped before [`Recording::begins`], it removes the file; dropped before its end, it
+/// writes that it was cut off.
 #[derive(Debug)]
 pub(crate) struct Recording {
     pub(crate) name: String,
@@ -103,13 +106,13 @@ pub(crate) struct Recording {
     cast: Cast,
     notice: Option<Notice>,
     start: Instant,
-    /// The terminal's first size can still become the header's.
+    /// Nothing is recorded yet: the terminal's first size can still be the header's.
     opening: bool,
     begun: bool,
     ended: bool,
 }
 
-/// A file of whole lines.
+/// A file that has only whole lines.
 #[derive(Debug)]
 struct Disk {
     file: File,
@@ -117,10 +120,10 @@ struct Disk {
 }
 
 impl Recorder {
-    /// Makes the directory, which others cannot look into, where there is none, and sees that it can be written to.
+    /// Makes the directory if there is none, closed to others, and tries to write to it.
     ///
     /// # Errors
-    /// It cannot.
+    /// It cannot be made, or not written to.
     pub fn new(dir: &Path) -> Result<Self, RecorderError> {
         let failed = |source| RecorderError { dir: dir.to_owned(), source };
         let mut builder = DirBuilder::new();
@@ -134,13 +137,14 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Where they are.
+    /// Its directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Decides what a request is, and takes from its headers what could not be read: other subprotocols, extensions.
+    /// Decides what to do with a request, and removes from its headers what could not be recorded: other subprotocols,
+    /// extensions.
     pub(crate) fn plan(
         &self,
         info: &RequestInfo,
@@ -153,7 +157,7 @@ impl Recorder {
             let plain = upgrade.is_none() && matches!(*method, Method::GET | Method::HEAD);
             return if plain { Plan::Pass } else { Plan::Refuse(KUBELET) };
         }
-        // Under a path of somebody else's there may be another API server, and its exec.
+        // An unknown path may lead to another API server, and to its exec.
         if info.is_foreign() && upgrade.is_some() {
             return Plan::Refuse(FOREIGN);
         }
@@ -215,7 +219,7 @@ impl Recorder {
         Ok(recording)
     }
 
-    /// Sees that a recording could be written.
+    /// Checks that a recording could be written.
     pub(crate) async fn check(&self) -> io::Result<()> {
         let this = self.clone();
         tokio::task::spawn_blocking(move || this.probe()).await.map_err(io::Error::other)?
@@ -230,7 +234,7 @@ impl Recorder {
     }
 }
 
-/// What the API server answered an upgrade that is to be recorded: whether it can be read.
+/// Whether the API server's answer to an upgrade leads to a protocol that can be recorded.
 pub(crate) fn can_read(headers: &HeaderMap) -> bool {
     let protocol = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     protocol.is_some_and(|protocol| PROTOCOLS.contains(&protocol))
@@ -245,14 +249,14 @@ impl PlannedRecording {
             true if query_flag(query, "stdout") => {
                 Some(Notice { channel: 1, text: "mykube: this session is recorded\r\n" })
             }
-            // Of what is piped nothing may change.
+            // Piped output must not change.
             false if query_flag(query, "stderr") => {
                 Some(Notice { channel: 2, text: "mykube: this session is recorded\n" })
             }
             _ => None,
         };
         let command: Vec<_> = query_pairs(query).filter(|(key, _)| key == "command").map(|(_, word)| word).collect();
-        // What is cut ends with a mark, as in the audit log.
+        // A shortened text ends with a mark, as in the audit log.
         let short = |text: &str| shown(text, TITLE_MAX, "", &mut Vec::new());
         let command = short(&command.join(" "));
         let mut title = format!("{} {}/{}", info.subresource, info.namespace, info.name);
@@ -265,19 +269,19 @@ impl PlannedRecording {
 }
 
 impl Recording {
-    /// The session has begun: from here on the file stays.
+    /// The session has begun: from here on the file is kept.
     pub(crate) fn begins(&mut self) {
         self.begun = true;
     }
 
-    /// What came from the pod.
+    /// Records bytes from the pod.
     fn output(&mut self, channel: u8, bytes: &[u8], lines: &mut String) {
         self.cast.output(self.start.elapsed(), channel, bytes, lines);
-        // The API server opens every channel with a message of nothing.
+        // The API server opens every channel with an empty message.
         self.opening &= lines.is_empty();
     }
 
-    /// What went to the pod: only sizes are looked at.
+    /// Records bytes to the pod: the terminal's sizes only.
     fn input(&mut self, channel: u8, bytes: &[u8], lines: &mut String) -> bool {
         channel == 4 && self.cast.resize(self.start.elapsed(), bytes, lines)
     }
@@ -286,7 +290,7 @@ impl Recording {
         if self.opening { self.open().await } else { self.write(lines).await }
     }
 
-    /// The first lines, written again as long as there are no others.
+    /// Writes the first lines, and again as long as there are no others.
     async fn open(&mut self) -> io::Result<()> {
         let mut lines = self.cast.header();
         if let Some(Notice { channel, text }) = self.notice {
@@ -302,7 +306,7 @@ impl Recording {
         self.on_disk(move |disk| disk.append(&lines)).await
     }
 
-    /// The last lines.
+    /// Writes the last lines.
     async fn end(&mut self) -> io::Result<()> {
         let mut lines = String::new();
         self.cast.end(self.start.elapsed(), "ended without a word", &mut lines);
@@ -329,7 +333,7 @@ impl Drop for Recording {
 }
 
 impl Disk {
-    /// All of it or nothing: players read whole lines.
+    /// Writes all lines or none: players read whole lines.
     fn append(&mut self, lines: &str) -> io::Result<()> {
         match self.file.write_all(lines.as_bytes()) {
             Ok(()) => {
@@ -353,7 +357,7 @@ fn lock(disk: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
     disk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A file that was not there before, for nobody else to read.
+/// Makes a new file that others cannot read.
 fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create_new(true);
@@ -362,7 +366,7 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// A part of a file's name, whatever it was.
+/// Makes any text fit for a part of a file's name.
 fn plain(text: &str, max: usize) -> String {
     let kept = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     text.chars().take(max).map(kept).collect()

@@ -188,7 +188,7 @@ fn a_query_that_others_could_read_differently_is_refused() {
             let read = RequestInfo::new(&Method::GET, path, Some(query));
             assert_eq!(read.is_err(), refused, "{path}?{}", &query[..query.len().min(40)]);
         }
-        // Of a program behind the API server, and of another API, it is not read here.
+        // A query to a program behind the API server, or to another API, is not read here.
         for path in ["/api/v1/namespaces/a/services/s/proxy/x", "/api/v1/proxy/nodes/n/x", "/v1/secrets", "/metrics"] {
             assert!(RequestInfo::new(&Method::GET, path, Some(query)).is_ok(), "{path}");
         }

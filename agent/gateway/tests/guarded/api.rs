@@ -1,4 +1,4 @@
-//! An API server: TLS, HTTP/1.1, answers that tests can follow.
+//! An API server for tests: TLS, HTTP/1.1, answers that tests can follow.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,7 +36,7 @@ use crate::lines::Lines;
 
 type BoxBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// A certificate authority, and what it signs.
+/// A certificate authority, and the certificates that it signs.
 pub(crate) struct Authority {
     pub pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -68,7 +68,7 @@ pub(crate) struct Seen {
     pub method: String,
     pub target: String,
     pub headers: HeaderMap,
-    /// Of the connection, in order of arrival.
+    /// Number of its connection, in order of arrival.
     pub connection: usize,
     pub certificate: Option<Vec<u8>>,
 }
@@ -82,20 +82,20 @@ impl Seen {
 #[derive(Default)]
 pub(crate) struct State {
     pub seen: Mutex<Vec<Seen>>,
-    /// Where set, only these `Authorization` values are let in.
+    /// If set, any other `Authorization` is answered 401.
     pub accepted: Mutex<Option<HashSet<String>>>,
-    /// Bodies that tests write, by target.
+    /// Bodies written by tests, by target.
     streams: Mutex<HashMap<String, mpsc::Receiver<Result<Bytes, std::io::Error>>>>,
     /// Bytes of request bodies so far.
     pub received: watch::Sender<u64>,
     connections: Mutex<usize>,
-    /// Where set, each part of a request's body that is read takes one.
+    /// If set, each part of a request's body takes one permit before it is read.
     pub reads: Mutex<Option<Arc<Semaphore>>>,
-    /// Ends the next request's connection without an answer.
+    /// The next request's connection ends without an answer.
     pub hang_up: AtomicBool,
 }
 
-/// The server. Dropped, it and its connections are gone.
+/// The server. When dropped, it ends with all its connections.
 pub(crate) struct Api {
     pub state: Arc<State>,
     pub address: SocketAddr,
@@ -113,7 +113,7 @@ impl Api {
         Self::start_at(authority, "127.0.0.1:0".parse().unwrap(), Arc::default()).await
     }
 
-    /// Stops, and waits until nothing of it is left.
+    /// Stops the server, and waits until all its tasks are gone.
     pub(crate) async fn stop(mut self) -> (SocketAddr, Arc<State>) {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -141,7 +141,7 @@ impl Api {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
-        // What the kernel holds of answers on this side is little.
+        // The kernel holds little of the answers on this side.
         socket.set_send_buffer_size(64 * 1024).unwrap();
         socket.bind(address).unwrap();
         let listener = socket.listen(1024).unwrap();
@@ -158,7 +158,7 @@ impl Api {
         self.seen().pop().expect("a request arrived")
     }
 
-    /// What is sent here is the body of the answer to `target`.
+    /// Returns the sender of the body that answers `target`.
     pub(crate) fn stream(&self, target: &str) -> mpsc::Sender<Result<Bytes, std::io::Error>> {
         let (sender, receiver) = mpsc::channel(16);
         self.state.streams.lock().unwrap().insert(target.to_owned(), receiver);
@@ -181,7 +181,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>)
                         *connections += 1;
                         *connections
                     };
-                    // Upgraded connections live and die with this task.
+                    // Upgraded connections end with this task.
                     let upgraded = Mutex::new(None);
                     let lines = Lines::new(tls);
                     let target = lines.target.clone();
@@ -286,7 +286,7 @@ async fn answer(
     Ok(response)
 }
 
-/// Gives back what comes; at the other end's end says goodbye and ends too.
+/// Echoes; when the other end closes, says goodbye and closes too.
 async fn echo(upgrade: hyper::upgrade::OnUpgrade) {
     let mut stream = TokioIo::new(upgrade.await.unwrap());
     let mut buffer = vec![0; 16 * 1024];

@@ -1,4 +1,4 @@
-//! The audit log: what is written, and what happens when it cannot be.
+//! The audit log: its lines, and what happens when they cannot be written.
 
 use std::{
     fs, io,
@@ -47,7 +47,7 @@ async fn a_line_says_who_did_what() {
     assert!(lines[2].get("verb").is_none(), "{}", lines[2]);
 }
 
-/// What must not stand in a line: a terminal obeys it, or shows something else.
+/// Characters that must not stand in a line: a terminal would obey them, or show something else.
 fn moves_a_terminal(c: char) -> bool {
     (c.is_control() && c != '\n')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}')
@@ -99,7 +99,7 @@ async fn nothing_raw_and_nothing_cut_in_silence() {
     assert_eq!(exec["impersonated_groups"][32], "…");
     assert!(exec["name"].as_str().unwrap().ends_with("x…"), "{exec}");
     assert!(lines[2]["path"].as_str().unwrap().ends_with("x…"), "{}", lines[2]);
-    // What is whole has no mark.
+    // An unshortened value has no mark.
     setup.client().get("/api/v1/namespaces/a/pods").await;
     assert!(setup.log.wait(9).await[8].get("shortened").is_none());
 }
@@ -145,7 +145,7 @@ async fn what_is_no_request_is_written_too() {
     let line = setup.log.wait(2).await.remove(1);
     assert_eq!((&line["method"], &line["path"], &line["status"]), (&"PUT".into(), &"/a".into(), &431.into()));
     assert_eq!((&line["decision"], &line["reason"]), (&"refused".into(), &answer.message().into()));
-    // What was not sent is not said.
+    // The line leaves out what the client did not send.
     client = setup.client();
     client.send("X".repeat(1_060_000)).await;
     assert_eq!(client.answer().await.status, 431);
@@ -157,7 +157,7 @@ async fn what_is_no_request_is_written_too() {
     assert_eq!((client.answer().await.status, client.answer().await.status), (200, 400));
     let line = setup.log.wait(2).await.remove(1);
     assert_eq!((&line["method"], &line["path"]), (&"DELETE".into(), &"/api/v1/nodes/n".into()));
-    // Nor is what may be a body.
+    // It also leaves out bytes that may be a body.
     client = setup.client();
     client.send("GET /api HTTP/1.1\r\nHost: x\r\n\r\nhunter2 is the password").await;
     assert_eq!((client.answer().await.status, client.answer().await.status), (200, 400));
@@ -198,7 +198,7 @@ async fn clients_come_and_go_in_a_file_that_rotates() {
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
 }
 
-/// A disk that takes nothing until it is let.
+/// A disk that writes nothing until the test lets it.
 #[derive(Clone)]
 struct Stuck(Arc<(Mutex<bool>, Condvar)>, watch::Sender<bool>, Log);
 
@@ -252,7 +252,7 @@ async fn what_is_no_request_is_answered_when_it_is_written() {
     let disk = Stuck(Arc::default(), watch::Sender::new(false), Log::new());
     let settings = AuditSettings { lines: 1, patience: Duration::from_secs(600) };
     let audit = Audit::writer(disk.clone(), settings).unwrap();
-    // One line is being written, another one waits: there is no room.
+    // One line is being written and another one waits: there is no room for a third.
     audit.client("x", Some(3), ClientEvent::Paired).await.unwrap();
     disk.1.subscribe().wait_for(|begun| *begun).await.unwrap();
     audit.client("x", Some(3), ClientEvent::Paired).await.unwrap();

@@ -1,4 +1,4 @@
-//! What must not get through, tried.
+//! Requests that try to get around policy and identity.
 
 use mykube_agent_gateway::{Policy, Rule};
 
@@ -71,7 +71,7 @@ async fn what_a_request_does_besides_is_judged_too() {
     let be_scoped = format!("{be}Impersonate-Extra-Scopes: all\r\n");
     let deployment_status = format!("{deployment}/status");
     let service_status = format!("{service}/status");
-    // Policy, method, target, headers, whether it passes.
+    // Policy, method, target, headers, whether it is forwarded.
     let table: Vec<(Policy, &str, &str, &str, bool)> = vec![
         (deny(no_create), "PATCH", deployment, APPLY, false),
         (deny(no_create), "PATCH", deployment, &cbor, false),
@@ -203,7 +203,7 @@ async fn whoever_is_refused_is_told_why() {
     assert!(told(deny("* \"\" secrets"), "GET", "/v1/secrets", "").await.contains("no path of the API server"));
 }
 
-/// Every way in which no answer of the API server comes, by what is at its address.
+/// Every failure in which the API server gives no answer, by what is at its address.
 #[tokio::test]
 async fn no_answer_of_ours_names_an_address() {
     use mykube_agent_gateway::Settings;
@@ -213,7 +213,7 @@ async fn no_answer_of_ours_names_an_address() {
         net::TcpListener,
     };
 
-    /// Somebody at an address: takes connections and says this, or nothing and keeps them.
+    /// Takes connections at an address and sends each this answer, or, without one, keeps them open in silence.
     async fn somebody(says: Option<&'static [u8]>) -> (String, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -276,12 +276,12 @@ async fn no_answer_of_ours_names_an_address() {
                 assert!(!all.contains(secret) && !all.contains(port), "{what}: {all}");
             }
         }
-        // The operator has it all.
+        // The operator gets the whole reason.
         let (host, _) = cluster.split_once("https://").unwrap().1.split_once(':').unwrap();
         let reason = setup.log.wait(2).await[0]["reason"].to_string();
         assert!(reason.contains(host), "{what}: {reason}");
     }
-    // It hangs up before it answers.
+    // The server closes before it answers.
     setup.fixture.write("config", config(&at(&api), "token: t0k3n"));
     setup.rebuild_with(settings).await;
     setup.api.state.hang_up.store(true, Ordering::Relaxed);
@@ -408,7 +408,7 @@ async fn none_of_these_reaches_the_api_server() {
     let mut shown = String::new();
     for (what, policy, request, expected) in table {
         let mut client = setup.client_under(policy);
-        // The other end may stop reading: what comes back is what counts.
+        // The other end may stop reading: only the answer counts.
         let (mut reading, mut writing) = tokio::io::split(client.stream);
         let sent = async {
             use tokio::io::AsyncWriteExt as _;
@@ -439,7 +439,7 @@ async fn a_refusal_is_a_status_that_kubectl_prints() {
     let answer = client.ask("DELETE", "/apis/apps/v1/namespaces/a/deployments/d", "").await;
     assert_eq!(answer.status, 403);
     assert_eq!(answer.message(), "mykube: read-only: delete of deployments.apps is refused");
-    // The connection lives on.
+    // The connection is still usable.
     assert_eq!(client.get("/api/v1/namespaces/a/pods?limit=500").await.status, 200);
     let mut client = setup.client_under(in_a());
     assert_eq!(

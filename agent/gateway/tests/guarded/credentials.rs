@@ -1,4 +1,4 @@
-//! The agent's credentials as they are in the field: they expire, rotate, are refused.
+//! The agent's credentials in use: they expire, rotate, and are refused.
 
 use std::{collections::HashSet, fs, time::Duration};
 
@@ -6,7 +6,7 @@ use mykube_agent_gateway::Settings;
 
 use crate::{common::base64, setup::Setup};
 
-/// Files are looked at for every request.
+/// Files are read again for every request.
 fn eager() -> Settings {
     Settings { reread: Duration::ZERO, ..Settings::default() }
 }
@@ -16,7 +16,7 @@ fn accept(setup: &Setup, tokens: &[&str]) {
     *setup.api.state.accepted.lock().unwrap() = Some(tokens);
 }
 
-/// A plugin that counts its runs and gives `token-1`, `token-2` ...
+/// A plugin that counts its runs and returns `token-1`, `token-2` ...
 fn plugin(fixture: &crate::common::Fixture, status: &str) -> String {
     let script = format!(
         "#!/bin/sh\necho run >> '{runs}'\nn=$(wc -l < '{runs}' | tr -d ' ')\n\
@@ -67,7 +67,7 @@ async fn a_refused_token_is_fetched_anew_once_and_the_request_sent_again() {
     assert_eq!(client.get("/version").await.status, 200);
     assert_eq!(client.get("/version").await.status, 200);
     assert_eq!(runs(&setup), 2);
-    // What stays refused does not run the plugin again and again.
+    // A credential that stays refused does not run the plugin again and again.
     accept(&setup, &[]);
     for _ in 0..5 {
         let answer = client.get("/version").await;
@@ -150,7 +150,7 @@ async fn a_token_file_is_read_anew() {
     assert_eq!(client.get("/version").await.status, 200);
     assert_eq!(setup.api.last().header("authorization"), ["Bearer first"]);
     setup.fixture.write("token", "second");
-    // Not looked at yet; a refusal is reason enough.
+    // The file is not due yet, but a refusal makes the agent read it.
     assert_eq!(client.get("/version").await.status, 200);
     assert_eq!(setup.api.last().header("authorization"), ["Bearer first"]);
     accept(&setup, &["second"]);
@@ -163,7 +163,7 @@ async fn a_token_file_is_read_anew() {
     setup.fixture.write("token", "second");
     client.get("/version").await;
     assert_eq!(setup.api.last().header("authorization"), ["Bearer second"]);
-    // A file that is gone for a moment is no reason to stop.
+    // A file that is missing for a moment stops nothing.
     fs::remove_file(setup.fixture.path("token")).unwrap();
     assert_eq!(client.get("/version").await.status, 200);
 }
@@ -190,11 +190,11 @@ async fn a_client_certificate_is_shown_and_its_renewal_picked_up() {
 
     let (cert, key) = setup.authority.sign("agent");
     setup.fixture.write("cert", cert.pem());
-    // Half of a renewal does not belong together: the old pair goes on.
+    // Half of a renewal: certificate and key do not belong together, so the old pair is used on.
     assert_eq!(client.get("/version").await.status, 200);
     assert_eq!(setup.api.last().certificate.as_ref(), Some(&first));
     setup.fixture.write("key", key.serialize_pem());
-    // What failed a moment ago is not tried for every request.
+    // After a failure, the next attempt does not come with the next request.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3)).await;
     tokio::time::resume();

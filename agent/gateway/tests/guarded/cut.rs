@@ -1,4 +1,4 @@
-//! Ends that are none: what the API server, or the client, said before it was gone arrives, and then no orderly end.
+//! Cut connections: the bytes that came before the cut arrive, and then no orderly end.
 
 use std::{
     io,
@@ -25,16 +25,17 @@ use crate::{
     setup::Setup,
 };
 
-/// Some windows, and what fits into one write.
+/// Some windows, in pieces of one write.
 const LENGTHS: [usize; 2] = [3_000_504, 298];
 const EXEC: &str = "POST /api/v1/namespaces/a/pods/p/exec?command=cat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
                     Upgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n";
 
-/// What an API server heard after the head, and whether it ended in order.
+/// The bytes after the head that an API server received, and whether the connection ended in order.
 type Heard = (Vec<u8>, bool);
 
-/// In the API server's place: after a request's head it says `answer` and is gone without close_notify, or hears it out.
+/// An API server: after a request's head it sends `answer` and drops the connection without close_notify, or reads to
+/// the end.
 async fn stand_in(setup: &mut Setup, answer: Vec<u8>, hears: bool) -> mpsc::UnboundedReceiver<Heard> {
     let (cert, key) = setup.authority.sign("127.0.0.1");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -46,7 +47,7 @@ async fn stand_in(setup: &mut Setup, answer: Vec<u8>, hears: bool) -> mpsc::Unbo
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let socket = TcpSocket::new_v4().unwrap();
-    // What comes waits in the gateway's hands rather than here.
+    // Bytes wait in the gateway rather than in this socket.
     socket.set_recv_buffer_size(4096).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(16).unwrap();
@@ -76,7 +77,7 @@ async fn stand_in(setup: &mut Setup, answer: Vec<u8>, hears: bool) -> mpsc::Unbo
     heard
 }
 
-/// A stream that fails where the duplex below it ends, and takes only so many writes.
+/// A stream that fails when its duplex ends, and takes only a number of writes.
 struct Failing(DuplexStream, usize);
 
 impl AsyncRead for Failing {
@@ -154,10 +155,10 @@ async fn an_upload_that_breaks_off_arrives_as_far_as_it_came() {
 
 #[tokio::test]
 async fn what_a_client_said_before_it_was_cut_goes_up_and_is_no_end() {
-    // Where it takes no more than the head it is known to be gone before all that it said was read.
+    // A client that takes no more than the head is seen to be gone before all its bytes were read.
     for (len, writes) in LENGTHS.into_iter().flat_map(|len| [(len, usize::MAX), (len, 1)]) {
         let mut setup = Setup::plain().await;
-        // It says something too, which nobody reads.
+        // The client sends bytes too, which nobody reads.
         let answer = [SWITCHED.as_bytes(), &[b'y'; 10_000]].concat();
         let mut heard = stand_in(&mut setup, answer, true).await;
         let (near, far) = tokio::io::duplex(64 * 1024);

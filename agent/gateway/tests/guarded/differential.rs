@@ -1,4 +1,5 @@
-//! Requests read by us and by kube-apiserver's own code (`scripts/lib/requestinfo`), which must be the same.
+//! Requests read by `RequestInfo` and by kube-apiserver's own code (`scripts/lib/requestinfo`): both must find the
+//! same.
 
 use std::{
     collections::BTreeMap,
@@ -10,13 +11,13 @@ use http::Method;
 use mykube_agent_gateway::RequestInfo;
 use serde::Deserialize;
 
-/// The program that reads as kube-apiserver does; `scripts/test` builds it where there is Go.
+/// The program with kube-apiserver's code; `scripts/test` builds it if Go is installed.
 const PROGRAM: &str = "MYKUBE_REQUEST_INFO";
-/// Where the random requests begin; another one tries others.
+/// The seed of the random requests.
 const SEED: &str = "MYKUBE_REQUEST_SEED";
 const REQUESTS: usize = 200_000;
 
-/// What the program says of one.
+/// The program's reading of one request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Theirs {
@@ -33,7 +34,7 @@ struct Theirs {
     subresource: String,
     name: String,
     object: String,
-    /// Verb and name for Go before 1.17, where that reads the query otherwise.
+    /// Verb and name as Go before 1.17 reads them, where that is different.
     older: Option<[String; 2]>,
 }
 
@@ -70,17 +71,17 @@ fn requests_are_read_as_the_api_server_reads_them() {
     let total = wrong.len();
     wrong.truncate(20);
     assert!(wrong.is_empty(), "seed {seed}: {total} of {REQUESTS} are read otherwise:\n{}", wrong.join("\n"));
-    // A grammar that made nothing but what is refused would prove nothing.
+    // A grammar whose requests were all refused would prove nothing.
     assert!(counts["equal"] > REQUESTS / 2, "{counts:?}");
 }
 
-/// How the two readings go together, or why they do not.
+/// In what way the two readings agree, or why they do not.
 fn compare(line: &str, theirs: &Theirs) -> Result<&'static str, String> {
     let (method, target) = line.split_once(' ').unwrap();
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let method = Method::from_bytes(method.as_bytes()).unwrap();
     let ours = match RequestInfo::new(&method, path, query) {
-        // Said with 400, whatever the API server would make of it.
+        // Answered 400, so the API server's reading does not matter.
         Err(_) => return Ok("refused here"),
         Ok(ours) => ours,
     };
@@ -133,7 +134,7 @@ fn compare(line: &str, theirs: &Theirs) -> Result<&'static str, String> {
     Err(format!("we have {} of {:?}", ours.verb, ours.name))
 }
 
-/// What was once read otherwise, and what is meant never to be.
+/// Requests that were once misread, and some that must not be.
 const KNOWN: &[&str] = &[
     "GET /api/v1/pods?watch=fal%C5%BFe",
     "GET /api/v1/pods?watch=falſe",
@@ -277,7 +278,7 @@ impl Random {
         name
     }
 
-    /// Now and then an escape, a mark, an empty segment, a dot.
+    /// Sometimes an escape, a mark, an empty segment, a dot.
     fn spoil(&mut self, path: String) -> String {
         let mut out = String::new();
         for c in path.chars() {

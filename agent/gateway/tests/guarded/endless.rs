@@ -1,4 +1,4 @@
-//! Bodies that never end: what is under way is bounded, because whoever writes waits for whoever reads.
+//! Bodies that never end: the bytes under way are bounded, because writers wait for readers.
 
 use std::{
     fs,
@@ -16,18 +16,18 @@ use crate::setup::Setup;
 
 const MIB: u64 = 1 << 20;
 const PART: usize = 64 * 1024;
-/// What is in the gateway's hands: its buffers, TLS records, the pipe to the client, the test's own queue.
+/// Bytes that the gateway may hold: its buffers, TLS records, the pipe to the client, the test's own queue.
 const OURS: u64 = 4 * MIB;
-/// More than may be under way, several times over, where nothing waits; then the test's own memory is spared.
+/// Several times what may be under way: a writer that never waits stops here, which spares the test's memory.
 const ENDLESS: u64 = 512 * MIB;
 
-/// What the kernel may hold for the gateway's socket, in one direction.
+/// Bytes that the kernel may hold for the gateway's socket, in one direction.
 fn kernel(file: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{file}")).unwrap_or_default();
     text.split_whitespace().next_back().and_then(|most| most.parse().ok()).unwrap_or(8 * MIB)
 }
 
-/// Waits until nothing moves: everything here runs on one thread, and everybody had a thousand turns since the last byte.
+/// Waits until nothing moves: all tasks run on this thread, and each had a thousand turns since the last byte.
 pub(crate) async fn settled(written: &AtomicU64) -> u64 {
     let (mut last, mut turns) = (written.load(Ordering::Relaxed), 0);
     while turns < 1000 {
@@ -64,7 +64,7 @@ async fn an_answer_that_never_ends_waits_for_its_reader() {
             read += client.chunk().await.expect("it never ends").len() as u64;
         }
     }
-    // Whoever leaves ends it.
+    // The body ends when its reader leaves.
     drop(client);
     writer.await.unwrap();
     let line = setup.log.wait(1).await.remove(0);
@@ -105,15 +105,15 @@ async fn an_upload_that_never_ends_waits_for_its_reader() {
             tokio::task::yield_now().await;
         }
     }
-    // Whoever leaves ends it, once what it had sent was read.
+    // The body ends when its writer leaves, once all that was sent has been read.
     writer.abort();
     reads.add_permits(1 << 24);
     let line = setup.log.wait(1).await.remove(0);
     assert!(line["bytes_in"].as_u64().unwrap() >= 2 * most, "{line}");
 }
 
-/// The only request that may be under way sends up to `most` bytes, of which nobody takes any, and its client leaves once nothing
-/// moves. Its place is free for others after a while. How much it could send.
+/// With `--max-requests 1`, a client sends up to `most` bytes that nobody reads, and leaves once nothing moves. Its
+/// slot is free for others after a while. Returns how many bytes it could send.
 async fn stalls_and_leaves(most: u64) -> u64 {
     let settings = Settings { upstream_connections: 1, ..Settings::default() };
     let mut setup = Setup::with(|_, _| "token: t0k3n".into(), settings).await;
@@ -151,7 +151,7 @@ async fn stalls_and_leaves(most: u64) -> u64 {
 
 #[tokio::test]
 async fn an_upload_that_nobody_takes_ends_with_its_client() {
-    // Its end stands behind what nobody reads; or it was read, and waits for what comes before it.
+    // The client's close stands after bytes that nobody reads; or it was read, and waits for the bytes before it.
     let all = stalls_and_leaves(ENDLESS).await;
     assert!(all < ENDLESS);
     for less in [64, 128, 256, 384, 512, 1024] {

@@ -1,4 +1,4 @@
-//! Bodies, watches, upgrades, and an API server that comes and goes.
+//! Bodies, watches, upgrades, and an API server that goes away and comes back.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ async fn a_watch_arrives_event_by_event() {
     for n in 0..5 {
         let event = format!("{{\"type\":\"ADDED\",\"n\":{n}}}\n");
         events.send(Ok(event.clone().into())).await.unwrap();
-        // Read before the next one is written.
+        // Each part is read before the next is written.
         assert_eq!(client.chunk().await.unwrap(), event.as_bytes());
     }
     drop(events);
@@ -40,7 +40,7 @@ async fn a_watch_arrives_event_by_event() {
     assert_eq!((&line["verb"], &line["end"], &line["status"]), (&"watch".into(), &"complete".into(), &200.into()));
 }
 
-/// A stream that knows whether it was ended in order.
+/// A stream that notes whether it was ended in order.
 struct Watched(DuplexStream, Arc<AtomicBool>);
 
 impl AsyncRead for Watched {
@@ -113,7 +113,7 @@ async fn a_client_that_leaves_ends_its_watch() {
     client.send("GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
     client.head().await;
     drop(client);
-    // The server's side of the watch is dropped.
+    // The server's side of the watch has been dropped.
     events.closed().await;
     setup.served.join_next().await.unwrap().unwrap();
     let line = setup.log.wait(1).await.remove(0);
@@ -128,7 +128,7 @@ async fn an_upload_streams() {
     client.send("POST /api/v1/namespaces/a/configmaps HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     for n in 1..=3 {
         client.send("5\r\nhello\r\n").await;
-        // It is there before the next part is written.
+        // Each part arrives before the next is written.
         received.wait_for(|bytes| *bytes == n * 5).await.unwrap();
     }
     client.send("0\r\n\r\n").await;
@@ -166,7 +166,7 @@ async fn many_requests_on_one_connection_use_one_connection() {
 async fn exec_is_upgraded_and_each_direction_ends_by_itself() {
     let mut setup = Setup::plain().await;
     let mut client = setup.client();
-    // Bytes right behind the head belong to the new protocol.
+    // Bytes directly after the head belong to the new protocol.
     client.send(format!("{EXEC}early ")).await;
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
@@ -224,10 +224,10 @@ async fn an_api_server_goes_away_and_comes_back() {
         assert_eq!(answer.status, 503);
         let message = answer.message();
         assert_eq!(message, "mykube: cannot reach the API server: connection refused; is it running?");
-        // client-go would try ten times.
+        // With `Retry-After`, client-go would try ten times.
         assert_eq!(answer.header("retry-after"), None);
     }
-    // Discovery shows nothing of a 503, and no object.
+    // client-go shows nothing of a 503 to discovery, nor an object.
     let answer = client.get("/api").await;
     assert_eq!((answer.status, answer.header("content-type").as_deref()), (502, Some("text/plain; charset=utf-8")));
     assert!(answer.text().starts_with("mykube: cannot reach the API server"), "{}", answer.text());
@@ -296,7 +296,7 @@ async fn who_finds_every_connection_taken_is_told() {
 
 #[tokio::test]
 async fn nobody_waits_for_what_does_not_end() {
-    // The default's time in the queue would be longer than this test.
+    // The default of `queue_timeout` would be longer than this test.
     let settings = Settings { upstream_connections: 1, ..Settings::default() };
     let mut setup = Setup::with(|_, _| "token: t".into(), settings).await;
     let mut exec = setup.client();
@@ -321,7 +321,7 @@ async fn a_refused_upload_is_answered_and_the_connection_ends() {
     client.send("POST /api/v1/namespaces/a/pods HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nbegin").await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.header("connection").as_deref()), (403, Some("close")));
-    // What it still sends is read and forgotten until it has seen the answer.
+    // Bytes that the client still sends are thrown away until it has seen the answer.
     client.send(vec![0; 1 << 20]).await;
     client.stream.shutdown().await.unwrap();
     assert!(client.rest().await.is_empty());

@@ -1,4 +1,4 @@
-//! What heads hold of our memory: long ones of a client share a room, for as long as anything holds them.
+//! How much memory heads hold: the long heads of a client share a room, for as long as they are held.
 
 use std::{
     sync::{
@@ -24,7 +24,8 @@ async fn setup(settings: Settings) -> Setup {
     Setup::with(|_, _| "token: t0k3n".into(), settings).await
 }
 
-/// Asks on connections of their own until there is no room. Of each answer so many bytes are read, in turns.
+/// Sends the request on new connections until there is no room. Reads from each answer as many bytes as `reads` says,
+/// in turn.
 async fn until_crowded(setup: &mut Setup, caller: &Arc<Caller>, request: &str, reads: &[usize]) -> (Vec<Raw>, Raw) {
     let mut unread = Vec::new();
     loop {
@@ -55,7 +56,7 @@ async fn long_heads_of_one_client_share_their_room() {
     let refused = loop {
         let mut client = setup.client_of(caller.clone());
         client.send(&begin).await;
-        // The end of its head, or the answer to its begin.
+        // The end of its head, or its answer's begin.
         let early = client.answer_within_turns().await;
         if let Some(answer) = early {
             break answer;
@@ -66,7 +67,7 @@ async fn long_heads_of_one_client_share_their_room() {
     assert!(slow.len() >= 15, "{}", slow.len());
     assert_eq!((refused.status, refused.header("retry-after").as_deref()), (429, Some("1")));
     assert!(refused.message().contains("too many with a long head"), "{}", refused.message());
-    // Short ones and other clients are not concerned; those that were read come to their end, and make room.
+    // Short heads and other clients are not affected; long heads that were read are answered, and give their room back.
     assert_eq!(setup.client_of(caller.clone()).get("/api/v1/pods").await.status, 200);
     let long = format!("X: {}\r\n", "x".repeat(1_000_000));
     assert_eq!(setup.client().ask("GET", "/api/v1/pods", &long).await.status, 200);
@@ -81,7 +82,7 @@ async fn long_heads_of_one_client_share_their_room() {
 async fn a_head_has_its_room_until_its_request_is_over() {
     let mut setup = setup(Settings::default()).await;
     let caller = setup.caller(Policy::default());
-    // Few bytes and many fields, or many bytes: hyper keeps what it wrote them from.
+    // Few bytes and many fields, or many bytes: hyper keeps the memory that it wrote either from.
     for fields in ["a:\r\n".repeat(4000), format!("X: {}\r\n", "x".repeat(1_000_000))] {
         let mut watching = Vec::new();
         let refused = loop {
@@ -111,13 +112,13 @@ async fn long_heads_of_answers_have_such_a_room_too() {
     const LONG: &str = "/api/v1/namespaces/a/pods/p/log?long=300000";
     let dir = tempfile::tempdir().unwrap();
     let spdy = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n";
-    // Not read; read until hyper has the whole body in its buffer behind a part of the head.
+    // Unread; or read until hyper has the whole body in its buffer after a part of the head.
     let cases: [(String, &[usize], u16); 5] = [
         (format!("GET {LONG} HTTP/1.1\r\nHost: x\r\n\r\n"), &[], 200),
         (format!("GET {LONG} HTTP/1.1\r\nHost: x\r\n\r\n"), &[300_000 - PIPE - 60 * 1024, 1024], 200),
         (format!("HEAD {LONG} HTTP/1.1\r\nHost: x\r\n\r\n"), &[], 200),
         (format!("GET {LONG}&status=301 HTTP/1.1\r\nHost: x\r\n\r\n"), &[], 301),
-        // Is asked about, as it cannot be recorded.
+        // Asked about at the API server, as it cannot be recorded.
         (
             format!("POST /api/v1/namespaces/a/pods/p/exec?long=300000&status=403 HTTP/1.1\r\nHost: x\r\n{spdy}\r\n"),
             &[],
@@ -130,12 +131,12 @@ async fn long_heads_of_answers_have_such_a_room_too() {
         let caller = setup.caller(Policy::default());
         let (mut unread, mut refused) = until_crowded(&mut setup, &caller, &request, reads).await;
         assert!(unread.len() >= 50, "{}: {request}", unread.len());
-        // There is no more than a head for HEAD.
+        // An answer to HEAD has nothing but a head.
         if !request.starts_with("HEAD") {
             let refused = refused.answer().await;
             assert!(refused.message().contains("too many with one at once"), "{}", refused.message());
         }
-        // Short ones and other clients are not concerned.
+        // Short heads and other clients are not affected.
         assert_eq!(setup.client_of(caller.clone()).get("/version").await.status, 200);
         assert_eq!(setup.client().get(LONG).await.status, 200);
         for client in &mut unread {
@@ -146,14 +147,14 @@ async fn long_heads_of_answers_have_such_a_room_too() {
         }
         let lines = setup.log.wait(unread.len() + 3).await;
         assert_eq!(lines.iter().filter(|line| line["status"] == 502).count(), 1, "{request}");
-        // Also before those who have read it all have said goodbye.
+        // Also while clients that have read all of it are still connected.
         assert_eq!(setup.client_of(caller).get(LONG).await.status, 200, "there is room again: {request}");
     }
 }
 
 #[tokio::test]
 async fn no_connection_keeps_the_room_of_a_long_answer() {
-    // Bytes; and fields, of which hyper has a map for the client's.
+    // By bytes; and by fields, which hyper copies from the map that it keeps for the client's.
     for (asked, kept, pooled) in [
         ("long=12000", true, true),
         ("long=20000", false, false),
@@ -197,12 +198,12 @@ async fn a_head_has_its_room_while_its_body_still_goes_up() {
     assert!(uploading.len() >= 15, "{}", uploading.len());
     for (writer, events) in &uploading {
         writer.abort();
-        // Nobody is there to hear it.
+        // The client has gone.
         let _ = events.send(Ok("event".into())).await;
     }
     let lines = setup.log.wait(uploading.len() + 1).await;
     assert_eq!(lines.iter().filter(|line| line["end"] == "aborted").count(), uploading.len());
-    // What the kernel could take after all is no longer on its way; of most there is more than that.
+    // The kernel may have taken some heads whole, which then hold nothing; most are larger than that.
     let mut begun = Vec::new();
     loop {
         let mut client = setup.client_of(caller.clone());
@@ -214,7 +215,7 @@ async fn a_head_has_its_room_while_its_body_still_goes_up() {
         begun.push(client);
         assert!(begun.len() < 8, "nothing holds their room");
     }
-    // Whoever does not read it has gone.
+    // The client that read nothing has gone.
     drop((begun, uploading));
     let free = async { while setup.client_of(caller.clone()).ask("GET", "/version", &long).await.status != 200 {} };
     time::timeout(Duration::from_secs(20), free).await.expect("there is room again");

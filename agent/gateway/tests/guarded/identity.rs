@@ -1,4 +1,4 @@
-//! Who somebody is, and what is told of it on the way.
+//! Headers that say who the sender is, and whom a request is made as.
 
 use mykube_agent_gateway::Policy;
 
@@ -91,7 +91,7 @@ async fn the_as_of_the_kubeconfig_is_the_default_of_as() {
     let before = setup.api.seen().len();
     assert_eq!(client.ask("GET", "/api/v1/pods", "Impersonate-User: ann\r\n").await.status, 403);
     assert_eq!(setup.api.seen().len(), before);
-    // Another user has nothing of the first one.
+    // The second user's headers are not mixed with the first one's.
     let mut client = setup.client_under(acting().or_as(named.as_ref()));
     assert_eq!(client.get("/api").await.status, 200);
     assert_eq!(headers(&setup), ["impersonate-group: devs", "impersonate-group: readers", "impersonate-user: dev"]);

@@ -39,7 +39,7 @@ async fn a_target_is_as_long_as_the_api_server_takes_it() {
         let answer = client.get(&target).await;
         assert_eq!((answer.status, answer.text() == format!("{target} 0")), (200, true), "{len}");
     }
-    // With a body, and as a connection that becomes something else.
+    // With a body, and with an upgrade.
     let target = format!("{pod}/exec?command={}", "%23".repeat(30_000));
     client.send(format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")).await;
     assert_eq!(client.answer().await.text(), format!("{target} 5"));
@@ -68,7 +68,7 @@ async fn a_target_arrives_as_it_was_written() {
         let answer = setup.client().get(&format!("{proxy}{rest}")).await;
         assert_eq!((answer.status, answer.text()), (200, format!("{proxy}{rest} 0")));
     }
-    // What is refused says why, and is written.
+    // A refusal says why, and has its line in the log.
     setup.log.wait(9).await;
     for (rest, what) in
         [("/a#b", "`#`"), ("/a\u{1}b", "control character"), ("/a b", "cannot be read"), ("/%zz", "broken")]
@@ -97,7 +97,7 @@ async fn the_number_of_header_fields() {
     assert_eq!(setup.log.wait(5).await[4]["status"], 431);
     let fields: String = (0..4000).map(|n| format!("X-Field-{n}: v\r\n")).collect();
     assert_eq!(setup.client().ask("GET", "/api/v1/pods", &fields).await.status, 200, "of as many names");
-    // Of an answer.
+    // The limit of an answer.
     for (count, status) in [(101, 200), (1000, 200), (2000, 502)] {
         let mut client = setup.client();
         let answer = client.get(&format!("/api/v1/namespaces/a/pods/p/log?warnings={count}")).await;
@@ -196,7 +196,7 @@ async fn the_time_for_a_head() {
 async fn the_time_for_tls() {
     let mut setup = setup(Settings { handshake_timeout: Duration::from_millis(1), ..Settings::default() }).await;
     let (address, _) = std::mem::replace(&mut setup.api, crate::api::Api::start(&setup.authority).await).stop().await;
-    // Takes connections and never says a word.
+    // Takes connections and never answers.
     let _silent = TcpListener::bind(address).await.unwrap();
     let mut client = setup.client();
     let answered = timeout(Settings::default().handshake_timeout / 2, client.get("/api/v1/nodes")).await;

@@ -1,4 +1,4 @@
-//! Takes request lines off a connection before hyper reads it, which takes fewer targets than an API server does.
+//! Takes request lines off a connection before hyper reads it, as hyper takes fewer targets than an API server does.
 
 use std::{
     io,
@@ -14,9 +14,9 @@ const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 /// A server's side of a connection.
 pub(crate) struct Lines<S> {
     stream: S,
-    /// The target of the last line.
+    /// The target of the latest request line.
     pub target: Arc<Mutex<String>>,
-    /// A request may begin here: nothing was read since something was written.
+    /// Something was written and nothing read since: a request may begin here.
     begins: bool,
     line: Vec<u8>,
     out: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Guarded mode against an API server in this process: what is forwarded, what is refused, what is written.
+//! Guarded mode with an API server in this process: what is forwarded, refused, and logged.
 #![allow(clippy::unwrap_used, reason = "helpers that fail should stop their test")]
 
 mod api;

@@ -1,4 +1,4 @@
-//! A client that writes what it likes and reads what comes.
+//! A client that writes any bytes and reads the answers.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
@@ -15,7 +15,7 @@ impl Answer {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    /// The message of a Kubernetes Status, which it must be.
+    /// The message of the Kubernetes Status that the answer must be.
     pub(crate) fn message(&self) -> String {
         let status: serde_json::Value = serde_json::from_slice(&self.body).expect(&self.head);
         assert_eq!(status["kind"], "Status");
@@ -50,7 +50,7 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// A request without a body, and its answer.
+    /// Sends a request without a body, and returns its answer.
     pub(crate) async fn get(&mut self, target: &str) -> Answer {
         self.ask("GET", target, "").await
     }
@@ -88,7 +88,7 @@ impl Raw {
         Answer { status, head, body }
     }
 
-    /// The answer, if there is one once everybody on this thread had a thousand turns.
+    /// The answer, if there is one after all tasks on this thread have had a thousand turns.
     pub(crate) async fn answer_within_turns(&mut self) -> Option<Answer> {
         let mut turns = 0;
         let idle = std::future::poll_fn(|cx| {
@@ -102,7 +102,7 @@ impl Raw {
         }
     }
 
-    /// One chunk; none at the last one.
+    /// One chunk; `None` for the last.
     pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
         let line = loop {
             if let Some(end) = self.early.windows(2).position(|window| window == b"\r\n") {
@@ -125,7 +125,7 @@ impl Raw {
         std::mem::replace(&mut self.early, rest)
     }
 
-    /// All there is until the end.
+    /// All bytes until the end.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.early)

@@ -1,4 +1,4 @@
-//! Recorded sessions: what is in the file, what the user is told, what is refused.
+//! Recorded sessions: what the file has, what the user is told, what is refused.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{raw::Raw, setup::Setup};
 const TERMINAL: &str = "stdin=true&stdout=true&tty=true";
 const NOTICE: &[u8] = b"mykube: this session is recorded";
 
-/// Recording to a directory that is made for it.
+/// A setup that records to a new directory.
 async fn setup() -> (Setup, PathBuf) {
     let mut setup = Setup::plain().await;
     let dir = setup.fixture.path("new/recordings");
@@ -34,14 +34,14 @@ fn exec(query: &str, headers: &str) -> String {
 
 const V5: &str = "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
 
-/// A short frame. `more` bytes of it are still to come.
+/// A short frame, of which `more` bytes are still to come.
 fn frame(first: u8, payload: &[u8], more: usize) -> Vec<u8> {
     let length = u8::try_from(payload.len() + more).unwrap();
     assert!(length < 126);
     [&[first, length], payload].concat()
 }
 
-/// The message that stands before the pod's own.
+/// The message that comes before the pod's own.
 async fn told(client: &mut Raw) -> Option<(u8, Vec<u8>)> {
     let [first, length] = client.take(2).await.try_into().unwrap();
     assert_eq!(first, 0x82);
@@ -49,8 +49,8 @@ async fn told(client: &mut Raw) -> Option<(u8, Vec<u8>)> {
     payload.starts_with(&[&payload[..1], NOTICE].concat()).then(|| (payload[0], payload[1..].to_vec()))
 }
 
-/// The end of a session with the API server of these tests, which gives back what comes and says goodbye: in a frame of
-/// the output that is left open for it.
+/// The end of a session with this API server, which echoes and says goodbye: in a frame of the output that is left open
+/// for it.
 async fn end(client: &mut Raw) -> Vec<u8> {
     let open = frame(0x82, b"\x01", 7);
     client.send(&open).await;
@@ -58,7 +58,7 @@ async fn end(client: &mut Raw) -> Vec<u8> {
     client.rest().await
 }
 
-/// Header and events.
+/// Header and events of the recording.
 fn read(path: PathBuf) -> (Value, Vec<(f64, String, String)>) {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(path).unwrap();
@@ -114,7 +114,7 @@ async fn a_session_on_a_terminal() {
     assert!(when.len() == 16 && when.ends_with('Z') && when[8..].starts_with('T'), "{name}");
     assert_eq!(rest, format!("laptop-a-p-{}.cast", line["audit_id"].as_str().unwrap()));
     let (header, events) = read(dir.join(name));
-    // The terminal's first size is the recording's.
+    // The recording's header has the terminal's first size.
     for (key, expected) in [
         ("version", json!(2)),
         ("width", json!(120)),
@@ -190,7 +190,7 @@ async fn what_cannot_be_recorded_is_refused() {
         let answer = setup.client().ask(method, target, headers).await;
         assert_eq!(answer.status, 403, "{target} {headers}");
         assert!(answer.message().contains(words), "{target} {headers}: {}", answer.message());
-        // A pod's SPDY exec is asked about, without its upgrade.
+        // A pod's SPDY exec is asked about at the API server, without its upgrade.
         let asked = method == "POST" && target.contains("/pods/");
         assert_eq!(setup.api.seen().len() - before, usize::from(asked), "{target}");
         assert!(!asked || setup.api.last().header("upgrade").is_empty());
@@ -199,7 +199,7 @@ async fn what_cannot_be_recorded_is_refused() {
     assert_eq!(setup.client().get("/api/v1/namespaces/a/pods/p").await.status, 200);
     let forward = setup.client().ask("POST", "/api/v1/namespaces/a/pods/p/portforward", spdy).await;
     assert_eq!(forward.status, 101, "a port-forward is not recorded");
-    // The API server's own refusal is what is said, not ours.
+    // The client gets the API server's refusal, not ours.
     *setup.api.state.accepted.lock().unwrap() = Some(Default::default());
     let answer = setup.client().ask("POST", pod, spdy).await;
     assert_eq!((answer.status, answer.text().as_str()), (401, "who are you?"));
@@ -236,7 +236,7 @@ async fn what_is_not_understood_ends_the_session() {
     client.send(&good).await;
     assert_eq!(client.take(good.len()).await, good);
     client.send(&compressed).await;
-    // A word on the error channel, and a close frame; nothing of what could not be read.
+    // A message on the error channel and a close frame; nothing of the bytes that could not be read.
     let rest = client.rest().await;
     drop(client);
     let status = [&rest[4..5], b"{"].concat();

@@ -19,10 +19,10 @@ use crate::{
     raw::Raw,
 };
 
-/// What is under way to a client, or from one, in bytes.
+/// Bytes that may be under way in each direction of a client's connection.
 pub(crate) const PIPE: usize = 64 * 1024;
 
-/// The lines written so far.
+/// The lines of the log so far.
 #[derive(Clone)]
 pub(crate) struct Log(Arc<(Mutex<Vec<u8>>, watch::Sender<usize>)>);
 
@@ -40,13 +40,13 @@ impl Log {
             .collect()
     }
 
-    /// Forgets them.
+    /// Forgets the lines so far.
     pub(crate) fn clear(&self) {
         self.0.0.lock().unwrap().clear();
         self.0.1.send_replace(0);
     }
 
-    /// Waits for so many lines.
+    /// Waits for this many lines.
     pub(crate) async fn wait(&self, count: usize) -> Vec<Value> {
         let mut changed = self.0.1.subscribe();
         changed.wait_for(|lines| *lines >= count).await.unwrap();
@@ -80,12 +80,12 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// With a user as in a kubeconfig.
+    /// With a user entry of a kubeconfig.
     pub(crate) async fn new(user: &str) -> Self {
         Self::with(|_, _| user.to_owned(), Settings::default()).await
     }
 
-    /// With a token, as most tests need no more.
+    /// With a token, which is enough for most tests.
     pub(crate) async fn plain() -> Self {
         Self::new("token: t0k3n").await
     }

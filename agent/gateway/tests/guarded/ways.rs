@@ -1,4 +1,4 @@
-//! The gateway's way to the API server: proxies, `NO_PROXY`, a pod's service account.
+//! How the gateway reaches the API server: proxies, `NO_PROXY`, a pod's service account.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     setup::Setup,
 };
 
-/// An HTTP proxy that brings everybody to one address, and what it was asked.
+/// An HTTP proxy that joins every request to one address, and the targets that it was asked for.
 struct Proxy {
     address: SocketAddr,
     asked: mpsc::UnboundedReceiver<String>,
@@ -49,7 +49,7 @@ impl Proxy {
     }
 }
 
-/// A cluster whose name nobody but a proxy knows.
+/// A cluster with a name that only a proxy resolves.
 fn cluster(setup: &Setup, more: &str) -> String {
     let ca = base64(&setup.authority.pem);
     let port = setup.api.address.port();
@@ -62,7 +62,7 @@ async fn requests_and_upgrades_go_through_the_proxy_of_the_kubeconfig() {
     let mut proxy = Proxy::to(setup.api.address).await;
     let cluster = cluster(&setup, &format!("proxy-url: http://ann:hunter2@{}", proxy.address));
     setup.fixture.write("config", config(&cluster, "token: t0k3n"));
-    // The kubeconfig's own wins over the environment's, and NO_PROXY is about the latter.
+    // A proxy in the kubeconfig wins over the environment's, and `NO_PROXY` is about the latter only.
     setup.fixture.var("HTTPS_PROXY", "http://127.0.0.1:1");
     setup.fixture.var("NO_PROXY", "api.internal");
     setup.rebuild().await;
@@ -88,10 +88,10 @@ async fn the_proxy_of_the_environment_is_used_by_the_name_of_the_api_server() {
     let mut setup = Setup::plain().await;
     let mut proxy = Proxy::to(setup.api.address).await;
     let named = cluster(&setup, "");
-    // An address for documentation, where nobody is.
+    // An address for documentation, at which nothing listens.
     let address = named.replace("api.internal", "192.0.2.1");
     for (cluster, no_proxy, through) in [
-        // The proxy's own address in NO_PROXY says nothing about the API server.
+        // The proxy's own address in NO_PROXY does not concern the API server.
         (&named, "127.0.0.1,example.com", true),
         (&address, "127.0.0.1,example.com", true),
         (&named, "internal", false),
@@ -140,7 +140,7 @@ async fn a_pod_uses_its_service_account_and_each_new_token_of_it() {
         assert_eq!(client.get("/version").await.status, 200);
         assert_eq!(setup.api.last().header("authorization"), [format!("Bearer {token}")]);
     }
-    // The CA is the pod's own: another one's API server is not believed.
+    // The pod's own CA is used: an API server with another CA's certificate is refused.
     setup.fixture.write("serviceaccount/ca.crt", crate::api::Authority::new().pem);
     assert_eq!(setup.client().get("/api/v1/nodes").await.status, 502);
 }

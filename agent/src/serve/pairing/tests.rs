@@ -15,7 +15,7 @@ use super::{
     *,
 };
 
-/// Within that an answer comes, or the test has failed.
+/// A test that takes longer has failed.
 const BOUND: Duration = Duration::from_secs(60);
 
 fn config() -> Config {
@@ -38,7 +38,7 @@ fn answer(status: &str, body: &str) -> String {
     )
 }
 
-/// The relay's own last word.
+/// The relay's last frame.
 fn refusal(status: &str, what: &str, body: &str) -> String {
     answer(&format!("{status}\r\nmykube-refusal: {what}"), body)
 }
@@ -50,7 +50,7 @@ async fn answers(relay: &TcpListener, answer: &str) {
         assert!(tcp.read_buf(&mut request).await.unwrap() > 0, "the request ends early");
     }
     tcp.write_all(answer.as_bytes()).await.unwrap();
-    // Until it hangs up: closed with unread bytes, the answer may be lost.
+    // Until the client closes: a connection closed with unread bytes may lose the answer.
     let _ = tcp.read_to_end(&mut request).await;
 }
 
@@ -58,14 +58,15 @@ async fn admits(relay: &TcpListener) -> tokio_tungstenite::WebSocketStream<TcpSt
     tokio_tungstenite::accept_async(relay.accept().await.unwrap().0).await.unwrap()
 }
 
-/// Where a relay should be.
+/// The address of a relay that the test plays.
 async fn place() -> (TcpListener, Dialer) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     (listener, Dialer::new(url, DialOptions::default()).unwrap())
 }
 
-/// What the operator hears of a code that waits at a relay which does this. `None` for the outcome where it waits on.
+/// What the operator is told while a code waits at `relay`. The outcome is `None` if the code still
+/// waits.
 async fn waits(relay: impl AsyncFnOnce(TcpListener)) -> (Option<Code>, Vec<Event>) {
     let (listener, dialer) = place().await;
     let (sender, mut sent) = mpsc::unbounded_channel();
@@ -171,7 +172,7 @@ async fn pairs(mut relay: tokio_tungstenite::WebSocketStream<TcpStream>) {
     }
 }
 
-/// The relay may admit it late, and replace the connection over which the ends have paired.
+/// The relay may admit it late, in place of the connection over which the ends have paired.
 #[tokio::test]
 async fn a_session_knows_of_a_dial_that_failed_before_it() {
     let paired = async |fails: bool| {
@@ -191,7 +192,7 @@ async fn a_session_knows_of_a_dial_that_failed_before_it() {
     assert_eq!(paired(false).await, None);
 }
 
-/// A client that types this code over the relay, as far as the agent's refusal.
+/// A client that pairs with this code over the relay, until the agent refuses it.
 async fn guesses_wrong(relay: &mut tokio_tungstenite::WebSocketStream<TcpStream>, typed: &str, attempt: u8) {
     let attempt = Attempt::from_bytes([attempt; 16]);
     let here = FromRelay::PeerHere(Peer::Attempt(attempt)).to_string();
@@ -216,7 +217,7 @@ async fn guesses_wrong(relay: &mut tokio_tungstenite::WebSocketStream<TcpStream>
     }
 }
 
-/// As where the client is back whose place the code was for, at the relay's pleasure.
+/// A code is withdrawn, as when the client is back that it was to replace; a hostile relay can bring this about.
 #[tokio::test]
 async fn wrong_guesses_at_codes_that_are_given_up_count() {
     let (listener, dialer) = place().await;
@@ -225,7 +226,7 @@ async fn wrong_guesses_at_codes_that_are_given_up_count() {
     let guesses = Guesses::default();
     let code: PairingCode = "483 20417".parse().unwrap();
     let session_id = SessionId::from_bytes([2; 16]);
-    // What the second code still stands: one guess.
+    // How many guesses the second code survives: one.
     for (wrong, left) in [(2, Some(2)), (1, None)] {
         let (config, guesses) = (config(), guesses.clone());
         let mut waiting =
@@ -243,7 +244,7 @@ async fn wrong_guesses_at_codes_that_are_given_up_count() {
         };
         let over = async {
             tokio::select! {
-                // Dropped at once, in the middle of whatever it does.
+                // Dropped at once, whatever it is doing.
                 biased;
                 () = relay => {}
                 _ = waiting.wait(&created, &mut pairing, Zeroizing::new(String::new())) => {}
@@ -259,7 +260,7 @@ async fn wrong_guesses_at_codes_that_are_given_up_count() {
     }
     assert_eq!(refused, 3);
 
-    // The next code waits, though the one that was burned is not there any more.
+    // The next code waits out the delay, although the burned code is gone.
     let (config, first) = (config(), false);
     let mut next = Pairing { dialer: &dialer, config, guesses, operator: &operator, first, standing: true, open: None };
     let said = async {

@@ -1,4 +1,5 @@
-//! A time as `metav1.Time` reads it: Go's `time.Parse(time.RFC3339, ...)`, which is stricter than RFC 3339 here and looser there.
+//! A time as `metav1.Time` parses it: Go's `time.Parse(time.RFC3339, ...)`, which is stricter than RFC 3339 in some
+//! points and looser in others.
 
 use std::borrow::Cow;
 
@@ -11,7 +12,7 @@ pub(super) fn parse(text: &str) -> Option<OffsetDateTime> {
         return None;
     }
     let (hour, rest) = clock.split_once(':')?;
-    // What follows begins with minutes and seconds.
+    // The rest begins with minutes and seconds.
     if rest.get(3..5) == Some("60") {
         return None;
     }
@@ -23,7 +24,7 @@ pub(super) fn parse(text: &str) -> Option<OffsetDateTime> {
 mod tests {
     use super::*;
 
-    /// What Go 1.26 says of each.
+    /// What Go 1.26 makes of each.
     #[test]
     fn as_go_reads_them() {
         let seconds = |text| parse(text).map(OffsetDateTime::unix_timestamp);

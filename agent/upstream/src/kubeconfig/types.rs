@@ -1,5 +1,5 @@
-//! What a kubeconfig is made of (client-go `tools/clientcmd/api/v1/types.go`), as kubectl fills it: what is missing or
-//! null is nothing, what is unknown is skipped, what has another type makes the file unreadable, used or not.
+//! The fields of a kubeconfig (client-go `tools/clientcmd/api/v1/types.go`), as kubectl fills them: a missing or null
+//! field is empty, an unknown one is skipped, one of another type makes the file unreadable even if it is not used.
 
 use std::{collections::BTreeMap, ops::Deref};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-/// A secret: printed by nobody, wiped when dropped.
+/// A secret: never printed, wiped when dropped.
 pub(crate) type Secret = Zeroizing<String>;
 
 #[derive(Default, Deserialize)]
@@ -40,7 +40,7 @@ pub(crate) struct Cluster {
     pub(crate) certificate_authority: Option<String>,
     pub(crate) certificate_authority_data: Option<String>,
     pub(crate) proxy_url: Option<String>,
-    /// For plugins; the kubectl at the other end has its own.
+    /// For plugins; the kubectl at the other end has its own setting.
     pub(crate) disable_compression: Option<bool>,
     #[serde(default)]
     pub(crate) extensions: List<NamedExtension>,
@@ -49,7 +49,7 @@ pub(crate) struct Cluster {
 #[derive(Clone, Default, Deserialize)]
 pub(crate) struct NamedExtension {
     pub(crate) name: Option<String>,
-    /// Anything, null too.
+    /// Any value, null too.
     #[serde(default)]
     pub(crate) extension: Value,
 }
@@ -100,7 +100,7 @@ pub(crate) struct AuthInfo {
 #[derive(Clone, Default, Deserialize)]
 pub(crate) struct AuthProvider {
     pub(crate) name: Option<String>,
-    /// Tokens among them.
+    /// Holds the tokens, too.
     pub(crate) config: Option<BTreeMap<String, Option<Secret>>>,
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct ExecConfig {
     pub(crate) api_version: Option<String>,
     pub(crate) install_hint: Option<String>,
     pub(crate) provide_cluster_info: Option<bool>,
-    /// `Never`, `IfAvailable` or `Always`; anything else matters only where the plugin is used.
+    /// `Never`, `IfAvailable` or `Always`; another value is an error only if the plugin is used.
     pub(crate) interactive_mode: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! The identity provider: where its token endpoint is (OpenID Connect Discovery 1.0) and what it gives for a refresh token (RFC 6749
-//! section 6), asked as golang.org/x/oauth2 asks.
+//! The identity provider: finds its token endpoint (OpenID Connect Discovery 1.0) and exchanges a refresh token there
+//! (RFC 6749 section 6), in the way of golang.org/x/oauth2.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -20,10 +20,11 @@ use zeroize::Zeroizing;
 
 use crate::{environment::Environment, kubeconfig::types::Secret, proxy::proxy_from_environment};
 
-/// Redirects of the discovery document that are followed. The refresh token goes where that document says, and no further.
+/// Most redirects from the discovery document's address that are followed. The refresh token goes to the address in
+/// that document, and is not redirected.
 const REDIRECTS: usize = 5;
 
-/// What a refresh token bought.
+/// The answer to a refresh token.
 pub(super) struct Bought {
     pub(super) id: Secret,
     pub(super) refresh: Option<Secret>,
@@ -37,11 +38,11 @@ pub(super) struct Provider {
     proxy_trust: Trust,
     env: Environment,
     limit: Duration,
-    /// How it wants to be told who asks, once that is known.
+    /// How the provider wants the client's id and secret, once that is known.
     style: Mutex<Option<Style>>,
 }
 
-/// Where id and secret of the client are written.
+/// Where the client's id and secret are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Style {
     Header,
@@ -119,7 +120,7 @@ impl Provider {
         Err("the issuer redirects again and again; check idp-issuer-url".into())
     }
 
-    /// One attempt; the inner error is a refusal in the provider's words.
+    /// One attempt; the inner error is the provider's refusal, in its words.
     async fn ask(&self, endpoint: &Uri, token: &str, style: Style) -> Result<Result<Bought, String>, String> {
         let (id, secret) = &self.client;
         let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", token)];
@@ -172,7 +173,8 @@ impl Provider {
         fetch(request, &way).await.map_err(|error| format!("the identity provider: {error}"))
     }
 
-    /// An address that a token may be sent to: https. An http issuer is on this machine ([`super::Oidc::new`]), and so is all it names.
+    /// An address that a token may be sent to: https. An http issuer is on this machine (`super::Oidc::new`), and so
+    /// must be the addresses that it names.
     fn address(&self, text: &str) -> Result<Uri, String> {
         let uri: Uri =
             text.parse().map_err(|_| "idp-issuer-url, or what its discovery document says, is no address")?;

@@ -1,7 +1,8 @@
-//! Tokens back into the kubeconfig, so that kubectl and the next start have them: many providers take a refresh token once.
+//! Writes tokens back into the kubeconfig, for kubectl and the next start: many providers accept a refresh token only
+//! once.
 //!
-//! kubectl writes the whole file anew. Here the user's two values are replaced where they stand, and nothing is written unless the result
-//! reads as the old file with these changed. The lock is kubectl's: `config.lock` beside the file.
+//! kubectl rewrites the whole file. Here only the user's two values are replaced, and nothing is written unless the
+//! result reads as the old file with just these changed. The lock is kubectl's: `config.lock` beside the file.
 
 use std::{
     fs, io,
@@ -17,11 +18,11 @@ use zeroize::Zeroizing;
 use super::tokens::Tokens;
 use crate::{error::Place, kubeconfig::types::AuthProvider, yaml};
 
-/// How long another program's lock is waited for.
+/// How long to wait for another program's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// The tokens that stand in the kubeconfig now; nothing where it, or the user, cannot be read.
+/// The tokens that the kubeconfig has now; `None` if it, or the user in it, cannot be read.
 pub(super) async fn read(place: &Place) -> Option<Tokens> {
     let place = place.clone();
     let read = move || {
@@ -36,7 +37,7 @@ fn tokens(document: &Value, user: &str) -> Option<Tokens> {
     Some(Tokens::of(&AuthProvider::deserialize(provider).ok()?))
 }
 
-/// Replaces the old tokens by the new ones, and returns those the file has then.
+/// Replaces the old tokens by the new ones, and returns those that the file has afterwards.
 ///
 /// # Errors
 /// Why the file stays as it was.
@@ -54,7 +55,7 @@ pub(super) async fn replace(place: &Place, old: &Tokens, new: &Tokens) -> Result
     tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?
 }
 
-/// The text with other tokens, where that changes nothing else, and the tokens it has.
+/// The text with the new tokens, if that changes nothing else, and the tokens that it has.
 fn changed(text: &str, user: &str, old: &Tokens, new: &Tokens) -> Option<(Zeroizing<String>, Tokens)> {
     let before = yaml::read(text.as_bytes()).ok()?;
     let mut expected = Wiped((*before).clone());
@@ -65,7 +66,7 @@ fn changed(text: &str, user: &str, old: &Tokens, new: &Tokens) -> Option<(Zeroiz
         if old == new {
             continue;
         }
-        // kubectl may have been faster.
+        // kubectl may have replaced them already.
         let value = expected.0.pointer_mut(&config)?.get_mut(name)?;
         if value.as_str() != Some(old.as_str()) {
             return None;
@@ -74,9 +75,9 @@ fn changed(text: &str, user: &str, old: &Tokens, new: &Tokens) -> Option<(Zeroiz
         *value = Value::String(new.to_string());
         edits.push((yaml::span(text, &format!("{config}/{name}"))?, old, new));
     }
-    // From the end, so that the places of the others stay right.
+    // From the end, so that earlier positions stay valid.
     edits.sort_by_key(|(at, ..)| std::cmp::Reverse(at.start));
-    // As the old ones are written, where that will do; else in quotes.
+    // In the old one's notation, if the new one fits it; else in quotes.
     [false, true].into_iter().find_map(|quoted| {
         let mut after = Zeroizing::new(text.to_owned());
         for (at, old, new) in &edits {
@@ -99,14 +100,14 @@ impl Drop for Wiped {
     }
 }
 
-/// Where the user's provider stands, as a JSON pointer (RFC 6901).
+/// The JSON pointer (RFC 6901) of the user's provider.
 fn pointer(document: &Value, user: &str) -> Option<String> {
     let users = document.get("users")?.as_array()?;
     let named = |item: &Value| item.get("name").and_then(Value::as_str).unwrap_or_default() == user;
     Some(format!("/users/{}/user/auth-provider", users.iter().position(named)?))
 }
 
-/// kubectl's lock. Dropping it lets go.
+/// kubectl's lock; dropping it removes it.
 struct Lock(PathBuf);
 
 impl Lock {
@@ -133,8 +134,8 @@ impl Drop for Lock {
     }
 }
 
-/// Puts a new version in a file's place, which its readers see whole. Mode and owner are kept. Where the file cannot be replaced (it is
-/// mounted by itself, or its owner is another), it is written over, as kubectl does it.
+/// Replaces a file as a whole; a reader sees the old or the new one. Mode and owner are kept. A file that cannot be
+/// replaced (it is mounted by itself, or has another owner) is overwritten, as kubectl does.
 fn put(file: &Path, text: &str) -> io::Result<()> {
     let new = beside(file, ".", &format!(".mykube-{}", std::process::id()));
     let meta = fs::metadata(file)?;
@@ -178,7 +179,7 @@ fn write_over(file: &Path, text: &str) -> io::Result<()> {
     opened.sync_all()
 }
 
-/// A file in the same directory, with something before and after its name.
+/// The path of a file in the same directory, with a text before and after the file's name.
 fn beside(file: &Path, before: &str, after: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(before);
     name.push(file.file_name().unwrap_or_default());
@@ -214,7 +215,7 @@ mod tests {
             let after = changed(&before, "me", &given("aaa.bbb.ccc", "r1"), &given("ddd.eee.fff", "r1")).unwrap();
             assert_eq!(*after.0, before.replace("aaa.bbb.ccc", "ddd.eee.fff"));
         }
-        // kubectl would add an id token; without it it fetches one.
+        // kubectl would add an id token; without one it gets one.
         let only_refresh = file("      name: oidc\n      config: {refresh-token: r1}", "");
         let after = changed(&only_refresh, "me", &given("", "r1"), &given("ddd.eee.fff", "r2")).unwrap();
         assert_eq!(*after.0, only_refresh.replace("r1", "r2"));
@@ -259,7 +260,7 @@ mod tests {
         fs::remove_dir_all(&dir).unwrap();
     }
 
-    /// As a container has a kubeconfig that is mounted by itself.
+    /// A kubeconfig that is mounted by itself, as in a container.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_file_that_is_a_mount_is_written_over() {

@@ -1,8 +1,8 @@
-//! What a kubeconfig's provider has of a user.
+//! The tokens of a user, in the kubeconfig's `auth-provider`.
 
 use crate::kubeconfig::types::{AuthProvider, Secret};
 
-/// What changes: the id token and what buys the next.
+/// The id token, and the refresh token that gets the next one.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Tokens {
     pub(super) id: Option<Secret>,
@@ -16,7 +16,7 @@ impl Tokens {
     }
 }
 
-/// A field of the provider's `config` that is not empty.
+/// A field of the provider's `config`, if it is not empty.
 pub(super) fn field<'a>(provider: &'a AuthProvider, name: &str) -> Option<&'a Secret> {
     provider.config.as_ref()?.get(name)?.as_ref().filter(|value| !value.is_empty())
 }

@@ -66,7 +66,7 @@ fn no_text_is_too_strange() {
     for (at, _) in text.char_indices() {
         for odd in ["", "\n", "-", ":", "{", "]", "#", "\t", "\"", "*a", "&b ", "? ", "!!int ", "<<: ", "0", "\u{feff}"]
         {
-            // What it says is of no importance, that it ends is.
+            // Its value does not matter, only that it ends.
             let _ = read(format!("{}{odd}{}", &text[..at], &text[at..]).as_bytes());
             let _ = read(format!("{odd}{}", &text[at..]).as_bytes());
         }
@@ -79,7 +79,7 @@ fn aliases_are_bounded() {
     let many = |count: usize| format!("- &a {long}\n{}", "- *a\n".repeat(count));
     assert!(read(many(15).as_bytes()).is_ok());
     assert_eq!(fails(&many(16)), YamlError::Aliases);
-    // Each line stands at the bottom of the next: deep beyond any stack, though no line is.
+    // Each line's list is in the next one's: deeper than any stack, though no single line is.
     let nested = |inner: &str, depth: usize| format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth));
     let lines = |count: usize| {
         let line = |at: usize| format!("- &a{} {}\n", at + 1, nested(&format!("*a{at}"), 240));

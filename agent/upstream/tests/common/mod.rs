@@ -1,4 +1,4 @@
-//! A directory with a kubeconfig in it, and an environment that knows nothing else.
+//! A directory with a kubeconfig in it, and an environment with nothing else.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a fixture that fails should stop its test")]
 
@@ -87,7 +87,7 @@ impl Fixture {
         Ok(self.welcome().await?.credentials.unwrap())
     }
 
-    /// The message of the failure, and of its debug form.
+    /// The failure's message, together with its debug form.
     pub(crate) async fn failure(&self) -> String {
         let error = self.welcome().await.unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
@@ -126,7 +126,7 @@ pub(crate) fn trust(dir: &Path) -> Trust {
     Trust::new(Some(&path)).unwrap()
 }
 
-/// The same of version 1.
+/// The same as a certificate of version 1.
 pub(crate) fn version_1() -> (String, String) {
     version_1::version_1(|der| STANDARD.encode(der))
 }

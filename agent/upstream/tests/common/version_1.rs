@@ -1,4 +1,5 @@
-//! A certificate of version 1, as `openssl x509 -req` made them for long: one of version 3 without its version and extensions, signed anew.
+//! A certificate of version 1, as `openssl x509 -req` used to make: one of version 3 without its version and
+//! extensions, signed anew.
 
 use rcgen::{CertificateParams, KeyPair, SigningKey as _};
 
@@ -18,7 +19,7 @@ pub(crate) fn version_1(encode: impl Fn(&[u8]) -> String) -> (String, String) {
     (format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n")), key.serialize_pem())
 }
 
-/// Tags and contents of what a DER element is made of.
+/// Tags and contents of the elements within a DER element.
 fn children(der: &[u8]) -> Vec<(u8, &[u8])> {
     children_of(split(der).1)
 }

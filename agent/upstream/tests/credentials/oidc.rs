@@ -48,7 +48,7 @@ impl Drop for Idp {
 }
 
 impl Idp {
-    /// Answers the discovery document; `answers` are the token endpoint's.
+    /// Answers the discovery document; `answers` are those of the token endpoint.
     async fn start(answers: impl FnMut(&Asked) -> (u16, Value) + Send + 'static) -> Self {
         let authority = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -86,7 +86,7 @@ impl Idp {
         self.asked.lock().unwrap().iter().filter(|asked| asked.path == "/token").cloned().collect()
     }
 
-    /// A user with these tokens, the secret of whose client is `c/ecret`.
+    /// A user with these tokens, whose client has the secret `c/ecret`.
     fn user(&self, id: &str, refresh: &str) -> String {
         format!(
             "# by hand\nauth-provider:\n  name: oidc\n  config:\n    idp-issuer-url: {}/\n    client-id: 'k8s:x'\n    client-secret: c/ecret\n    \
@@ -125,7 +125,7 @@ async fn answer(
     Ok(response)
 }
 
-/// A token that ends so many seconds from now.
+/// A token that expires in this many seconds.
 fn jwt(name: &str, seconds: i64) -> String {
     let exp = time::OffsetDateTime::now_utc().unix_timestamp() + seconds;
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -151,7 +151,7 @@ async fn a_good_id_token_is_sent_and_nobody_is_asked() {
     let f = fixture(&idp.user(&id, "r1"));
     let credentials = f.credentials().await.unwrap();
     assert_eq!((credentials.token.as_deref(), credentials.expiring), (Some(id.as_str()), true));
-    // Without a refresh token one that ends soon is good to its end.
+    // Without a refresh token, an id token that expires soon is used to its end.
     let soon = jwt("soon", 30);
     let f = fixture(&idp.user(&soon, "''"));
     assert_eq!(token(&f).await, soon);
@@ -180,7 +180,7 @@ async fn the_refresh_token_buys_the_next_and_both_go_back_into_the_kubeconfig() 
         [("grant_type", "refresh_token"), ("refresh_token", "r1")].map(|(a, b)| (a.to_owned(), b.to_owned())),
     );
     assert_eq!(asked[0].form, form);
-    // The next start has them.
+    // The next start finds them.
     assert_eq!(token(&f).await, new);
     assert_eq!(idp.asked().len(), 1);
 }
@@ -198,7 +198,7 @@ async fn a_client_may_have_to_say_who_it_is_in_the_form() {
     let c = f.credentialer().await.unwrap();
     c.welcome().await.unwrap();
     assert_eq!(idp.asked().len(), 2);
-    // Once it is known, it is asked that way at once; the refresh token that was not replaced is used again.
+    // The way is remembered and used at once; a refresh token that was not replaced is used again.
     c.welcome().await.unwrap();
     let asked = idp.asked();
     assert_eq!((asked.len(), asked[2].form["refresh_token"].as_str()), (3, "r1"));
@@ -240,7 +240,8 @@ async fn a_kubeconfig_that_cannot_be_written_does_not_end_the_session() {
     assert_eq!(fs::read(f.path("config")).unwrap(), before);
 }
 
-/// Whoever has the lock for long, or a file system that was full: the old refresh token is spent, so a restart needs the new one.
+/// Another program holds the lock for long, or a file system was full: the old refresh token is spent, so a restart
+/// needs the new one.
 #[cfg(unix)]
 #[tokio::test]
 async fn tokens_that_could_not_be_written_are_written_later() {
