@@ -2,6 +2,7 @@
 //!
 //! - [`registry`]: sessions, nameplates, and which socket is joined to which. Its order of calls is said there.
 //! - [`frames`]: what a socket's bytes mean, frame by frame.
+//! - [`silence`]: when a socket that says nothing is asked, and when it is given up.
 //! - [`ticket`]: signing what admits an end, and checking it.
 //! - [`quota`], [`address`], [`owner`]: how much may be asked, and who is charged for what.
 //!
@@ -16,4 +17,5 @@ pub mod frames;
 pub mod owner;
 pub mod quota;
 pub mod registry;
+pub mod silence;
 pub mod ticket;
