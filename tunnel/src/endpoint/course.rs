@@ -154,6 +154,8 @@ impl Endpoint {
     pub(super) fn window_due(&self) -> Option<Time> {
         match &self.status {
             Status::Up => None,
+            // Whose farewell was heard waits for nobody: it only closes its connection.
+            Status::Away { .. } if self.session.is_over() => None,
             Status::Away { since, .. } => Some(*since + self.window),
         }
     }
