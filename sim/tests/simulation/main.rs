@@ -29,7 +29,7 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("failed; to repeat it: MYKUBE_SIM_SEED={} cargo test -p mykube-tunnel --test simulation", self.0);
+            eprintln!("failed; to repeat it: MYKUBE_SIM_SEED={} cargo test -p mykube-sim --test simulation", self.0);
         }
     }
 }
