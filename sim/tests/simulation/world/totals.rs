@@ -1,8 +1,8 @@
 //! What all schedules together went through.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::AddAssign, time::Duration};
 
-pub(super) const TROUBLES: [&str; 20] = [
+pub(super) const TROUBLES: [&str; 21] = [
     "cut",
     "closed",
     "silent",
@@ -18,6 +18,7 @@ pub(super) const TROUBLES: [&str; 20] = [
     "stranger",
     "network changed",
     "stuck",
+    "crowded",
     // Only of a hostile relay:
     "replayed",
     "forged",
@@ -25,84 +26,104 @@ pub(super) const TROUBLES: [&str; 20] = [
     "spurious text",
     "reflected",
 ];
-pub(super) const HONEST: usize = 15;
+pub(super) const HONEST: usize = 16;
+
+/// Counts of which each must be above zero after all schedules, with what they count.
+macro_rules! counts {
+    ($($name:ident: $what:literal,)*) => {
+        #[derive(Clone, Copy, Default)]
+        pub(super) struct Counts {
+            $(pub(super) $name: u64,)*
+        }
+
+        impl Counts {
+            fn each(self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$(($what, self.$name)),*].into_iter()
+            }
+        }
+
+        impl AddAssign for Counts {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counts! {
+    attaches: "attaches",
+    frames: "frames",
+    bytes: "bytes delivered and compared",
+    unpaired: "never paired",
+    late_proofs: "paired over an attach",
+    forged: "ended as tampered with",
+    silences: "silences noticed",
+    relay_silences: "of the relay noticed",
+    pongs: "pongs of the relay",
+    beside: "dials beside a connection",
+    replaced: "of them replaced it",
+    echoes: "given up and admitted",
+    explained: "replacements explained by one of those",
+    owed: "changes of the network that waited",
+    late: "frames too late",
+    jumps: "suspends that a clock told",
+    windows: "windows over",
+    finals: "final words of the relay",
+    refusals: "tickets refused",
+    asked: "pings of the relay answered",
+    given_up: "ends that the relay has given up as silent",
+    waited: "places waited for",
+    asked_anew: "pairings that the relay was told again",
+    lies: "made-up attempts refused",
+    tickets: "tickets",
+    expired: "tickets that had expired",
+    strangers: "strangers at the code",
+    not_found: "claims of a nameplate that nobody has",
+    refused: "wrong secrets",
+    spent: "codes that were spent",
+    supplanted: "places lost to another client",
+    races: "races for a code",
+    lost_races: "of them lost to another that knew the code",
+    too_many_requests: "claims too many",
+    crowds: "owners with too many sessions",
+    organisations: "of them organisations",
+    sent_away: "ends sent away for those",
+}
 
 /// What all schedules together went through.
 #[derive(Default)]
 pub(crate) struct Totals {
     pub(crate) schedules: u64,
     pub(crate) time: Duration,
-    pub(super) attaches: u64,
-    pub(super) bytes: u64,
-    pub(super) frames: u64,
+    pub(super) counts: Counts,
     pub(super) troubles: BTreeMap<&'static str, u64>,
-    /// Schedules that ended before they were paired, and by the fifth record in a row that was not the peer's.
-    pub(super) unpaired: u64,
-    pub(super) forged: u64,
-    pub(super) late_proofs: u64,
-    pub(super) silences: u64,
-    /// Of the relay, to ends whose peer was away; and its answers.
-    pub(super) relay_silences: u64,
-    pub(super) pongs: u64,
-    /// Dials beside a connection, and connections that such a dial has replaced.
-    pub(super) beside: u64,
-    pub(super) replaced: u64,
-    /// Dials that were given up and admitted, and replacements that they explain.
-    pub(super) echoes: u64,
-    pub(super) explained: u64,
-    /// Changes of the network that waited for the end of a connection.
-    pub(super) owed: u64,
-    /// Frames of connections that were let go of, and suspends that a clock told.
-    pub(super) late: u64,
-    pub(super) jumps: u64,
-    /// Ends by the window, by the relay's final word, by a ticket that is not taken.
-    pub(super) windows: u64,
-    pub(super) finals: u64,
-    pub(super) refusals: u64,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.schedules += other.schedules;
+        self.time += other.time;
+        self.counts += other.counts;
+        for (name, n) in other.troubles {
+            *self.troubles.entry(name).or_default() += n;
+        }
+    }
 }
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.time.as_secs() as f64 / 3600.0;
-        write!(
-            f,
-            "{} schedules, {hours:.1} simulated hours, {} attaches, {} frames, {} bytes delivered and compared; {} never \
-             paired, {} paired over an attach, {} ended as tampered with, {} silences noticed, {} of the relay ({} pongs), \
-             {} dials beside a connection ({} of them replaced it), {} given up and admitted ({} explained), {} changes of the network that waited, {} frames too late, {} jumps, {} windows over, \
-             {} final words, {} refused; {:?}",
-            self.schedules,
-            self.attaches,
-            self.frames,
-            self.bytes,
-            self.unpaired,
-            self.late_proofs,
-            self.forged,
-            self.silences,
-            self.relay_silences,
-            self.pongs,
-            self.beside,
-            self.replaced,
-            self.echoes,
-            self.explained,
-            self.owed,
-            self.late,
-            self.jumps,
-            self.windows,
-            self.finals,
-            self.refusals,
-            self.troubles
-        )
+        write!(f, "{} schedules, {hours:.1} simulated hours", self.schedules)?;
+        self.counts.each().try_for_each(|(what, n)| write!(f, ", {n} {what}"))?;
+        write!(f, "; {:?}", self.troubles)
     }
 }
 
 impl Totals {
     /// Whether everything that can happen did, so that a passing run says something.
     pub(crate) fn shows_everything(&self) -> bool {
-        let rare = [self.unpaired, self.forged, self.late_proofs, self.silences, self.relay_silences, self.pongs];
-        let dials = [self.beside, self.replaced, self.echoes, self.explained, self.owed, self.late, self.jumps];
-        let ends = [self.windows, self.finals, self.refusals];
         self.troubles.len() == TROUBLES.len()
-            && rare.iter().chain(&dials).chain(&ends).all(|n| *n > 0)
-            && self.unpaired < self.schedules / 10
+            && self.counts.each().all(|(_, n)| n > 0)
+            && self.counts.unpaired < self.schedules / 10
     }
 }
