@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use mykube_dial::RelaySocket;
 use mykube_protocol::channel::Welcome;
-pub use mykube_tunnel::endpoint::{End, Status};
+pub use mykube_tunnel::endpoint::{End, PeerStatus};
 use mykube_tunnel::{
     Config, Established, SessionError,
     endpoint::{Endpoint, Settings},
@@ -17,7 +17,7 @@ use crate::{
     clock,
     drive::drive,
     path::{Path, ToRelay},
-    rejoin::Rejoin,
+    reconnect::Reconnect,
     shared::Shared,
     stream::ChannelStream,
 };
@@ -31,11 +31,11 @@ pub struct Channel {
 impl Channel {
     /// Starts the channel's tasks on the current runtime.
     #[must_use]
-    pub fn start(established: Established, socket: RelaySocket, rejoin: Rejoin) -> Self {
-        let Rejoin { attempt, window, unsure, .. } = rejoin;
-        let settings = Settings { attempt, ticket: rejoin.ticket.clone(), window, unsure };
+    pub fn start(established: Established, socket: RelaySocket, reconnect: Reconnect) -> Self {
+        let Reconnect { attempt, window, unsure, .. } = reconnect;
+        let settings = Settings { attempt, ticket: reconnect.ticket.clone(), window, unsure };
         let role = established.role;
-        Self::over(ToRelay { rejoin, role }, established, socket, settings)
+        Self::over(ToRelay { reconnect, role }, established, socket, settings)
     }
 
     /// The same over anything that carries one.
@@ -101,7 +101,7 @@ impl Channel {
 
     /// Whether the two ends hear each other, and every change of it.
     #[must_use]
-    pub fn status(&self) -> watch::Receiver<Status> {
+    pub fn status(&self) -> watch::Receiver<PeerStatus> {
         self.shared.status.subscribe()
     }
 
@@ -146,5 +146,11 @@ impl Channel {
     pub async fn bye(&self, reason: &str) {
         self.shared.with_endpoint(|endpoint, now| endpoint.leave(now, reason));
         self.ended().await;
+    }
+
+    /// How often the driver has looked at what there is to do.
+    #[cfg(test)]
+    pub(crate) fn driver_turns(&self) -> usize {
+        self.shared.driver_turns.load(Ordering::Relaxed)
     }
 }

@@ -19,7 +19,7 @@ use mykube_tunnel::endpoint::DialFailure;
 use tokio_tungstenite::tungstenite::Message;
 use tracing::info;
 
-use crate::{pair::as_failure, rejoin::Rejoin};
+use crate::{pair::as_failure, reconnect::Reconnect};
 
 /// Reaches the relay for one end of one session.
 pub(crate) trait Path: Send + Sync + 'static {
@@ -63,7 +63,7 @@ pub(crate) trait Sender: Send + 'static {
 
 /// The relay's WebSocket.
 pub(crate) struct ToRelay {
-    pub(crate) rejoin: Rejoin,
+    pub(crate) reconnect: Reconnect,
     pub(crate) role: Role,
 }
 
@@ -71,7 +71,7 @@ impl Path for ToRelay {
     type Connection = RelaySocket;
 
     async fn dial(&self, ticket: Ticket) -> Result<RelaySocket, DialFailure> {
-        self.rejoin.dialer.websocket(self.role, &self.rejoin.session, &ticket).await.map_err(|error| {
+        self.reconnect.dialer.websocket(self.role, &self.reconnect.session, &ticket).await.map_err(|error| {
             if !matches!(error, DialError::TicketRefused) {
                 info!(%error, "not connected to the relay yet");
             }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mykube_protocol::channel::{StreamId, Welcome};
 use mykube_tunnel::{
     Session, Time,
-    endpoint::{End, Endpoint, Event, Status},
+    endpoint::{End, Endpoint, Event, PeerStatus},
     session::{self, ReadState, Write},
 };
 use tokio::sync::{Notify, watch};
@@ -34,10 +34,13 @@ pub(crate) struct Shared {
     pub(crate) end: watch::Sender<Option<End>>,
     pub(crate) welcome: watch::Sender<Option<Arc<Welcome>>>,
     /// The same.
-    pub(crate) status: watch::Sender<Status>,
+    pub(crate) status: watch::Sender<PeerStatus>,
     /// See [`Channel::hold`](crate::channel::Channel::hold).
     pub(crate) held: AtomicBool,
     pub(crate) let_go: Notify,
+    /// How often the driver has looked at what there is to do.
+    #[cfg(test)]
+    pub(crate) driver_turns: std::sync::atomic::AtomicUsize,
 }
 
 pub(crate) struct State {
@@ -85,6 +88,8 @@ impl Shared {
             status: watch::Sender::new(status),
             held: AtomicBool::new(false),
             let_go: Notify::new(),
+            #[cfg(test)]
+            driver_turns: Default::default(),
         }
     }
 

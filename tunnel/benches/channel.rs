@@ -11,7 +11,7 @@ use mykube_tunnel::{
     Config, Established, Session, Time,
     pairing::{AgentEvent, AgentPairing, ClientPairing, Transmit},
     protocol::{Attempt, FromRelay, Role, SessionId, channel::StreamId, relay_text::Peer},
-    seam::{self, Opener, Sealer},
+    test_api::{self, Opener, Sealer},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -112,7 +112,7 @@ fn welcomes() -> Operation {
 /// Says messages of a kind to a session whose peer is this role's.
 fn hostile(role: Role, kind: u8) -> impl FnMut(&[String]) {
     let now = Time::from_micros(1_000_000);
-    let mut session = Session::new(now, seam::established(role.peer(), [1; 32], [2; 32]), Config::default());
+    let mut session = Session::new(now, test_api::established(role.peer(), [1; 32], [2; 32]), Config::default());
     let mut sealer = Sealer::from_secret(if role == Role::Client { [1; 32] } else { [2; 32] });
     move |texts: &[String]| {
         let mut frame = BytesMut::from(&[5][..]);

@@ -59,14 +59,14 @@ impl Key {
 /// A nonce cannot be used twice: a sealer cannot be copied,
 ///
 /// ```compile_fail,E0599
-/// let sealer = mykube_tunnel::seam::Sealer::from_secret([1; 32]);
+/// let sealer = mykube_tunnel::test_api::Sealer::from_secret([1; 32]);
 /// let twice = sealer.clone();
 /// ```
 ///
 /// and its sequence number is nobody else's to set.
 ///
 /// ```compile_fail,E0616
-/// let mut sealer = mykube_tunnel::seam::Sealer::from_secret([1; 32]);
+/// let mut sealer = mykube_tunnel::test_api::Sealer::from_secret([1; 32]);
 /// sealer.key.seq = 0;
 /// ```
 pub struct Sealer {

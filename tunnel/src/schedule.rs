@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 use mykube_protocol::channel::StreamId;
 
 use crate::{
-    pace::{ALONE, QUANTUM, Room},
+    congestion::{ALONE, QUANTUM, Room},
     time::Time,
 };
 

@@ -10,7 +10,7 @@ use super::{
     BYE_TIMEOUT, Endpoint, Phase, TICK,
     backoff::Backoff,
     line::{Connection, Line},
-    types::{ConnectionId, End, Event, Lost, Order, Status},
+    types::{ConnectionId, End, Event, Lost, Order, PeerStatus},
 };
 use crate::time::Time;
 
@@ -19,7 +19,7 @@ pub(super) const TEXTS_MAX: usize = 16;
 
 impl Endpoint {
     /// That connection, while it carries the session.
-    pub(super) fn carrier(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+    pub(super) fn open_connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         match (&self.phase, &mut self.line) {
             (Phase::Open, Line::Up(connection)) if connection.id == id => Some(connection),
             _ => None,
@@ -42,7 +42,7 @@ impl Endpoint {
     pub(super) fn detach(&mut self, now: Time, reason: String) {
         self.session.handle_transport_lost(now);
         if self.status.is_up() {
-            self.status = Status::Away { since: now, reason };
+            self.status = PeerStatus::Away { since: now, reason };
             self.events.push_back(Event::Status(self.status.clone()));
         } else {
             self.because(reason);
@@ -51,7 +51,7 @@ impl Endpoint {
 
     /// What keeps an end away that is away.
     pub(super) fn because(&mut self, words: String) {
-        if let Status::Away { reason, .. } = &mut self.status
+        if let PeerStatus::Away { reason, .. } = &mut self.status
             && *reason != words
         {
             *reason = words;
@@ -70,8 +70,8 @@ impl Endpoint {
         let attached = self.session.is_attached();
         if attached != self.status.is_up() {
             if attached {
-                self.status = Status::Up;
-                self.events.push_back(Event::Status(Status::Up));
+                self.status = PeerStatus::Up;
+                self.events.push_back(Event::Status(PeerStatus::Up));
                 if let Line::Up(connection) = &mut self.line {
                     connection.asked = None;
                 }
@@ -114,7 +114,9 @@ impl Endpoint {
 
     /// Asks the relay whether it is there, or finds that it is not.
     pub(super) fn ask_relay(&mut self, now: Time, id: ConnectionId) {
-        let Some(connection) = self.carrier(id).filter(|connection| connection.relay_due() <= now) else { return };
+        let Some(connection) = self.open_connection(id).filter(|connection| connection.relay_due() <= now) else {
+            return;
+        };
         if connection.asked.is_some_and(|at| at > connection.heard) {
             self.handle_write_failed(now, id, Lost::broken("the relay does not answer"));
         } else {
@@ -153,10 +155,10 @@ impl Endpoint {
 
     pub(super) fn window_due(&self) -> Option<Time> {
         match &self.status {
-            Status::Up => None,
+            PeerStatus::Up => None,
             // Whose farewell was heard waits for nobody: it only closes its connection.
-            Status::Away { .. } if self.session.is_over() => None,
-            Status::Away { since, .. } => Some(*since + self.window),
+            PeerStatus::Away { .. } if self.session.is_over() => None,
+            PeerStatus::Away { since, .. } => Some(*since + self.window),
         }
     }
 
@@ -171,7 +173,7 @@ impl Endpoint {
             (_, Some((end, at))) if *at + BYE_TIMEOUT <= now => self.finish(now, end.clone()),
             (Phase::Closing(end, by), _) if *by <= now => self.finish(now, end.clone()),
             (Phase::Open, _) if self.window_due().is_some_and(|due| due <= now) => {
-                if let Status::Away { reason, .. } = &self.status {
+                if let PeerStatus::Away { reason, .. } = &self.status {
                     self.finish(now, End::Window { reason: reason.clone(), window: self.window });
                 }
             }

@@ -30,9 +30,9 @@ pub enum Next {
 
 /// When a client that pairs dials again. One for each lost connection.
 #[derive(Debug)]
-pub struct PairingRedial(Backoff);
+pub struct PairingReconnect(Backoff);
 
-impl PairingRedial {
+impl PairingReconnect {
     /// A connection is gone in the middle of pairing. Nothing where that ends it, else the delay before the next dial.
     pub fn new(
         now: Time,

@@ -116,7 +116,7 @@ fn whole(time: Duration) -> String {
 
 /// Whether the two ends hear each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
+pub enum PeerStatus {
     /// They do, as far as is known.
     Up,
     /// They do not; the session waits, and everything in it.
@@ -128,7 +128,7 @@ pub enum Status {
     },
 }
 
-impl Status {
+impl PeerStatus {
     /// Whether the two ends hear each other.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -142,7 +142,7 @@ pub enum Event {
     /// Of the session.
     Session(session::Event),
     /// The ends hear each other, or do not, or for another reason.
-    Status(Status),
+    Status(PeerStatus),
     /// The session waits for another connection. For the log: the status says so too.
     Waits(Lost),
     /// The channel ended; streams fail with it. Said once.

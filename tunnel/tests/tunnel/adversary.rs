@@ -558,8 +558,8 @@ fn nothing_that_prints_shows_a_secret() {
     assert_eq!(
         format!(
             "{:?} {:?}",
-            mykube_tunnel::seam::Sealer::from_secret([7; 32]),
-            mykube_tunnel::seam::Opener::from_secret([7; 32])
+            mykube_tunnel::test_api::Sealer::from_secret([7; 32]),
+            mykube_tunnel::test_api::Opener::from_secret([7; 32])
         ),
         "Sealer(seq 0) Opener(seq 0)"
     );

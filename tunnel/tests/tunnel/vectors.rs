@@ -9,7 +9,7 @@ use mykube_tunnel::{
     Config, Established, Session, Time,
     handshake::{Agent, Client},
     protocol::{PairingCode, SessionId},
-    seam::Sealer,
+    test_api::Sealer,
 };
 use rand_core::{TryCryptoRng, TryRng};
 use serde_json::{Map, Value, json};

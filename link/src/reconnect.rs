@@ -8,7 +8,7 @@ use mykube_tunnel::Time;
 
 /// What an end needs to come back to its session over another connection.
 #[derive(Clone, Debug)]
-pub struct Rejoin {
+pub struct Reconnect {
     /// The relay.
     pub dialer: Dialer,
     /// The session.
