@@ -58,4 +58,4 @@ fuzz target seconds="60":
 
 # Simulated trouble for resume, beyond what every test run does: `just simulate 100000 [first seed]`.
 simulate schedules first="0":
-    MYKUBE_SIM_SCHEDULES={{schedules}} MYKUBE_SIM_FIRST={{first}} cargo test -p mykube-tunnel --test simulation -- --nocapture
+    MYKUBE_SIM_SCHEDULES={{schedules}} MYKUBE_SIM_FIRST={{first}} cargo test -p mykube-sim --test simulation -- --nocapture

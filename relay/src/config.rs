@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mykube_protocol::limits;
-use mykube_relay_core::registry::Limits;
+use mykube_relay_core::{registry::Limits, silence::Silence};
 
 use crate::workers;
 
@@ -102,5 +102,9 @@ impl Config {
             close_timeout: Duration::from_secs(2),
             drain_spread: Duration::from_secs(2),
         }
+    }
+
+    pub(crate) fn silence(&self) -> Silence {
+        Silence { ping_interval: self.ping_interval, limit: self.silence_limit }
     }
 }

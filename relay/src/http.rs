@@ -18,6 +18,7 @@ use mykube_protocol::{
 };
 use mykube_relay_core::{
     owner::Owner,
+    quota::retry_after,
     registry::{CreateError, LegacyError},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -203,11 +204,8 @@ fn upgrade(
         Admission::Legacy(session, role)
     } else {
         let ticket = ticket.ok_or_else(|| Failure::ticket("a ticket is needed"))?;
-        let claims = hub.key.verify(&ticket, now().unix).map_err(|error| Failure::ticket(error.to_string()))?;
-        if claims.session != session || claims.role != role {
-            return Err(Failure::ticket("this ticket is for another session or end"));
-        }
-        Admission::Ticket(claims)
+        let admitted = hub.key.admit(&ticket, now().unix, session, role);
+        Admission::Ticket(admitted.map_err(|error| Failure::ticket(error.to_string()))?)
     };
     let address = connection.peer;
     debug!(%session, %role, %address, "upgrade");
@@ -300,7 +298,7 @@ fn admit(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Reque
         Ok(()) => Ok(request),
         Err(wait) => {
             let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many requests");
-            Err(failure.retry_after(wait.as_secs() + 1))
+            Err(failure.retry_after(retry_after(wait)))
         }
     }
 }
@@ -399,7 +397,7 @@ impl From<CreateError> for Failure {
             CreateError::Address | CreateError::Organisation => StatusCode::TOO_MANY_REQUESTS,
             CreateError::Full => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self::new(status, error.to_string()).retry_after(30)
+        Self::new(status, error.to_string()).retry_after(error.retry_after().as_secs())
     }
 }
 

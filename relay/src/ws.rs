@@ -257,20 +257,20 @@ impl Reader {
     /// Waits for data. An end that sends nothing is pinged, and given up if it does not answer. Only the time spent waiting here
     /// counts: an end whose peer is slow is not read meanwhile, and may have sent much.
     async fn listen(&mut self, hub: &Hub, outlet: &Outlet) -> Result<(Vec<u8>, usize), Ended> {
-        let next = |silent| hub.config.ping_interval.min(hub.config.silence_limit - silent);
+        let silence = || hub.config.silence();
         let mut silent = Duration::ZERO;
-        let mut due = pin!(sleep(next(silent)));
+        let mut due = pin!(sleep(silence().next(silent)));
         loop {
             tokio::select! {
                 biased;
                 filled = self.fill(outlet) => return filled.ok().flatten().ok_or(Ended::Lost),
                 () = &mut due, if self.pinged => {
-                    silent += next(silent);
-                    if silent >= hub.config.silence_limit {
+                    silent += silence().next(silent);
+                    if silence().is_over(silent) {
                         return Err(Ended::Silent);
                     }
                     outlet.post_ping();
-                    due.as_mut().reset(Instant::now() + next(silent));
+                    due.as_mut().reset(Instant::now() + silence().next(silent));
                 }
             }
         }

@@ -1,28 +1,17 @@
-//! The channel's driver over real sockets: two ends, the relay's texts played by the test.
+//! The channel's driver over real sockets and a real relay.
 
-use std::{io, sync::atomic::AtomicBool, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use mykube_dial::{RelaySocket, Transport, socket::websocket_config};
-use mykube_link::{
-    Channel, ChannelStream, CopyError, End, Reconnect, clock, copy,
-    pair::{self, AgentOutcome, AgentPairing, ClientPairing},
-};
-use mykube_protocol::{
-    Attempt, FromAgent, FromRelay, PairingCode, SessionId, Ticket,
-    channel::{Mode, Welcome},
-    relay_text::Peer,
-};
+use mykube_link::{Channel, ChannelStream, CopyError, End, copy};
+use mykube_protocol::channel::{Mode, Welcome};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{Message, protocol::Role},
-};
+
+use crate::support::relay::{Ends, Relay, paired};
 
 /// Nothing here takes that long: a test that waits for it has failed.
 const BOUND: Duration = Duration::from_secs(30);
@@ -36,64 +25,10 @@ pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     (one, two)
 }
 
-async fn socket(tcp: TcpStream, role: Role) -> RelaySocket {
-    WebSocketStream::from_raw_socket(Transport::Tcp(tcp), role, Some(websocket_config())).await
-}
-
-/// Two sockets as the ends see them, joined by a relay that forwards binary frames and says what `peer:here` says.
-async fn relayed() -> (RelaySocket, RelaySocket, tokio::task::JoinHandle<()>) {
-    let (agent_end, agent_relay) = tcp_pair().await;
-    let (client_end, client_relay) = tcp_pair().await;
-    let relay = tokio::spawn(async move {
-        let mut agent = socket(agent_relay, Role::Server).await;
-        let mut client = socket(client_relay, Role::Server).await;
-        let here = FromRelay::PeerHere(Peer::Attempt(Attempt::from_bytes([1; 16])));
-        agent.send(Message::text(here.to_string())).await.unwrap();
-        loop {
-            let (to_client, message) = tokio::select! {
-                message = agent.next() => (true, message),
-                message = client.next() => (false, message),
-            };
-            match message {
-                Some(Ok(Message::Text(text))) if to_client => assert!(text.as_str().parse::<FromAgent>().is_ok()),
-                Some(Ok(message @ Message::Binary(_))) => {
-                    let to = if to_client { &mut client } else { &mut agent };
-                    if to.send(message).await.is_err() {
-                        return;
-                    }
-                }
-                _ => return,
-            }
-        }
-    });
-    (socket(agent_end, Role::Client).await, socket(client_end, Role::Client).await, relay)
-}
-
-pub(crate) async fn channels() -> (Channel, Channel, tokio::task::JoinHandle<()>) {
-    let (mut agent, mut client, relay) = relayed().await;
-    let session = SessionId::from_bytes([2; 16]);
-    let code: PairingCode = "483 20417".parse().unwrap();
-    let mut agent_pairing = AgentPairing::new(clock::now(), session, code.clone(), false, BOUND);
-    let mut client_pairing = ClientPairing::new(clock::now(), session, code, false);
-    let mut ignore = |_| {};
-    let (mut ticket, shown) = (Ticket::from_bytes(b"ticket"), AtomicBool::new(false));
-    let (at_agent, at_client) = tokio::join!(
-        pair::agent(&mut agent, &mut agent_pairing, &mut ignore),
-        pair::client_over(&mut client, &mut client_pairing, &mut ticket, &shown)
-    );
-    let Ok(AgentOutcome::Paired(at_agent)) = at_agent else { panic!("{at_agent:?}") };
-    let at_client = at_client.unwrap();
-    assert_eq!(at_agent.words, at_client.words);
-    // Without a window a session ends with its connection.
-    let reconnect = Reconnect {
-        dialer: crate::support::dialer("http://127.0.0.1:1"),
-        session,
-        attempt: Attempt::from_bytes([1; 16]),
-        ticket,
-        window: Duration::ZERO,
-        unsure: None,
-    };
-    (Channel::start(*at_agent, agent, reconnect.clone()), Channel::start(*at_client, client, reconnect), relay)
+/// Without a window: a session ends with its connection.
+pub(crate) async fn channels() -> (Channel, Channel, Relay) {
+    let Ends { relay, agent, client, .. } = paired(Duration::ZERO).await;
+    (agent, client, relay)
 }
 
 pub(crate) async fn stream_pair(agent: &Channel, client: &Channel) -> (ChannelStream, ChannelStream) {
@@ -177,7 +112,7 @@ async fn what_was_cut_never_looks_complete() {
         server.write_all(b"half of it").await.unwrap();
         let mut start = [0; 10];
         laptop.read_exact(&mut start).await.unwrap();
-        relay.abort();
+        relay.leave();
         let ended = laptop.read(&mut start).await;
         assert!(ended.is_err(), "a reset, not an end: {ended:?}");
         assert!(server.read(&mut start).await.is_err());

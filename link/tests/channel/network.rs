@@ -11,7 +11,6 @@ use mykube_lab::{Lab, Namespace};
 use mykube_link::{End, PeerStatus};
 use mykube_protocol::close;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::handshake::server::ErrorResponse;
 
 use crate::support::relay::{BOUND, Ends, Relay, paired, paired_over, receive_all, streams, within};
 
@@ -91,21 +90,19 @@ fn a_connection_replaced_by_a_dial_of_its_own_end_is_dialled_again_once() {
         comes_back_beside_a_dial_that_hangs(&ends, &network, "198.51.100.1/32").await;
         // As if what hung had come through after all.
         let before = admissions(&ends);
-        ends.relay.close("client", close::REPLACED);
+        ends.relay.supplant_client(&ends.session).await;
         admitted(&ends, before).await;
         ends.client.status().wait_for(PeerStatus::is_up).await.unwrap();
 
-        ends.relay.close("client", close::REPLACED);
+        ends.relay.supplant_client(&ends.session).await;
         let end = ends.client.ended().await;
         assert!(matches!(&end, End::Lost(lost) if lost.code() == Some(close::REPLACED)), "{end}");
     });
 }
 
-fn instead(status: StatusCode, body: &str) -> ErrorResponse {
-    let mut answer = ErrorResponse::new(Some(body.to_owned()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::LOCATION, "https://login.test/".parse().unwrap());
-    answer
+fn instead(status: StatusCode, body: &str) -> String {
+    let location = header::LOCATION;
+    format!("HTTP/1.1 {status}\r\n{location}: https://login.test/\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 #[tokio::test]
@@ -149,7 +146,7 @@ async fn what_stands_in_the_relays_place_in_the_middle_of_pairing_is_waited_out(
         assert!(ends.relay.0.instead.lock().unwrap().is_empty());
         // As if the relay had admitted one of those after all.
         let before = admissions(&ends);
-        ends.relay.close("client", close::REPLACED);
+        ends.relay.supplant_client(&ends.session).await;
         admitted(&ends, before).await;
         ends.client.status().wait_for(PeerStatus::is_up).await.unwrap();
     })

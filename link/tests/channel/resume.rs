@@ -1,10 +1,10 @@
-//! Channels that outlive their connections, over a relay that the test plays.
+//! Channels that outlive their connections to the relay.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use mykube_link::{End, PeerStatus};
-use mykube_protocol::{Ticket, close};
+use mykube_protocol::close;
 
 use crate::support::relay::{BOUND, Relay, paired, paired_over, pattern, receive_all, send_all, streams, within};
 
@@ -50,9 +50,7 @@ async fn a_relay_that_comes_back_finds_everything_as_it_was() {
         at_client.write(Bytes::from_static(b"before ")).await.unwrap();
         let mut status = ends.client.status();
         assert!(status.borrow().is_up());
-        ends.relay.0.away.store(true, Ordering::Relaxed);
-        ends.relay.cut("agent");
-        ends.relay.cut("client");
+        ends.relay.leave();
         status.wait_for(|status| matches!(status, PeerStatus::Away { .. })).await.unwrap();
         at_client.write(Bytes::from_static(b"meanwhile ")).await.unwrap();
         at_client.finish();
@@ -60,10 +58,10 @@ async fn a_relay_that_comes_back_finds_everything_as_it_was() {
         status.wait_for(PeerStatus::is_up).await.unwrap();
         assert_eq!(receive_all(&at_agent, |_| {}).await, b"before meanwhile ");
         // Each came back with the ticket it was given in band.
-        let shown = ends.relay.0.shown.lock().unwrap().clone();
-        let bearer = |text: &str| format!("Bearer {}", Ticket::from_bytes(text.as_bytes()).expose());
-        assert_eq!(shown[..2], [bearer("agent 0"), bearer("client 0")]);
-        assert!(shown.contains(&bearer("agent 1")) && shown.contains(&bearer("client 1")));
+        let (shown, told) = (ends.relay.0.shown.lock().unwrap().clone(), ends.relay.0.told.lock().unwrap().clone());
+        let came_with = |role| told.iter().any(|(of, ticket)| *of == role && shown[2..].contains(ticket));
+        assert!(came_with("agent") && came_with("client"));
+        assert!(shown[2..].iter().all(|shown| told.iter().any(|(_, ticket)| ticket == shown)));
     })
     .await;
 }
@@ -111,9 +109,7 @@ async fn after_the_window_streams_fail_and_never_look_complete() {
         at_agent.write(Bytes::from_static(b"half")).await.unwrap();
         let mut chunks = Vec::new();
         assert!(at_client.read(100, &mut chunks).await.unwrap());
-        ends.relay.0.away.store(true, Ordering::Relaxed);
-        ends.relay.cut("agent");
-        ends.relay.cut("client");
+        ends.relay.leave();
         for end in [ends.agent.ended().await, ends.client.ended().await] {
             assert!(matches!(&end, End::Window { window, .. } if window.as_secs() == 1), "{end}");
         }
@@ -127,7 +123,7 @@ async fn after_the_window_streams_fail_and_never_look_complete() {
 async fn a_replaced_end_and_a_refused_one_do_not_dial_for_ever() {
     within(async {
         let ends = paired(BOUND).await;
-        ends.relay.close("client", close::REPLACED);
+        ends.relay.supplant_client(&ends.session).await;
         let end = ends.client.ended().await;
         assert!(matches!(&end, End::Lost(lost) if lost.code() == Some(close::REPLACED)), "{end}");
 

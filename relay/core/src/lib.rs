@@ -2,6 +2,7 @@
 //!
 //! - [`registry`]: sessions, nameplates, and which socket is joined to which. Its head describes the order of calls.
 //! - [`frames`]: what a socket's bytes mean, frame by frame.
+//! - [`silence`]: when a socket that says nothing is pinged, and when it is given up.
 //! - [`ticket`]: signing and checking the tickets that admit ends.
 //! - [`quota`], [`address`], [`owner`]: how many requests an address may make, and to whom sessions are charged.
 //!
@@ -16,4 +17,5 @@ pub mod frames;
 pub mod owner;
 pub mod quota;
 pub mod registry;
+pub mod silence;
 pub mod ticket;

@@ -15,6 +15,12 @@ const WINDOWS_MAX: usize = 65_536;
 /// Windows forgotten in one tick, so that a request that waits for the quota's lock meanwhile waits for microseconds.
 const FORGOTTEN_AT_ONCE: usize = 1024;
 
+/// What is said of that to who asked, in whole seconds: `Retry-After` (RFC 9110 section 10.2.3).
+#[must_use]
+pub fn retry_after(wait: Duration) -> u64 {
+    wait.as_secs() + 1
+}
+
 /// Counts requests in windows of a minute that begin with a network's first request.
 #[derive(Debug)]
 pub struct RequestQuota {

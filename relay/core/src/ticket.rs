@@ -5,7 +5,7 @@
 use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use mykube_protocol::{Claims, Ticket, ticket::MAC_LEN};
+use mykube_protocol::{Claims, Role, SessionId, Ticket, ticket::MAC_LEN};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -22,6 +22,9 @@ pub enum TicketError {
     /// Its time is over.
     #[error("this ticket has expired: a new code is needed")]
     Expired,
+    /// It admits somebody else.
+    #[error("this ticket is for another session or end")]
+    Other,
 }
 
 /// The relay's ticket key. Wiped on drop, prints nothing.
@@ -56,6 +59,15 @@ impl TicketKey {
         if claims.expires_at <= unix { Err(TicketError::Expired) } else { Ok(claims) }
     }
 
+    /// The same, for whoever asks for that end of that session.
+    ///
+    /// # Errors
+    /// Forged, expired, or for another session or end.
+    pub fn admit(&self, ticket: &Ticket, unix: u64, session: SessionId, role: Role) -> Result<Claims, TicketError> {
+        let claims = self.verify(ticket, unix)?;
+        if claims.session == session && claims.role == role { Ok(claims) } else { Err(TicketError::Other) }
+    }
+
     fn mac(&self, claims: &[u8]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_ref()).expect("HMAC takes a key of any length");
         mac.update(DOMAIN);
@@ -72,7 +84,7 @@ impl fmt::Debug for TicketKey {
 
 #[cfg(test)]
 mod tests {
-    use mykube_protocol::{Class, Role, SessionId};
+    use mykube_protocol::Class;
 
     use super::*;
 
@@ -93,6 +105,17 @@ mod tests {
         let ticket = key.sign(&claims());
         assert_eq!(key.verify(&ticket, 999), Ok(claims()));
         assert_eq!(key.verify(&ticket, 1000), Err(TicketError::Expired));
+    }
+
+    #[test]
+    fn a_ticket_admits_one_end_of_one_session() {
+        let key = TicketKey::new([7; 32].into());
+        let ticket = key.sign(&claims());
+        let (ours, other) = (claims().session, SessionId::from_bytes([2; 16]));
+        assert_eq!(key.admit(&ticket, 999, ours, Role::Agent), Ok(claims()));
+        assert_eq!(key.admit(&ticket, 999, ours, Role::Client), Err(TicketError::Other));
+        assert_eq!(key.admit(&ticket, 999, other, Role::Agent), Err(TicketError::Other));
+        assert_eq!(key.admit(&ticket, 1000, ours, Role::Agent), Err(TicketError::Expired));
     }
 
     #[test]

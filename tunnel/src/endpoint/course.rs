@@ -156,6 +156,8 @@ impl Endpoint {
     pub(super) fn window_due(&self) -> Option<Time> {
         match &self.status {
             PeerStatus::Up => None,
+            // Whose farewell was heard waits for nobody: it only closes its connection.
+            PeerStatus::Away { .. } if self.session.is_over() => None,
             PeerStatus::Away { since, .. } => Some(*since + self.window),
         }
     }

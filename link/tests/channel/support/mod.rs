@@ -1,4 +1,4 @@
-//! The way to a relay that the test plays, and a server's certificate.
+//! A relay, the way to it, and a server's certificate.
 
 pub(crate) mod relay;
 

@@ -1,7 +1,8 @@
-//! A relay for channels that outlive their connections: it joins two sockets, can be cut, and can refuse.
+//! The real relay, and a proxy before it that cuts, alters, and answers in its place.
 
 use std::{
     collections::{HashMap, VecDeque},
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -11,65 +12,53 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
-use mykube_dial::Dialer;
+use futures_util::StreamExt as _;
 use mykube_link::{
     Channel, ChannelStream, Reconnect, clock,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing},
 };
-use mykube_protocol::{
-    Attempt, FromAgent, FromRelay, PairingCode, Role, SessionId, Ticket, close,
-    http::{PairAnswer, REFUSAL, TICKET_REFUSED},
-    relay_text::Peer,
-};
+use mykube_protocol::{PairingCode, Role, SessionId, Ticket};
+use mykube_relay::Config;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{
-        mpsc::{UnboundedSender, unbounded_channel},
-        watch,
-    },
-    task::AbortHandle,
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
+    sync::watch,
+    task::{AbortHandle, JoinHandle},
     time::timeout,
-};
-use tokio_tungstenite::{
-    accept_hdr_async,
-    tungstenite::{
-        Message,
-        handshake::server::{ErrorResponse, Request, Response},
-        protocol::{CloseFrame, frame::coding::CloseCode},
-    },
 };
 
 use crate::support::dialer;
 
 /// Nothing here takes that long: a test that waits for it has failed.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
-pub(crate) const ATTEMPT: [u8; 16] = [1; 16];
-pub(crate) const SESSION: [u8; 16] = [2; 16];
 
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(BOUND, work).await.expect("it hangs")
 }
 
-/// Joins the two ends of one session.
-#[derive(Clone, Default)]
+/// A relay for the two ends of one session.
+#[derive(Clone)]
 pub(crate) struct Relay(pub(crate) Arc<Inner>);
 
-#[derive(Default)]
 pub(crate) struct Inner {
-    sockets: Mutex<HashMap<&'static str, (UnboundedSender<Message>, AbortHandle)>>,
-    /// The ticket of every admission, in order.
+    /// Where the real one listens.
+    real: SocketAddr,
+    serves: JoinHandle<()>,
+    _data: tempfile::TempDir,
+    /// The newest connection of each role.
+    live: Mutex<HashMap<&'static str, AbortHandle>>,
+    /// The ticket of every admission, in order, and those that the relay has said.
     pub(crate) shown: Mutex<Vec<String>>,
-    paired: AtomicBool,
+    pub(crate) told: Mutex<Vec<(&'static str, String)>>,
     /// Lets nobody in.
     pub(crate) away: AtomicBool,
-    /// Answers 401.
+    /// Shows the relay tickets of another one.
     pub(crate) forgets: AtomicBool,
     /// Cuts the client as soon as it is paired, before it hears so.
     pub(crate) cuts_at_paired: AtomicBool,
     /// What stands in its place once it has paired: admissions answered like this, one after the other, before it admits
     /// again.
-    pub(crate) instead: Mutex<VecDeque<ErrorResponse>>,
+    pub(crate) instead: Mutex<VecDeque<String>>,
     /// So many connections are taken and never answered.
     pub(crate) mute: AtomicUsize,
     /// How many of them are held.
@@ -78,9 +67,31 @@ pub(crate) struct Inner {
     pub(crate) flips: AtomicBool,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.serves.abort();
+    }
+}
+
 impl Relay {
     pub(crate) async fn start() -> (Self, SocketAddr) {
-        let relay = Self::default();
+        let data = tempfile::tempdir().unwrap();
+        let real = mykube_relay::Relay::bind(Config::new(data.path())).await.unwrap();
+        let relay = Self(Arc::new(Inner {
+            real: real.local_addr(),
+            serves: tokio::spawn(real.serve(std::future::pending())),
+            _data: data,
+            live: Mutex::default(),
+            shown: Mutex::default(),
+            told: Mutex::default(),
+            away: AtomicBool::default(),
+            forgets: AtomicBool::default(),
+            cuts_at_paired: AtomicBool::default(),
+            instead: Mutex::default(),
+            mute: AtomicUsize::default(),
+            held: watch::Sender::default(),
+            flips: AtomicBool::default(),
+        }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let admits = relay.clone();
@@ -95,7 +106,8 @@ impl Relay {
                     let (tell, told) = tokio::sync::oneshot::channel();
                     let task = tokio::spawn(async move {
                         let handle = told.await.unwrap();
-                        relay.serve(tcp, handle).await;
+                        // A connection that is over is nobody's fault here.
+                        let _ = relay.serve(tcp, handle).await;
                     });
                     tell.send(task.abort_handle()).unwrap();
                 }
@@ -114,120 +126,129 @@ impl Relay {
         self.0.held.send_modify(|held| *held -= 1);
     }
 
-    async fn serve(self, tcp: TcpStream, handle: AbortHandle) {
-        let mut role = "";
-        #[allow(clippy::result_large_err)]
-        let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+    /// Hands a connection on to the real relay.
+    async fn serve(self, tcp: TcpStream, handle: AbortHandle) -> io::Result<()> {
+        tcp.set_nodelay(true)?;
+        let (read, mut to_end) = tcp.into_split();
+        let mut from_end = BufReader::new(read);
+        let mut request = head(&mut from_end).await?;
+        let role = ["agent", "client"].into_iter().find(|role| request.starts_with(&format!("GET /ws/{role}/")));
+        if role.is_some() {
+            let instead = if self.has_paired() { self.0.instead.lock().unwrap().pop_front() } else { None };
+            if let Some(instead) = instead {
+                return to_end.write_all(instead.as_bytes()).await;
+            }
+            let ticket = request.split_once("Bearer ").unwrap().1.split("\r\n").next().unwrap().to_owned();
             if self.0.forgets.load(Ordering::Relaxed) {
-                let mut refused = ErrorResponse::new(Some(r#"{"error":"ticket refused"}"#.into()));
-                *refused.status_mut() = http::StatusCode::UNAUTHORIZED;
-                refused.headers_mut().insert(REFUSAL, http::HeaderValue::from_static(TICKET_REFUSED));
-                return Err(refused);
+                request = request.replace(&ticket, Ticket::from_bytes(b"of another relay").expose());
+            } else {
+                self.0.shown.lock().unwrap().push(ticket);
             }
-            if self.0.paired.load(Ordering::Relaxed)
-                && let Some(instead) = self.0.instead.lock().unwrap().pop_front()
-            {
-                return Err(instead);
-            }
-            role = if request.uri().path().starts_with("/ws/agent/") { "agent" } else { "client" };
-            self.0.shown.lock().unwrap().push(request.headers()["authorization"].to_str().unwrap().to_owned());
-            Ok(response)
-        };
-        let Ok(socket) = accept_hdr_async(tcp, note).await else { return };
-        let other = if role == "agent" { "client" } else { "agent" };
-        let (mut sink, mut stream) = socket.split();
-        let (send, mut queue) = unbounded_channel();
-        let replaced = self.0.sockets.lock().unwrap().insert(role, (send.clone(), handle));
-        if let Some((old, _)) = replaced {
-            let _ = old
-                .send(Message::Close(Some(CloseFrame { code: CloseCode::from(close::REPLACED), reason: "".into() })));
         }
-        self.announce();
-        loop {
-            tokio::select! {
-                Some(message) = queue.recv() => {
-                    let over = message.is_close();
-                    if sink.send(message).await.is_err() {
-                        break;
-                    }
-                    if over {
-                        // Closing with unread bytes resets the connection, and the reason may be lost with it.
-                        while let Some(Ok(_)) = stream.next().await {}
-                        break;
-                    }
+        let relay = TcpStream::connect(self.0.real).await?;
+        relay.set_nodelay(true)?;
+        let (read, mut to_relay) = relay.into_split();
+        let mut from_relay = BufReader::new(read);
+        to_relay.write_all(request.as_bytes()).await?;
+        let up = async { tokio::io::copy_buf(&mut from_end, &mut to_relay).await.map(drop) };
+        let down = async {
+            let answer = head(&mut from_relay).await?;
+            to_end.write_all(answer.as_bytes()).await?;
+            match role {
+                Some(role) if answer.starts_with("HTTP/1.1 101") => {
+                    self.0.live.lock().unwrap().insert(role, handle);
+                    self.frames(role, &mut from_relay, &mut to_end).await
                 }
-                message = stream.next() => match message {
-                    Some(Ok(Message::Binary(mut frame))) => {
-                        if role == "agent" && self.0.flips.swap(false, Ordering::Relaxed) {
-                            let mut bytes = frame.to_vec();
-                            *bytes.last_mut().unwrap() ^= 1;
-                            frame = bytes.into();
-                        }
-                        self.send(other, Message::Binary(frame));
-                    }
-                    Some(Ok(Message::Text(text))) => self.paired(text.as_str().parse().unwrap()),
-                    Some(Ok(_)) => {}
-                    _ => break,
-                },
+                _ => tokio::io::copy_buf(&mut from_relay, &mut to_end).await.map(drop),
             }
-        }
-        let mut sockets = self.0.sockets.lock().unwrap();
-        if sockets.get(role).is_some_and(|(live, _)| live.same_channel(&send)) {
-            sockets.remove(role);
-            drop(sockets);
-            self.send(other, text(&FromRelay::PeerGone(Peer::Session)));
+        };
+        tokio::select! {
+            done = up => done,
+            done = down => done,
         }
     }
 
-    fn announce(&self) {
-        let both = self.0.sockets.lock().unwrap().len() == 2;
-        if both && self.0.paired.load(Ordering::Relaxed) {
-            self.send("agent", text(&FromRelay::PeerHere(Peer::Session)));
-            self.send("client", text(&FromRelay::PeerHere(Peer::Session)));
-        } else if both {
-            self.send("agent", text(&FromRelay::PeerHere(Peer::Attempt(Attempt::from_bytes(ATTEMPT)))));
+    /// Hands on what the relay says, frame by frame.
+    async fn frames(
+        &self,
+        role: &'static str,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut OwnedWriteHalf,
+    ) -> io::Result<()> {
+        const TEXT: u8 = 0x81;
+        const BINARY: u8 = 0x82;
+        loop {
+            let mut frame = vec![0; 2];
+            from.read_exact(&mut frame).await?;
+            let len = match frame[1] {
+                126 => u64::from(from.read_u16().await?),
+                127 => from.read_u64().await?,
+                len => u64::from(len),
+            };
+            match frame[1] {
+                126 => frame.extend(u16::try_from(len).unwrap().to_be_bytes()),
+                127 => frame.extend(len.to_be_bytes()),
+                _ => {}
+            }
+            let start = frame.len();
+            frame.resize(start + usize::try_from(len).unwrap(), 0);
+            from.read_exact(&mut frame[start..]).await?;
+            if let (TEXT, Some(ticket)) = (frame[0], frame[start..].strip_prefix(b"ticket:")) {
+                let ticket = String::from_utf8(ticket.to_vec()).unwrap();
+                self.0.told.lock().unwrap().push((role, ticket));
+                if role == "client" && self.0.cuts_at_paired.swap(false, Ordering::Relaxed) {
+                    return Ok(());
+                }
+            }
+            if frame[0] == BINARY && role == "client" && self.0.flips.swap(false, Ordering::Relaxed) {
+                *frame.last_mut().unwrap() ^= 1;
+            }
+            to.write_all(&frame).await?;
         }
     }
 
-    fn paired(&self, said: FromAgent) {
-        assert!(matches!(said, FromAgent::Paired(_)), "{said}");
-        if !self.0.paired.swap(true, Ordering::Relaxed) {
-            if self.0.cuts_at_paired.load(Ordering::Relaxed) {
-                self.cut("client");
-            }
-            for role in ["agent", "client"] {
-                self.send(role, text(&FromRelay::Ticket(Ticket::from_bytes(format!("{role} 1").as_bytes()))));
-            }
-        }
-    }
-
-    fn send(&self, role: &str, message: Message) {
-        if let Some((socket, _)) = self.0.sockets.lock().unwrap().get(role) {
-            let _ = socket.send(message);
-        }
+    fn has_paired(&self) -> bool {
+        !self.0.told.lock().unwrap().is_empty()
     }
 
     /// The connection of one end is gone, without a word.
     pub(crate) fn cut(&self, role: &str) {
-        let cut = self.0.sockets.lock().unwrap().remove(role);
-        if let Some((_, task)) = cut {
+        if let Some(task) = self.0.live.lock().unwrap().remove(role) {
             task.abort();
-            let other = if role == "agent" { "client" } else { "agent" };
-            self.send(other, text(&FromRelay::PeerGone(Peer::Session)));
         }
     }
 
-    pub(crate) fn close(&self, role: &str, code: u16) {
-        self.send(role, Message::Close(Some(CloseFrame { code: CloseCode::from(code), reason: "".into() })));
+    /// Lets nobody in any more, and cuts both.
+    pub(crate) fn leave(&self) {
+        self.0.away.store(true, Ordering::Relaxed);
+        self.cut("agent");
+        self.cut("client");
+    }
+
+    /// Another holder of the client's ticket takes its place, and leaves.
+    pub(crate) async fn supplant_client(&self, session: &SessionId) {
+        let ticket = self.0.told.lock().unwrap().iter().rfind(|(role, _)| *role == "client").unwrap().1.clone();
+        let dialer = dialer(format!("http://{}", self.0.real));
+        let mut socket = dialer.websocket(Role::Client, session, &ticket.parse().unwrap()).await.unwrap();
+        // A text comes with the place; until then it answers the relay's ping.
+        while !socket.next().await.unwrap().unwrap().is_text() {}
     }
 }
 
-fn text(said: &FromRelay) -> Message {
-    Message::text(said.to_string())
+/// A request or an answer up to its body.
+async fn head(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if from.read_line(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(head)
 }
 
 pub(crate) struct Ends {
     pub(crate) relay: Relay,
+    pub(crate) session: SessionId,
     pub(crate) agent: Channel,
     pub(crate) client: Channel,
 }
@@ -237,36 +258,39 @@ pub(crate) async fn paired(window: Duration) -> Ends {
 }
 
 pub(crate) async fn paired_over((relay, address): (Relay, SocketAddr), window: Duration) -> Ends {
-    let dialer: Dialer = dialer(format!("http://{address}"));
-    let session = SessionId::from_bytes(SESSION);
-    let attempt = Attempt::from_bytes(ATTEMPT);
-    let code: PairingCode = "483 20417".parse().unwrap();
-    let ticket = |role: &str| Ticket::from_bytes(format!("{role} 0").as_bytes());
+    let dialer = dialer(format!("http://{address}"));
+    let created = dialer.create_session().await.unwrap();
+    let (session, ticket) = (created.session_id, created.ticket);
+    let code: PairingCode = format!("{} 20417", created.nameplate).parse().unwrap();
     let mut agent_pairing = AgentPairing::new(clock::now(), session, code.clone(), false, BOUND);
     let mut client_pairing = ClientPairing::new(clock::now(), session, code, false);
-    let claim = PairAnswer { session_id: session, ticket: ticket("client"), attempt };
-    let mut agent = dialer.websocket(Role::Agent, &session, &ticket("agent")).await.unwrap();
+    let mut agent = dialer.websocket(Role::Agent, &session, &ticket).await.unwrap();
+    let claim = dialer.pair(&created.nameplate).await.unwrap();
+    let attempt = claim.attempt;
     let mut ignore = |_| {};
     let at_agent = async {
         let outcome = pair::agent(&mut agent, &mut agent_pairing, &mut ignore).await;
         let Ok(AgentOutcome::Paired(established)) = outcome else { panic!("{outcome:?}") };
-        let reconnect =
-            Reconnect { dialer: dialer.clone(), session, attempt, ticket: ticket("agent"), window, unsure: None };
-        Channel::start(*established, agent, reconnect)
+        let words = established.words.clone();
+        let reconnect = Reconnect { dialer: dialer.clone(), session, attempt, ticket, window, unsure: None };
+        (Channel::start(*established, agent, reconnect), words)
     };
     let at_client = async {
         let shown = AtomicBool::new(false);
         let paired = pair::client(&dialer, claim, &mut client_pairing, window, &shown).await;
         let (established, socket, reconnect) = paired.unwrap();
-        Channel::start(*established, socket, reconnect)
+        let words = established.words.clone();
+        (Channel::start(*established, socket, reconnect), words)
     };
-    let (agent, client) = tokio::join!(at_agent, at_client);
-    Ends { relay, agent, client }
+    let ((agent, at_agent), (client, at_client)) = tokio::join!(at_agent, at_client);
+    assert_eq!(at_agent, at_client);
+    Ends { relay, session, agent, client }
 }
 
 pub(crate) async fn streams(ends: &Ends) -> (ChannelStream, ChannelStream) {
     let opened = ends.client.open().await.unwrap();
-    let (accepted, _) = ends.agent.accept().await.unwrap();
+    let (accepted, target) = ends.agent.accept().await.unwrap();
+    assert_eq!(target, None);
     (accepted, opened)
 }
 

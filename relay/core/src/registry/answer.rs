@@ -68,6 +68,14 @@ pub enum CreateError {
     Full,
 }
 
+impl CreateError {
+    /// When to ask again: a code that nobody typed is gone by then, or many a session.
+    #[must_use]
+    pub fn retry_after(self) -> Duration {
+        Duration::from_secs(30)
+    }
+}
+
 /// No waiting session has this nameplate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no session waits under this code: it may be mistyped, expired or used already; ask for a new one")]

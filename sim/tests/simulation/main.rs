@@ -1,5 +1,6 @@
-//! A week of trouble: two real ends on a virtual clock, a relay that restarts, forgets, replays and forges, and networks
-//! that cut, stall and fall silent. What is delivered is checked against a model of what was sent.
+//! A week of trouble: two real ends on a virtual clock, a relay that decides with the real `relay/core`, restarts, replays and
+//! forges, others who want the same place, and networks that cut, stall and fall silent. What is delivered is checked against a
+//! model of what was sent.
 //!
 //! `MYKUBE_SIM_SEED=n` repeats one schedule, with `MYKUBE_SIM_TRACE=1` telling what happens in it;
 //! `MYKUBE_SIM_SCHEDULES=n` sets how many there are, `MYKUBE_SIM_FIRST=n` where they begin. `just simulate 100000`.
@@ -9,6 +10,7 @@
 
 mod model;
 mod net;
+mod relay;
 mod world;
 
 use std::{str::FromStr, time::Duration};
@@ -29,7 +31,7 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("failed; to repeat it: MYKUBE_SIM_SEED={} cargo test -p mykube-tunnel --test simulation", self.0);
+            eprintln!("failed; to repeat it: MYKUBE_SIM_SEED={} cargo test -p mykube-sim --test simulation", self.0);
         }
     }
 }

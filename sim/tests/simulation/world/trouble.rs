@@ -1,12 +1,11 @@
 //! What goes wrong.
 
 use bytes::BytesMut;
-use mykube_tunnel::protocol::{Attempt, FromRelay, close, relay_text::Peer};
+use mykube_protocol::{Attempt, FromRelay, close, relay_text::Peer};
 use rand::{Rng as _, RngExt as _};
 
 use super::{
-    Ev, MS, RELAY_PATIENCE, ROLES, SECOND, World,
-    registry::ATTEMPT,
+    Ev, MS, ROLES, SECOND, World,
     totals::{HONEST, TROUBLES},
 };
 use crate::net::Item;
@@ -78,19 +77,21 @@ impl World {
                 self.portal_until = self.now + long;
             }
             "tickets renewed" => {
-                self.relay.renew();
-                self.relay_acts();
-                // Long after, the older ones are taken no more; none is shown that old by then.
-                for (who, end) in self.ends.iter().enumerate() {
-                    let shown = end.dials.keys().filter_map(|id| self.shown.get(id)).min();
-                    self.relay.oldest[who] = shown.map_or(end.received, |shown| end.received.min(*shown));
+                // Before the ends are paired there are none to renew, and the code would be over.
+                if self.relay.knows_pairing() {
+                    let renewal = self.relay.renewal();
+                    self.relay.pass(self.now, renewal);
+                    self.relay_acts();
                 }
             }
-            "stranger" => {
-                let attempt = Attempt::from_bytes([self.rng.random_range(2..=255); 16]);
-                self.relay.stranger(attempt);
-                self.relay_acts();
-            }
+            "stranger" => match self.rng.random_range(0..4) {
+                0 => self.guess(),
+                1 | 2 if self.hostile && self.stands(1) => {
+                    self.lies.insert(Attempt::from_bytes([self.rng.random(); 16]));
+                }
+                _ => self.stranger_comes(false),
+            },
+            "crowded" => self.crowd(who),
             "network changed" => {
                 for _ in 0..self.rng.random_range(1..5) {
                     let (at, routed) = (self.random_delay(2 * SECOND), self.rng.random_ratio(1, 2));
@@ -146,17 +147,13 @@ impl World {
         if down {
             socket.down.kill();
         }
-        let after = RELAY_PATIENCE + self.random_delay(15 * SECOND);
-        self.schedule(after, Ev::RelayLost(id));
     }
 
     pub(super) fn restart_relay(&mut self) {
-        for id in self.relay.slots.into_iter().flatten() {
+        for id in self.relay.sockets() {
             self.cut(id, true, false);
         }
-        // What it knew, it reads from the tickets, if those were out.
-        let paired = self.relay.paired && self.rng.random_ratio(7, 8);
-        self.relay.restart(paired);
+        self.relay.restart();
         self.down = true;
         let most = [100 * MS, 5 * SECOND, 60 * SECOND][self.rng.random_range(0..3)];
         let after = self.random_delay(most);
@@ -166,11 +163,11 @@ impl World {
     /// The relay leaves in order, and spreads its ends over the time after it.
     fn drain(&mut self) {
         let most = [100 * MS, 5 * SECOND, 60 * SECOND][self.rng.random_range(0..3)];
-        for id in self.relay.slots.into_iter().flatten() {
+        for id in self.relay.sockets() {
             let reason = close::retry_reason(self.random_delay(most), "");
             self.relay_closes(id, close::RESTART, &reason);
         }
-        self.relay.restart(self.relay.paired);
+        self.relay.restart();
         self.down = true;
         let after = self.random_delay(5 * SECOND);
         self.schedule(after, Ev::RelayUp);
@@ -184,16 +181,11 @@ impl World {
         let long = self.random_delay(most);
         (self.ends[who].asleep, self.ends[who].sleeps_since) = (true, self.now);
         self.schedule(long, Ev::Wake(who));
-        if long > RELAY_PATIENCE
-            && let Some(id) = self.relay.slots[who]
-        {
-            self.schedule(RELAY_PATIENCE, Ev::RelayLost(id));
-        }
     }
 
     /// The relay says again what `from` once said.
     pub(super) fn replay(&mut self, from: usize, to: usize) {
-        let Some(id) = self.relay.slots[to] else { return };
+        let Some(id) = self.relay.place_of(ROLES[to]) else { return };
         if let Some(frame) = self.tape[from].get(self.rng.random_range(0..self.tape[from].len().max(1))) {
             let frame = frame.clone();
             self.tampered += 1;
@@ -207,7 +199,7 @@ impl World {
             if self.rng.random_ratio(1, 10) {
                 self.spoils_all = Some([true; 2]);
             }
-        } else if let Some(id) = self.relay.slots[who] {
+        } else if let Some(id) = self.relay.place_of(ROLES[who]) {
             let mut frame = BytesMut::zeroed(self.rng.random_range(1..200));
             self.rng.fill_bytes(&mut frame);
             frame[0] = self.rng.random_range(1..7);
@@ -217,12 +209,12 @@ impl World {
     }
 
     pub(super) fn spurious(&mut self, who: usize) {
-        let Some(id) = self.relay.slots[who] else { return };
+        let Some(id) = self.relay.place_of(ROLES[who]) else { return };
         let text = match self.rng.random_range(0..4) {
             0 => FromRelay::PeerGone(Peer::Session),
-            1 => FromRelay::PeerHere(Peer::Attempt(ATTEMPT)),
+            1 => FromRelay::PeerHere(Peer::Attempt(self.attempt)),
             _ => FromRelay::PeerHere(Peer::Session),
         };
-        self.push(id, false, Item::FromRelay(text));
+        self.push(id, false, Item::Text(text.to_string()));
     }
 }

@@ -1,8 +1,8 @@
 //! What endpoints tell and order: heeded, and judged.
 
+use mykube_protocol::limits;
 use mykube_tunnel::{
     endpoint::{End, Event, Order, PeerStatus},
-    protocol::limits,
     session::SessionError,
 };
 
@@ -22,10 +22,13 @@ impl World {
             }
         }
         let end = &mut self.ends[who];
+        if let Stage::Session(endpoint) = &end.stage {
+            assert_eq!(end.status, *endpoint.status(), "the application knows");
+        }
         if end.socket.is_none() && std::mem::take(&mut end.owes_dial) {
             let open = matches!(&end.stage, Stage::Session(endpoint) if endpoint.ended().is_none());
             assert!(!open || !end.dials.is_empty(), "the network changed while its connection died: it dials at once");
-            self.counted.owed += u64::from(open);
+            self.counted.counts.owed += u64::from(open);
         }
     }
 
@@ -38,8 +41,6 @@ impl World {
                 {
                     assert_eq!(since, before, "it is away since the same moment, whatever keeps it away");
                 }
-                let Stage::Session(endpoint) = &end.stage else { return };
-                assert_eq!(status.is_up(), endpoint.status().is_up());
                 end.status = status;
             }
             Event::Waits(lost) => {
@@ -50,10 +51,12 @@ impl World {
                     let full = until.is_some_and(|until| until.since(self.now) > BACKLOG);
                     assert!(!full, "what was asked for has not left yet");
                 }
-                self.counted.silences += u64::from(words.ends_with("the other end does not answer"));
+                self.counted.counts.silences += u64::from(words.ends_with("the other end does not answer"));
                 assert!(!self.window.is_zero(), "a session without a window waits for nothing");
+                let over = matches!(&end.stage, Stage::Session(endpoint) if endpoint.session().is_over());
+                assert!(!over, "whose farewell was heard waits for nothing");
                 if words.ends_with("the relay does not answer") {
-                    self.counted.relay_silences += 1;
+                    self.counted.counts.relay_silences += 1;
                     let socket = end.socket.and_then(|id| self.sockets.get(&id)).expect("it is let go of after this");
                     let dead = socket.up.is_dead() || socket.down.is_dead();
                     // Who was held back asks, and does not wait for the answer.
@@ -82,7 +85,7 @@ impl World {
                     if end.dials.is_empty() {
                         end.on_trial = end.socket.is_some() && endpoint.session().is_attached();
                     }
-                    self.counted.beside += u64::from(end.socket.is_some());
+                    self.counted.counts.beside += u64::from(end.socket.is_some());
                 }
                 if let Some(since) = end.outage {
                     // A second at most for half a minute, then ten, with jitter of a half; some come at once.
@@ -114,22 +117,25 @@ impl World {
     fn ended(&mut self, who: usize, why: &End) {
         self.say(&format_args!("{} ends: {why}", ROLES[who]));
         let (now, end) = (self.now, &mut self.ends[who]);
+        let Stage::Session(endpoint) = &end.stage else { return };
+        let heard = endpoint.session().is_over() && !matches!(why, End::Here | End::Bye(_));
+        assert!(!heard, "whose farewell was heard has said it: {why:?}");
         let right = match why {
             End::Here => self.model.said_bye(who),
             End::Bye(_) => self.model.said_bye(1 - who),
             End::Window { window, .. } => {
                 let PeerStatus::Away { since, .. } = &end.status else { panic!("it was not away") };
                 let away = now.since(*since);
-                self.counted.windows += 1;
+                self.counted.counts.windows += 1;
                 *window == self.window && away >= self.window && (end.slept || away <= self.window + SLACK)
             }
             End::Lost(lost) => {
-                self.counted.finals += 1;
+                self.counted.counts.finals += 1;
                 self.window.is_zero() || end.final_code.is_some() && lost.code() == end.final_code
             }
             End::Refused(_) => {
-                self.counted.refusals += 1;
-                self.relay.forgets
+                self.counted.counts.refusals += 1;
+                end.refused
             }
             End::Session(SessionError::Forged) => {
                 end.forged = true;

@@ -3,22 +3,20 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use mykube_protocol::{
+    FromAgent, FromRelay,
+    close::{self, Stage as Of, Verdict, verdict},
+    relay_text::Peer,
+};
+use mykube_relay_core::frames::codec::{BINARY, CLOSE, PING, PONG, TEXT};
 use mykube_tunnel::{
-    Session,
+    Established, Session,
     endpoint::{ConnectionId, DialFailure, Endpoint, Lost, Next, PairingReconnect, PeerStatus, Settings},
     pairing::{AgentEvent, Transmit},
-    protocol::{
-        FromRelay,
-        close::{self, Stage as Of, Verdict, verdict},
-        relay_text::Peer,
-    },
 };
 use rand::RngExt as _;
 
-use super::{
-    Answer, BACKLOG, DIAL_TIMEOUT, Ev, MS, ROLES, SECOND, Stage, World,
-    registry::{self, ATTEMPT},
-};
+use super::{Answer, BACKLOG, DIAL_TIMEOUT, Ev, MS, ROLES, SECOND, Stage, World};
 use crate::net::Item;
 
 /// Whoever slept for so long notices it: two seconds between looks at the clock, and three more.
@@ -28,7 +26,7 @@ const ECHO: Duration = Duration::from_secs(30);
 
 impl World {
     /// An end that is not paired yet dials.
-    pub(super) fn redial(&mut self, who: usize) {
+    pub(super) fn reconnect(&mut self, who: usize) {
         let end = &self.ends[who];
         if !self.stands(who) && end.socket.is_none() && end.dials.is_empty() {
             self.dial(who, None);
@@ -43,7 +41,8 @@ impl World {
             Stage::Session(endpoint) => endpoint.ticket().clone(),
             _ => self.ends[who].ticket.clone(),
         };
-        self.shown.insert(socket, registry::number(&ticket));
+        assert!(ticket == self.ends[who].ticket, "it dials with its newest ticket");
+        self.shown.insert(socket, ticket);
         // Some packets are late: the relay may hear of a dial that has failed here long ago.
         let late = self.rng.random_ratio(1, 40).then(|| self.random_delay(20 * SECOND));
         let took = late.unwrap_or_else(|| self.ends[who].delay * 3 + self.random_delay(20 * MS));
@@ -52,6 +51,9 @@ impl World {
     }
 
     pub(super) fn dial_failed(&mut self, who: usize, socket: u32, answer: Answer) {
+        if who >= 2 {
+            return self.stranger_dial_failed(who);
+        }
         let now = self.now;
         let Some(id) = self.ends[who].dials.remove(&socket) else { return };
         self.say(&format_args!("{}: dial {socket} fails, {answer:?}", ROLES[who]));
@@ -68,14 +70,14 @@ impl World {
                 let named = matches!(endpoint.status(), PeerStatus::Away { reason, .. } if reason == "log in");
                 assert!(answer != Answer::Portal || endpoint.status().is_up() || named, "what answers is named");
             }
-            (Stage::Client(pairing), _) => match end.redial.as_mut() {
-                Some(redial) => match redial.handle_dial_failed(now, &failure, pairing, rng) {
-                    Next::Dial(after) => self.schedule(after, Ev::Redial(who)),
+            (Stage::Client(pairing), _) => match end.reconnect.as_mut() {
+                Some(reconnect) => match reconnect.handle_dial_failed(now, &failure, pairing, rng) {
+                    Next::Dial(after) => self.schedule(after, Ev::Reconnect(who)),
                     Next::Failed | Next::Late(_) => self.unpaired = true,
                 },
-                None => self.schedule(SECOND, Ev::Redial(who)),
+                None => self.schedule(SECOND, Ev::Reconnect(who)),
             },
-            _ => self.schedule(SECOND, Ev::Redial(who)),
+            _ => self.schedule(SECOND, Ev::Reconnect(who)),
         }
         self.service(who);
     }
@@ -83,6 +85,9 @@ impl World {
     /// The end's connection is gone, as it notices.
     pub(super) fn lost(&mut self, who: usize, lost: Lost) {
         self.say(&format_args!("{} lost: {lost}", ROLES[who]));
+        if let Stage::Client(_) = self.ends[who].stage {
+            self.judge_loss(lost.code());
+        }
         let (now, end, rng) = (self.now, &mut self.ends[who], &mut self.rng);
         match &mut end.stage {
             Stage::Session(endpoint) => {
@@ -98,9 +103,9 @@ impl World {
                 return;
             }
             Stage::Client(pairing) => match PairingReconnect::new(now, &lost, pairing, rng) {
-                Some((redial, delay)) => {
-                    end.redial = Some(redial);
-                    self.schedule(delay, Ev::Redial(who));
+                Some((reconnect, delay)) => {
+                    end.reconnect = Some(reconnect);
+                    self.schedule(delay, Ev::Reconnect(who));
                 }
                 None => self.unpaired = true,
             },
@@ -108,7 +113,7 @@ impl World {
                 if verdict(lost.code(), Of::CodeWaiting).is_final() {
                     self.unpaired = true;
                 }
-                self.schedule(500 * MS, Ev::Redial(who));
+                self.schedule(500 * MS, Ev::Reconnect(who));
             }
         }
         self.let_go(who);
@@ -131,7 +136,7 @@ impl World {
             && !socket.up.is_dead()
         {
             if close {
-                self.push(id, true, Item::Close(1000, String::new()));
+                self.write(id, CLOSE, &1000_u16.to_be_bytes());
             } else {
                 socket.up.kill();
                 let after = self.random_delay(2 * SECOND);
@@ -150,7 +155,7 @@ impl World {
             if end.socket.is_some() && end.on_trial {
                 let lives = endpoint.session().is_attached() && !endpoint.session().is_probing();
                 assert!(!lives, "a connection that has shown life is replaced");
-                self.counted.replaced += 1;
+                self.counted.counts.replaced += 1;
             }
             if !endpoint.handle_connected(now, id, routed) {
                 return self.hang_up(socket);
@@ -169,7 +174,20 @@ impl World {
         }
     }
 
+    /// What has come, and sometimes what came with it, before anything is said.
     pub(super) fn end_hears(&mut self, socket: u32, who: usize, item: Item) {
+        let mut next = Some(item);
+        while let Some(item) = next {
+            let last = matches!(item, Item::Close(..)) || self.rng.random_ratio(1, 2);
+            self.hears(socket, who, item);
+            self.heed(who);
+            let with = self.sockets.get_mut(&socket).filter(|_| !last);
+            next = with.and_then(|socket| socket.down.pop(self.now + 20 * MS));
+        }
+        self.service(who);
+    }
+
+    fn hears(&mut self, socket: u32, who: usize, item: Item) {
         if matches!(item, Item::Open) {
             self.adopt(who, socket);
         }
@@ -182,30 +200,36 @@ impl World {
                 let before = (endpoint.session().audit(), endpoint.status().clone());
                 endpoint.handle_frame(now, id, frame, rng);
                 assert_eq!((endpoint.session().audit(), endpoint.status().clone()), before, "it is late");
-                self.counted.late += 1;
-                self.service(who);
+                self.counted.counts.late += 1;
             }
             return;
         }
         match item {
             Item::Frame(frame) => self.frame(who, frame),
-            Item::FromRelay(text) => self.text(who, text),
+            Item::Text(text) => self.text(who, text.parse().expect("it is a text of the relay")),
             Item::Close(code, reason) => self.closed(who, code, &reason),
-            Item::Pong => {
+            Item::Ping | Item::Pong => {
                 let (now, end) = (self.now, &mut self.ends[who]);
                 if let Stage::Session(endpoint) = &mut end.stage {
                     endpoint.handle_heard(now, end.id);
                 }
-                self.counted.pongs += 1;
+                if let Item::Pong = item {
+                    self.counted.counts.pongs += 1;
+                } else {
+                    // Its WebSocket answers by itself.
+                    self.write(socket, PONG, &[]);
+                    self.counted.counts.asked += 1;
+                }
             }
-            Item::Open | Item::FromAgent(_) | Item::Ping => {}
+            Item::Open | Item::Up(_) => {}
         }
-        self.service(who);
     }
 
     /// The relay closes the connection: whether that ends the session is known here too.
     fn closed(&mut self, who: usize, code: u16, reason: &str) {
         let now = self.now;
+        let spent = code == close::NO_SESSION && reason.starts_with("this code is spent");
+        assert!(!spent || self.paired != Some(self.attempt), "who has paired is told that the code is spent");
         let end = &mut self.ends[who];
         let mut over = self.window.is_zero();
         if let Stage::Session(endpoint) = &end.stage
@@ -217,7 +241,7 @@ impl World {
                 Verdict::Reconnect => false,
                 Verdict::Replaced => {
                     let explained = !end.dials.is_empty() || end.given_up.is_some_and(|at| now.since(at) < ECHO);
-                    self.counted.explained += u64::from(explained);
+                    self.counted.counts.explained += u64::from(explained);
                     end.given_up = None;
                     end.explained = explained;
                     !explained
@@ -244,7 +268,8 @@ impl World {
         match (&mut end.stage, text) {
             (Stage::Session(endpoint), text) => {
                 if let FromRelay::Ticket(ticket) = &text {
-                    end.received = registry::number(ticket);
+                    end.ticket = ticket.clone();
+                    self.counted.counts.tickets += 1;
                 }
                 let gone = matches!(text, FromRelay::PeerGone(Peer::Session));
                 // Away, it may be about to let go of its connection.
@@ -257,10 +282,7 @@ impl World {
             }
             (Stage::Agent(pairing), text) => pairing.handle_relay(now, &text, rng),
             (Stage::Client(pairing), FromRelay::PeerHere(_)) => pairing.handle_peer_here(rng),
-            (Stage::Client(_), FromRelay::Ticket(ticket)) => {
-                end.received = registry::number(&ticket);
-                end.ticket = ticket;
-            }
+            (Stage::Client(_), FromRelay::Ticket(ticket)) => end.ticket = ticket,
             (Stage::Client(_), FromRelay::PeerGone(_)) => {}
         }
     }
@@ -281,13 +303,21 @@ impl World {
         }
     }
 
-    fn become_session(&mut self, who: usize, established: mykube_tunnel::Established) {
+    fn become_session(&mut self, who: usize, established: Established) {
         self.say(&format_args!("{} is paired", ROLES[who]));
+        match &self.ends[who].stage {
+            Stage::Agent(pairing) => {
+                assert!(self.paired.is_none(), "a code pairs once");
+                self.paired = pairing.paired();
+            }
+            _ => assert_eq!(self.paired, Some(self.attempt), "the agent has paired somebody else"),
+        }
         let end = &mut self.ends[who];
         let (ticket, window) = (end.ticket.clone(), self.window);
-        let settings = Settings { attempt: ATTEMPT, ticket, window, unsure: end.given_up };
+        let attempt = self.paired.expect("the agent pairs first");
+        let settings = Settings { attempt, ticket, window, unsure: end.given_up };
         let endpoint = Endpoint::new(self.now, established, self.config, settings);
-        self.counted.late_proofs += u64::from(who == 0 && endpoint.session().attaches() > 0);
+        self.counted.counts.late_proofs += u64::from(who == 0 && endpoint.session().attaches() > 0);
         end.start = Some(endpoint.session().audit());
         (end.stage, end.id) = (Stage::Session(Box::new(endpoint)), ConnectionId::FIRST);
         assert!(end.socket.is_some() && end.dials.is_empty(), "it has paired over a connection");
@@ -300,6 +330,14 @@ impl World {
                 let at = self.random_delay(3 * SECOND);
                 self.schedule(at, Ev::Trouble);
             }
+            if self.rng.random_ratio(1, 2) {
+                // The agent has its ticket by then, and the client has only the one that it paired with.
+                let after = self.ends[1].delay * 3 + 100 * MS;
+                self.schedule(after, Ev::Restart);
+            }
+        } else if self.early && who == 1 && self.rng.random_ratio(1, 3) {
+            // Neither end gets the ticket that says so: the relay will know nothing of it.
+            self.restart_relay();
         }
     }
 
@@ -314,15 +352,12 @@ impl World {
                 let late = pairing.handle_timeout(now).is_err();
                 let frames: Vec<_> = std::iter::from_fn(|| pairing.poll_transmit()).collect();
                 self.unpaired |= late;
-                self.push_all(who, frames.into_iter().map(|frame| Item::Frame(BytesMut::from(frame))));
+                let socket = self.ends[who].socket;
+                socket.into_iter().for_each(|id| frames.iter().for_each(|frame| self.write(id, BINARY, frame)));
             }
             Stage::Agent(pairing) => {
                 pairing.handle_timeout(now);
-                let items = std::iter::from_fn(|| pairing.poll_transmit()).map(|transmit| match transmit {
-                    Transmit::Relay(text) => Item::FromAgent(text),
-                    Transmit::Peer(frame) => Item::Frame(BytesMut::from(frame)),
-                });
-                let items: Vec<_> = items.collect();
+                let said: Vec<_> = std::iter::from_fn(|| pairing.poll_transmit()).collect();
                 let mut paired = None;
                 while let Some(event) = pairing.poll_event() {
                     match event {
@@ -331,7 +366,15 @@ impl World {
                         _ => {}
                     }
                 }
-                self.push_all(who, items);
+                // Without a connection it is lost, as what was given to a broken one is.
+                for (id, said) in
+                    self.ends[who].socket.into_iter().flat_map(|id| said.iter().map(move |said| (id, said)))
+                {
+                    match said {
+                        Transmit::Relay(text) => self.write(id, TEXT, text.to_string().as_bytes()),
+                        Transmit::Peer(frame) => self.write(id, BINARY, frame),
+                    }
+                }
                 if let Some(established) = paired {
                     self.become_session(who, *established);
                 }
@@ -367,12 +410,17 @@ impl World {
             let said = !texts.is_empty() || frame.is_some() || ping;
             let closes = endpoint.is_closing(end.id);
             assert!(wanted || !said, "it says something and did not want to");
-            self.counted.frames += u64::from(frame.is_some());
-            let items = texts.into_iter().map(Item::FromAgent);
-            let items: Vec<_> = items.chain(frame.map(Item::Frame)).chain(ping.then_some(Item::Ping)).collect();
-            self.push_all(who, items);
+            self.counted.counts.frames += u64::from(frame.is_some());
+            for text in texts {
+                self.counted.counts.asked_anew += u64::from(matches!(text, FromAgent::Paired(_)));
+                self.write(socket, TEXT, text.to_string().as_bytes());
+            }
+            frame.into_iter().for_each(|frame| self.write(socket, BINARY, &frame));
+            if ping {
+                self.write(socket, PING, &[]);
+            }
             if closes {
-                self.push(socket, true, Item::Close(1000, String::new()));
+                self.write(socket, CLOSE, &1000_u16.to_be_bytes());
                 let end = &mut self.ends[who];
                 // In order: what was sent before arrives.
                 end.socket = None;
@@ -383,15 +431,6 @@ impl World {
             self.heed(who);
             if !said {
                 return;
-            }
-        }
-    }
-
-    fn push_all(&mut self, who: usize, items: impl IntoIterator<Item = Item>) {
-        // Without a connection they are lost, as what was given to a broken one is.
-        if let Some(id) = self.ends[who].socket {
-            for item in items {
-                self.push(id, true, item);
             }
         }
     }
@@ -436,7 +475,7 @@ impl World {
             self.service(who);
             let replaces = !self.ends[who].dials.is_empty();
             assert!(replaces, "after a suspend another connection is dialled beside the one there was");
-            self.counted.jumps += 1;
+            self.counted.counts.jumps += 1;
         }
         self.service(who);
     }

@@ -2,10 +2,13 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use mykube_tunnel::{Time, endpoint::End, protocol::close, session::Audit};
+use mykube_protocol::close;
+use mykube_relay_core::frames::codec::PONG;
+use mykube_tunnel::{Time, endpoint::End, session::Audit};
 use rand::RngExt as _;
 
 use super::{CALM, Ev, MS, ROLES, SECOND, Stage, World, totals::Totals};
+use crate::net::Item;
 
 impl World {
     /// One of the ways in which a session is over at once.
@@ -50,8 +53,9 @@ impl World {
 
     /// The relay was set up anew: it takes no ticket that was made before.
     fn refused(&mut self) {
-        self.relay.forgets = true;
-        for id in self.relay.slots.into_iter().flatten() {
+        self.relay.forget_key();
+        self.forgotten = true;
+        for id in self.relay.sockets() {
             self.relay_closes(id, close::SILENT, "");
         }
         self.ended = false;
@@ -70,12 +74,17 @@ impl World {
 
     /// One end's session is over by the relay's word; the other waits.
     fn final_word(&mut self, who: usize, code: u16) {
-        let Some(id) = self.relay.slots[who].filter(|id| self.ends[who].socket == Some(*id)) else { return };
+        let place = self.relay.place_of(ROLES[who]);
+        let Some(id) = place.filter(|id| self.ends[who].socket == Some(*id)) else { return };
         if self.sockets[&id].down.is_dead() || self.sockets[&id].up.is_dead() {
             return;
         }
         self.say(&format_args!("the relay closes the connection of {who} with {code}"));
-        self.relay_closes(id, code, "");
+        if code == close::REPLACED {
+            self.another_comes(who)
+        } else {
+            self.relay_closes(id, code, "")
+        }
         self.pass(10 * SECOND);
         let end = self.end_of(who);
         // It may have let go of that connection while the word was on its way.
@@ -84,6 +93,18 @@ impl World {
         }
         assert!(matches!(&end, Some(End::Lost(lost)) if lost.code() == Some(code)), "{who} ends as {end:?}");
         self.ended = true;
+    }
+
+    /// Another holder of an end's ticket takes its place.
+    fn another_comes(&mut self, who: usize) {
+        let (now, owner, ticket) = (self.now, self.ends[who].owner, self.ends[who].ticket.clone());
+        let claims = self.relay.admit(now, &ticket, self.session, ROLES[who]).expect("it is a good ticket");
+        self.next_socket += 1;
+        let id = self.next_socket;
+        self.relay.open(now, id, claims, owner);
+        self.relay_acts();
+        let Item::Up(pong) = Item::up(PONG, &[]) else { return };
+        self.relay_hears(id, &pong);
     }
 
     /// With nobody to hear it, a farewell takes no longer than it may.
@@ -133,7 +154,8 @@ impl World {
             }
         }
         // A change of the network, or a late dial, may still replace a connection with what is on its way.
-        let changes = self.queue.iter().any(|Reverse((.., ev))| matches!(ev, Ev::NetworkChanged(..) | Ev::Admit(..)));
+        let replaces = |ev: &Ev| matches!(ev, Ev::NetworkChanged(..) | Ev::Admit(..) | Ev::Place(..));
+        let changes = self.queue.iter().any(|Reverse((.., ev))| replaces(ev));
         let troubled = self.rng.random_ratio(1, 2);
         if troubled {
             self.trouble_for_a_while();
@@ -153,31 +175,12 @@ impl World {
     }
 
     pub(super) fn add_to(mut self, totals: &mut Totals) {
-        totals.schedules += 1;
-        totals.time += self.now.since(Time::from_micros(1_000_000));
-        totals.attaches += self.session(0).map_or(0, |session| session.attaches());
-        totals.bytes += self.model.bytes;
-        totals.frames += self.counted.frames;
-        totals.unpaired += u64::from(self.unpaired);
-        totals.forged += u64::from(self.ends.iter().any(|end| end.forged));
-        totals.late_proofs += self.counted.late_proofs;
-        let Totals { silences, relay_silences, pongs, beside, replaced, .. } = self.counted;
-        let Totals { echoes, explained, owed, late, jumps, windows, finals, refusals, .. } = self.counted;
-        totals.late += late;
-        totals.jumps += jumps;
-        totals.silences += silences;
-        totals.relay_silences += relay_silences;
-        totals.pongs += pongs;
-        totals.beside += beside;
-        totals.replaced += replaced;
-        totals.echoes += echoes;
-        totals.explained += explained;
-        totals.owed += owed;
-        totals.windows += windows;
-        totals.finals += finals;
-        totals.refusals += refusals;
-        for (name, n) in self.counted.troubles {
-            *totals.troubles.entry(name).or_default() += n;
-        }
+        let counts = &mut self.counted.counts;
+        counts.bytes = self.model.bytes;
+        counts.unpaired = u64::from(self.unpaired);
+        counts.forged = u64::from(self.ends.iter().any(|end| end.forged));
+        (self.counted.schedules, self.counted.time) = (1, self.now.since(Time::from_micros(1_000_000)));
+        self.counted.counts.attaches = self.session(0).map_or(0, |session| session.attaches());
+        *totals += self.counted;
     }
 }

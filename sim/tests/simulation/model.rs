@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use bytes::Bytes;
+use mykube_protocol::{channel::Welcome, limits};
 use mykube_tunnel::{
     Event, Session, Time,
     endpoint::Endpoint,
-    protocol::{channel::Welcome, limits},
     session::{ReadState, Write},
 };
 use rand::{RngExt as _, rngs::StdRng};

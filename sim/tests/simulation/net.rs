@@ -3,20 +3,19 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::BytesMut;
-use mykube_tunnel::{
-    Time,
-    protocol::{FromAgent, FromRelay},
-};
+use mykube_relay_core::frames::codec;
+use mykube_tunnel::Time;
 
-/// What travels on a connection.
+/// What travels on a connection: bytes to the relay, whose codec reads them, and to an end what its WebSocket makes of them.
 #[derive(Debug)]
 pub(crate) enum Item {
+    /// A whole WebSocket frame of an end.
+    Up(Vec<u8>),
     /// The connection stands, as its end sees it.
     Open,
     Frame(BytesMut),
-    FromRelay(FromRelay),
-    FromAgent(FromAgent),
-    /// An end asks the relay for life, and the relay answers.
+    Text(String),
+    /// The relay asks an end for life, and answers one.
     Ping,
     Pong,
     /// An orderly close, with a code and a reason.
@@ -24,8 +23,20 @@ pub(crate) enum Item {
 }
 
 impl Item {
+    /// A frame as an end's WebSocket writes it. It masks with zeros: which key is drawn decides nothing.
+    pub(crate) fn up(opcode: u8, payload: &[u8]) -> Self {
+        let mut bytes = vec![0; codec::HEADER_MAX];
+        let size = codec::put_header(&mut bytes, true, opcode, payload.len());
+        bytes[1] |= 0x80;
+        bytes.truncate(size);
+        bytes.extend([0; 4]);
+        bytes.extend_from_slice(payload);
+        Self::Up(bytes)
+    }
+
     fn len(&self) -> u64 {
         match self {
+            Self::Up(bytes) => bytes.len() as u64 + 72,
             Self::Frame(frame) => frame.len() as u64 + 80,
             _ => 120,
         }
@@ -37,7 +48,7 @@ impl Item {
 pub(crate) struct Pipe {
     free_at: Time,
     last_at: Time,
-    items: VecDeque<Item>,
+    items: VecDeque<(Time, Item)>,
     dead: bool,
 }
 
@@ -50,12 +61,13 @@ impl Pipe {
         let took = (item.len() * 1_000_000).checked_div(rate).unwrap_or(0);
         self.free_at = self.free_at.max(now) + Duration::from_micros(took);
         self.last_at = self.last_at.max(self.free_at + delay);
-        self.items.push_back(item);
+        self.items.push_back((self.last_at, item));
         Some(self.last_at)
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Item> {
-        self.items.pop_front()
+    /// What has arrived by then.
+    pub(crate) fn pop(&mut self, by: Time) -> Option<Item> {
+        self.items.pop_front_if(|(at, _)| *at <= by).map(|(_, item)| item)
     }
 
     /// When its sender may go on.
@@ -79,9 +91,10 @@ impl Pipe {
     }
 }
 
-/// A connection of one end to the relay.
+/// A connection to the relay.
 #[derive(Debug, Default)]
 pub(crate) struct Socket {
+    /// Client, agent, and strangers after them.
     pub(crate) who: usize,
     pub(crate) up: Pipe,
     pub(crate) down: Pipe,

@@ -1,0 +1,379 @@
+//! The relay: all that it decides is `relay/core`'s. Here is what has sockets in the real one, and no more: which of them are
+//! open, what was read before a socket had its place, and what is written to whom.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use mykube_protocol::{Attempt, Claims, FromAgent, FromRelay, Nameplate, Role, SessionId, Ticket, close, limits};
+use mykube_relay_core::{
+    address::AddressKey,
+    frames::{Batch, Frames, NORMAL, Step, Stop, codec::HEADER_MAX},
+    owner::Owner,
+    quota::RequestQuota,
+    registry::{Action, Counts, CreateError, Created, Denied, Limits, NoSuchNameplate, Now, Registry, SocketId},
+    silence::Silence,
+    ticket::{TicketError, TicketKey},
+};
+use mykube_tunnel::Time;
+use rand::CryptoRng;
+
+/// The defaults of `mykube-relay`.
+const BUFFER: usize = 128 * 1024;
+const SILENCE: Silence = Silence { ping_interval: Duration::from_secs(15), limit: Duration::from_secs(45) };
+/// How long a socket that waits for its place may say nothing.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The Unix time at which a schedule begins.
+const EPOCH: u64 = 1_700_000_000;
+
+/// What the relay does of itself.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Say(u32, FromRelay),
+    /// What an agent has said is heard.
+    Heard(FromAgent),
+    Forward {
+        from: u32,
+        to: u32,
+        frame: BytesMut,
+    },
+    Ping(u32),
+    Pong(u32),
+    Close(u32, u16, String),
+    /// To be asked again then: [`Relay::ask_place`], [`Relay::listen`].
+    Place(u32, Duration),
+    Listen(u32, Duration),
+}
+
+/// Why a nameplate is not claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClaimError {
+    /// Too many requests of that address; the next one is answered after this time.
+    TooMany(Duration),
+    NoSuchNameplate,
+}
+
+/// A socket whose upgrade was answered.
+struct Socket {
+    id: SocketId,
+    claims: Claims,
+    owner: Owner,
+    frames: Frames,
+    peer: Option<u32>,
+    place: Place,
+    /// When it last said something, since when it is listened to, and how long it has said nothing by then.
+    heard: Time,
+    listened: Time,
+    silent: Duration,
+}
+
+enum Place {
+    Taken {
+        heard: bool,
+        ready: Option<Time>,
+        by: Time,
+        /// Read, and not looked at yet.
+        early: Vec<Vec<u8>>,
+    },
+    In,
+}
+
+pub(crate) struct Relay {
+    limits: Limits,
+    registry: Registry,
+    quota: RequestQuota,
+    key: TicketKey,
+    start: Instant,
+    /// So much further are its clocks than the ends'.
+    ahead: Duration,
+    sockets: BTreeMap<u32, Socket>,
+    numbers: BTreeMap<SocketId, u32>,
+    effects: VecDeque<Effect>,
+    starts: u32,
+}
+
+impl Relay {
+    #[allow(clippy::disallowed_methods, reason = "there is no other way to an instant")]
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            registry: Registry::new(limits.clone()),
+            limits,
+            quota: RequestQuota::new(limits::API_REQUESTS_PER_MINUTE),
+            key: TicketKey::new([1; 32].into()),
+            start: Instant::now(),
+            ahead: Duration::ZERO,
+            sockets: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            effects: VecDeque::new(),
+            starts: 1,
+        }
+    }
+
+    fn now(&self, at: Time) -> Now {
+        let since = self.ahead + at.since(Time::default());
+        Now { mono: self.start + since, unix: EPOCH + since.as_secs() }
+    }
+
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// What is still to be done, and for whom.
+    pub(crate) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.effects.iter()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.registry.counts()
+    }
+
+    /// Whether it knows of a session whose ends are paired. There is one such at the most.
+    pub(crate) fn knows_pairing(&self) -> bool {
+        let Counts { paired, away, .. } = self.counts();
+        assert!(paired + away <= 1, "one code has paired twice");
+        paired + away == 1
+    }
+
+    pub(crate) fn create(
+        &mut self,
+        at: Time,
+        owner: Owner,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Created, Ticket), CreateError> {
+        let created = self.registry.handle_create(self.now(at), owner, rng)?;
+        let ticket = self.key.sign(&created.claims);
+        Ok((created, ticket))
+    }
+
+    pub(crate) fn claim(
+        &mut self,
+        at: Time,
+        address: AddressKey,
+        nameplate: &Nameplate,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(SessionId, Attempt, Ticket), ClaimError> {
+        let now = self.now(at);
+        self.quota.handle_request(now.mono, address).map_err(ClaimError::TooMany)?;
+        let claimed = self.registry.handle_claim(now, nameplate.as_str(), rng);
+        let (attempt, claims) = claimed.map_err(|NoSuchNameplate| ClaimError::NoSuchNameplate)?;
+        Ok((claims.session, attempt, self.key.sign(&claims)))
+    }
+
+    /// What a ticket says, if it admits to that end of that session.
+    pub(crate) fn admit(
+        &self,
+        at: Time,
+        ticket: &Ticket,
+        session: SessionId,
+        role: Role,
+    ) -> Result<Claims, TicketError> {
+        self.key.admit(ticket, self.now(at).unix, session, role)
+    }
+
+    /// A socket's upgrade is answered: it asks for its place.
+    pub(crate) fn open(&mut self, at: Time, number: u32, claims: Claims, owner: Owner) {
+        let id = self.registry.handle_arrival();
+        let frames = Frames::new(claims.role, false, limits::FRAME_MAX, BUFFER);
+        let place = Place::Taken { heard: false, ready: None, by: at + HANDSHAKE_TIMEOUT, early: Vec::new() };
+        let (heard, listened, silent) = (at, at, Duration::ZERO);
+        let socket = Socket { id, claims, owner, frames, peer: None, place, heard, listened, silent };
+        self.sockets.insert(number, socket);
+        self.numbers.insert(id, number);
+        self.ask_place(at, number);
+    }
+
+    /// A socket whose place another one has gets it when something was heard of it, and when it is time.
+    pub(crate) fn ask_place(&mut self, at: Time, number: u32) {
+        let now = self.now(at);
+        let Some(socket) = self.sockets.get_mut(&number) else { return };
+        let Place::Taken { heard, ready, by, early } = &mut socket.place else { return };
+        if ready.is_some_and(|ready| !*heard || at < ready) {
+            if *by <= at {
+                self.close(at, number, close::SILENT, "");
+            }
+            return;
+        }
+        match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, *heard) {
+            Ok(()) => {
+                let (heard, early) = (*heard, std::mem::take(early));
+                (socket.place, socket.heard, socket.listened) = (Place::In, at, at);
+                self.effects.push_back(Effect::Listen(number, SILENCE.next(Duration::ZERO)));
+                self.act();
+                let replaces = self.effects().any(|effect| matches!(effect, Effect::Close(_, close::REPLACED, _)));
+                assert!(heard || !replaces, "nobody is there, and takes another's place");
+                for bytes in early {
+                    self.hear(at, number, &bytes);
+                }
+            }
+            Err(Denied::Taken(wait)) => {
+                if ready.is_none() {
+                    self.effects.push_back(Effect::Ping(number));
+                }
+                (*ready, *by) = (Some(at + wait), at + HANDSHAKE_TIMEOUT);
+                self.effects.extend([wait, HANDSHAKE_TIMEOUT].map(|after| Effect::Place(number, after)));
+            }
+            Err(Denied::Refused((code, reason))) => {
+                self.act();
+                self.close(at, number, code, reason);
+            }
+        }
+    }
+
+    /// A whole frame was read.
+    pub(crate) fn hear(&mut self, at: Time, number: u32, bytes: &[u8]) {
+        let now = self.now(at);
+        let Some(socket) = self.sockets.get_mut(&number) else { return };
+        socket.heard = at;
+        if let Place::Taken { heard, early, .. } = &mut socket.place {
+            *heard = true;
+            early.push(bytes.to_vec());
+            return self.ask_place(at, number);
+        }
+        let mut batch = Batch::new(vec![0; bytes.len() + HEADER_MAX]);
+        match socket.frames.next(socket.peer.is_some(), &mut batch, bytes) {
+            Ok(Step::Taken(taken)) => {
+                assert_eq!(taken, bytes.len(), "whole frames arrive");
+                let payload = usize::try_from(batch.payload).expect("it is in memory");
+                if let (Some(to), 1..) = (socket.peer, batch.len) {
+                    let frame = BytesMut::from(&batch.buf[batch.len - payload..batch.len]);
+                    self.effects.push_back(Effect::Forward { from: number, to, frame });
+                }
+            }
+            Ok(Step::Text(text, _)) => {
+                self.registry.handle_text(now, socket.id, text);
+                self.effects.push_back(Effect::Heard(text));
+                self.act();
+            }
+            Ok(Step::Ping(..)) => self.effects.push_back(Effect::Pong(number)),
+            Ok(Step::Partial) => panic!("whole frames arrive"),
+            Err(Stop::Closed(code)) => {
+                self.leave(at, number, code == NORMAL);
+                self.effects.push_back(Effect::Close(number, code, String::new()));
+            }
+            Err(Stop::Violation(code, reason)) => panic!("an end breaks the protocol: {code} {reason}"),
+        }
+    }
+
+    /// A look at a socket that may have said nothing.
+    pub(crate) fn listen(&mut self, at: Time, number: u32) {
+        let Some(socket) = self.sockets.get_mut(&number) else { return };
+        if socket.heard > socket.listened {
+            (socket.listened, socket.silent) = (socket.heard, Duration::ZERO);
+            let due = socket.heard + SILENCE.next(Duration::ZERO);
+            return self.effects.push_back(Effect::Listen(number, due.since(at)));
+        }
+        socket.silent += SILENCE.next(socket.silent);
+        let silent = socket.silent;
+        if SILENCE.is_over(silent) {
+            return self.close(at, number, close::SILENT, "");
+        }
+        self.effects.extend([Effect::Ping(number), Effect::Listen(number, SILENCE.next(silent))]);
+    }
+
+    /// Closes a socket, and hears nothing more of it.
+    pub(crate) fn close(&mut self, at: Time, number: u32, code: u16, reason: &str) {
+        if self.sockets.contains_key(&number) {
+            self.effects.push_back(Effect::Close(number, code, reason.to_owned()));
+            self.leave(at, number, false);
+        }
+    }
+
+    /// A socket ended.
+    pub(crate) fn leave(&mut self, at: Time, number: u32, clean: bool) {
+        if let Some(socket) = self.sockets.remove(&number) {
+            self.registry.handle_leave(self.now(at), socket.id, clean);
+            self.numbers.remove(&socket.id);
+            self.act();
+        }
+    }
+
+    pub(crate) fn tick(&mut self, at: Time) {
+        let now = self.now(at);
+        self.registry.handle_tick(now);
+        self.quota.handle_tick(now.mono);
+        self.act();
+    }
+
+    /// So much time passes here at once.
+    pub(crate) fn pass(&mut self, at: Time, time: Duration) {
+        self.ahead += time;
+        self.starts += 1;
+        self.tick(at);
+    }
+
+    /// How long it is from one ticket to the next.
+    pub(crate) fn renewal(&self) -> Duration {
+        self.limits.ticket_ttl / limits::SESSION_TICKET_RENEWALS
+    }
+
+    /// It is started again: all that it knows is its key.
+    pub(crate) fn restart(&mut self) {
+        self.registry = Registry::new(self.limits.clone());
+        self.quota = RequestQuota::new(limits::API_REQUESTS_PER_MINUTE);
+        (self.sockets, self.numbers) = (BTreeMap::new(), BTreeMap::new());
+        self.effects.clear();
+        self.starts += 1;
+    }
+
+    /// How often it was started, or so much time passed that nothing counts any more that was asked before.
+    pub(crate) fn starts(&self) -> u32 {
+        self.starts
+    }
+
+    /// It is set up anew: no ticket that was made before is taken.
+    pub(crate) fn forget_key(&mut self) {
+        self.key = TicketKey::new([2; 32].into());
+    }
+
+    /// All sockets that are open.
+    pub(crate) fn sockets(&self) -> Vec<u32> {
+        self.sockets.keys().copied().collect()
+    }
+
+    /// The socket that has the place of that end.
+    pub(crate) fn place_of(&self, role: Role) -> Option<u32> {
+        let has = |socket: &Socket| socket.claims.role == role && matches!(socket.place, Place::In);
+        self.sockets.iter().find(|(_, socket)| has(socket)).map(|(number, _)| *number)
+    }
+
+    /// Does what the registry says, as the real one's hub.
+    fn act(&mut self) {
+        while let Some(action) = self.registry.poll_action() {
+            match action {
+                Action::Send(id, text) => self.say(id, text),
+                Action::SendTicket(id, claims) => self.say(id, FromRelay::Ticket(self.key.sign(&claims))),
+                Action::Close(id, code, reason) => {
+                    if let Some(number) = self.numbers.remove(&id) {
+                        self.sockets.remove(&number);
+                        self.effects.push_back(Effect::Close(number, code, reason.to_owned()));
+                    }
+                }
+                Action::Link(one, other) => {
+                    let (one, other) = (self.numbers[&one], self.numbers[&other]);
+                    self.set_peer(one, Some(other));
+                    self.set_peer(other, Some(one));
+                }
+                Action::Unlink(id) => {
+                    if let Some(number) = self.numbers.get(&id) {
+                        self.set_peer(*number, None);
+                    }
+                }
+                Action::Count(_) => {}
+                Action::SendPaired(_) => panic!("nobody speaks the legacy form"),
+            }
+        }
+    }
+
+    fn say(&mut self, id: SocketId, text: FromRelay) {
+        let number = self.numbers.get(&id).expect("the registry speaks to sockets that are there");
+        self.effects.push_back(Effect::Say(*number, text));
+    }
+
+    fn set_peer(&mut self, number: u32, peer: Option<u32>) {
+        if let Some(socket) = self.sockets.get_mut(&number) {
+            socket.peer = peer;
+        }
+    }
+}
