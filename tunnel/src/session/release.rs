@@ -45,7 +45,7 @@ impl Session {
 
     /// Drops what waits of failed streams whose peer has left them without credit for too long; their `done` goes at once.
     pub(super) fn give_up_untaken(&mut self, now: Time) {
-        if !self.attached || self.untaken_due.is_none_or(|due| due > now) {
+        if !self.is_attached() || self.untaken_due.is_none_or(|due| due > now) {
             return;
         }
         let since = |credit: u64, dry_since: Time| if credit > 0 { now } else { dry_since };
@@ -55,7 +55,7 @@ impl Session {
         owed.sort_unstable();
         let late = owed.partition_point(|(due, _)| *due <= now);
         // After a farewell nothing is sent.
-        self.untaken_due = owed.get(late).map(|(due, _)| *due).filter(|_| !self.over);
+        self.untaken_due = owed.get(late).map(|(due, _)| *due).filter(|_| !self.farewell.is_over());
         for (_, id) in &owed[..late] {
             if let Some(stream) = self.streams.get_mut(id) {
                 stream.clear_outbox();
