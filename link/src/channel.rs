@@ -147,4 +147,10 @@ impl Channel {
         self.shared.with_endpoint(|endpoint, now| endpoint.leave(now, reason));
         self.ended().await;
     }
+
+    /// How often the driver has looked at what there is to do.
+    #[cfg(test)]
+    pub(crate) fn driver_turns(&self) -> usize {
+        self.shared.driver_turns.load(Ordering::Relaxed)
+    }
 }

@@ -38,6 +38,9 @@ pub(crate) struct Shared {
     /// See [`Channel::hold`](crate::channel::Channel::hold).
     pub(crate) held: AtomicBool,
     pub(crate) let_go: Notify,
+    /// How often the driver has looked at what there is to do.
+    #[cfg(test)]
+    pub(crate) driver_turns: std::sync::atomic::AtomicUsize,
 }
 
 pub(crate) struct State {
@@ -85,6 +88,8 @@ impl Shared {
             status: watch::Sender::new(status),
             held: AtomicBool::new(false),
             let_go: Notify::new(),
+            #[cfg(test)]
+            driver_turns: Default::default(),
         }
     }
 
