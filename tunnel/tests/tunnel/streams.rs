@@ -93,7 +93,7 @@ fn a_release_is_clean_only_when_both_ends_have_ended() {
         pair.run(50 * MS);
         pair.release(Role::Client, id, None);
         pair.run(50 * MS);
-        // What the client had ended before is whole; whoever still writes to it learns that it is gone.
+        // What the client had ended before is whole; an agent that still writes to it learns that it is gone.
         let whole = finished == Some(Role::Client);
         let state = if whole { ReadState::Eof } else { ReadState::Failed("closed".into()) };
         assert_eq!(pair.read(Role::Agent, id), (b"half".to_vec(), state));

@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     /// The ticket of every admission, in order, and those that the relay has said.
     pub(crate) shown: Mutex<Vec<String>>,
     pub(crate) told: Mutex<Vec<(&'static str, String)>>,
-    /// Lets nobody in.
+    /// Admits neither end.
     pub(crate) away: AtomicBool,
     /// Shows the relay tickets of another one.
     pub(crate) forgets: AtomicBool,
@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     /// What stands in its place once it has paired: admissions answered like this, one after the other, before it admits
     /// again.
     pub(crate) instead: Mutex<VecDeque<String>>,
-    /// So many connections are taken and never answered.
+    /// How many connections are taken and never answered.
     pub(crate) mute: AtomicUsize,
     /// How many of them are held.
     pub(crate) held: watch::Sender<usize>,
