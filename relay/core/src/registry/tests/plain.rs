@@ -68,6 +68,8 @@ fn the_plain_form_has_its_own_rules() {
     assert_eq!(pair(&mut world, &code), Ok(id));
     assert_eq!(pair(&mut world, &code), Err(PlainError::AlreadyPaired));
     assert_eq!(pair(&mut world, &code), Err(PlainError::TooManyAttempts));
+    world.pass(10_000);
+    assert_eq!(world.registry.counts().plain, 1, "a paired session waits for its client");
     let client = join(&mut world, Role::Client).unwrap();
     assert_eq!(world.actions(), [Action::Link(agent, client), Action::SendPaired(agent)]);
     world.pass(10_000);
@@ -84,6 +86,7 @@ fn plain_codes_expire_and_say_so_for_a_while() {
     let agent = world.join_plain(id, Role::Agent).unwrap();
     let actions = world.pass(600);
     assert_eq!(closed(&actions, agent), Some(close::NOT_PAIRED));
+    assert_eq!(world.join_plain(id, Role::Agent), Err(close::NOT_PAIRED));
     assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(PlainError::Expired));
     world.pass(600);
     assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(PlainError::NotFound));
