@@ -44,6 +44,21 @@ fn bytes_may_follow_at_once_and_keep_their_order() {
 }
 
 #[test]
+fn a_reader_takes_what_it_asks_for_and_hears_of_the_end_behind_the_last_byte() {
+    for (end, state) in [("eof:1", ReadState::Eof), ("done:1:cut", ReadState::Failed("cut".into()))] {
+        let mut peer = Hostile::against(Role::Agent);
+        peer.say(&[text("new:1"), data(1, &[7; 16_000])]).unwrap();
+        peer.say(&[data(1, &[7; 16_000])]).unwrap();
+        peer.say_text(end).unwrap();
+        let mut chunks = Vec::new();
+        assert_eq!(peer.session.read(peer.now, 1, 16_000, &mut chunks), ReadState::Open, "{end}");
+        assert_eq!(chunks.concat().len(), 16_000);
+        assert_eq!(peer.session.read(peer.now, 1, 16_000, &mut chunks), state);
+        assert_eq!(chunks.concat().len(), 32_000);
+    }
+}
+
+#[test]
 fn half_close_in_both_orders() {
     for first in [Role::Client, Role::Agent] {
         let (mut pair, id) = opened(Role::Client);
