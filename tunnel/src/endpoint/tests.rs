@@ -160,11 +160,13 @@ fn a_refused_ticket_ends_a_session_once_its_connection_is_closed() {
     let Some(Order::Dial(dial)) = orders(&mut endpoint).pop() else { panic!("no dial") };
     endpoint.handle_dial_failed(now, dial, DialFailure::TicketRefused("no".into()), &mut rng);
     assert!(endpoint.is_closing(ConnectionId::FIRST) && !endpoint.is_closing(dial));
+    assert!(endpoint.is_carried_by(ConnectionId::FIRST) && !endpoint.is_carried_by(dial));
     endpoint.handle_closed(now, dial);
     assert_eq!((endpoint.ended(), endpoint.has_orders()), (None, false));
     endpoint.handle_closed(now, ConnectionId::FIRST);
     assert_eq!(endpoint.ended(), Some(&End::Refused("no".into())));
     assert!(endpoint.has_orders() && !endpoint.is_closing(ConnectionId::FIRST));
+    assert!(!endpoint.is_carried_by(ConnectionId::FIRST));
     assert_eq!(orders(&mut endpoint), [Order::LetGo(ConnectionId::FIRST), Order::Over]);
     assert_eq!((endpoint.poll_timeout(), endpoint.has_orders()), (None, false));
 }
@@ -200,4 +202,43 @@ fn a_connection_that_takes_nothing_wakes_nobody() {
     assert_eq!(endpoint.poll_timeout(), Some(now), "a ping is due");
     endpoint.handle_blocked(ConnectionId::FIRST, true);
     assert_eq!(endpoint.poll_timeout(), Some(now + TICK));
+}
+
+/// Everything there is to send now.
+fn drain(endpoint: &mut Endpoint, now: Time) {
+    while endpoint.poll_transmit(now, ConnectionId::FIRST).is_some() {}
+}
+
+#[test]
+fn a_connection_has_something_to_do_until_all_is_said() {
+    let (mut endpoint, mut rng, now) = (agent(Duration::from_mins(1)), rand::rng(), Time::default());
+    assert!(endpoint.wants_transmit(now), "a ping");
+    drain(&mut endpoint, now);
+    assert!(!endpoint.wants_transmit(now));
+    let text = FromRelay::PeerHere(Peer::Attempt(Attempt::from_bytes([2; 16])));
+    endpoint.handle_text(now, ConnectionId::FIRST, text.clone(), &mut rng);
+    assert!(endpoint.wants_transmit(now), "a text");
+    assert!(endpoint.poll_text(ConnectionId::FIRST).is_some());
+    assert!(!endpoint.wants_transmit(now));
+
+    endpoint.leave(now, "bye");
+    assert!(endpoint.wants_transmit(now), "a farewell");
+    drain(&mut endpoint, now);
+    assert!(!endpoint.wants_transmit(now));
+    let late = now + BYE_TIMEOUT;
+    endpoint.handle_text(now, ConnectionId::FIRST, text, &mut rng);
+    endpoint.handle_timeout(late, &mut rng);
+    drain(&mut endpoint, late);
+    assert!(!endpoint.is_closing(ConnectionId::FIRST), "not before the relay was answered");
+    assert!(endpoint.poll_text(ConnectionId::FIRST).is_some());
+    assert!(endpoint.wants_transmit(late), "its end");
+    drain(&mut endpoint, late);
+    assert!(endpoint.is_closing(ConnectionId::FIRST) && endpoint.wants_transmit(late));
+    endpoint.handle_closed(late, ConnectionId::FIRST);
+    assert!(!endpoint.wants_transmit(late));
+
+    let mut endpoint = agent(Duration::from_mins(1));
+    endpoint.handle_write_failed(now, ConnectionId::FIRST, Lost::broken("reset"));
+    assert!(!endpoint.wants_transmit(now), "it takes nothing any more");
+    assert!(endpoint.poll_transmit(now, ConnectionId::FIRST).is_none());
 }

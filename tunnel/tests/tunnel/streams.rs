@@ -497,9 +497,11 @@ fn acknowledgements_are_checked() {
     assert_ends(peer.say(&[upkeep("ack:1")]), "an acknowledgement of what was never sent");
     let mut peer = Hostile::against(Role::Client);
     peer.session.open(peer.now, None).unwrap();
+    assert!(peer.session.wants_transmit(peer.now));
     peer.hear();
+    assert!(peer.session.unacknowledged() == 1 && peer.session.audit().control > 0);
     peer.say(&[upkeep("ack:1"), upkeep("ack:0"), upkeep("ack:1")]).unwrap();
-    assert_eq!(peer.session.unacknowledged(), 0);
+    assert!(peer.session.unacknowledged() == 0 && peer.session.audit().control == 0);
     assert_ends(peer.say(&[upkeep("ack:2")]), "an acknowledgement of what was never sent");
 }
 
@@ -551,6 +553,12 @@ fn a_ping_is_answered_and_a_flood_of_pings_is_answered_once() {
     assert_eq!(peer.session.rtt(), Some(30 * MS));
     peer.say(&[upkeep("pong:1")]).unwrap();
     assert_eq!(peer.session.rtt(), Some(30 * MS));
+    // Of its own the newest that waits is sent alone.
+    peer.hear();
+    peer.session.probe(peer.now);
+    peer.session.probe(peer.now);
+    let pings = peer.hear().into_iter().filter(|(_, body)| body.starts_with(b"ping:"));
+    assert_eq!(pings.count(), 1);
 }
 
 #[test]
