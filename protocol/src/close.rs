@@ -124,6 +124,13 @@ mod tests {
     }
 
     #[test]
+    fn every_verdict_but_one_ends_the_dialling() {
+        use Verdict::{Disclosed, NewCode, Over, Redial, Replaced};
+        let dials_on = [Redial, Replaced, NewCode, Disclosed, Over].map(|verdict| !verdict.is_final());
+        assert_eq!(dials_on, [true, false, false, false, false]);
+    }
+
+    #[test]
     fn delays_are_read_and_bounded() {
         let ms = |n| Some(Duration::from_millis(n));
         for (reason, delay) in [

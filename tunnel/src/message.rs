@@ -224,6 +224,23 @@ mod tests {
     }
 
     #[test]
+    fn a_record_has_room_for_16_kib_and_only_short_ones_are_padded() {
+        let mut frame = BytesMut::new();
+        start_record(&mut frame);
+        assert_eq!(space(&frame), RECORD_PLAINTEXT_MAX);
+        put_data(&mut frame, 1, &vec![7; RECORD_PLAINTEXT_MAX - DATA_HEAD]);
+        assert_eq!(space(&frame), 0);
+        for (len, padded) in [(PAD_BELOW - 1, PAD_BELOW), (PAD_BELOW, PAD_BELOW), (PAD_BELOW + 1, PAD_BELOW + 1)] {
+            frame.truncate(TYPE + len);
+            pad(&mut frame, false);
+            assert_eq!(frame.len(), TYPE + padded);
+            frame.clear();
+            start_record(&mut frame);
+            put_data(&mut frame, 1, &vec![7; RECORD_PLAINTEXT_MAX - DATA_HEAD]);
+        }
+    }
+
+    #[test]
     fn credentials_are_padded_to_the_full_record() {
         let mut frame = BytesMut::new();
         start_record(&mut frame);

@@ -67,11 +67,11 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_at_most_a_half() {
+    fn jitter_is_at_most_a_half_and_differs() {
         let mut rng = rand::rng();
-        for _ in 0..1000 {
-            let delay = Backoff::new(Time::default()).next(Time::default(), &mut rng);
-            assert!((FIRST / 2..=FIRST).contains(&delay), "{delay:?}");
-        }
+        let delays: Vec<_> = (0..1000).map(|_| Backoff::new(Time::default()).next(Time::default(), &mut rng)).collect();
+        assert!(delays.iter().all(|delay| (FIRST / 2..=FIRST).contains(delay)), "{delays:?}");
+        let short = delays.iter().filter(|delay| **delay < FIRST * 3 / 4).count();
+        assert!((1..1000).contains(&short), "of 1000 equally likely to be long or short");
     }
 }

@@ -9,7 +9,11 @@ fn agent(window: Duration) -> Endpoint {
 
 /// The same, where a dial has failed before.
 fn agent_after(window: Duration, unsure: Option<Time>) -> Endpoint {
-    let established = crate::test_api::established(Role::Agent, [1; 32], [2; 32]);
+    end(Role::Agent, window, unsure)
+}
+
+fn end(role: Role, window: Duration, unsure: Option<Time>) -> Endpoint {
+    let established = crate::test_api::established(role, [1; 32], [2; 32]);
     let (attempt, ticket) = (Attempt::from_bytes([1; 16]), Ticket::from_bytes(b"ticket"));
     let settings = Settings { attempt, ticket, window, unsure };
     Endpoint::new(Time::default(), established, Config::default(), settings)
@@ -131,4 +135,110 @@ fn a_dial_that_failed_in_the_middle_of_pairing_explains_one_replacement() {
     assert!(endpoint.handle_connected(due, next, true));
     endpoint.handle_lost(due, next, replaced.clone(), &mut rng);
     assert_eq!(endpoint.ended(), Some(&End::Lost(replaced)), "once");
+}
+
+#[test]
+fn only_an_agent_tells_the_relay_who_has_paired() {
+    let (ours, other) = (Attempt::from_bytes([1; 16]), Attempt::from_bytes([2; 16]));
+    for (role, attempt, said) in [
+        (Role::Agent, ours, Some(FromAgent::Paired(ours))),
+        (Role::Agent, other, Some(FromAgent::Refused(other))),
+        (Role::Client, ours, None),
+        (Role::Client, other, None),
+    ] {
+        let (mut endpoint, now, mut rng) = (end(role, Duration::MAX, None), Time::default(), rand::rng());
+        let text = FromRelay::PeerHere(Peer::Attempt(attempt));
+        endpoint.handle_text(now, ConnectionId::FIRST, text, &mut rng);
+        assert_eq!(endpoint.poll_text(ConnectionId::FIRST), said, "{role}");
+    }
+}
+
+#[test]
+fn a_refused_ticket_ends_a_session_once_its_connection_is_closed() {
+    let (mut endpoint, mut rng, now) = (agent(Duration::from_mins(1)), rand::rng(), Time::from_micros(1_000_000));
+    endpoint.handle_network_changed(now, false);
+    let Some(Order::Dial(dial)) = orders(&mut endpoint).pop() else { panic!("no dial") };
+    endpoint.handle_dial_failed(now, dial, DialFailure::TicketRefused("no".into()), &mut rng);
+    assert!(endpoint.is_closing(ConnectionId::FIRST) && !endpoint.is_closing(dial));
+    assert!(endpoint.is_carried_by(ConnectionId::FIRST) && !endpoint.is_carried_by(dial));
+    endpoint.handle_closed(now, dial);
+    assert_eq!((endpoint.ended(), endpoint.has_orders()), (None, false));
+    endpoint.handle_closed(now, ConnectionId::FIRST);
+    assert_eq!(endpoint.ended(), Some(&End::Refused("no".into())));
+    assert!(endpoint.has_orders() && !endpoint.is_closing(ConnectionId::FIRST));
+    assert!(!endpoint.is_carried_by(ConnectionId::FIRST));
+    assert_eq!(orders(&mut endpoint), [Order::LetGo(ConnectionId::FIRST), Order::Over]);
+    assert_eq!((endpoint.poll_timeout(), endpoint.has_orders()), (None, false));
+}
+
+#[test]
+fn a_driver_that_stops_leaves_nothing_under_way() {
+    let (mut endpoint, now) = (agent(Duration::from_mins(1)), Time::from_micros(1_000_000));
+    endpoint.handle_network_changed(now, false);
+    let Some(Order::Dial(dial)) = orders(&mut endpoint).pop() else { panic!("no dial") };
+    endpoint.handle_stopped(now);
+    assert!(matches!(endpoint.ended(), Some(End::Lost(_))));
+    assert_eq!(orders(&mut endpoint), [Order::GiveUp(dial), Order::LetGo(ConnectionId::FIRST), Order::Over]);
+}
+
+#[test]
+fn a_change_within_the_pause_is_dialled_for_at_its_end() {
+    let (mut endpoint, mut rng, now) = (agent(Duration::from_mins(1)), rand::rng(), Time::from_micros(1_000_000));
+    for _ in 0..3 {
+        endpoint.handle_network_changed(now, false);
+    }
+    orders(&mut endpoint);
+    let pause = Duration::from_millis(250);
+    endpoint.handle_timeout(now + Duration::from_millis(249), &mut rng);
+    assert_eq!(orders(&mut endpoint), []);
+    assert_eq!(endpoint.poll_timeout(), Some(now + pause));
+    endpoint.handle_timeout(now + pause, &mut rng);
+    assert!(matches!(orders(&mut endpoint)[..], [Order::GiveUp(_), Order::Dial(_)]));
+}
+
+#[test]
+fn a_connection_that_takes_nothing_wakes_nobody() {
+    let (mut endpoint, now) = (agent(Duration::from_mins(1)), Time::default());
+    assert_eq!(endpoint.poll_timeout(), Some(now), "a ping is due");
+    endpoint.handle_blocked(ConnectionId::FIRST, true);
+    assert_eq!(endpoint.poll_timeout(), Some(now + TICK));
+}
+
+/// Everything there is to send now.
+fn drain(endpoint: &mut Endpoint, now: Time) {
+    while endpoint.poll_transmit(now, ConnectionId::FIRST).is_some() {}
+}
+
+#[test]
+fn a_connection_has_something_to_do_until_all_is_said() {
+    let (mut endpoint, mut rng, now) = (agent(Duration::from_mins(1)), rand::rng(), Time::default());
+    assert!(endpoint.wants_transmit(now), "a ping");
+    drain(&mut endpoint, now);
+    assert!(!endpoint.wants_transmit(now));
+    let text = FromRelay::PeerHere(Peer::Attempt(Attempt::from_bytes([2; 16])));
+    endpoint.handle_text(now, ConnectionId::FIRST, text.clone(), &mut rng);
+    assert!(endpoint.wants_transmit(now), "a text");
+    assert!(endpoint.poll_text(ConnectionId::FIRST).is_some());
+    assert!(!endpoint.wants_transmit(now));
+
+    endpoint.leave(now, "bye");
+    assert!(endpoint.wants_transmit(now), "a farewell");
+    drain(&mut endpoint, now);
+    assert!(!endpoint.wants_transmit(now));
+    let late = now + BYE_TIMEOUT;
+    endpoint.handle_text(now, ConnectionId::FIRST, text, &mut rng);
+    endpoint.handle_timeout(late, &mut rng);
+    drain(&mut endpoint, late);
+    assert!(!endpoint.is_closing(ConnectionId::FIRST), "not before the relay was answered");
+    assert!(endpoint.poll_text(ConnectionId::FIRST).is_some());
+    assert!(endpoint.wants_transmit(late), "its end");
+    drain(&mut endpoint, late);
+    assert!(endpoint.is_closing(ConnectionId::FIRST) && endpoint.wants_transmit(late));
+    endpoint.handle_closed(late, ConnectionId::FIRST);
+    assert!(!endpoint.wants_transmit(late));
+
+    let mut endpoint = agent(Duration::from_mins(1));
+    endpoint.handle_write_failed(now, ConnectionId::FIRST, Lost::broken("reset"));
+    assert!(!endpoint.wants_transmit(now), "it takes nothing any more");
+    assert!(endpoint.poll_transmit(now, ConnectionId::FIRST).is_none());
 }

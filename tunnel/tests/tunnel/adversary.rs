@@ -210,6 +210,22 @@ fn a_wrong_secret_is_counted_and_the_third_burns_the_code() {
 }
 
 #[test]
+fn wrong_secrets_are_carried_over_to_the_next_code_and_leave_it_one_chance_at_least() {
+    for (before, carried) in [(0, 0), (1, 1), (2, 2), (3, 2), (u32::MAX, 2)] {
+        let (mut agent, rng) = (agent(), &mut rng(4));
+        agent.carry_wrong(before);
+        assert_eq!((agent.wrong(), agent.paired()), (carried, None));
+        let hello = greet(&mut agent, at(0), 1, rng);
+        let (_, hello_client, record) = answer("483 00001", &hello, rng);
+        agent.handle_frame(at(0), hello_client);
+        agent.handle_frame(at(0), record);
+        let did = did(&mut agent);
+        assert_eq!(did.refused, [(HandshakeError::WrongCode, 2 - carried)]);
+        assert_eq!((agent.wrong(), did.spent.is_some()), (carried + 1, carried == 2));
+    }
+}
+
+#[test]
 fn a_record_that_does_not_open_and_a_wrong_tag_are_the_same_counted_failure() {
     // The right keys and a tag that is flipped, of another length, or followed by another message.
     let bad_bodies: [fn(Vec<u8>) -> Vec<Raw>; 6] = [
@@ -426,6 +442,13 @@ fn a_client_shows_one_tag_for_a_typed_code() {
 }
 
 #[test]
+fn a_client_whose_time_is_over_does_not_go_on_over_another_transport() {
+    for (seconds, goes_on) in [(9, true), (10, false), (11, false)] {
+        assert_eq!(client(CODE).handle_lost(at(seconds)), goes_on, "{seconds}");
+    }
+}
+
+#[test]
 fn the_words_cannot_be_ground() {
     let rng = &mut rng(14);
     let run = |change_r: bool, change_commit: bool, rng: &mut StdRng| {
@@ -545,12 +568,14 @@ fn nothing_that_prints_shows_a_secret() {
     }
     let mut printed = format!("{typed:?} {:?}", typed.secret);
     let mut words = String::new();
+    assert_eq!(agent.paired(), Some(attempt(1)));
     while let Some(event) = agent.poll_event() {
         printed += &format!("{event:?}");
         if let AgentEvent::Paired(established) = event {
+            assert_eq!(format!("{established:?}"), "Established(agent)");
             words = established.words.clone();
             let session = mykube_tunnel::Session::new(at(0), *established, mykube_tunnel::Config::default());
-            printed += &format!("{session:?}");
+            assert_eq!(format!("{session:?}"), "Session(agent, 0 streams)");
         }
     }
     assert!(!printed.contains(&digits), "{printed}");

@@ -297,7 +297,11 @@ fn of_many_welcomes_in_a_record_the_newest_is_told() {
 #[test]
 fn a_welcome_is_bounded_and_the_agents_alone() {
     let mut pair = Pair::new(Line::new(MS, 0));
-    assert!(pair.agent.session.welcome(&welcome(256 * 1024)).is_err());
+    let rest = serde_json::to_vec(&welcome(0)).unwrap().len();
+    assert!(pair.agent.session.welcome(&welcome(256 * 1024 - rest + 1)).is_err());
+    pair.agent.session.welcome(&welcome(256 * 1024 - rest)).unwrap();
+    pair.settle();
+    assert!(pair.client.events.contains(&Event::Welcome(Box::new(welcome(256 * 1024 - rest)))));
     let mut peer = Hostile::against(Role::Client);
     let part = |last: u8, body: &[u8]| (5, [&[last][..], body].concat());
     for _ in 0..16 {

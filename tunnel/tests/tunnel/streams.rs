@@ -44,6 +44,21 @@ fn bytes_may_follow_at_once_and_keep_their_order() {
 }
 
 #[test]
+fn a_reader_takes_what_it_asks_for_and_hears_of_the_end_behind_the_last_byte() {
+    for (end, state) in [("eof:1", ReadState::Eof), ("done:1:cut", ReadState::Failed("cut".into()))] {
+        let mut peer = Hostile::against(Role::Agent);
+        peer.say(&[text("new:1"), data(1, &[7; 16_000])]).unwrap();
+        peer.say(&[data(1, &[7; 16_000])]).unwrap();
+        peer.say_text(end).unwrap();
+        let mut chunks = Vec::new();
+        assert_eq!(peer.session.read(peer.now, 1, 16_000, &mut chunks), ReadState::Open, "{end}");
+        assert_eq!(chunks.concat().len(), 16_000);
+        assert_eq!(peer.session.read(peer.now, 1, 16_000, &mut chunks), state);
+        assert_eq!(chunks.concat().len(), 32_000);
+    }
+}
+
+#[test]
 fn half_close_in_both_orders() {
     for first in [Role::Client, Role::Agent] {
         let (mut pair, id) = opened(Role::Client);
@@ -482,9 +497,11 @@ fn acknowledgements_are_checked() {
     assert_ends(peer.say(&[upkeep("ack:1")]), "an acknowledgement of what was never sent");
     let mut peer = Hostile::against(Role::Client);
     peer.session.open(peer.now, None).unwrap();
+    assert!(peer.session.wants_transmit(peer.now));
     peer.hear();
+    assert!(peer.session.unacknowledged() == 1 && peer.session.audit().control > 0);
     peer.say(&[upkeep("ack:1"), upkeep("ack:0"), upkeep("ack:1")]).unwrap();
-    assert_eq!(peer.session.unacknowledged(), 0);
+    assert!(peer.session.unacknowledged() == 0 && peer.session.audit().control == 0);
     assert_ends(peer.say(&[upkeep("ack:2")]), "an acknowledgement of what was never sent");
 }
 
@@ -536,6 +553,12 @@ fn a_ping_is_answered_and_a_flood_of_pings_is_answered_once() {
     assert_eq!(peer.session.rtt(), Some(30 * MS));
     peer.say(&[upkeep("pong:1")]).unwrap();
     assert_eq!(peer.session.rtt(), Some(30 * MS));
+    // Of its own the newest that waits is sent alone.
+    peer.hear();
+    peer.session.probe(peer.now);
+    peer.session.probe(peer.now);
+    let pings = peer.hear().into_iter().filter(|(_, body)| body.starts_with(b"ping:"));
+    assert_eq!(pings.count(), 1);
 }
 
 #[test]

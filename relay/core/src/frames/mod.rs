@@ -6,6 +6,8 @@
 pub mod codec;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+#[cfg(test)]
+mod tests;
 
 use mykube_protocol::{FromAgent, Role, close, limits::RELAY_TEXT_MAX};
 

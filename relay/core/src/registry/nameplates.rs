@@ -103,13 +103,18 @@ mod tests {
         let short = nameplates.waiting.keys().find(|n| n.as_str().len() == 3).unwrap().clone();
         nameplates.free(&short);
         assert_eq!(nameplates.draw(rng, |_| false).unwrap().as_str().len(), 3, "and shrink again");
+
+        nameplates.counts = [501, 5001, 50_001];
+        assert_eq!(nameplates.draw(rng, |_| false).unwrap().as_str().len(), 5, "the longest are drawn to the last");
     }
 
     #[test]
     fn what_is_blocked_is_not_drawn() {
         let rng = &mut StdRng::seed_from_u64(1);
         let nameplates = Nameplates::default();
-        assert_eq!(nameplates.draw(rng, |digits| digits != "007").unwrap().as_str(), "007");
+        for _ in 0..10 {
+            assert_eq!(nameplates.draw(rng, |digits| digits != "007").unwrap().as_str(), "007");
+        }
         assert_eq!(nameplates.draw(rng, |digits| digits.len() < 5).unwrap().as_str().len(), 5);
         assert_eq!(nameplates.draw(rng, |_| true), None);
     }

@@ -208,4 +208,9 @@ fn what_the_peer_claims_to_have_is_checked() {
         let result = agent.handle_frame(at(1), second_first(&attached.client(), body));
         assert!(matches!(result, Err(SessionError::Misbehaved(_))), "no first record: {result:?}");
     }
+    let (mut agent, keys, mut rng) = against_agent();
+    quiet(&mut agent);
+    let (_, _, attached) = ask_agent(&mut agent, &keys, 1, &mut rng).unwrap();
+    assert_eq!(agent.handle_frame(at(1), second_first(&attached.client(), &[0; 208])), Ok(()), "longer than any is");
+    assert!(!agent.is_attached());
 }

@@ -138,6 +138,16 @@ fn after_a_restart_session_tickets_alone_make_a_paired_session() {
     assert_eq!(world.registry.counts(), Counts { paired: 1, ..Counts::default() });
 }
 
+#[test]
+fn after_a_restart_an_end_waits_as_long_for_the_other() {
+    let mut world = World::new(|limits| limits.session_grace = Duration::from_secs(100));
+    let (_, client, _) = world.paired();
+    world.restart();
+    let client = world.join(&client).unwrap();
+    assert_eq!(closed(&world.pass(99), client), None);
+    assert_eq!(closed(&world.pass(1), client), Some(close::EXPIRED));
+}
+
 /// Both ends lost their sockets right after `paired`, and maybe the relay its memory; the client has its pair ticket only.
 #[test]
 fn the_confirmed_clients_pair_ticket_admits_in_any_order_while_it_lives() {

@@ -68,6 +68,8 @@ fn the_legacy_form_has_its_own_rules() {
     assert_eq!(pair(&mut world, &code), Ok(id));
     assert_eq!(pair(&mut world, &code), Err(LegacyError::AlreadyPaired));
     assert_eq!(pair(&mut world, &code), Err(LegacyError::TooManyAttempts));
+    world.pass(10_000);
+    assert_eq!(world.registry.counts().legacy, 1, "a paired session waits for its client");
     let client = join(&mut world, Role::Client).unwrap();
     assert_eq!(world.actions(), [Action::Link(agent, client), Action::SendPaired(agent)]);
     world.pass(10_000);
@@ -84,7 +86,8 @@ fn legacy_codes_expire_and_say_so_for_a_while() {
     let agent = world.join_legacy(id, Role::Agent).unwrap();
     let actions = world.pass(600);
     assert_eq!(closed(&actions, agent), Some(close::NOT_PAIRED));
-    assert_eq!(world.registry.handle_legacy_pair(world.now, &code), Err(LegacyError::Expired));
+    assert_eq!(world.join_plain(id, Role::Agent), Err(close::NOT_PAIRED));
+    assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(LegacyError::Expired));
     world.pass(600);
     assert_eq!(world.registry.handle_legacy_pair(world.now, &code), Err(LegacyError::NotFound));
 }

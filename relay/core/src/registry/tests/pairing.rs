@@ -86,6 +86,34 @@ fn a_burned_code_is_gone() {
 }
 
 #[test]
+fn a_spent_code_keeps_its_agents_place_for_a_while_and_nobody_elses() {
+    let mut world = World::new(|_| {});
+    let meeting = world.meet();
+    world.registry.handle_text(world.now, meeting.agent, FromAgent::Burned);
+    world.actions();
+    let client =
+        Claims { role: Role::Client, class: Class::Session, nameplate: None, ..meeting.created.claims.clone() };
+    assert_eq!(world.join(&client), Err(close::NO_SESSION));
+    let agent = world.join(&meeting.created.claims).unwrap();
+    assert_eq!(closed(&world.actions(), meeting.agent), Some(close::REPLACED));
+    assert_eq!(closed(&world.pass(119), agent), None);
+    assert_eq!(closed(&world.pass(1), agent), Some(close::EXPIRED));
+    assert!(world.registry.sessions.is_empty());
+}
+
+#[test]
+fn a_socket_is_not_replaced_by_one_whose_ticket_is_worth_less() {
+    let mut world = World::new(|_| {});
+    let created = world.create();
+    let agent = world.join(&created.claims).unwrap();
+    let less = Claims { class: Class::Pair(Attempt::from_bytes([3; 16])), nameplate: None, ..created.claims.clone() };
+    assert_eq!(world.join(&less), Err(close::REPLACED));
+    assert_eq!(world.actions(), []);
+    world.join(&created.claims).unwrap();
+    assert_eq!(closed(&world.actions(), agent), Some(close::REPLACED));
+}
+
+#[test]
 fn a_socket_is_replaced_at_most_once_a_second_and_the_next_one_waits() {
     let mut world = World::new(|_| {});
     let (meeting, client, _) = world.paired();

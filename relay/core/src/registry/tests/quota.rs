@@ -21,6 +21,9 @@ fn after_a_restart_a_session_is_charged_to_its_agent() {
     assert_eq!(close::retry_after(reason), Some(Duration::from_secs(10)), "a paired session tries again");
     join(&mut world, &pairs[0].2, 2).unwrap();
     join(&mut world, &third, 1).unwrap();
+    world.pass(2);
+    join(&mut world, &pairs[0].1, 3).unwrap();
+    assert_eq!(world.registry.sessions[&pairs[0].1.session].owner, address(2), "wherever its client is");
     check(&world.registry);
 }
 
