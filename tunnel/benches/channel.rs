@@ -58,7 +58,7 @@ fn measure() {
     criterion.final_summary();
 }
 
-/// A record of so many bytes of plaintext, sealed and opened.
+/// A record of `len` bytes of plaintext, sealed and opened.
 fn record(len: usize) -> Operation {
     let (mut sealer, mut opener) = (Sealer::from_secret([1; 32]), Opener::from_secret([1; 32]));
     let mut frame = BytesMut::with_capacity(len + 64);
@@ -75,7 +75,7 @@ fn record(len: usize) -> Operation {
     })
 }
 
-/// A MiB through a session, over so many streams in turn.
+/// A MiB through a session, over `streams` streams in turn.
 fn streams(count: usize) -> Operation {
     const CHUNK: usize = 16 * 1024;
     let mut ends = Ends::new(count);

@@ -60,18 +60,18 @@ enum Phase {
 pub struct Endpoint {
     session: Session,
     attempt: Attempt,
-    /// The newest.
+    /// The newest ticket the relay has given.
     ticket: Ticket,
     window: Duration,
     status: PeerStatus,
     line: Line,
     dials: Dials,
-    /// For the relay.
+    /// Texts that wait to be sent to the relay.
     texts: Vec<FromAgent>,
     phase: Phase,
-    /// How it ended, as the application was told, and when.
+    /// How the channel ended, as the application was told, and when.
     told: Option<(End, Time)>,
-    /// Who has said farewell waits for it to be heard until then.
+    /// After its farewell this end waits until then for the peer to hear it.
     leaves: Option<Time>,
     tick: Time,
     events: VecDeque<Event>,
@@ -251,7 +251,7 @@ impl Endpoint {
         true
     }
 
-    /// Whoever drives this end has stopped in the middle of it, and will not be back.
+    /// The driver has stopped in the middle of its work (a panic), and will not be back.
     pub fn handle_stopped(&mut self, now: Time) {
         self.finish(now, End::Lost(Lost::broken("the driver stopped")));
     }

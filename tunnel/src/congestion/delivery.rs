@@ -31,7 +31,7 @@ impl Stamp {
         self.sent
     }
 
-    /// There was no more to send when it left: the rate it shows may be the application's.
+    /// No more was waiting when the message left: the rate it shows may be the application's.
     pub(super) fn is_limited_by_application(&self) -> bool {
         self.limited_by_application
     }

@@ -83,7 +83,7 @@ impl Probe {
         self.pause.is_some_and(|pause| !pause.waits)
     }
 
-    /// That ping leaves. Bulk goes on after it, or after its answer where the peer sends bulk as well.
+    /// The ping on the empty line leaves. Bulk goes on after it, or after its answer where the peer sends bulk as well.
     pub(super) fn handle_ping_sent(&mut self, now: Time, peer_sends_bulk: bool) {
         match &mut self.pause {
             Some(pause) if peer_sends_bulk || pause.pings > 0 => {

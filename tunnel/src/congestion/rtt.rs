@@ -10,7 +10,7 @@ use crate::time::Time;
 const RTT_HALF_LIFE: Duration = Duration::from_secs(10);
 /// On longer paths than this bulk is paced and acknowledgements are few. On shorter ones turns of the processor are the slow part.
 const LONG_PATH: Duration = Duration::from_millis(4);
-/// On long paths an acknowledgement comes at most so often in a round trip, and the cap has room for what comes meanwhile. More
+/// On long paths at most this many acknowledgements come in a round trip, and the cap has room for what comes meanwhile. More
 /// small packets under way make the window of a TCP that sends nothing else grow, and from sixteen on cubic leaves slow start when
 /// round trips become longer (`HyStart`), as they do by the queue of what comes the other way: what it sends later then begins at a
 /// hundred packets and grows by the second.

@@ -1,6 +1,6 @@
 //! Bulk finds out what a line takes.
 
-/// A rate that has not grown by a quarter for so many round trips is what the line gives.
+/// A rate that has not grown by a quarter for this many round trips is what the line gives.
 const FLAT_ROUNDS: u32 = 3;
 
 /// Bulk finds out what a line takes by doubling, until acknowledgements take longer than the best round trip. By then twice of
@@ -19,9 +19,9 @@ pub(super) struct Startup {
 pub(super) struct Sample {
     /// The best of the newest rates, in bytes a second.
     pub(super) rate: u64,
-    /// It took longer than the path does.
+    /// The acknowledgement took longer than the path does.
     pub(super) queued: bool,
-    /// A round trip has ended with it.
+    /// A round trip has ended with the acknowledgement.
     pub(super) new_round: bool,
     pub(super) limited_by_application: bool,
 }

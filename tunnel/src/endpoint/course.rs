@@ -1,4 +1,4 @@
-//! What follows from what has happened: who is told, what is ordered, and how it ends.
+//! The consequences of events: what the application is told, what the driver is ordered to do, and how the channel ends.
 
 use mykube_protocol::{
     FromAgent,
@@ -18,7 +18,7 @@ use crate::time::Time;
 pub(super) const TEXTS_MAX: usize = 16;
 
 impl Endpoint {
-    /// That connection, while it carries the session.
+    /// The connection with that number, while it carries the session.
     pub(super) fn open_connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         match (&self.phase, &mut self.line) {
             (Phase::Open, Line::Up(connection)) if connection.id == id => Some(connection),
@@ -26,7 +26,7 @@ impl Endpoint {
         }
     }
 
-    /// A relay that asks and never reads the answers is not kept for: what waits is said once, and no more than a few.
+    /// A relay that asks and never reads the answers fills no memory: each text waits once, and no more than a few do.
     pub(super) fn say(&mut self, text: FromAgent) {
         if self.texts.len() < TEXTS_MAX && !self.texts.contains(&text) {
             self.texts.push(text);
@@ -49,7 +49,7 @@ impl Endpoint {
         }
     }
 
-    /// What keeps an end away that is away.
+    /// Another reason why the ends do not hear each other.
     pub(super) fn because(&mut self, words: String) {
         if let PeerStatus::Away { reason, .. } = &mut self.status
             && *reason != words
@@ -147,7 +147,7 @@ impl Endpoint {
         }
         self.events.push_back(Event::Waits(lost.clone()));
         self.detach(now, lost.to_string());
-        // What changed before the connection was lost may be why: the next dial does not wait.
+        // A change of the network before the loss may be its cause: the next dial does not wait.
         if let Some(routed) = self.dials.take_change() {
             self.handle_network_changed(now, routed);
         }
@@ -160,7 +160,7 @@ impl Endpoint {
         }
     }
 
-    /// Ends what has lasted for as long as it may.
+    /// Ends a farewell, a close or an absence that has lasted for as long as it may.
     pub(super) fn end_in_time(&mut self, now: Time) {
         if self.leaves.is_some_and(|at| at <= now) {
             self.tell(now, End::Here);

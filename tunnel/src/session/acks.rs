@@ -15,7 +15,7 @@ pub(super) struct Acks {
     received_m: u64,
     told_m: u64,
     untold_bytes: u64,
-    /// So many of them are worth an acknowledgement.
+    /// This many bytes are worth an acknowledgement.
     step: u64,
     /// When an acknowledgement, or credit, last left.
     told_at: Time,
@@ -32,7 +32,7 @@ impl Acks {
         self.received_m
     }
 
-    /// A numbered message came, with so much in it.
+    /// A numbered message came, with `bytes` of payload.
     pub(super) fn handle_received(&mut self, now: Time, bytes: u64, path: &Congestion) {
         self.received_m += 1;
         self.untold_bytes += bytes;
@@ -41,7 +41,7 @@ impl Acks {
         self.due = Some(if enough { due.min(self.earliest(path)) } else { due });
     }
 
-    /// The next acknowledgement is waited for: it leaves at once.
+    /// The peer waits for the next acknowledgement: it leaves at once.
     pub(super) fn hurry(&mut self, now: Time) {
         self.due = Some(now);
     }
@@ -113,7 +113,7 @@ mod tests {
         Time::from_micros(ms * 1000)
     }
 
-    /// A path with a round trip of so much.
+    /// A path whose round trip is `rtt`.
     fn path(rtt: Duration) -> Congestion {
         let mut path = Congestion::new(at(0));
         path.handle_rtt(at(0), rtt);

@@ -9,11 +9,11 @@ use crate::message::{HEAD, control_len};
 /// A record with less room takes no more of them: the longest `credit:{id}:{n}` with its head.
 const ROOM_MIN: usize = HEAD + 39;
 
-/// They leave in their order, but a farewell goes after everything else.
+/// Messages leave in their order, but a farewell goes after everything else.
 #[derive(Debug, Default)]
 pub(super) struct ControlQueue {
     messages: VecDeque<Control>,
-    /// Of `messages`.
+    /// Length of all `messages`.
     bytes: usize,
 }
 
@@ -32,7 +32,7 @@ impl ControlQueue {
         self.bytes
     }
 
-    /// The next one, if it fits into a record with so much room.
+    /// The next message, if it fits into a record with `room` bytes left.
     pub(super) fn pop(&mut self, room: usize) -> Option<Control> {
         if room < ROOM_MIN {
             return None;

@@ -36,7 +36,8 @@ impl CreditPolicy {
         self.session.consume(bytes)
     }
 
-    /// The same for its stream, with whether the window has grown. Without `rtt` it does not grow.
+    /// Payload has left a stream's window. Gives the stream's credit, once it is worth a message, and whether the window has
+    /// grown. Without `rtt` the window does not grow.
     pub(super) fn consume_of(
         &mut self,
         now: Time,
@@ -69,7 +70,7 @@ impl CreditPolicy {
         self.due.is_some_and(|due| due <= now)
     }
 
-    /// What the peer is told now, if there is anything: all of it.
+    /// All credit that waits, to be told now.
     pub(super) fn take(&mut self) -> Option<impl Iterator<Item = Control>> {
         self.due.take()?;
         Some(self.untold.drain(..).map(|(id, n)| Control::Credit { id, n }))

@@ -92,7 +92,7 @@ pub struct Session {
     slots: Slots,
     scheduler: Scheduler,
     congestion: Congestion,
-    /// When streams are looked at that were let go of, and of which something waits.
+    /// When the session next looks whether the peer takes what waits of streams that the application has released.
     untaken_due: Option<Time>,
 
     control: ControlQueue,
@@ -201,7 +201,7 @@ impl Session {
     /// Sends the agent's word on the cluster. Later ones replace the credentials, and those of which nothing was sent yet.
     ///
     /// # Errors
-    /// It is longer than 256 KiB.
+    /// The welcome is longer than 256 KiB.
     pub fn welcome(&mut self, welcome: &Welcome) -> Result<(), SessionError> {
         self.welcome_out.push(welcome)
     }
@@ -224,7 +224,7 @@ impl Session {
         if !self.is_attached() {
             return self.attachment.ask_due();
         }
-        // What is sent again goes first.
+        // Messages that are sent again go first.
         let credit = self.credit.due().filter(|_| !self.unacked.is_resending());
         let silence = self.silence.due(self.waits());
         [self.acks.due(), credit, self.pings.due(), silence, self.pace_due(), self.untaken_due]
@@ -339,7 +339,7 @@ impl Session {
             return;
         }
         if let Some(stream) = self.streams.get_mut(&id) {
-            // What is dropped is no quick reader's.
+            // Bytes that are dropped show no quick reader.
             let rtt = self.congestion.rtt().filter(|_| !stream.released);
             let credit = self.credit.consume_of(now, &mut stream.window, bytes, rtt);
             if let Some((n, grown)) = credit.filter(|_| stream.wants_more()) {

@@ -21,7 +21,7 @@ impl Session {
     /// Opens a stream to the API server, or to a target the agent allows (4,000 bytes of it). Bytes may follow at once.
     ///
     /// # Errors
-    /// As many streams are open as there may be (256, or 1,024 where the agent keeps so many), or the session is over.
+    /// As many streams are open as there may be (256, or 1,024 where the agent keeps that many), or the session is over.
     pub fn open(&mut self, now: Time, target: Option<String>) -> Result<StreamId, OpenError> {
         if self.farewell.is_over() {
             return Err(OpenError::Closed);
@@ -30,7 +30,7 @@ impl Session {
             self.ask_for_more(now)?;
         }
         let narrow = self.slots.find(self.streams.len())?;
-        // Nobody has asked for a target and for a narrow stream to it.
+        // `new` says that a stream is narrow where a target would stand, so there is no narrow stream to a target.
         if narrow && target.is_some() {
             return Err(OpenError::TooMany);
         }

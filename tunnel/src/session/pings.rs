@@ -11,7 +11,7 @@ use crate::{congestion::Congestion, message, time::Time};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A transport's first ping is answered beside an attach, a welcome or TCP's own beginning, so others follow it.
 const FIRST: u32 = 4;
-/// The peer sends bulk: so much payload since this end's line was measured empty.
+/// A peer that has sent this much payload since this end's line was measured empty sends bulk.
 const BULK_HEARD: u64 = 256 * 1024;
 
 /// This end's pings, and the answers to the peer's.
@@ -19,11 +19,11 @@ const BULK_HEARD: u64 = 256 * 1024;
 pub(super) struct Pings {
     /// The newest, which is the one that counts, and when it was asked for; until it is answered.
     under_way: Option<(u64, Time)>,
-    /// It is still to leave.
+    /// The newest ping, while it has not left.
     unsent: Option<u64>,
     due: Option<Time>,
     count: u64,
-    /// So many more measure a new transport, one after another, while each finds it quicker than the last.
+    /// How many more pings measure a new transport, one after another, while each finds it quicker than the last.
     first: u32,
     /// The peer's newest, while it is not answered.
     pong: Option<u64>,

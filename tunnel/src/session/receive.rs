@@ -1,4 +1,4 @@
-//! What the peer says. Nothing of it is trusted with this end's memory.
+//! What the peer says, which is bounded so that it cannot fill this end's memory.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ use crate::{
 const CREDIT_MAX: u64 = 1 << 40;
 
 impl Session {
-    /// A binary frame arrived. Nothing of it is kept: what it says is opened into a buffer of its own.
+    /// A binary frame arrived. The frame itself is not kept: its plaintext is opened into a buffer of its own.
     ///
     /// # Errors
     /// [`SessionError::Record`] ends the transport, everything else the session.
@@ -164,7 +164,7 @@ impl Session {
         stream.eof_received |= reason.is_none();
         let ending = reason.map_or(Ending::Clean, Ending::Failed);
         stream.done_received = Some(ending.clone());
-        // Nobody reads there any more, and no credit will come for it.
+        // The peer reads no more of this stream, and gives no more credit for it.
         stream.clear_outbox();
         self.activate(now, id, false);
         self.wake_reader(id);
@@ -216,7 +216,7 @@ impl Session {
         Ok(())
     }
 
-    /// Of those that nobody has heard yet the newest is the one that counts.
+    /// Of the welcomes that the application has not polled yet the newest is the one that counts.
     fn tell_welcome(&mut self, welcome: Box<Welcome>) {
         let waits = self.events.iter_mut().find(|event| matches!(event, Event::Welcome(_)));
         match waits {

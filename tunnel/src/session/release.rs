@@ -35,7 +35,7 @@ impl Session {
         self.forget_if_over(id);
     }
 
-    /// Another transport stands: without one the peer could take nothing.
+    /// Another transport stands, and the wait begins anew: without a transport the peer could take nothing.
     pub(super) fn wait_anew(&mut self, now: Time) {
         if self.untaken_due.is_some() {
             self.untaken_due = Some(now + RELEASED_UNTAKEN);

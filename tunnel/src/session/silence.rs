@@ -14,13 +14,13 @@ pub(super) struct Silence(Option<Owed>);
 #[derive(Debug, Clone, Copy)]
 struct Owed {
     since: Time,
-    /// It was asked for by a ping of its own.
+    /// A ping has asked for it.
     probed: bool,
     /// After a jump of the clock or a change of route there is less patience.
     within: Option<Duration>,
 }
 
-/// What is waited for, and on what path.
+/// What this end waits for, and how far away the peer is.
 #[derive(Clone, Copy)]
 pub(super) struct Waits {
     /// An acknowledgement; otherwise the answer to a ping.
@@ -65,19 +65,19 @@ impl Silence {
         self.0 = Some(Owed { since: now, probed: true, within: Some(JUMP_TIMEOUT) });
     }
 
-    /// Whether it was, and has not answered yet.
+    /// Whether the peer must answer soon, and has not yet.
     pub(super) fn is_probing(&self) -> bool {
         self.0.is_some_and(|owed| owed.within.is_some())
     }
 
-    /// When it is to be looked at.
+    /// When [`Silence::notice`] is to be called.
     pub(super) fn due(&self, waits: Waits) -> Option<Time> {
         let owed = self.0?;
         let dead = owed.since + waits.patience(owed);
         Some(if owed.probed { dead } else { dead.min(owed.since + waits.probe_after()) })
     }
 
-    /// Looks at it.
+    /// Time has passed: gives what follows.
     pub(super) fn notice(&mut self, now: Time, waits: Waits) -> Verdict {
         match &mut self.0 {
             Some(owed) if now >= owed.since + waits.patience(*owed) => Verdict::Dead,

@@ -44,7 +44,7 @@ impl Counts {
 enum More {
     /// The client has not asked.
     Unasked,
-    /// It has, on this stream.
+    /// The client has asked, on this stream.
     Asked(StreamId),
     Yes,
     No,
@@ -76,12 +76,12 @@ impl Slots {
         }
     }
 
-    /// Whether this end opened it, or would.
+    /// Whether a stream of that number is this end's to open.
     pub(super) fn is_ours(&self, id: StreamId) -> bool {
         (id % 2 == 1) == (self.role == Role::Client)
     }
 
-    /// Whether either end has opened it.
+    /// Whether a stream of that number was opened.
     pub(super) fn was_opened(&self, id: StreamId) -> bool {
         id != 0 && if self.is_ours(id) { id < self.next_id } else { id <= self.peer_last_id }
     }
@@ -98,7 +98,7 @@ impl Slots {
         !self.is_ours(id) && id > self.peer_last_id
     }
 
-    /// The peer has opened it.
+    /// The peer has opened a stream of that number.
     pub(super) fn handle_opened(&mut self, id: StreamId) {
         self.peer_last_id = id;
     }
@@ -108,7 +108,7 @@ impl Slots {
         *self.opener(id).of(narrow) += 1;
     }
 
-    /// It is not any more.
+    /// A stream is forgotten.
     pub(super) fn free(&mut self, id: StreamId, narrow: bool) {
         *self.opener(id).of(narrow) -= 1;
     }
@@ -122,7 +122,7 @@ impl Slots {
         self.role == Role::Client && self.more == More::Unasked && open >= STREAMS_ASK_AT
     }
 
-    /// It asks, on that stream.
+    /// The client asks, on that stream.
     pub(super) fn handle_asked(&mut self, id: StreamId) {
         self.more = More::Asked(id);
     }

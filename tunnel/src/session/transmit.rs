@@ -54,7 +54,7 @@ impl Session {
         } else {
             self.put_control(now, &mut frame);
             let carries_welcome = self.put_welcome(&mut frame);
-            // What measures the line is not delayed by the payload of its own record.
+            // A ping or pong is not delayed by payload in its own record.
             if !carries_welcome && !measures {
                 self.put_streams(now, &mut frame);
             }
@@ -220,7 +220,7 @@ impl Session {
                     if len == waits {
                         stream.outbox.pop_front();
                     } else if stream.narrow {
-                        // What is kept of it would keep the rest in memory, also when that is dropped.
+                        // The kept part would keep the rest in memory, also when the application's bytes are dropped.
                         part = Bytes::copy_from_slice(&part);
                     }
                     stream.queued -= len;

@@ -63,7 +63,7 @@ impl Session {
         }
     }
 
-    /// No answer came to the client's question, or nobody told it to ask: it asks. To be called after
+    /// No answer came to the client's question, or the relay did not make it ask: it asks. To be called after
     /// [`Session::handle_timeout`], with the transport still there.
     pub fn ask_again(&mut self, now: Time, rng: &mut impl CryptoRng) {
         if !self.is_attached() && self.attachment.ask_due().is_some_and(|due| due <= now) {

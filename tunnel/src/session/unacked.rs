@@ -22,7 +22,7 @@ pub(super) enum SentMessage {
     Welcome(bool, Part),
 }
 
-/// It counts for what it takes, with the smallest allocation beside it.
+/// [`congestion::MESSAGE`] covers a message, with the smallest allocation beside it.
 const _: () = assert!(size_of::<SentMessage>() as u64 + 32 <= congestion::MESSAGE);
 
 /// The peer acknowledges what was never sent.
@@ -121,12 +121,12 @@ impl Unacked {
         self.messages.get_mut(at).map(|message| (message, last))
     }
 
-    /// Whether that is payload.
+    /// Whether the next message to be sent again is payload, if there is one.
     pub(super) fn next_again_is_data(&self) -> Option<bool> {
         self.messages.get(self.messages.len() - self.again).map(|message| matches!(message, SentMessage::Data(..)))
     }
 
-    /// It was.
+    /// That message was sent again.
     pub(super) fn handle_sent_again(&mut self) {
         self.again -= 1;
     }

@@ -47,7 +47,7 @@ impl WelcomeOut {
         self.parts.is_empty()
     }
 
-    /// The next part, with whether it is the last, if it fits into a record with so much room.
+    /// The next part, with whether it is the last, if it fits into a record with `room` bytes left.
     pub(super) fn pop(&mut self, room: usize) -> Option<(bool, Part)> {
         let (last, part) = self.parts.pop_front_if(|(_, part)| HEAD + 1 + part.len() <= room)?;
         self.begun = !last;

@@ -205,7 +205,7 @@ fn turns_that_take_longer_than_the_best_one_do_not_slow_a_quick_line_down() {
     assert!(sender.cap() > SLACK, "{} under way at most", sender.cap());
 }
 
-/// A line of 20 MB/s and 200 ms carries bulk for so long; then nothing more is acknowledged until all that may be is under way.
+/// A line of 20 MB/s and 200 ms carries bulk for `time`; then the peer acknowledges nothing until the cap is under way.
 fn stalled(time: Duration) -> Sender {
     let (rate, rtt) = (20_000_000, 200 * MS);
     let mut sender = Sender::new(rtt);
@@ -257,7 +257,7 @@ fn what_a_stall_has_held_back_is_spread_over_the_round_trip() {
 
 #[test]
 fn bulk_has_more_under_way_where_nobody_waits_behind_it() {
-    // The cap on a quick path on which the newest word of a stream with little to say is so old.
+    // The cap on a quick path, `silence` after the newest word of a stream with little to say.
     let after = |silence: Duration| {
         let mut sender = Sender::new(100 * MICRO);
         let typed = sender.open();

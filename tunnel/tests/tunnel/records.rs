@@ -239,7 +239,7 @@ fn a_welcome_arrives_whole_in_records_that_tell_nothing_of_its_length() {
         assert_eq!(pair.read(Role::Client, id).0, b"beside it");
         pair.ok();
     }
-    // A later one replaces it, and those that nobody has heard a word of; one that was begun is said to its end.
+    // A later welcome replaces those of which no part was sent; one that was begun is sent to its end.
     let mut pair = Pair::new(Line::new(MS, 0));
     pair.settle();
     pair.agent.session.welcome(&welcome(40_000)).unwrap();

@@ -58,7 +58,7 @@ fn unhex(value: &Value) -> Vec<u8> {
     HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap()
 }
 
-/// Inputs that nobody chose.
+/// Inputs that are hashes, so that none was chosen to suit.
 fn inputs() -> Value {
     let bytes = |label: &str, len: usize| {
         let blocks = (0..len.div_ceil(32)).flat_map(|n| Sha256::digest(format!("mykube/2 vectors {label} {n}")));
