@@ -1,5 +1,5 @@
 //! A running channel: a tunnel's endpoint, driven over one connection to the relay after the other, for the tasks that use its
-//! streams. What they share is in `shared`, who moves the bytes in `drive`, and what is decided in `tunnel::endpoint`.
+//! streams. What they share is in `shared`, the tasks that move the bytes are in `drive`, and `tunnel::endpoint` decides.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -38,7 +38,7 @@ impl Channel {
         Self::over(ToRelay { reconnect, role }, established, socket, settings)
     }
 
-    /// The same over anything that carries one.
+    /// Starts a channel over any path, as the tests do.
     pub(crate) fn over<P: Path>(path: P, established: Established, first: P::Connection, settings: Settings) -> Self {
         let endpoint = Endpoint::new(clock::now(), established, Config::default(), settings);
         let shared = Arc::new(Shared::new(endpoint));
@@ -88,7 +88,7 @@ impl Channel {
     /// Tells the client of the cluster. The agent's side.
     ///
     /// # Errors
-    /// It is too long for the protocol.
+    /// The welcome is too long for the protocol.
     pub fn send_welcome(&self, welcome: &Welcome) -> Result<(), SessionError> {
         self.shared.with(|session, _| session.welcome(welcome))
     }
@@ -105,13 +105,13 @@ impl Channel {
         self.shared.status.subscribe()
     }
 
-    /// From here on streams do not fail with the channel: they wait. For whoever wants to stop those that use them
+    /// From here on streams do not fail with the channel: they wait. For a caller that wants to stop those that use them
     /// before they see the failure, as some take it for an end (kubectl over SPDY exits with 0).
     pub fn hold(&self) {
         self.shared.held.store(true, Ordering::Release);
     }
 
-    /// Whoever was to be stopped first is: streams fail with the channel again.
+    /// Those that were to be stopped first are stopped: streams fail with the channel again.
     pub fn let_go(&self) {
         self.shared.held.store(false, Ordering::Release);
         self.shared.let_go.notify_waiters();

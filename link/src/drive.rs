@@ -1,4 +1,4 @@
-//! What drives a channel: it moves bytes between the endpoint and its connections, and does what the endpoint orders.
+//! The driver of a channel: it moves bytes between the endpoint and its connections, and does what the endpoint orders.
 //!
 //! Two tasks for a connection. The reader hands frames to the endpoint, all that are there, and then wakes the streams they
 //! concern; the writer asks it for frames, a batch at a time, gives each batch to the socket in one write, and keeps the timers
@@ -36,7 +36,7 @@ mod tests;
 
 /// Frames given to the socket in one write.
 const BATCH: usize = 128 * 1024;
-/// Frames opened before anybody is woken: of many streams, many in one go.
+/// Frames opened before the tasks that wait for them are woken: of many streams, many in one go.
 const BURST: usize = 64;
 
 type Dial<'a, C> = Pin<Box<dyn Future<Output = Result<C, DialFailure>> + Send + 'a>>;
@@ -73,7 +73,7 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
         let due = {
             let mut state = shared.lock();
             state.sleeps_until = state.endpoint.poll_timeout();
-            // What was ordered meanwhile is done first.
+            // Orders that came meanwhile are carried out first.
             if state.endpoint.has_orders() { Some(clock::now()) } else { state.sleeps_until }
         };
         tokio::select! {
@@ -110,7 +110,7 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
     }
 }
 
-/// Ends the channel with whoever drives it, so that nobody waits for one that nobody drives (after a panic).
+/// Ends the channel together with its driver, so that no task waits for a channel without one (after a panic).
 struct Stops<'a>(&'a Shared);
 
 impl Drop for Stops<'_> {
@@ -119,7 +119,7 @@ impl Drop for Stops<'_> {
     }
 }
 
-/// The first dial that comes to something.
+/// The first dial that succeeds or fails.
 async fn any<C>(dials: &mut Vec<(ConnectionId, Dial<'_, C>)>) -> (ConnectionId, Result<C, DialFailure>) {
     let poll = |cx: &mut Context<'_>| {
         for at in 0..dials.len() {
@@ -170,7 +170,7 @@ impl Drop for ConnectionTasks {
     }
 }
 
-/// What ends of a connection, its reading or its writing.
+/// Which task of a connection ends first, the reader or the writer, and with what.
 async fn over(connection: &mut Option<ConnectionTasks>) -> (ConnectionId, Over) {
     let Some(ConnectionTasks { id, reader, writer, .. }) = connection else { return std::future::pending().await };
     let over = tokio::select! {
@@ -190,7 +190,7 @@ async fn done<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
     left
 }
 
-/// Hands over all that is there, then wakes whom it concerns: one by one would be most of the work.
+/// Hands over all frames that have come, then wakes the tasks they concern: one by one would be most of the work.
 async fn read(shared: Arc<Shared>, id: ConnectionId, mut from: impl Receiver) -> SocketLost {
     loop {
         let mut received = poll_fn(|cx| from.poll_receive(cx)).await;
@@ -258,7 +258,7 @@ async fn write(shared: Arc<Shared>, id: ConnectionId, mut to: impl Sender) -> Re
                 return Ok(());
             }
             Turn::Gone => {
-                // If this was woken in the next one's stead.
+                // The wake-up may have been meant for the next connection's writer.
                 shared.transmit.notify_one();
                 return std::future::pending().await;
             }

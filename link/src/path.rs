@@ -41,13 +41,13 @@ pub(crate) trait Connection: Send + 'static {
     fn split(self) -> (Self::Receiver, Self::Sender);
 }
 
-/// What comes.
+/// The incoming half of a connection.
 pub(crate) trait Receiver: Send + 'static {
-    /// The next that came; nothing where the relay was heard, and said nothing that matters.
+    /// The next frame or text; nothing where the relay sent something else that shows it is there.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Incoming>, SocketLost>>;
 }
 
-/// What goes.
+/// The outgoing half of a connection.
 pub(crate) trait Sender: Send + 'static {
     /// Sends texts, then frames, then a ping for the relay, all in one go. Done once it takes more.
     fn send(

@@ -1,4 +1,4 @@
-//! What an end takes along to come back to its session.
+//! What an end keeps so that it can come back to its session.
 
 use std::time::Duration;
 

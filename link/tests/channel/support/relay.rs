@@ -61,7 +61,7 @@ pub(crate) struct Inner {
     /// The ticket of every admission, in order.
     pub(crate) shown: Mutex<Vec<String>>,
     paired: AtomicBool,
-    /// Lets nobody in.
+    /// Admits neither end.
     pub(crate) away: AtomicBool,
     /// Answers 401.
     pub(crate) forgets: AtomicBool,
@@ -70,7 +70,7 @@ pub(crate) struct Inner {
     /// What stands in its place once it has paired: admissions answered like this, one after the other, before it admits
     /// again.
     pub(crate) instead: Mutex<VecDeque<ErrorResponse>>,
-    /// So many connections are taken and never answered.
+    /// How many connections are taken and never answered.
     pub(crate) mute: AtomicUsize,
     /// How many of them are held.
     pub(crate) held: watch::Sender<usize>,
