@@ -98,7 +98,7 @@ where
         ended = take_rest(&stream, &mut chunks);
         stream.fail(&format!("connection lost: {}", error.kind()));
     }
-    // The stream's place is free before the connection's last bytes have arrived.
+    // The stream's slot is free before the connection's last bytes have arrived.
     drop(stream);
     if matches!(timeout(STALLED, write_rest(&mut connection, chunks, ended)).await, Ok(Ok(()))) {
         cut(connection).await;
@@ -251,7 +251,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
 
 /// Writes something, or has sent what TLS still holds of it. Where the client has failed the stream before it was whole the rest
 /// is given up once an API server takes nothing of it for [`RELEASED_UNTAKEN`], as the client's system would give it up of a
-/// connection whose program is gone; until then it has the stream's place. What is complete waits for as long as the session
+/// connection whose program is gone; until then it keeps the stream's slot. What is complete waits for as long as the session
 /// lasts, and so does all that comes to a client: there a person may be reading.
 async fn unless_left<T>(
     work: impl Future<Output = io::Result<T>>,

@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) transmit: Notify,
     /// The driver has something to do: an order, or a timer that is due before it would look.
     pub(crate) drive: Notify,
-    /// A stream was opened by the peer, or a place for a new one is free.
+    /// A stream was opened by the peer, or a slot for a new one is free.
     pub(crate) streams: Notify,
     /// How the channel ended, as the endpoint says; kept for the tasks that wait for it.
     pub(crate) end: watch::Sender<Option<End>>,

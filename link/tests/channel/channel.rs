@@ -193,7 +193,7 @@ async fn the_257th_stream_waits_for_a_place() {
             let client = client.clone();
             async move { client.open().await.map(drop) }
         });
-        // All that could be opened is; the waiting one is opened by nothing but a place.
+        // All that could be opened is; the waiting one is opened by nothing but a free slot.
         assert!(!waiting.is_finished());
         drop(open.pop());
         waiting.await.unwrap().unwrap();

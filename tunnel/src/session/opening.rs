@@ -30,7 +30,7 @@ impl Session {
             self.ask_for_more(now)?;
         }
         let narrow = self.slots.find(self.streams.len())?;
-        // The protocol has no narrow stream to a target: the target's place in `new` says that a stream is narrow.
+        // `new` says that a stream is narrow where a target would stand, so there is no narrow stream to a target.
         if narrow && target.is_some() {
             return Err(OpenError::TooMany);
         }

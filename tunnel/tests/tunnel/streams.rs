@@ -333,7 +333,7 @@ fn two_hundred_and_fifty_six_streams_at_once_with_an_agent_that_keeps_no_more() 
     let first = open(&mut peer, 300);
     assert_eq!(first.len(), limits::STREAMS_WIDE_MAX - 1, "one asks, the others wait for the answer");
     old_agent(&mut peer);
-    // The question's own place is free once both have said that it is over.
+    // The question's own slot is free once both have said that it is over.
     assert!(peer.texts().iter().any(|text| text.starts_with("done:")));
     let rest = open(&mut peer, 300);
     assert_eq!(first.len() + rest.len(), limits::STREAMS_MAX);
