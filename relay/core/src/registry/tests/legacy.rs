@@ -86,8 +86,8 @@ fn legacy_codes_expire_and_say_so_for_a_while() {
     let agent = world.join_legacy(id, Role::Agent).unwrap();
     let actions = world.pass(600);
     assert_eq!(closed(&actions, agent), Some(close::NOT_PAIRED));
-    assert_eq!(world.join_plain(id, Role::Agent), Err(close::NOT_PAIRED));
-    assert_eq!(world.registry.handle_plain_pair(world.now, &code), Err(LegacyError::Expired));
+    assert_eq!(world.join_legacy(id, Role::Agent), Err(close::NOT_PAIRED));
+    assert_eq!(world.registry.handle_legacy_pair(world.now, &code), Err(LegacyError::Expired));
     world.pass(600);
     assert_eq!(world.registry.handle_legacy_pair(world.now, &code), Err(LegacyError::NotFound));
 }
