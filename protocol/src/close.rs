@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn every_verdict_but_one_ends_the_dialling() {
-        use Verdict::{Disclosed, NewCode, Over, Redial, Replaced};
-        let dials_on = [Redial, Replaced, NewCode, Disclosed, Over].map(|verdict| !verdict.is_final());
+        use Verdict::{Disclosed, NewCode, Over, Reconnect, Replaced};
+        let dials_on = [Reconnect, Replaced, NewCode, Disclosed, Over].map(|verdict| !verdict.is_final());
         assert_eq!(dials_on, [true, false, false, false, false]);
     }
 
