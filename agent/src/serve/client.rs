@@ -141,7 +141,7 @@ impl Client<'_> {
         }
     }
 
-    /// Waits for a replaced client to come back within the resume window, and tells it.
+    /// Keeps the session of a replaced client until it has come back and been told, or the wait for it is given up.
     async fn see_off(&self, channel: &Channel) {
         tokio::select! {
             _ = channel.ended() => {}
