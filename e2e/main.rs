@@ -31,13 +31,13 @@ mod join;
 #[cfg(test)]
 mod kubeconfigs;
 #[cfg(test)]
+mod legacy;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod merge;
 #[cfg(test)]
 mod operations;
-#[cfg(test)]
-mod plain_form;
 #[cfg(test)]
 mod proxies;
 #[cfg(test)]

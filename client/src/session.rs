@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mykube_dial::{Abort, DialError, Dialer, ErrorClass, Filling, SocketLost, transport::tune_local};
+use mykube_dial::{Abort, Coalescing, DialError, Dialer, ErrorClass, SocketLost, transport::tune_local};
 use mykube_link::{
     Channel, ChannelStream, CopyError, End, Status, clock, copy,
     pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError},
@@ -348,7 +348,7 @@ async fn carry(channel: Channel, guard: Option<Arc<Guard>>, connection: TcpStrea
             };
             match place(&channel).await {
                 Ok(Some(stream)) => {
-                    let kept = Kept::new(Filling::new(connection), channel.status(), |status| !status.is_up());
+                    let kept = Kept::new(Coalescing::new(connection), channel.status(), |status| !status.is_up());
                     copy(kept, stream).await
                 }
                 Ok(None) => {

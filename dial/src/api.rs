@@ -5,15 +5,17 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use mykube_protocol::{
     Nameplate, VERSION,
-    http::{CreateSession, ErrorBody, PairAnswer, PairRequest, PlainCreated, REFUSAL, SessionCreated, VERSION_REFUSED},
+    http::{
+        CreateSession, ErrorBody, LegacyCreated, PairAnswer, PairRequest, REFUSAL, SessionCreated, VERSION_REFUSED,
+    },
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::{
+    call::{Answer, BodyError, RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX, call},
     dialer::Dialer,
     error::{DialError, Unreachable, clean},
-    exchange::{BodyError, Exchange, RESPONSE_BODY_MAX, RESPONSE_HEAD_MAX, exchange},
 };
 
 const USER_AGENT: &str = concat!("mykube/", env!("CARGO_PKG_VERSION"));
@@ -28,7 +30,7 @@ impl Dialer {
         if answer.status() == StatusCode::CREATED {
             return self.read(answer.body());
         }
-        if serde_json::from_slice::<PlainCreated>(answer.body()).is_ok() {
+        if serde_json::from_slice::<LegacyCreated>(answer.body()).is_ok() {
             return Err(DialError::VersionUnsupported { message: "it answered with the first protocol".into() });
         }
         Err(self.refusal(&answer))
@@ -37,7 +39,7 @@ impl Dialer {
     /// `POST /api/pair`: claims a nameplate once.
     ///
     /// # Errors
-    /// [`DialError::CodeUnknown`] where nothing waits under it; see [`DialError`].
+    /// [`DialError::CodeUnknown`] where no session waits under it; see [`DialError`].
     pub async fn pair(&self, nameplate: &Nameplate) -> Result<PairAnswer, DialError> {
         let request = PairRequest { nameplate: Some(nameplate.as_str().to_owned()), code: None };
         let answer = self.post("/api/pair", &request).await?;
@@ -50,9 +52,9 @@ impl Dialer {
         }
     }
 
-    async fn post<T: serde::Serialize>(&self, call: &str, body: &T) -> Result<Response<Bytes>, DialError> {
+    async fn post<T: serde::Serialize>(&self, path: &str, body: &T) -> Result<Response<Bytes>, DialError> {
         let body = serde_json::to_vec(body).expect("these bodies are plain structs of strings and numbers");
-        let mut request = self.request(Method::POST, call, body.into());
+        let mut request = self.request(Method::POST, path, body.into());
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
@@ -60,23 +62,23 @@ impl Dialer {
         self.bounded(async { self.whole(self.send(request).await?).await }).await
     }
 
-    /// A request to the relay with what every one has.
-    pub(crate) fn request(&self, method: Method, call: &str, body: Bytes) -> Request<Full<Bytes>> {
+    /// A request to the relay, with the headers that every request has.
+    pub(crate) fn request(&self, method: Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
         let url = self.url();
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = url.path(call).parse().expect("a parsed URL's path is a request target");
+        *request.uri_mut() = url.path(path).parse().expect("a parsed URL's path is a request target");
         let host = HeaderValue::from_str(&url.authority()).expect("a parsed URL's authority is a header value");
         request.headers_mut().insert(header::HOST, host);
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         request
     }
 
-    /// Sends a request over a fresh connection. The head of the answer is not a redirect.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Exchange, DialError> {
+    /// Sends a request over a fresh connection. A redirect is an error.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, DialError> {
         let stream = self.connect().await?;
-        let call = self.bounded(async {
-            exchange(stream, request).await.map_err(|e| {
+        let answer = self.bounded(async {
+            call(stream, request).await.map_err(|e| {
                 if e.is_parse_too_large() {
                     let limit = RESPONSE_HEAD_MAX / 1024;
                     self.not_a_relay(format!("the head of its answer is longer than {limit} KiB"))
@@ -87,7 +89,7 @@ impl Dialer {
                 }
             })
         });
-        let answer = call.await?;
+        let answer = answer.await?;
         if answer.response.status().is_redirection() {
             let to = answer.header(header::LOCATION).unwrap_or_else(|| "nowhere".into());
             return Err(DialError::Redirected { url: self.url().to_string(), to });
@@ -96,7 +98,7 @@ impl Dialer {
     }
 
     /// The whole body of an answer.
-    pub(crate) async fn whole(&self, answer: Exchange) -> Result<Response<Bytes>, DialError> {
+    pub(crate) async fn whole(&self, answer: Answer) -> Result<Response<Bytes>, DialError> {
         let (mut head, ()) = Response::new(()).into_parts();
         head.status = answer.response.status();
         head.headers = answer.response.headers().clone();
@@ -115,7 +117,7 @@ impl Dialer {
         timeout(limit, work).await.unwrap_or_else(|_| Err(self.unreachable(Unreachable::Timeout(limit))))
     }
 
-    /// What any answer means that is not the one hoped for.
+    /// The error that an answer other than the expected one stands for.
     pub(crate) fn refusal(&self, answer: &Response<Bytes>) -> DialError {
         let status = answer.status();
         match (status, message(answer.body())) {
@@ -149,7 +151,7 @@ impl Dialer {
     }
 }
 
-/// Whether a relay says so itself, and not something that answers in its place.
+/// Whether the relay marked the refusal as its own; a proxy that answers in its place does not.
 pub(crate) fn is_refusal(answer: &Response<Bytes>, what: &str) -> bool {
     answer.headers().get(REFUSAL).is_some_and(|value| value == what)
 }

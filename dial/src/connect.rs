@@ -14,19 +14,19 @@ use tokio_socks::{Error as SocksError, tcp::Socks5Stream};
 use tracing::debug;
 
 use crate::{
+    call::{Answer, call},
     error::{DialError, ProxyProblem, Unreachable, clean},
-    exchange::{Exchange, exchange},
     proxy::{ProxyScheme, ProxyTarget, host_port},
     tls::Trust,
     transport::{Transport, tune},
 };
 
-/// How long one address may keep us before the next is tried beside it (RFC 8305 section 5).
+/// How long to wait for one address before the next is tried at the same time (RFC 8305 section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
-/// A connection to `host:port`: plain TCP, or a tunnel through `proxy` (CONNECT or SOCKS 5). `limit` bounds it all.
+/// A connection to `host:port`: plain TCP, or a tunnel through `proxy` (CONNECT or SOCKS 5), within `limit`.
 ///
-/// What the target itself speaks, TLS for instance, is the caller's; `trust` is for https proxies.
+/// The caller begins TLS with the target itself, if it wants any; `trust` is for https proxies.
 ///
 /// # Errors
 /// [`DialError::Unreachable`], [`DialError::Proxy`], and [`DialError::Tls`] for an https proxy.
@@ -59,7 +59,7 @@ pub async fn connect_tcp_via_proxy(
     timeout(limit, work).await.map_err(|_| late())?
 }
 
-/// Plain TCP to the first address that answers; `address` is what an error calls it.
+/// Plain TCP to the first address of `host` that answers. Errors name the target `address`.
 pub(crate) async fn connect_tcp(
     host: &str,
     port: u16,
@@ -83,7 +83,7 @@ pub(crate) async fn connect_tcp(
     timeout(limit, work).await.map_err(|_| failed(Unreachable::Timeout(limit)))?
 }
 
-/// The first connection that stands: addresses in order, each next one when another failed or is slow.
+/// The first connection that is established. Addresses are tried in order: the next one starts when another fails or is slow.
 async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -115,7 +115,7 @@ async fn http_connect(stream: Transport, proxy: &ProxyTarget, target: &str) -> R
     if let Some(authorization) = proxy.authorization() {
         request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
     }
-    let answer = exchange(stream, request).await.map_err(|e| {
+    let answer = call(stream, request).await.map_err(|e| {
         if e.is_parse() {
             failed(ProxyProblem::NotAProxy("not an HTTP answer".into()))
         } else {
@@ -136,7 +136,7 @@ async fn http_connect(stream: Transport, proxy: &ProxyTarget, target: &str) -> R
     }
 }
 
-fn refusal(answer: &Exchange, proxy: &ProxyTarget, target: &str) -> ProxyProblem {
+fn refusal(answer: &Answer, proxy: &ProxyTarget, target: &str) -> ProxyProblem {
     let status = answer.response.status();
     let reason = format!("status {}", status.as_u16());
     let target = target.to_owned();
@@ -160,8 +160,8 @@ fn refusal(answer: &Exchange, proxy: &ProxyTarget, target: &str) -> ProxyProblem
     }
 }
 
-/// A remark where the proxy offers no Basic authentication, the only kind spoken here.
-fn other_schemes(answer: &Exchange) -> String {
+/// A remark for the error where the proxy offers no Basic authentication, the only kind mykube speaks.
+fn other_schemes(answer: &Answer) -> String {
     let offered = answer.response.headers().get_all(header::PROXY_AUTHENTICATE).iter();
     let schemes: Vec<_> = offered
         .filter_map(|value| Some(clean(value.to_str().ok()?.split([' ', ',']).next()?)))

@@ -1,8 +1,8 @@
-//! Ends of connections that are no orderly ends, and destroy nothing: what was written arrives first.
+//! Ending a connection so that the other end sees that it was cut, and has received everything that was written before.
 //!
-//! TLS can say that it was cut: it stops in the middle of a record, without close_notify. (Between two records some take that
-//! for an end, Go's `crypto/tls` among them.) Plain TCP can only be reset, and a reset throws away what has not arrived: it
-//! waits until the other end's system has acknowledged everything.
+//! TLS can say that it was cut: it stops in the middle of a record, without close_notify. (Some programs, among them those with
+//! Go's `crypto/tls`, take a stop between two records for an orderly end.) Plain TCP can only be reset, and a reset throws away
+//! data that has not arrived, so it waits until the other end's system has acknowledged everything.
 
 use std::{io, time::Duration};
 
@@ -15,26 +15,26 @@ use tokio::{
 
 use crate::transport::Transport;
 
-/// Whoever has taken nothing for so long is not waited for: as long as the system itself goes on with a connection that was
-/// closed and whose other end reads nothing, or shorter.
+/// Nobody waits longer than this for another end that takes nothing. The system itself goes on at least as long with a closed
+/// connection whose other end reads nothing.
 pub const STALLED: Duration = Duration::from_secs(10);
-/// Where the system does not tell what has arrived: a segment that the network loses three times in a row (200, 400 and 800 ms,
-/// RFC 6298 with Linux's least timeout) is there by then.
+/// How long to wait where the system does not tell what has arrived. A segment that the network loses three times in a row
+/// arrives within it (200, 400 and 800 ms: RFC 6298 with Linux's least timeout).
 const UNKNOWN: Duration = Duration::from_secs(2);
-/// How often it is asked.
+/// How often the system is asked what has arrived.
 const LOOK: Duration = Duration::from_millis(5);
 /// The head of a record of application data (RFC 8446, section 5.1) without its length.
 const HALF_A_HEAD: [u8; 3] = [23, 3, 3];
 
 /// A connection that can be ended without looking complete.
 pub trait Abort: Send {
-    /// Whether what it speaks tells an end from a cut, as TLS does. On TCP only a reset tells.
+    /// Whether its protocol can tell a cut from an orderly end, as TLS can. TCP alone needs a reset.
     const TELLS: bool;
 
     /// The TCP connection at the bottom.
     fn tcp(&self) -> &TcpStream;
 
-    /// Writes what it still holds for its other end, and then, where it can, that this is no orderly end.
+    /// Writes what it still holds for the other end and then, where its protocol can, that the connection is cut.
     fn say_cut(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Makes the coming close a reset instead of an orderly end, also where this process is killed.
@@ -43,7 +43,7 @@ pub trait Abort: Send {
         let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
 
-    /// Makes it orderly again.
+    /// Makes the coming close orderly again.
     fn settle(&self) {
         let _ = SockRef::from(self.tcp()).set_linger(None);
     }
@@ -61,7 +61,7 @@ impl Abort for TcpStream {
     }
 }
 
-/// TLS to a proxy ends with what it carries.
+/// Any TLS in it is TLS to a proxy, and ends with the connection through that proxy.
 impl Abort for Transport {
     const TELLS: bool = false;
 
@@ -100,14 +100,14 @@ impl<T: Abort + AsyncRead + AsyncWrite + Unpin> Abort for tokio_rustls::client::
     }
 }
 
-/// Below a TLS that has been flushed.
+/// Writes an unfinished record to the TCP connection below a TLS that has been flushed.
 async fn half_a_record(below: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     below.write_all(&HALF_A_HEAD).await?;
     below.shutdown().await
 }
 
-/// Ends a connection, so that its other end has everything and sees that it was cut. What comes
-/// meanwhile is read and forgotten: a connection that is closed with something unread is reset by the system.
+/// Ends a connection so that its other end receives everything and sees that it was cut. Data that arrives meanwhile is read
+/// and dropped, because the system resets a connection that is closed with unread data.
 pub async fn cut<T: Abort>(mut connection: T) {
     connection.abort();
     if matches!(timeout(STALLED, connection.say_cut()).await, Ok(Ok(()))) && T::TELLS {
@@ -116,12 +116,12 @@ pub async fn cut<T: Abort>(mut connection: T) {
     let tcp = connection.tcp();
     tokio::select! {
         () = delivered(tcp) => {}
-        // Its other end is through, or gone; what it has not read yet is still waited for.
+        // The other end has finished sending, or is gone; it may still have to take what was written.
         () = forget(tcp) => delivered(tcp).await,
     }
 }
 
-/// Waits until the other end's system has all that was written, as long as it takes some of it now and then.
+/// Waits until the other end's system has all that was written; gives up when it has taken nothing for [`STALLED`].
 async fn delivered(tcp: &TcpStream) {
     let (mut before, mut since) = (None, Instant::now());
     loop {
@@ -139,7 +139,7 @@ async fn delivered(tcp: &TcpStream) {
     }
 }
 
-/// Reads until the other end is done too.
+/// Reads and drops until the other end has closed too.
 async fn forget(tcp: &TcpStream) {
     let mut dropped = [0; 8192];
     while tcp.readable().await.is_ok() {
@@ -151,7 +151,7 @@ async fn forget(tcp: &TcpStream) {
     }
 }
 
-/// Memory of what was written and is not acknowledged, a FIN included. `None` where the system does not tell.
+/// Memory that written and unacknowledged data takes, a FIN included. `None` where the system does not tell.
 #[cfg(target_os = "linux")]
 fn unacknowledged(tcp: &TcpStream) -> Option<u32> {
     use nix::{

@@ -19,7 +19,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the relay may take to answer a request once connected.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What dialing depends on beside the relay's address.
+/// What a [`Dialer`] is made of beside the relay's address.
 #[derive(Clone, Debug)]
 pub struct DialOptions {
     /// `--ca-file`: PEM certificates trusted beside the system's.
@@ -33,7 +33,7 @@ pub struct DialOptions {
 }
 
 impl Default for DialOptions {
-    /// No CA file, no proxy, the default timeouts; [`ProxyEnv::from_env`] is for the command line to ask for.
+    /// No CA file, no proxy, the default timeouts. The command line sets `proxies` to [`ProxyEnv::from_env`].
     fn default() -> Self {
         Self {
             ca_file: None,
@@ -44,7 +44,7 @@ impl Default for DialOptions {
     }
 }
 
-/// Reaches one relay, as often as asked. Cheap to clone.
+/// Connects to one relay, any number of times. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     way: Arc<Way>,

@@ -1,11 +1,12 @@
-//! Reads of what nobody wants: a connection that is closed with something unread is reset by the system, and what is on its way lost.
+//! Reading data only to drop it: the system resets a connection that is closed with unread data, and what was written but has
+//! not arrived is lost.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Forgotten at once.
+/// Read and dropped at a time, in bytes.
 const READ: usize = 8 * 1024;
 
-/// Reads and forgets until the sender is done (`None`), or the other direction is `over`.
+/// Reads and drops until the sender has closed its direction (`None`), or until `over` resolves.
 pub async fn drain_until<R: AsyncRead + Unpin, T>(reader: &mut R, over: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
@@ -14,7 +15,7 @@ pub async fn drain_until<R: AsyncRead + Unpin, T>(reader: &mut R, over: impl Fut
     }
 }
 
-/// Reads and forgets until the other end is done too.
+/// Reads and drops until the sender has closed its direction.
 pub async fn drain<R: AsyncRead + Unpin>(reader: &mut R) {
     let mut dropped = vec![0; READ];
     while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}

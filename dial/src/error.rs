@@ -1,4 +1,4 @@
-//! Why the relay (or what a proxy should reach) could not be talked to, whose fault it is, and what to do.
+//! Why the relay, or another target, could not be reached; whose fault that is; and what a person can do.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -7,7 +7,8 @@ use mykube_protocol::text::printable;
 /// Which of the documented exit codes an error belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The network, the proxy or the relay is not there, or what answers is no relay to be trusted: exit code 4.
+    /// The network, the proxy or the relay cannot be reached, or the address answers but is not a trusted relay (a login page,
+    /// a redirect, an untrusted certificate): exit code 4.
     Unreachable,
     /// The pairing code is wrong, expired or used: exit code 3.
     Code,
@@ -15,23 +16,23 @@ pub enum ErrorClass {
     Other,
 }
 
-/// What went wrong on the way to the relay. Holds no ticket and no password; text from afar is cleaned and short.
+/// What went wrong on the way to the relay. Holds no ticket and no password; texts from the network are cleaned and short.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// No connection, or no answer on it.
     #[error("cannot reach {address}: {reason}")]
     Unreachable {
-        /// `host:port`, and which proxy it is if it is one.
+        /// `host:port`; for a proxy, also that it is one, and which setting names it.
         address: String,
         /// What happened.
         reason: Unreachable,
     },
-    /// The proxy answers, but does not let us through.
+    /// The proxy answers, but does not connect us to the target.
     #[error("the proxy {proxy} {problem}")]
     Proxy {
         /// `scheme://host:port (from VARIABLE)`, no credentials.
         proxy: String,
-        /// What it said.
+        /// What the proxy said.
         problem: ProxyProblem,
     },
     /// A proxy setting that cannot be read. The value is not shown: it may hold a password.
@@ -67,14 +68,14 @@ pub enum DialError {
         /// Why.
         problem: TlsProblem,
     },
-    /// Something answers there, but not a mykube relay.
+    /// The address answers, but not as a mykube relay does.
     #[error(
         "{url} is not a mykube relay: {reason}. Check --relay-url, and whether a login page or a proxy answers in its place"
     )]
     NotARelay {
         /// The relay's address as given.
         url: String,
-        /// What it did.
+        /// What the answer was.
         reason: String,
     },
     /// Redirects are never followed: where to connect is the user's decision.
@@ -136,13 +137,13 @@ impl DialError {
         }
     }
 
-    /// Nobody to talk to on the other side: trying again later may help.
+    /// The network, the proxy or the relay gave no answer: trying again later may help.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Proxy { .. })
     }
 
-    /// Somebody answers: the relay, or what stands in its place for a while, like a login page or a proxy.
+    /// There was an answer: the relay's, or that of something in its place for a while, like a login page or a proxy.
     #[must_use]
     pub fn is_answer(&self) -> bool {
         !matches!(self, Self::Unreachable { .. })
@@ -178,12 +179,12 @@ pub enum Unreachable {
     /// It hung up.
     #[error("it closed the connection {0}")]
     Closed(&'static str),
-    /// It, or what stands in front of it, says that it is not available.
+    /// The relay, or a proxy in front of it, says that the relay is not available.
     #[error("it is not available at the moment (status {status}{}). Try again shortly", said(message.as_deref()))]
     Status {
         /// 502, 503 or 504.
         status: u16,
-        /// The relay's own words, cleaned.
+        /// The relay's own message, cleaned.
         message: Option<String>,
     },
     /// Anything else the system says.
@@ -202,34 +203,34 @@ impl Unreachable {
     }
 }
 
-/// Whether a connection ended without a word, by when that is noticed: at a read, at a write, or with TLS.
+/// Whether a connection ended without a close. The system reports that differently at a read, at a write, and under TLS.
 pub(crate) fn is_reset(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// What a proxy said instead of letting us through. Reads on from "the proxy http://host:port".
+/// What a proxy said instead of connecting us. The text continues "the proxy http://host:port".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyProblem {
-    /// 407 and we had none.
+    /// 407, and no credentials are set.
     #[error("asks for a user name and password: set {setting}=http://USER:PASSWORD@HOST:PORT{offers}")]
     CredentialsMissing {
         /// The variable or setting.
         setting: String,
-        /// A remark where it does not offer what we can do.
+        /// A remark where the proxy offers no Basic authentication; else empty.
         offers: String,
     },
-    /// 407 to the ones we had.
+    /// 407 to the credentials that are set.
     #[error(
         "does not accept the user name and password in {setting}: correct them (special characters percent-encoded){offers}"
     )]
     CredentialsWrong {
         /// The variable or setting.
         setting: String,
-        /// A remark where it does not offer what we can do.
+        /// A remark where the proxy offers no Basic authentication; else empty.
         offers: String,
     },
-    /// It could not reach the target.
+    /// The proxy could not reach the target.
     #[error("could not reach {target} ({reason}): check that address, and the proxy's own network")]
     CannotReach {
         /// `host:port`.
@@ -237,7 +238,7 @@ pub enum ProxyProblem {
         /// Status or SOCKS reply.
         reason: String,
     },
-    /// It does not want to.
+    /// The proxy does not allow the target.
     #[error(
         "does not allow connections to {target} ({reason}): have it allowed there, or except the host with NO_PROXY"
     )]
@@ -247,7 +248,7 @@ pub enum ProxyProblem {
         /// Status or SOCKS reply.
         reason: String,
     },
-    /// It talks something else.
+    /// It does not answer as an HTTP or SOCKS proxy does.
     #[error("does not answer like a proxy ({0}): check its address and scheme")]
     NotAProxy(String),
 }
@@ -261,16 +262,16 @@ pub enum TlsProblem {
          inspects TLS here, give that CA's certificate with --ca-file FILE"
     )]
     Untrusted,
-    /// Trusted, but for somebody else.
+    /// Trusted, but for another name.
     #[error("its certificate is for {presented}, not for this name. Use the name it was made for, or have it renewed")]
     WrongName {
         /// The names in it, cleaned.
         presented: String,
     },
-    /// Over.
+    /// Its time is over.
     #[error("its certificate has expired. Have it renewed, or check this machine's clock")]
     Expired,
-    /// Not begun.
+    /// Its time has not begun.
     #[error("its certificate is not valid yet. Check this machine's clock")]
     NotYetValid,
     /// Not acceptable for another reason.
@@ -285,7 +286,7 @@ pub enum TlsProblem {
          offer http/1.1 too"
     )]
     NoHttp1,
-    /// It ended the handshake, and this is its word for why.
+    /// The server ended the handshake with this alert.
     #[error("it broke the TLS handshake off ({0}). Check host and port; its own log may say more")]
     Alert(String),
     /// Anything else.
@@ -293,7 +294,7 @@ pub enum TlsProblem {
     Other(String),
 }
 
-/// Text from afar for a message: one line, no control characters, short.
+/// A text from the network made fit for a message: one line, no control characters, short.
 pub(crate) fn clean(text: &str) -> String {
     printable(text.trim(), 200)
 }

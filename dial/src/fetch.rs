@@ -1,4 +1,5 @@
-//! One request to a web server that is no relay: an identity provider's, say. The way there is the relay's: proxy, TLS, HTTP/1.1.
+//! One request to a web server that is not a relay, such as an identity provider. It is reached as a relay is: proxy, TLS,
+//! HTTP/1.1.
 
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use http_body_util::Full;
 use tokio::time::timeout;
 
 use crate::{
+    call::{BodyError, call},
     connect::{connect_tcp, connect_tcp_via_proxy},
     error::{DialError, Unreachable},
-    exchange::{BodyError, exchange},
     proxy::{ProxyTarget, host_port},
     tls::Trust,
     transport::Transport,
@@ -18,18 +19,18 @@ use crate::{
 
 /// How one server is reached.
 pub struct Way<'a> {
-    /// Whom to believe that it is the server.
+    /// The authorities that may vouch for the server.
     pub trust: &'a Trust,
-    /// The same of an https proxy on the way.
+    /// The authorities that may vouch for an https proxy.
     pub proxy_trust: &'a Trust,
     /// The proxy, if any.
     pub proxy: Option<&'a ProxyTarget>,
-    /// For the whole of it, answer included.
+    /// How long all of it may take, answer included.
     pub limit: Duration,
 }
 
 /// Asks an https server, or an http server on this machine, and gives its answer, which has at most
-/// [`crate::exchange::RESPONSE_BODY_MAX`] bytes of body. Redirects are for the caller to follow.
+/// [`crate::call::RESPONSE_BODY_MAX`] bytes of body. Redirects are for the caller to follow.
 ///
 /// # Errors
 /// [`DialError::Unreachable`], [`DialError::Proxy`] and [`DialError::Tls`].
@@ -44,7 +45,7 @@ pub async fn fetch(request: Request<Bytes>, way: &Way<'_>) -> Result<Response<By
         } else {
             Transport::Tcp(connect_tcp(&host, port, true, &address, way.limit).await?)
         };
-        let answer = exchange(stream, origin_form(request, &address))
+        let answer = call(stream, origin_form(request, &address))
             .await
             .map_err(|_| failed(Unreachable::Closed("instead of answering, or does not speak HTTP/1.1")))?;
         let (status, headers) = (answer.response.status(), answer.response.headers().clone());
@@ -64,7 +65,7 @@ pub async fn fetch(request: Request<Bytes>, way: &Way<'_>) -> Result<Response<By
 /// Host, port and whether it is TLS.
 ///
 /// # Errors
-/// [`DialError::Unreachable`] for what is no http or https address.
+/// [`DialError::Unreachable`] where the address is not an http or https one.
 pub fn target(uri: &Uri) -> Result<(String, u16, bool), DialError> {
     let tls = match uri.scheme_str() {
         Some("https") => true,

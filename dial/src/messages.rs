@@ -1,4 +1,4 @@
-//! What passes over the WebSocket to the relay: its texts, frames of the other end, and how it is lost.
+//! Messages on the WebSocket to the relay: the relay's texts, the other end's frames, and how the socket is lost.
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::{self, Message, error::ProtocolError};
 
 use crate::{error::is_reset, socket::RelaySocket};
 
-/// The relay's socket is gone, and what the relay said.
+/// The socket to the relay is gone: how, and what the relay said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SocketLost {
     /// Closed with a code of [`mykube_protocol::close`].
@@ -15,10 +15,10 @@ pub enum SocketLost {
     Closed {
         /// The code, 1005 without one.
         code: u16,
-        /// The relay's words, cleaned.
+        /// The relay's reason, cleaned.
         reason: String,
     },
-    /// Anything else.
+    /// It ended without a close frame.
     #[error("the connection to the relay was lost: {0}")]
     Broken(String),
 }
@@ -33,7 +33,7 @@ impl SocketLost {
         }
     }
 
-    /// What a failed read or write means.
+    /// From a failed read or write.
     #[must_use]
     pub fn from_error(error: &tungstenite::Error) -> Self {
         match error {
@@ -66,15 +66,15 @@ fn describe(code: u16, reason: &str) -> String {
     known.to_owned()
 }
 
-/// What arrived.
+/// A message that arrived.
 pub enum Incoming {
-    /// The relay's own word.
+    /// A text of the relay.
     Text(FromRelay),
-    /// The other end's.
+    /// A frame of the other end.
     Frame(Bytes),
 }
 
-/// The next text or binary frame. Unknown texts are dropped: the relay is not believed, and newer ones may say more.
+/// The next text or binary frame. Unknown texts are dropped: a newer relay may send more kinds of them.
 ///
 /// # Errors
 /// The socket is lost.
@@ -91,10 +91,10 @@ pub async fn next(socket: &mut RelaySocket) -> Result<Incoming, SocketLost> {
     }
 }
 
-/// What a message says, if anything.
+/// Sorts a message; `None` for one that is of no interest here.
 ///
 /// # Errors
-/// It closes the socket.
+/// The message is a close frame.
 pub fn sort(message: Message) -> Result<Option<Incoming>, SocketLost> {
     match message {
         Message::Binary(bytes) => Ok(Some(Incoming::Frame(bytes))),

@@ -14,7 +14,7 @@ enum Rule {
     All,
     Net(IpNet),
     Ip(IpAddr, Option<u16>),
-    /// `suffix` begins with a dot; `itself` whether the name without it matches too.
+    /// `suffix` begins with a dot; `itself`: whether the name without the dot matches too.
     Domain {
         suffix: String,
         itself: bool,

@@ -1,4 +1,4 @@
-//! The way to the relay one step at a time, for `mykube doctor`: each step tells what it saw.
+//! Reaching the relay one step at a time, for `mykube doctor`: each step returns what it saw.
 
 mod issuer;
 
@@ -34,7 +34,7 @@ use crate::{
     url::RelayUrl,
 };
 
-/// What the WebSocket carries there and back.
+/// The payload of the ping that must come back over the WebSocket.
 const PING: &[u8] = b"mykube doctor";
 
 /// The steps before HTTP.
@@ -42,30 +42,30 @@ const PING: &[u8] = b"mykube doctor";
 pub struct Probe {
     url: RelayUrl,
     proxy: Option<ProxyTarget>,
-    /// Something where the relay is reached by TLS.
+    /// Set where the relay is reached by TLS, or where there is a `--ca-file`.
     trust: Option<Trust>,
     limit: Duration,
 }
 
-/// The certificate a server showed, and what it rests on.
+/// The certificate a server showed, and who vouches for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Presented {
     /// Its issuer, `Example CA, Example Inc`, cleaned; empty where it cannot be read.
     pub issuer: String,
-    /// The system's own authorities vouch for it, without `--ca-file`.
+    /// Whether the system's own authorities vouch for it, without `--ca-file`.
     pub by_system: bool,
 }
 
-/// Why frames do not pass.
+/// Why no frame came back over a WebSocket.
 #[derive(Debug, thiserror::Error)]
 pub enum WebSocketProblem {
-    /// No WebSocket.
+    /// The WebSocket did not open.
     #[error(transparent)]
     Refused(#[from] DialError),
-    /// One that was cut.
+    /// It opened and was cut.
     #[error("the WebSocket opened and was cut before a frame came back: {0}")]
     Cut(SocketLost),
-    /// One that carries nothing.
+    /// It opened, and no frame came back.
     #[error("the WebSocket opened, but no frame came back within {} s", .0.as_secs_f32())]
     Silent(Duration),
 }
@@ -91,8 +91,8 @@ impl Probe {
         self.proxy.as_ref()
     }
 
-    /// Resolves the name that is dialed from here, the proxy's or the relay's; gives it with its addresses, none for a
-    /// name that is an address.
+    /// Resolves the name that this machine dials, the proxy's or the relay's. Returns the name and its addresses; no addresses
+    /// where the name is an address itself.
     ///
     /// # Errors
     /// [`DialError::Unreachable`].
@@ -131,7 +131,7 @@ impl Probe {
         }
     }
 
-    /// TLS on a connection to an https relay, and the certificate that was shown, also where it was not accepted.
+    /// TLS on a connection to an https relay, and the certificate that it showed, accepted or not.
     pub async fn tls(&self, stream: Transport) -> (Result<(), DialError>, Option<Presented>) {
         let late = || DialError::unreachable(self.url.address(), Unreachable::Timeout(self.limit));
         let (host, address) = (self.url.host(), self.url.address());
@@ -151,7 +151,7 @@ impl Probe {
         (result, presented)
     }
 
-    /// The certificates of a server that is not trusted. The handshake is broken off once they have come.
+    /// The certificates of a server that is not trusted, by a handshake that ends once the server has shown them.
     async fn look(&self) -> Vec<CertificateDer<'static>> {
         let seen = Arc::new(Onlooker::default());
         let name = ServerName::try_from(self.url.host());
@@ -167,7 +167,7 @@ impl Probe {
                 Transport::TlsInTls(_) => Err(io::ErrorKind::Unsupported.into()),
             }
         };
-        // It fails by design.
+        // It fails always: the verifier accepts no certificate.
         let _ = timeout(self.limit, handshake).await;
         std::mem::take(&mut seen.chain.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -184,7 +184,7 @@ impl Probe {
 }
 
 impl Dialer {
-    /// The `Date` of the relay's answer to `GET /healthz`, as it stands there.
+    /// The `Date` header of the relay's answer to `GET /healthz`, unparsed.
     ///
     /// # Errors
     /// See [`DialError`].
@@ -194,7 +194,7 @@ impl Dialer {
         Ok(self.send(request).await?.header(header::DATE))
     }
 
-    /// Opens the agent's WebSocket of a session that nobody shall join, sees a frame there and back, and frees the
+    /// Opens the agent's WebSocket of a session that no client will join, waits for a ping to be answered, and frees the
     /// nameplate.
     ///
     /// # Errors
@@ -223,7 +223,7 @@ impl Dialer {
             while let Some(Ok(_)) = socket.next().await {}
             Ok::<_, tokio_tungstenite::tungstenite::Error>(())
         };
-        // Frames have passed; a code nobody knows ends by itself.
+        // The ping was answered, so the probe has succeeded; the relay lets the code expire where this fails.
         let _ = timeout(limit, farewell).await;
         Ok(())
     }
@@ -238,7 +238,7 @@ fn chain(stream: &Transport) -> Vec<CertificateDer<'static>> {
     certificates.unwrap_or_default().iter().map(|certificate| certificate.clone().into_owned()).collect()
 }
 
-/// Takes note of certificates and accepts none.
+/// Keeps the certificates that a server shows, and accepts none.
 #[derive(Debug, Default)]
 struct Onlooker {
     chain: Mutex<Vec<CertificateDer<'static>>>,

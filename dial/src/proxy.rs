@@ -1,9 +1,9 @@
 //! Proxies: which one to use, and how to get a connection through it.
 //!
 //! The rules are those of Go's `net/http`, which kubectl users know: `HTTPS_PROXY` for TLS targets, `HTTP_PROXY` for
-//! plain ones, lower case accepted, `NO_PROXY` excepts hosts, and loopback is never proxied. `ALL_PROXY` stands in
-//! where the other is not set (as in curl). [`crate::connect_tcp_via_proxy`] serves any caller with a target and perhaps a
-//! proxy, such as a kubeconfig's `proxy-url`.
+//! plain ones, lower case accepted, `NO_PROXY` excepts hosts, and loopback is never proxied. `ALL_PROXY` is used
+//! where the variable of the scheme is not set (as in curl). [`crate::connect_tcp_via_proxy`] serves any caller with a target and
+//! perhaps a proxy, such as a kubeconfig's `proxy-url`.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::{error::DialError, no_proxy::NoProxy};
 
-/// The proxy variables of an environment. Prints nothing: they may hold passwords.
+/// The proxy variables of an environment. `Debug` shows their names only: the values may hold passwords.
 #[derive(Clone, Default)]
 pub struct ProxyEnv {
     vars: Vec<(&'static str, Zeroizing<String>)>,
@@ -73,7 +73,7 @@ impl fmt::Debug for ProxyEnv {
     }
 }
 
-/// How a proxy is spoken to.
+/// The protocol that a proxy speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyScheme {
     /// CONNECT in plain text.
@@ -95,7 +95,7 @@ pub struct ProxyTarget {
 }
 
 impl ProxyTarget {
-    /// Reads a proxy URL; without a scheme it is `http`. `setting` is what messages call its source, `HTTPS_PROXY` say.
+    /// Reads a proxy URL; without a scheme it is `http`. `setting` is the name of its source in messages, such as `HTTPS_PROXY`.
     ///
     /// # Errors
     /// [`DialError::ProxySetting`], which does not show the URL.
@@ -130,7 +130,7 @@ impl ProxyTarget {
         Ok(Self { scheme, host, port: url.port().unwrap_or(port), credentials, setting: setting.to_owned() })
     }
 
-    /// How it is spoken to.
+    /// The protocol that it speaks.
     #[must_use]
     pub fn scheme(&self) -> ProxyScheme {
         self.scheme

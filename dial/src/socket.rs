@@ -1,6 +1,6 @@
 //! The WebSocket to the relay.
 //!
-//! The opening handshake goes through the same HTTP exchange as the other calls, not through tungstenite's: so a
+//! The opening handshake goes through the same HTTP code as the other calls, not through tungstenite's: so a
 //! refusal is read whole, and no request with a ticket in it passes through tungstenite's trace log.
 
 use bytes::Bytes;
@@ -26,11 +26,11 @@ use crate::{
 /// The socket between one end and the relay.
 pub type RelaySocket = WebSocketStream<Transport>;
 
-/// Read at once from the network: eight full records.
+/// Most bytes of one read from the network: eight full records.
 pub const READ_BUFFER: usize = 128 * 1024;
-/// Frames collect up to this size before they are written without a flush.
+/// Frames collect up to this size, in bytes; then they are written even without a flush.
 pub const WRITE_BUFFER: usize = 128 * 1024;
-/// Frames wait up to this size while the network does not take them; then sending waits.
+/// Bytes of frames that may wait while the network takes none; beyond it sending waits.
 pub const WRITE_BUFFER_MAX: usize = WRITE_BUFFER + 2 * FRAME_MAX;
 
 /// The limits of a socket: a frame and a message have at most 64 KiB, and no buffer grows without bound.
@@ -78,7 +78,7 @@ impl Dialer {
         Ok(socket)
     }
 
-    async fn refused_socket(&self, answer: crate::exchange::Exchange) -> DialError {
+    async fn refused_socket(&self, answer: crate::call::Answer) -> DialError {
         let answer = match self.bounded(self.whole(answer)).await {
             Ok(answer) => answer,
             Err(e) => return e,

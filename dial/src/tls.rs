@@ -1,4 +1,4 @@
-//! Whom to trust: the system's certificate authorities, and those of `--ca-file` (a TLS-intercepting proxy's, say).
+//! Trusted certificate authorities: the system's, and those of `--ca-file` (a TLS-intercepting proxy's, for example).
 
 mod verifier;
 mod words;
@@ -40,7 +40,7 @@ impl Trust {
         Ok(Self::by(verifier))
     }
 
-    /// These authorities and no others.
+    /// Trusts what this verifier accepts, and nothing else.
     #[must_use]
     pub fn by(verifier: Verifier) -> Self {
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -53,7 +53,7 @@ impl Trust {
         Self { config: Arc::new(config) }
     }
 
-    /// Puts TLS for `host` on top of a connection; `address` is what an error calls it.
+    /// Puts TLS for `host` on top of a connection. Errors name the target `address`.
     pub(crate) async fn handshake(&self, stream: Transport, host: &str, address: &str) -> Result<Transport, DialError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::Tls {
             address: address.to_owned(),
@@ -73,11 +73,11 @@ impl Trust {
     }
 }
 
-/// Encrypted and given to the kernel at once; rustls by itself takes 64 KiB, which with what TLS adds is a segment of loopback
-/// and a sliver, and a system call for half of what one write has.
+/// Bytes of plaintext that a TLS connection takes before it writes. rustls' own limit is 64 KiB: with the overhead of TLS that
+/// is one segment of loopback and a sliver, and one system call for half of what one write has.
 const WRITE_MAX: usize = 256 * 1024;
 
-/// Has a connection of TLS take what is written in large steps.
+/// Makes a TLS connection take up to `WRITE_MAX` bytes before it writes.
 pub fn large_writes<Side>(tls: &mut impl DerefMut<Target = ConnectionCommon<Side>>) {
     tls.set_buffer_limit(Some(WRITE_MAX));
 }

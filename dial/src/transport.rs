@@ -19,12 +19,13 @@ use tokio_rustls::client::TlsStream;
 pub const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// How long bytes sent to the relay may stay unacknowledged before the connection is given up (Linux).
 pub const USER_TIMEOUT: Duration = Duration::from_secs(15);
-/// When TCP begins to probe an idle connection, and how often.
+/// After how long TCP begins to probe an idle connection, and how often it probes.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
-/// The same towards the relay: later than any ping of a session. Under [`USER_TIMEOUT`] a single lost probe is the end.
+/// The same towards the relay: later than any ping of a session, because under [`USER_TIMEOUT`] a single lost probe ends the
+/// connection.
 pub const KEEPALIVE_RELAY: Duration = Duration::from_secs(30);
 
-/// A connection to the relay, or to what a proxy reaches for us.
+/// A connection to the relay or another target, directly or through a proxy.
 #[derive(Debug)]
 pub enum Transport {
     /// Plain TCP.
@@ -47,11 +48,11 @@ impl Transport {
     }
 }
 
-/// Sets what an interactive connection needs: no Nagle, a short unsent queue, and probes while nothing is said. One that
+/// Sets what an interactive connection needs: no Nagle, a short unsent queue, and probes while it is idle. A connection that
 /// stays on this machine is not paced.
 ///
-/// Whoever does not read for long is left alone: `kubectl exec -i` waits for what runs in the pod, a watch for a laptop
-/// that sleeps.
+/// The other end may leave data unread for as long as it likes: behind `kubectl exec -i` a program in the pod may not read for
+/// hours, and behind a watch a laptop may sleep.
 ///
 /// # Errors
 /// The system's, which on a connected TCP socket means that it is gone.
@@ -78,12 +79,12 @@ pub fn tune_local(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Within one machine there is no line whose rate is to be found out: a congestion control that paces (BBR) only sets
-/// timers there, a tenth of what carrying takes (docs/decisions/0012). The plainest does not, and every Linux has it.
+/// Within one machine there is no line whose rate a congestion control could find out: one that paces (BBR) only sets timers
+/// there, which cost a tenth of what moving the bytes costs (docs/decisions/0012). Reno sets none, and every Linux has it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn unpaced(tcp: &TcpStream) {
     if is_within_machine(tcp.local_addr().ok(), tcp.peer_addr().ok()) {
-        // Refused only where an administrator allows nothing but others: then it stays as it is.
+        // The system refuses only where an administrator does not allow reno; the connection then keeps its own.
         let _ = SockRef::from(tcp).set_tcp_congestion(b"reno");
     }
 }
@@ -94,8 +95,8 @@ fn is_within_machine(local: Option<SocketAddr>, peer: Option<SocketAddr>) -> boo
     peer.is_some_and(|peer| peer.is_loopback() || local == Some(peer))
 }
 
-/// Sets what a connection to the relay needs as well: an early word when the network is gone. The relay always reads, or
-/// the session can go on over another connection.
+/// Sets what a connection to the relay needs beside that: an early error when the network is gone. Data that stays
+/// unacknowledged ends it, because a relay reads always; where it does not, the session goes on over another connection.
 ///
 /// # Errors
 /// See [`tune`].

@@ -1,4 +1,4 @@
-//! `--relay-url`: where the relay is, and nothing else.
+//! `--relay-url`: a relay's address and nothing else, no credentials and no query.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 

@@ -53,7 +53,7 @@ pub(super) struct Soak {
     pub(super) length: Duration,
 }
 
-struct Session {
+struct SoakSession {
     mode: Mode,
     client: Running,
     server: Running,
@@ -77,7 +77,7 @@ impl Soak {
             .flat_map(|batch| {
                 let batch = batch * 4..self.sessions.min(batch * 4 + 4);
                 thread::scope(|scope| {
-                    let start = |at| Session::start([Mode::Guarded, Mode::Shared][at % 2], &wires, &upstream);
+                    let start = |at| SoakSession::start([Mode::Guarded, Mode::Shared][at % 2], &wires, &upstream);
                     let starting: Vec<_> = batch.map(|at| scope.spawn(move || start(at))).collect();
                     starting.into_iter().map(|it| it.join().unwrap()).collect::<Vec<_>>()
                 })
@@ -154,7 +154,7 @@ impl Upstream {
     }
 }
 
-impl Session {
+impl SoakSession {
     fn start(mode: Mode, wires: &Wires, upstream: &Upstream) -> (Self, Stream) {
         let kubeconfig = &upstream.kubeconfig;
         let server = wires.server(|url| match mode {
@@ -238,7 +238,7 @@ impl Traffic {
 }
 
 /// One fault, another one each time.
-fn strike(wires: &Wires, sessions: &[Session], number: usize) {
+fn strike(wires: &Wires, sessions: &[SoakSession], number: usize) {
     // One in each mode.
     let some = [number, number + 1].map(|at| &sessions[at % sessions.len()]);
     let while_ = |length: u64| thread::sleep(Duration::from_millis(length));
@@ -283,9 +283,9 @@ fn stop(ends: [&Running; 2], while_: impl Fn(u64)) {
 struct Holdings(BTreeMap<String, Use>);
 
 impl Holdings {
-    fn take(wires: &Wires, sessions: &[Session]) -> Self {
+    fn take(wires: &Wires, sessions: &[SoakSession]) -> Self {
         let mut all = vec![Watched { name: "relay".into(), pid: wires.relay_id() }];
-        for Session { mode, client, server } in sessions {
+        for SoakSession { mode, client, server } in sessions {
             for (kind, end) in [("clients", client), ("servers", server)] {
                 all.push(Watched { name: format!("{} {kind}", mode.name()), pid: end.process.id() });
             }
@@ -294,7 +294,7 @@ impl Holdings {
     }
 
     /// Looks until nothing is more than it was, or for the first time until two looks are alike.
-    fn settled(wires: &Wires, sessions: &[Session], before: Option<&Self>) -> Self {
+    fn settled(wires: &Wires, sessions: &[SoakSession], before: Option<&Self>) -> Self {
         let until = Instant::now() + LIMIT;
         let mut last = Self::take(wires, sessions);
         loop {

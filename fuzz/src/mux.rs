@@ -1,7 +1,8 @@
 //! Sequences of operations on two sessions in lock-step, against a model that counts bytes.
 //!
-//! Each operation is three bytes: what, who and which, how much. What is checked: bytes arrive once, in order, unchanged; an
-//! end of a stream means that all was delivered; nothing honest ends a session; at the end every book is balanced.
+//! Each operation is three bytes: its kind, the end and the stream, and an amount. Checked are: bytes arrive once, in order and
+//! unchanged; the end of a stream means that all of it was delivered; honest ends never end a session by error; and at the end no
+//! window and no queue holds anything.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,7 +27,7 @@ struct Way {
 
 #[derive(Default)]
 struct Stream {
-    /// From the client, from the agent.
+    /// From the client, and from the agent.
     ways: [Way; 2],
     released: [bool; 2],
     opened_at_peer: bool,
@@ -40,7 +41,7 @@ struct World {
     streams: BTreeMap<u32, Stream>,
 }
 
-/// The byte at a place of a stream: nothing else looks like it.
+/// The byte at an offset of a stream, which differs between streams and offsets.
 fn byte(id: u32, from: usize, at: u64) -> u8 {
     (u64::from(id).wrapping_mul(31) + from as u64 * 101 + at.wrapping_mul(0x9e37_79b9_7f4a_7c15) / 7919) as u8
 }
@@ -106,7 +107,7 @@ impl World {
         self.events();
     }
 
-    /// Whether this end has the stream: its own, or one that it was told of.
+    /// Whether this end has the stream: it opened it, or its peer's `new` has arrived.
     fn visible(&self, who: usize, id: u32) -> bool {
         let opener = usize::from(id.is_multiple_of(2));
         let stream = &self.streams[&id];
@@ -145,7 +146,7 @@ impl World {
         match state {
             ReadState::Open => {}
             ReadState::Eof => assert!(way.finished && way.read == way.written, "an end before all was read"),
-            // Only the peer's release fails a stream, or its refusal.
+            // A stream fails only if the peer releases or refuses it.
             ReadState::Failed(reason) => {
                 assert!(failed || reason.starts_with("256 streams") || reason.starts_with("more than 50"), "{reason}");
             }
@@ -192,7 +193,7 @@ impl World {
         }
     }
 
-    /// Everything is sent, delivered, read and let go: then the books are balanced.
+    /// Lets both ends send, read and release everything, and checks that no window and no queue holds anything.
     fn settle(&mut self) {
         self.exchange();
         for (id, stream) in &self.streams {
@@ -237,7 +238,7 @@ impl World {
                 }
             }
             quiet = if moved { 0 } else { quiet + 1 };
-            // Longer than the delay of any acknowledgement and any pause between two pings.
+            // Longer than any delay of an acknowledgement, and any pause between two pings.
             if quiet > 110 {
                 return;
             }

@@ -1,5 +1,5 @@
-//! Attach frames and transports: what a relay without the keys can say, and two real ends that lose their transports at
-//! any moment while it replays, drops and spoils.
+//! Attach frames and transports: frames of a relay that does not have the keys, and two real ends that lose their transports at
+//! any moment while it replays, drops and spoils frames.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn end(role: Role, config: Config) -> Session {
     Session::new(Time::default(), seam::established(role, [1; 32], [2; 32]), config)
 }
 
-/// A frame of somebody without the keys: neither end answers it, whatever it waits for.
+/// A frame made without the keys: no end answers it, whatever state it is in.
 fn foreign(role: Role, data: &[u8]) {
     let (now, rng) = (Time::default(), &mut StdRng::seed_from_u64(1));
     for asked in [false, true] {
@@ -59,7 +59,7 @@ fn byte(who: usize, at: u64) -> u8 {
     (at * 31 + at / 251 + who as u64 * 7) as u8
 }
 
-/// Each operation is two bytes: what, and who or which or how much.
+/// Each operation is two bytes: its kind, and the end, the frame or an amount.
 pub(super) fn transports(data: &[u8]) {
     let config = Config { rekey_records: 5, ..Config::default() };
     let mut world = World {
@@ -85,7 +85,7 @@ pub(super) fn transports(data: &[u8]) {
 }
 
 impl World {
-    /// Whether the session goes on.
+    /// Carries out one operation; returns whether the session goes on.
     fn operate(&mut self, what: u8, much: u8) -> bool {
         let (who, now) = (usize::from(much & 1), self.now);
         match what % 12 {
@@ -154,7 +154,7 @@ impl World {
         }
         match self.ends[to].handle_frame(self.now, frame) {
             Ok(()) => {}
-            // Frames that were dropped are a gap; a real transport has none.
+            // Dropped frames leave a gap, as no real transport does: it is lost.
             Err(SessionError::Record(_)) => self.ends[to].handle_transport_lost(self.now),
             Err(SessionError::Forged) => return false,
             Err(error) => panic!("{error} (tampered with: {tampered})"),
@@ -183,7 +183,7 @@ impl World {
         assert!(self.read[who] <= self.written[1 - who]);
     }
 
-    /// With a good transport all of it arrives.
+    /// Over a transport without faults, everything arrives.
     fn settle(&mut self) {
         self.meet();
         for _ in 0..4000 {

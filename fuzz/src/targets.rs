@@ -1,4 +1,4 @@
-//! What each fuzz target does with its bytes. Plain functions, so that `cargo test` replays the committed corpora on
+//! The fuzz targets, each a plain function of its bytes, so that `cargo test` replays the committed corpora on
 //! stable Rust (tunnel/tests/tunnel/corpus.rs includes this file).
 
 use bytes::{Bytes, BytesMut};
@@ -92,7 +92,7 @@ fn channel_control(data: &[u8]) {
         let written = control.to_string();
         assert!(written.len() <= limits::CONTROL_MAX);
         assert_eq!(written.parse(), Ok(control.clone()));
-        // Only a reason may change, and only by losing what no terminal should see.
+        // Only a reason may change, and only by losing characters that must not reach a terminal.
         if !matches!(control, Control::Done { reason: Some(_), .. } | Control::Bye { .. }) {
             assert_eq!(written, input);
         }
@@ -143,7 +143,7 @@ fn hello_client(data: &[u8]) {
     let (agent, _) = Agent::start(&mut StdRng::seed_from_u64(1), id, &code(), false);
     if let Ok(waits) = agent.handle_hello(data) {
         assert!(data.len() <= limits::HELLO_MAX + 1);
-        // Whoever sent it does not know the keys: no bytes of his are the right tag.
+        // The sender does not know the keys, so no bytes it sends are the right tag.
         assert!(waits.handle_tag(&mut data.to_vec()).is_err());
     }
 }
@@ -159,7 +159,7 @@ fn records(data: &[u8]) {
     assert!(session.poll_event().is_none() && session.streams() == 0);
 }
 
-/// Plaintexts of a peer with the keys: `len:u16be || plaintext`, again and again; then the application reads and lets go.
+/// Plaintexts of a peer that has the keys: `len:u16be || plaintext`, repeated; then the application reads and releases.
 fn session(data: &[u8]) {
     let Some((first, mut rest)) = data.split_first() else { return };
     let role = if first & 1 == 0 { Role::Agent } else { Role::Client };
@@ -170,7 +170,7 @@ fn session(data: &[u8]) {
         seam::established(role, SECRETS.0, SECRETS.1),
         Config { rekey_records: 7, ..Config::default() },
     );
-    // Something of our own is under way as well.
+    // This end has data under way as well.
     for _ in 0..first >> 6 {
         if let Ok(id) = session.open(now, None) {
             session.write(now, id, Bytes::from_static(&[7; 20_000]));
@@ -186,7 +186,7 @@ fn session(data: &[u8]) {
         if session.handle_frame(now, frame).is_err() {
             return;
         }
-        // The sealer follows as the session did: a record that ended with rekey was accepted.
+        // The sealer changes its key when the session has: after an accepted record that ended with rekey.
         if ends_with_rekey(plaintext) {
             sealer.rekey();
         }

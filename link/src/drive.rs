@@ -311,7 +311,7 @@ mod tests {
         time::Duration,
     };
 
-    use mykube_protocol::{Attempt, FromRelay, Role, Ticket, control::Peer};
+    use mykube_protocol::{Attempt, FromRelay, Role, Ticket, relay_text::Peer};
     use mykube_tunnel::{Established, endpoint::Settings, seam};
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 

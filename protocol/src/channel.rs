@@ -221,7 +221,7 @@ pub struct Credentials {
     /// Basic authentication, password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// They expire: the client keeps the token in a file that later welcomes replace.
+    /// The credentials expire: the client keeps the token in a file, which it writes anew with each later welcome.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expiring: bool,
 }

@@ -12,19 +12,19 @@ pub const TOO_BIG: u16 = 1009;
 pub const POLICY: u16 = 1008;
 /// This attempt was refused: wrong secret.
 pub const REFUSED: u16 = 4401;
-/// Plain form: not paired yet.
+/// Legacy form: not paired yet.
 pub const NOT_PAIRED: u16 = 4403;
 /// The session is not known here, and its nameplate is taken: a new code is needed.
 pub const NO_SESSION: u16 = 4404;
 /// The relay heard nothing from this end for too long, not even a pong: dial again.
 pub const SILENT: u16 = 4407;
-/// The time is over: a code's, or that of an end whose other end has not come back.
+/// A code's time is over, or an end has waited too long for the other to come back.
 pub const EXPIRED: u16 = 4408;
-/// Plain form: this end is connected already.
+/// Legacy form: this end is connected already.
 pub const ALREADY_CONNECTED: u16 = 4409;
 /// A newer socket of the same end took over. Do not redial.
 pub const REPLACED: u16 = 4410;
-/// A client of the first protocol tried this nameplate and may have disclosed the secret: mykube 2 clients only.
+/// A legacy client tried this nameplate and may have disclosed the secret: mykube 2 clients only.
 pub const UPGRADE: u16 = 4426;
 /// Too many sessions. A paired session may try again after the delay in the reason.
 pub const TOO_MANY: u16 = 4429;
@@ -40,18 +40,18 @@ pub enum Stage {
     CodeWaiting,
 }
 
-/// What an end makes of it.
+/// What an end does after its connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Dial again.
     Redial,
     /// A newer connection of this end took over: the session is over here, unless this end opened it itself.
     Replaced,
-    /// The code, typed or waiting, is over, or the session: another code may help.
+    /// The typed code, the waiting code or the session is over: another code may help.
     NewCode,
     /// The waiting code may have been disclosed: it counts as burned.
     Disclosed,
-    /// It is over, and another code by itself changes nothing.
+    /// The attempt or session is over, and another code by itself changes nothing.
     Over,
 }
 

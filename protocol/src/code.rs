@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives these values, and no other.
+    /// A random generator that gives these values, in this order.
     struct Listed(Vec<u32>);
 
     impl TryRng for Listed {
@@ -198,7 +198,7 @@ mod tests {
 
     impl TryCryptoRng for Listed {}
 
-    /// The secret that is made of these draws, all of which it takes.
+    /// The secret that `Secret::random` makes of these draws, all of which it must use.
     fn drawn(values: &[u32]) -> String {
         let mut rng = Listed(values.to_vec());
         let secret = Secret::random(&mut rng);

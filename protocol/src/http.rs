@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Attempt, Nameplate, SessionId, Ticket};
 
-/// A header by which a relay marks its own last word, so that what something on the way answers in its place (an
-/// authenticating proxy's 401, say) is not taken for it. [`TICKET_REFUSED`] with a 401, [`VERSION_REFUSED`] with a 400.
+/// A header by which the relay marks a refusal as its own, so that an end does not take a proxy's answer (the 401 of one
+/// that asks for a login, say) for the relay's. [`TICKET_REFUSED`] with a 401, [`VERSION_REFUSED`] with a 400.
 pub const REFUSAL: &str = "mykube-refusal";
-/// The ticket is no good, and never will be.
+/// The ticket is not valid, and never will be.
 pub const TICKET_REFUSED: &str = "ticket";
-/// This relay does not speak the version that was asked for.
+/// This relay does not speak the version that the end asked for.
 pub const VERSION_REFUSED: &str = "version";
 
-/// `POST /api/sessions`. Without a version it is the plain form.
+/// `POST /api/sessions`. A body without a version is a legacy end's.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CreateSession {
-    /// 2, or nothing in the plain form.
+    /// 2; legacy ends send none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
 }
@@ -33,13 +33,13 @@ pub struct SessionCreated {
     pub expires_at: String,
 }
 
-/// `POST /api/pair`: `nameplate` in version 2, `code` in the plain form.
+/// `POST /api/pair`: `nameplate` in version 2, `code` in the legacy form.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct PairRequest {
     /// Version 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nameplate: Option<String>,
-    /// The plain form's whole code. Never logged.
+    /// The whole legacy code. Never logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
 }
@@ -55,18 +55,18 @@ pub struct PairAnswer {
     pub attempt: Attempt,
 }
 
-/// 200 to a plain-form [`CreateSession`]: the relay draws all eight digits.
+/// 200 to a legacy [`CreateSession`]: the relay draws all eight digits.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct PlainCreated {
+pub struct LegacyCreated {
     /// The session.
     pub session_id: SessionId,
     /// All eight digits.
     pub code: String,
 }
 
-/// 200 to a plain-form [`PairRequest`].
+/// 200 to a legacy [`PairRequest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PlainPaired {
+pub struct LegacyPaired {
     /// The session.
     pub session_id: SessionId,
 }

@@ -29,7 +29,7 @@
 //!   |<======= binary 0x05 records, end to end, unreadable here ===========>|
 //! ```
 //!
-//! Text frames are between the relay and one end ([`control`]); binary frames pass end to end ([`frame`]). Inside
+//! Text frames are between the relay and one end ([`relay_text`]); binary frames pass end to end ([`frame`]). Inside
 //! the records run streams: `new:{id}`, payload, `credit:`, `eof:`, `done:` ([`channel`]). `docs/protocol.md` has
 //! the bytes, the key schedule and the reasons.
 
@@ -38,18 +38,18 @@
 pub mod channel;
 pub mod close;
 pub mod code;
-pub mod control;
 pub mod frame;
 pub mod http;
 pub mod id;
 pub mod limits;
+pub mod relay_text;
 pub mod text;
 pub mod ticket;
 pub mod units;
 
 pub use code::{CodeError, Nameplate, PairingCode, Secret};
-pub use control::{FromAgent, FromRelay};
 pub use id::{Attempt, SessionId};
+pub use relay_text::{FromAgent, FromRelay};
 pub use ticket::{Claims, Class, Ticket};
 
 /// The protocol version both ends of this build speak.

@@ -1,9 +1,10 @@
-//! What comes from the other end is data: nothing of it reaches a terminal uncleaned.
+//! Texts from outside (the other end, the relay, a kubeconfig) are data: they are cleaned or checked here before they reach a
+//! terminal, a file name or a path.
 
 /// Removes control characters and bidirectional formatting (Unicode TR9, CVE-2021-42574), and cuts to `max` bytes.
 #[must_use]
 pub fn printable(text: &str, max: usize) -> String {
-    // As nearly all of it is.
+    // Nearly every text is printable ASCII.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text[..text.len().min(max)].to_owned();
     }
@@ -37,13 +38,13 @@ pub fn to_plain_name(text: &str, fallback: &str) -> String {
     if is_plain_name(name) { name.to_owned() } else { fallback.to_owned() }
 }
 
-/// Longest path of an API server's URL, in bytes. Those of fronts hold names, at times in base64; a welcome has room.
+/// Longest path of an API server's URL, in bytes. A proxy that serves several clusters has names in it, at times in base64.
 pub const PATH_MAX: usize = 1024;
 
 /// An absolute URL path that means the same everywhere: segments of RFC 3986's characters, at most [`PATH_MAX`] bytes.
 ///
-/// No segment is empty, `.` or `..`. What can stand for itself is not escaped (`%41`, `%2e`), and what servers read in
-/// more than one way is not there escaped either: `%2F`, `%5C` and control characters.
+/// No segment is empty, `.` or `..`. A character that may stand for itself is not escaped (`%41`, `%2e`). Escapes that
+/// servers read in more than one way are refused: `%2F`, `%5C` and control characters.
 #[must_use]
 pub fn is_plain_path(text: &str) -> bool {
     let segment = |s: &str| {
@@ -51,7 +52,7 @@ pub fn is_plain_path(text: &str) -> bool {
         while let Some((first, tail)) = rest.split_first() {
             rest = match (first, tail) {
                 (b'%', [high, low, tail @ ..]) => match (hex(*high), hex(*low)) {
-                    (Some(high), Some(low)) if must_be_escaped(high << 4 | low) => tail,
+                    (Some(high), Some(low)) if may_be_escaped(high << 4 | low) => tail,
                     _ => return false,
                 },
                 (first, tail) if is_path_byte(*first) => tail,
@@ -68,8 +69,8 @@ fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }
 
-/// Escaped or nothing. What Go escapes although it need not be (`!'()*`) may be either.
-fn must_be_escaped(byte: u8) -> bool {
+/// Whether a byte may stand escaped: it must be, or Go escapes it although it need not (`!'()*`).
+fn may_be_escaped(byte: u8) -> bool {
     !byte.is_ascii_control()
         && !matches!(byte, b'/' | b'\\')
         && (!is_path_byte(byte) || matches!(byte, b'!' | b'\'' | b'(' | b')' | b'*'))

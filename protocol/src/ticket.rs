@@ -16,12 +16,12 @@ pub const MAC_LEN: usize = 32;
 /// The WebSocket subprotocol that carries a ticket where a header cannot be set (browsers).
 pub const SUBPROTOCOL_PREFIX: &str = "mykube.ticket.";
 
-/// A text that is not a ticket. Says nothing of the text.
+/// A text that is not a ticket. The error holds nothing of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("that is not a ticket of this protocol version")]
 pub struct TicketError;
 
-/// A bearer ticket in its wire form. Wiped on drop, prints nothing.
+/// A bearer ticket in its wire form. Wiped on drop; `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Ticket(String);
 
@@ -128,7 +128,7 @@ impl Claims {
     /// Reads what [`Claims::encode`] wrote.
     ///
     /// # Errors
-    /// Anything else. The signature is checked before this.
+    /// Any other bytes. The caller has checked the signature before this.
     pub fn decode(bytes: &[u8]) -> Result<Self, TicketError> {
         let (head, rest) = bytes.split_first_chunk::<3>().ok_or(TicketError)?;
         let (session, rest) = rest.split_first_chunk::<16>().ok_or(TicketError)?;

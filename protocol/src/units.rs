@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// `90s`: digits and one of `units`, out of `ms`, `s`, `m`, `h`, `d` and nothing, which is seconds. What is longer than a
-/// [`Duration`] holds is its longest. None for everything else.
+/// `90s`: digits and one of `units`, out of `ms`, `s`, `m`, `h`, `d` and `""`, which is seconds. A time that is longer than
+/// [`Duration`] holds becomes [`Duration::MAX`]. `None` for every other text.
 #[must_use]
 pub fn time(text: &str, units: &[&str]) -> Option<Duration> {
     let (digits, unit) = split(text);
@@ -22,8 +22,8 @@ pub fn time(text: &str, units: &[&str]) -> Option<Duration> {
     Some(n.checked_mul(seconds).map_or(Duration::MAX, Duration::from_secs))
 }
 
-/// `64KiB`: digits and `B`, `KiB`, `MiB` or nothing, which is bytes. None for everything else, and for what is longer than
-/// any memory.
+/// `64KiB`: digits and `B`, `KiB`, `MiB` or no unit, which is bytes. `None` for every other text, and for a size that does not
+/// fit into a `usize`.
 #[must_use]
 pub fn size(text: &str) -> Option<usize> {
     let (digits, unit) = split(text);

@@ -8,7 +8,7 @@ fn sizes() {
         (HELLO_MAX, 8_192),
         (RECORD_PLAINTEXT_MAX, 16_384),
         (FRAME_MAX, 65_536),
-        (PLAIN_FRAME_MAX, 16_777_216),
+        (LEGACY_FRAME_MAX, 16_777_216),
         (RELAY_TEXT_MAX, 1_024),
         (CONTROL_MAX, 4_096),
         (REASON_MAX, 256),

@@ -1,10 +1,10 @@
-//! Whose request it is: what a trusted proxy says about that.
+//! The client's address of a request, as a trusted proxy names it.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Proxies whose word about an address is believed.
+/// Proxies that are believed when they name a client's address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedProxies(Vec<IpNet>);
 
@@ -14,14 +14,14 @@ impl TrustedProxies {
         Self(networks)
     }
 
-    /// Whether this address is one of them.
+    /// Whether this address is a trusted proxy's.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Who is behind `peer`: the last address in `X-Forwarded-For` that is not a trusted proxy itself. The header of
-    /// anybody else is not looked at, nor what stands before an entry that is no address: the client itself wrote that.
+    /// The client behind `peer`: the last address in `X-Forwarded-For` that is not a trusted proxy itself, or `peer` where that
+    /// is not a trusted proxy. Entries before one that is not an address are ignored: the client itself may have written them.
     pub(crate) fn client<'a>(&self, peer: IpAddr, forwarded_for: impl Iterator<Item = &'a [u8]>) -> IpAddr {
         let mut client = peer;
         let entries = forwarded_for.flat_map(|line| line.split(|byte| *byte == b','));

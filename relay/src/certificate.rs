@@ -1,12 +1,12 @@
-//! What the relay's own certificate says: whom it is for, and when. Ends decide whether they take it.
+//! The names and the validity of the relay's own certificate. Ends decide whether they accept it.
 
 use std::net::IpAddr;
 
 use time::{Duration, OffsetDateTime};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-/// A certificate that is renewed a third of its life before its end, or later, is renewed before so much is left; and no
-/// year-long one is complained about for months.
+/// The operator is warned when a tenth of the certificate's life is left, and at most two weeks before its end. Automatic
+/// renewal comes earlier, typically with a third of its life left; and nobody is warned for months of a long-lived one.
 const LATE_PART: i32 = 10;
 const LATE: Duration = Duration::days(14);
 
@@ -29,7 +29,7 @@ impl Certificate {
         Some(Self { host, from: validity.not_before.to_datetime(), until: validity.not_after.to_datetime() })
     }
 
-    /// What its operator has to know of its time, if anything. Reads on from "the TLS certificate".
+    /// A warning about its validity, if there is reason for one. The text continues "the TLS certificate".
     pub(crate) fn complaint(&self, now: OffsetDateTime) -> Option<String> {
         let late = ((self.until - self.from) / LATE_PART).min(LATE);
         if now < self.from {

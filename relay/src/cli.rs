@@ -9,14 +9,14 @@ use serde::Serialize;
 use tracing::info;
 
 use crate::{
-    carriers,
     config::{Config, TlsFiles},
     listen,
     server::{Relay, RelayError},
     signals::Signals,
+    workers,
 };
 
-/// Tickets carry whole seconds.
+/// An eighth of a ticket's life is between two renewals, and tickets hold whole seconds.
 const TICKET_TTL_MIN: Duration = Duration::from_secs(8);
 
 /// Headings of `--help`.
@@ -143,17 +143,17 @@ pub struct RelayArgs {
     pub plain_max_attempts: Option<u32>,
 }
 
-/// What a relay tells a script.
+/// What a relay reports on standard output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// It takes connections.
+    /// The relay accepts connections.
     Listening {
         /// What `--relay-url` takes: `http(s)://host:port`.
         url: String,
         /// The address it listens on.
         listen: SocketAddr,
-        /// What those have to know who want to use it.
+        /// A hint for the operator, if there is one.
         #[serde(skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
@@ -169,10 +169,10 @@ impl Event {
     }
 }
 
-/// Runs a relay until SIGTERM or Ctrl-C; SIGHUP has it read its TLS files again.
+/// Runs a relay until SIGTERM or Ctrl-C; at SIGHUP it reads its TLS files again.
 ///
 /// # Errors
-/// It cannot start.
+/// The relay cannot start.
 pub async fn run(args: RelayArgs, mut output: impl FnMut(Event)) -> Result<(), RelayError> {
     let signals = Signals::new().map_err(RelayError::Signals)?;
     let relay = Relay::bind(args.into_config()?).await?;
@@ -204,10 +204,10 @@ impl RelayArgs {
         Ok(Config {
             listen: self.listen,
             metrics_listen: self.metrics_listen,
-            threads: self.threads.unwrap_or_else(carriers::default_count),
+            threads: self.threads.unwrap_or_else(workers::default_count),
             data_dir,
             tls: tls.map(|(cert, key)| TlsFiles { cert, key, reload_interval: self.tls_reload_interval }),
-            plain_form: self.legacy || self.plain_form,
+            legacy: self.legacy || self.plain_form,
             trusted_proxies: self.trusted_proxy,
             proxy_protocol: self.proxy_protocol,
             allow_origins: self.allow_origin,
@@ -219,15 +219,15 @@ impl RelayArgs {
                 sessions: self.max_sessions,
                 sessions_per_address: self.sessions_per_address,
                 waiting_per_address: self.waiting_per_address,
-                plain_ttl: self.plain_ttl.unwrap_or(self.legacy_ttl),
-                plain_attempts: self.plain_max_attempts.unwrap_or(self.legacy_max_attempts),
+                legacy_ttl: self.plain_ttl.unwrap_or(self.legacy_ttl),
+                legacy_attempts: self.plain_max_attempts.unwrap_or(self.legacy_max_attempts),
             },
             connections: self.max_connections,
             connections_per_address: self.connections_per_address,
             api_requests_per_minute: self.api_rate,
             request_body_max: self.body_limit,
             frame_max: self.frame_limit,
-            plain_frame_max: self.plain_frame_limit.unwrap_or(self.legacy_frame_limit),
+            legacy_frame_max: self.plain_frame_limit.unwrap_or(self.legacy_frame_limit),
             buffer: self.buffer,
             handshake_timeout: self.handshake_timeout,
             header_timeout: self.header_timeout,
@@ -296,14 +296,14 @@ mod tests {
     fn flags_keep_their_former_names() {
         for name in ["--legacy", "--plain-form"] {
             let args = Cli::try_parse_from(["relay", "--data-dir", "/nowhere", name]).unwrap().relay;
-            assert!(args.into_config().unwrap().plain_form, "{name}");
+            assert!(args.into_config().unwrap().legacy, "{name}");
         }
         let former = ["--plain-ttl", "7s", "--plain-max-attempts", "7", "--plain-frame-limit", "7KiB"];
         let args = Cli::try_parse_from([&["relay", "--data-dir", "/nowhere"][..], &former].concat()).unwrap().relay;
         let config = args.into_config().unwrap();
-        assert_eq!((config.sessions.plain_ttl, config.sessions.plain_attempts), (Duration::from_secs(7), 7));
-        assert_eq!(config.plain_frame_max, 7168);
-        assert!(!config.plain_form);
+        assert_eq!((config.sessions.legacy_ttl, config.sessions.legacy_attempts), (Duration::from_secs(7), 7));
+        assert_eq!(config.legacy_frame_max, 7168);
+        assert!(!config.legacy);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a relay is told at its start.
+//! The settings of a relay.
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -6,24 +6,24 @@ use ipnet::IpNet;
 use mykube_protocol::limits;
 use mykube_relay_core::{registry::Limits, silence::Silence};
 
-use crate::carriers;
+use crate::workers;
 
 /// Everything a [`crate::Relay`] needs; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where ends connect. Port 0 lets the system choose.
+    /// The address on which ends connect. Port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// Where metrics are served, if anywhere.
+    /// The address on which metrics are served, if they are.
     pub metrics_listen: Option<SocketAddr>,
-    /// Threads that carry.
+    /// Worker threads: they serve the sockets.
     pub threads: NonZeroUsize,
     /// Holds the ticket key.
     pub data_dir: PathBuf,
     /// Certificate chain and key, PEM files.
     pub tls: Option<TlsFiles>,
-    /// Also serve the published form.
-    pub plain_form: bool,
-    /// Whose `X-Forwarded-For`, or PROXY header, is believed: proxies, and no clients.
+    /// Also serve the legacy form.
+    pub legacy: bool,
+    /// Networks of proxies whose `X-Forwarded-For`, or PROXY header, is believed. They are to hold no clients.
     pub trusted_proxies: Vec<IpNet>,
     /// Connections begin with a PROXY protocol version 2 header, and `X-Forwarded-For` is not read.
     pub proxy_protocol: bool,
@@ -33,29 +33,29 @@ pub struct Config {
     pub sessions: Limits,
     /// Connections at once, in all.
     pub connections: usize,
-    /// Connections at once, an address.
+    /// Connections at once of one address.
     pub connections_per_address: usize,
-    /// Requests a minute an address on `/api/*`; 0 is no limit.
+    /// Requests to `/api/*` of one address in a minute; 0 is no limit.
     pub api_requests_per_minute: u32,
     /// Body of an API request, in bytes.
     pub request_body_max: usize,
     /// A whole frame in version 2, in bytes.
     pub frame_max: usize,
-    /// A whole message in the plain form, in bytes.
-    pub plain_frame_max: usize,
-    /// What one direction may hold while it waits for a slow reader, in bytes.
+    /// A whole message in the legacy form, in bytes.
+    pub legacy_frame_max: usize,
+    /// Bytes that one direction may hold while it waits for a slow reader.
     pub buffer: usize,
-    /// TLS handshake and PROXY header together.
+    /// How long the PROXY header and the TLS handshake may take together.
     pub handshake_timeout: Duration,
-    /// A request's header and body, each; also an idle kept-alive connection.
+    /// How long a request's header may take, and its body; also how long a kept-alive connection may idle.
     pub header_timeout: Duration,
-    /// A version 2 end that said nothing for so long is pinged.
+    /// A version 2 end that has sent nothing for this long is pinged.
     pub ping_interval: Duration,
-    /// One that said nothing for so long, not even a pong, is closed.
+    /// The socket of one that has sent nothing for this long, not even a pong, is closed.
     pub silence_limit: Duration,
-    /// What a closing socket has to take what waits for it and to answer.
+    /// How long a closing socket has to take the data that waits for it, and to answer the close frame.
     pub close_timeout: Duration,
-    /// Ends are told to come back at a random moment within this time after a drain.
+    /// A drain tells each end to come back at a random moment within this time.
     pub drain_spread: Duration,
 }
 
@@ -80,10 +80,10 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             metrics_listen: None,
-            threads: carriers::default_count(),
+            threads: workers::default_count(),
             data_dir: data_dir.into(),
             tls: None,
-            plain_form: false,
+            legacy: false,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             allow_origins: Vec::new(),
@@ -93,7 +93,7 @@ impl Config {
             api_requests_per_minute: limits::API_REQUESTS_PER_MINUTE,
             request_body_max: limits::REQUEST_BODY_MAX,
             frame_max: limits::FRAME_MAX,
-            plain_frame_max: limits::PLAIN_FRAME_MAX,
+            legacy_frame_max: limits::LEGACY_FRAME_MAX,
             buffer: 128 * 1024,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),

@@ -1,4 +1,4 @@
-//! Connections at once: whose each is, and how many there may be, in all and of an address and its networks.
+//! Open connections: the client of each, and how many may be open, in all and of one address and its networks.
 
 use std::{
     collections::HashMap,
@@ -12,26 +12,23 @@ use crate::{address::TrustedProxies, lock::lock};
 
 /// One connection, counted until its last user lets go of it.
 pub(crate) struct Connection {
-    /// The other side, or whom a PROXY header named.
+    /// The client's address: the other side's, or the one that a trusted proxy named.
     pub(crate) peer: IpAddr,
-    _place: Carried,
-    /// A trusted proxy's own is charged to nobody.
+    _occupies: Occupies,
+    /// A trusted proxy's own connection is charged to no address.
     _share: Option<Share>,
 }
 
-/// What a connection takes one of.
-enum Carried {
-    Place {
-        _place: Place,
-    },
-    /// It is a client's behind a proxy, on the proxy's.
-    On {
-        _proxy: Arc<Connection>,
-    },
+/// The slot that a connection keeps from others while it is open.
+enum Occupies {
+    /// One of its own.
+    Slot { _slot: Slot },
+    /// A proxy's: the client's requests arrive on the proxy's connection.
+    Proxy { _proxy: Arc<Connection> },
 }
 
-/// What is taken, and how much may be.
-pub(crate) struct Places {
+/// How many connections are open, and how many may be.
+pub(crate) struct Slots {
     all_max: usize,
     address_max: usize,
     taken: Mutex<Taken>,
@@ -43,31 +40,31 @@ struct Taken {
     by_network: HashMap<Network, usize>,
 }
 
-/// Too many, by which setting.
+/// Too many connections, by this setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMany(pub(crate) &'static str);
 
-/// One place among all, until it is dropped.
-pub(crate) struct Place(Arc<Places>);
+/// One slot among all, until it is dropped.
+pub(crate) struct Slot(Arc<Slots>);
 
-/// One place of an address, until it is dropped.
+/// One slot of an address, until it is dropped.
 pub(crate) struct Share {
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     address: AddressKey,
 }
 
 impl Connection {
-    /// A connection that has its place, and was charged.
-    pub(crate) fn new(peer: IpAddr, place: Place, share: Option<Share>) -> Arc<Self> {
-        Arc::new(Self { peer, _place: Carried::Place { _place: place }, _share: share })
+    /// A connection that has its slot, and has been charged to its address.
+    pub(crate) fn new(peer: IpAddr, slot: Slot, share: Option<Share>) -> Arc<Self> {
+        Arc::new(Self { peer, _occupies: Occupies::Slot { _slot: slot }, _share: share })
     }
 
-    /// The connection of a client whom a trusted proxy's request names: it has a share of its own.
+    /// The connection of a client that a trusted proxy's request names, charged to the client.
     ///
     /// # Errors
-    /// It has as many as it may.
+    /// The client has as many as it may.
     pub(crate) fn named(
-        places: &Arc<Places>,
+        slots: &Arc<Slots>,
         proxies: &TrustedProxies,
         proxy: Arc<Self>,
         client: IpAddr,
@@ -75,28 +72,28 @@ impl Connection {
         if client == proxy.peer {
             return Ok(proxy);
         }
-        let share = places.charge(proxies, client)?;
-        Ok(Arc::new(Self { peer: client, _place: Carried::On { _proxy: proxy }, _share: share }))
+        let share = slots.charge(proxies, client)?;
+        Ok(Arc::new(Self { peer: client, _occupies: Occupies::Proxy { _proxy: proxy }, _share: share }))
     }
 }
 
-impl Places {
+impl Slots {
     /// `all_max` connections, and `address_max` of an address.
     pub(crate) fn new(all_max: usize, address_max: usize) -> Arc<Self> {
         Arc::new(Self { all_max, address_max, taken: Mutex::default() })
     }
 
-    /// A place for a connection.
+    /// A slot for a connection.
     ///
     /// # Errors
     /// There is none left.
-    pub(crate) fn take(self: &Arc<Self>) -> Result<Place, TooMany> {
+    pub(crate) fn take(self: &Arc<Self>) -> Result<Slot, TooMany> {
         let taken = &mut *lock(&self.taken);
         if taken.all >= self.all_max {
             return Err(TooMany("--max-connections"));
         }
         taken.all += 1;
-        Ok(Place(self.clone()))
+        Ok(Slot(self.clone()))
     }
 
     /// How many connections there are.
@@ -105,10 +102,10 @@ impl Places {
         lock(&self.taken).all
     }
 
-    /// Charges one to an address.
+    /// Charges a connection to an address.
     ///
     /// # Errors
-    /// It, or a network it is in, has as many as it may.
+    /// The address, or a network it is in, has as many as it may.
     pub(crate) fn share(self: &Arc<Self>, address: AddressKey) -> Result<Share, TooMany> {
         let taken = &mut *lock(&self.taken);
         let has_room = |(network, times): (Network, usize)| {
@@ -120,13 +117,13 @@ impl Places {
         for (network, _) in address.networks() {
             *taken.by_network.entry(network).or_default() += 1;
         }
-        Ok(Share { places: self.clone(), address })
+        Ok(Share { slots: self.clone(), address })
     }
 
-    /// The same, if it is not a trusted proxy: everybody behind that has its address.
+    /// The same, unless the address is a trusted proxy's, from which the connections of many clients come.
     ///
     /// # Errors
-    /// See [`Places::share`].
+    /// See [`Slots::share`].
     pub(crate) fn charge(
         self: &Arc<Self>,
         proxies: &TrustedProxies,
@@ -136,7 +133,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         lock(&self.0.taken).all -= 1;
     }
@@ -144,7 +141,7 @@ impl Drop for Place {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let taken = &mut *lock(&self.places.taken);
+        let taken = &mut *lock(&self.slots.taken);
         for (network, _) in self.address.networks() {
             if let Some(count) = taken.by_network.get_mut(&network) {
                 *count -= 1;
@@ -170,24 +167,24 @@ mod tests {
     #[test]
     fn many_addresses_of_one_network_do_not_have_as_many_connections() {
         for (addresses, times) in [(256, 4), (65_536, 16)] {
-            let places = Places::new(usize::MAX, 10);
+            let slots = Slots::new(usize::MAX, 10);
             let held: Vec<_> = (0..addresses)
-                .flat_map(|n| (0..20).map_while(|_| places.share(network(n)).ok()).collect::<Vec<_>>())
+                .flat_map(|n| (0..20).map_while(|_| slots.share(network(n)).ok()).collect::<Vec<_>>())
                 .collect();
             assert_eq!(held.len(), 10 * times);
-            assert!(places.share(network(1 << 20)).is_ok(), "of another /48");
+            assert!(slots.share(network(1 << 20)).is_ok(), "of another /48");
             drop(held);
-            assert!(places.share(network(0)).is_ok());
-            assert!(lock(&places.taken).by_network.is_empty(), "nothing is left of those that are gone");
+            assert!(slots.share(network(0)).is_ok());
+            assert!(lock(&slots.taken).by_network.is_empty(), "nothing is left of those that are gone");
         }
     }
 
     #[test]
     fn all_together_have_a_limit_too() {
-        let places = Places::new(1, 10);
-        let place = places.take();
-        assert_eq!(places.take().err(), Some(TooMany("--max-connections")));
-        drop(place);
-        assert!(places.take().is_ok());
+        let slots = Slots::new(1, 10);
+        let slot = slots.take();
+        assert_eq!(slots.take().err(), Some(TooMany("--max-connections")));
+        drop(slot);
+        assert!(slots.take().is_ok());
     }
 }

@@ -1,22 +1,22 @@
-//! Two questions that another node of a relay may have to answer: which nameplate a new session gets, and which session waits
-//! under a nameplate. This process answers both by itself, at once; callers wait for the answer all the same
+//! Two questions that another node of a relay could have to answer: which nameplate a new session gets, and which session waits
+//! under a nameplate. Today this process answers both by itself, at once; callers await the answer all the same
 //! (docs/decisions/0017).
 
 use mykube_protocol::{Attempt, Claims};
 use mykube_relay_core::registry::{CreateError, Created, NoSuchNameplate};
 
-/// Who answers. `here` is this process's own answer. It locks the registry by itself, so that nobody holds that while another
-/// node is asked.
+/// What gives the answer. `here` computes this process's own. It locks the registry itself, so that the lock is not held while
+/// another node is asked.
 pub(crate) enum Directory {
     /// This process.
     Here,
-    /// Somebody else first: as many answers as the semaphore has permits.
+    /// Another node has to answer first, in a test: it gives as many answers as the semaphore has permits.
     #[cfg(test)]
     Elsewhere(std::sync::Arc<tokio::sync::Semaphore>),
 }
 
 impl Directory {
-    /// A session with a nameplate that nobody else has.
+    /// Makes a session with a free nameplate.
     ///
     /// # Errors
     /// A limit is reached.
@@ -28,10 +28,10 @@ impl Directory {
         here()
     }
 
-    /// A client's claims for the session that waits under a nameplate.
+    /// The claims of a client for the session that waits under a nameplate.
     ///
     /// # Errors
-    /// None does.
+    /// No session does.
     pub(crate) async fn claim(
         &self,
         here: impl FnOnce() -> Result<(Attempt, Claims), NoSuchNameplate>,

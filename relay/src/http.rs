@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use mykube_protocol::{
     Role, SessionId, Ticket, VERSION,
     http::{
-        CreateSession, ErrorBody, PairAnswer, PairRequest, PlainCreated, PlainPaired, REFUSAL, SessionCreated,
+        CreateSession, ErrorBody, LegacyCreated, LegacyPaired, PairAnswer, PairRequest, REFUSAL, SessionCreated,
         TICKET_REFUSED, VERSION_REFUSED,
     },
     ticket::SUBPROTOCOL_PREFIX,
@@ -19,7 +19,7 @@ use mykube_protocol::{
 use mykube_relay_core::{
     owner::Owner,
     quota::retry_after,
-    registry::{CreateError, PlainError},
+    registry::{CreateError, LegacyError},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sha1::{Digest as _, Sha1};
@@ -46,10 +46,10 @@ const SUBPROTOCOL: &str = "mykube.2";
 
 /// Answers one request on the main listener.
 pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: Request<Incoming>) -> Reply {
-    // A PROXY header has said it all, where there is one: what a request says is then the client's own word.
+    // With the PROXY protocol the header named the client, and only the client itself can have written X-Forwarded-For.
     let forwarded = (!hub.config.proxy_protocol).then(|| request.headers().get_all("x-forwarded-for"));
     let address = hub.proxies.client(connection.peer, forwarded.iter().flatten().map(HeaderValue::as_bytes));
-    let answer = match Connection::named(&hub.places, &hub.proxies, connection, address) {
+    let answer = match Connection::named(&hub.slots, &hub.proxies, connection, address) {
         Ok(connection) => answer(&hub, connection, request).await,
         Err(TooMany(limit)) => {
             debug!(%address, limit, "request refused");
@@ -80,7 +80,7 @@ async fn answer(hub: &Arc<Hub>, connection: Arc<Connection>, request: Request<In
     }
 }
 
-/// Liveness, readiness and the published health call.
+/// Liveness, readiness and the health call.
 pub(crate) fn health<B>(hub: &Hub, request: &Request<B>) -> Result<Reply, Failure> {
     allow_methods(request, &[Method::GET, Method::HEAD])?;
     if request.uri().path() == "/readyz" && hub.is_draining() {
@@ -99,7 +99,8 @@ pub(crate) fn allow_methods<B>(request: &Request<B>, allowed: &[Method]) -> Resu
     Err(failure.with(header::ALLOW, &allowed))
 }
 
-/// A page in a browser says where it is from; what it may not do, it may not do in its visitor's name either.
+/// Browsers name the origin of the page that sends a request. Pages of other origins may not make requests with their visitor's
+/// address.
 fn check_origin(hub: &Hub, headers: &HeaderMap) -> Result<(), Failure> {
     let allowed = |origin: &HeaderValue| {
         let origin = origin.to_str().unwrap_or_default();
@@ -111,7 +112,8 @@ fn check_origin(hub: &Hub, headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::FORBIDDEN, "this origin is not allowed (--allow-origin on the relay)"))
 }
 
-/// JSON, or nothing said: no page can send the first without asking, and the first mykube's clients may say nothing.
+/// The body's type must be JSON, which no page of another origin can send without a preflight, or not given, as by legacy
+/// clients.
 fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
     let is_json = |value: &HeaderValue| {
         let kind = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
@@ -127,10 +129,10 @@ async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Resul
     let body: CreateSession = read(hub, request).await?;
     match body.version {
         Some(VERSION) => {}
-        None if hub.config.plain_form => {
-            let (session_id, code) = hub.with_registry(|r, now| r.handle_plain_create(now, &mut rand::rng()))?;
-            info!(session = %session_id, %address, "plain-form session created");
-            return json(StatusCode::OK, &PlainCreated { session_id, code });
+        None if hub.config.legacy => {
+            let (session_id, code) = hub.with_registry(|r, now| r.handle_legacy_create(now, &mut rand::rng()))?;
+            info!(session = %session_id, %address, "legacy session created");
+            return json(StatusCode::OK, &LegacyCreated { session_id, code });
         }
         None => return Err(Failure::only_version_2()),
         Some(version) => {
@@ -163,22 +165,22 @@ async fn pair(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<
         }
         (None, Some(code)) => {
             let paired = hub.with_registry(|registry, now| {
-                let paired = if hub.config.plain_form {
-                    registry.handle_plain_pair(now, &code)
+                let paired = if hub.config.legacy {
+                    registry.handle_legacy_pair(now, &code)
                 } else {
-                    Err(PlainError::NotFound)
+                    Err(LegacyError::NotFound)
                 };
-                if paired == Err(PlainError::NotFound) {
-                    registry.handle_old_code(now, &code);
+                if paired == Err(LegacyError::NotFound) {
+                    registry.handle_unknown_legacy_code(now, &code);
                 }
                 paired
             });
             let session_id = paired.inspect_err(|_| hub.metrics.pair_attempt(PairResult::NotFound))?;
             hub.metrics.pair_attempt(PairResult::Claimed);
-            info!(session = %session_id, %address, "plain-form session paired");
-            json(StatusCode::OK, &PlainPaired { session_id })
+            info!(session = %session_id, %address, "legacy session paired");
+            json(StatusCode::OK, &LegacyPaired { session_id })
         }
-        (None, None) if !hub.config.plain_form => Err(Failure::only_version_2()),
+        (None, None) if !hub.config.legacy => Err(Failure::only_version_2()),
         _ => Err(Failure::new(StatusCode::BAD_REQUEST, "the body must have a nameplate")),
     }
 }
@@ -197,9 +199,9 @@ fn upgrade(
     let headers = request.headers();
     check_origin(hub, headers)?;
     let (ticket, protocol) = ticket(headers);
-    let plain = hub.config.plain_form && (ticket.is_none() || hub.with_registry(|r, _| r.is_plain(session)));
-    let admission = if plain {
-        Admission::Plain(session, role)
+    let legacy = hub.config.legacy && (ticket.is_none() || hub.with_registry(|r, _| r.is_legacy(session)));
+    let admission = if legacy {
+        Admission::Legacy(session, role)
     } else {
         let ticket = ticket.ok_or_else(|| Failure::ticket("a ticket is needed"))?;
         let admitted = hub.key.admit(&ticket, now().unix, session, role);
@@ -212,17 +214,17 @@ fn upgrade(
     hub.tasks.spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<Stalling<Stream>>>() else { return };
-        let (tasks, carrier) = (shared.tasks.clone(), shared.carriers.of(&session).clone());
+        let (tasks, worker) = (shared.tasks.clone(), shared.workers.of(&session).clone());
         let mut stream = parts.io.into_inner().into_inner();
-        // Whoever has not even read the answer is not waited for longer than for a request.
-        let moved = timeout(shared.config.header_timeout, stream.move_to(&carrier)).await;
+        // A client that has not yet read the answer is waited for as long as for a request.
+        let moved = timeout(shared.config.header_timeout, stream.move_to(&worker)).await;
         if let Err(error) = moved.unwrap_or_else(|late| Err(late.into())) {
             return debug!(%session, %role, %error, "connection lost");
         }
         // A task of its own, because an idle socket costs what its task holds. `read_buf`, even when it is empty, keeps
         // hyper's whole read buffer alive.
         let served = ws::serve(shared, stream, &parts.read_buf, admission, Owner::Address(address.into()), connection);
-        tasks.spawn_on(served, &carrier);
+        tasks.spawn_on(served, &worker);
     });
     let mut reply = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -258,7 +260,7 @@ fn accept_key<B>(request: &Request<B>) -> Result<String, Failure> {
     Ok(BASE64.encode(&Sha1::new().chain_update(key).chain_update(WEBSOCKET_GUID).finalize()))
 }
 
-/// The ticket, and the subprotocol the answer has to name where one was offered.
+/// The ticket, and the subprotocol that the answer has to name if the client offered any.
 fn ticket(headers: &HeaderMap) -> (Option<Ticket>, Option<HeaderValue>) {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = bearer.and_then(|value| {
@@ -267,15 +269,15 @@ fn ticket(headers: &HeaderMap) -> (Option<Ticket>, Option<HeaderValue>) {
     });
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let offered: Vec<&str> = offered.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let carrier = offered.iter().find(|protocol| protocol.starts_with(SUBPROTOCOL_PREFIX));
-    let carried = carrier.and_then(|protocol| protocol[SUBPROTOCOL_PREFIX.len()..].parse().ok());
-    let answer = offered.iter().find(|protocol| **protocol == SUBPROTOCOL).or(carrier);
+    let with_ticket = offered.iter().find(|protocol| protocol.starts_with(SUBPROTOCOL_PREFIX));
+    let offered_ticket = with_ticket.and_then(|protocol| protocol[SUBPROTOCOL_PREFIX.len()..].parse().ok());
+    let answer = offered.iter().find(|protocol| **protocol == SUBPROTOCOL).or(with_ticket);
     let answer = answer.and_then(|protocol| {
         let mut value = HeaderValue::from_str(protocol).ok()?;
         value.set_sensitive(true);
         Some(value)
     });
-    (bearer.or(carried), answer)
+    (bearer.or(offered_ticket), answer)
 }
 
 fn socket_path(path: &str) -> Option<(Role, SessionId)> {
@@ -284,7 +286,7 @@ fn socket_path(path: &str) -> Option<(Role, SessionId)> {
     Some((role, session.parse().ok()?))
 }
 
-/// Counts a request to the API. One that a page in a browser sent is not its visitor's.
+/// Counts a request to the API, after refusing those that a page of another origin made a browser send.
 fn admit(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Request<Incoming>, Failure> {
     allow_methods(&request, &[Method::POST])?;
     check_origin(hub, request.headers())?;
@@ -301,7 +303,7 @@ fn admit(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<Reque
     }
 }
 
-/// Reads a JSON body within the limits of size and time. None at all is an empty object: the first mykube sends that.
+/// Reads a JSON body within the limits of size and time. An empty body is an empty object: legacy ends send none.
 async fn read<T: DeserializeOwned + Default>(hub: &Hub, request: Request<Incoming>) -> Result<T, Failure> {
     let body = Limited::new(request.into_body(), hub.config.request_body_max).collect();
     let body = tokio::time::timeout(hub.config.header_timeout, body)
@@ -315,7 +317,7 @@ async fn read<T: DeserializeOwned + Default>(hub: &Hub, request: Request<Incomin
     if body.is_empty() {
         return Ok(T::default());
     }
-    // What serde says may quote the body, and the body may hold a code.
+    // serde's message may quote the body, and the body may hold a code.
     serde_json::from_slice(&body)
         .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the body is not the JSON object this call takes"))
 }
@@ -342,7 +344,7 @@ impl Failure {
         Self { status, error: error.into(), headers: Vec::new() }
     }
 
-    /// With a header; a value that is none is left out.
+    /// With a header; a value that is not valid is left out.
     fn with(mut self, name: HeaderName, value: &str) -> Self {
         self.headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
         self
@@ -352,7 +354,7 @@ impl Failure {
         self.with(header::RETRY_AFTER, &seconds.to_string())
     }
 
-    /// The relay's own last word on this ticket, and not what somebody on the way says: see [`REFUSAL`].
+    /// A ticket is refused, marked as the relay's own answer and not a proxy's: see [`REFUSAL`].
     fn ticket(error: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, error).with(HeaderName::from_static(REFUSAL), TICKET_REFUSED)
     }
@@ -399,14 +401,14 @@ impl From<CreateError> for Failure {
     }
 }
 
-impl From<PlainError> for Failure {
-    fn from(error: PlainError) -> Self {
+impl From<LegacyError> for Failure {
+    fn from(error: LegacyError) -> Self {
         let status = match error {
-            PlainError::Invalid => StatusCode::BAD_REQUEST,
-            PlainError::NotFound => StatusCode::NOT_FOUND,
-            PlainError::AlreadyPaired => StatusCode::CONFLICT,
-            PlainError::Expired => StatusCode::GONE,
-            PlainError::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+            LegacyError::Invalid => StatusCode::BAD_REQUEST,
+            LegacyError::NotFound => StatusCode::NOT_FOUND,
+            LegacyError::AlreadyPaired => StatusCode::CONFLICT,
+            LegacyError::Expired => StatusCode::GONE,
+            LegacyError::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
         };
         Self::new(status, error.to_string())
     }

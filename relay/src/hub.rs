@@ -1,4 +1,5 @@
-//! Where the registry meets sockets: its answers become frames, closes and links, in their order, under one lock.
+//! Between the registry and the sockets: carries out the registry's actions (frames, closes, links), in their order, under one
+//! lock.
 
 use std::{
     collections::HashMap,
@@ -22,69 +23,69 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     address::TrustedProxies,
-    carriers::Carriers,
     config::Config,
-    connections::Places,
+    connections::Slots,
     directory::Directory,
     lock::lock,
     metrics::Metrics,
     outlet::{CloseWith, Outlet},
+    workers::Workers,
 };
 
-/// How often time is looked at.
+/// How often the registry and the quotas are told the time.
 const TICK: Duration = Duration::from_millis(500);
 
 /// What all connections of a relay share.
 pub(crate) struct Hub {
     pub(crate) config: Config,
-    pub(crate) carriers: Carriers,
+    pub(crate) workers: Workers,
     pub(crate) proxies: TrustedProxies,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) key: TicketKey,
     pub(crate) quota: Mutex<RequestQuota>,
-    pub(crate) places: Arc<Places>,
+    pub(crate) slots: Arc<Slots>,
     /// WebSockets and connections that are still served.
     pub(crate) tasks: TaskTracker,
-    /// Connections end, and the threads that carry them.
+    /// Cancelled when the relay ends: connections end then, and the workers.
     pub(crate) stop: CancellationToken,
     directory: Directory,
     draining: AtomicBool,
     state: Mutex<State>,
 }
 
-/// What admits a socket.
+/// What a socket shows to be admitted.
 #[derive(Clone, Debug)]
 pub(crate) enum Admission {
     /// A ticket whose signature was checked.
     Ticket(Claims),
-    /// The plain form: knowing the session.
-    Plain(SessionId, Role),
+    /// Legacy form: the session's id.
+    Legacy(SessionId, Role),
 }
 
 impl Admission {
     pub(crate) fn role(&self) -> Role {
         match self {
             Self::Ticket(claims) => claims.role,
-            Self::Plain(_, role) => *role,
+            Self::Legacy(_, role) => *role,
         }
     }
 
     pub(crate) fn session(&self) -> SessionId {
         match self {
             Self::Ticket(claims) => claims.session,
-            Self::Plain(session, _) => *session,
+            Self::Legacy(session, _) => *session,
         }
     }
 }
 
-/// What became of a socket that asked for its place.
+/// The answer to a socket that asked for its slot.
 #[derive(Debug)]
 pub(crate) enum Joined {
-    /// It has it.
+    /// It has the slot.
     In,
-    /// Another one has it: ask again after this time, when something was heard.
+    /// Another socket has it: ask again after this time, and once bytes have come from this one.
     Taken(Duration),
-    /// It will not get it.
+    /// It will not get the slot.
     Away(CloseWith),
 }
 
@@ -95,15 +96,15 @@ struct State {
 
 impl Hub {
     /// # Errors
-    /// See [`Carriers::start`].
+    /// See [`Workers::start`].
     pub(crate) fn new(config: Config, key: TicketKey, stop: CancellationToken) -> io::Result<Self> {
         Ok(Self {
-            carriers: Carriers::start(config.threads, &stop)?,
+            workers: Workers::start(config.threads, &stop)?,
             proxies: TrustedProxies::new(config.trusted_proxies.clone()),
             metrics: Arc::default(),
             key,
             quota: Mutex::new(RequestQuota::new(config.api_requests_per_minute)),
-            places: Places::new(config.connections, config.connections_per_address),
+            slots: Slots::new(config.connections, config.connections_per_address),
             tasks: TaskTracker::new(),
             stop,
             directory: Directory::Here,
@@ -119,7 +120,7 @@ impl Hub {
         Self::new(Config::new("unused"), key, CancellationToken::new()).expect("there are threads")
     }
 
-    /// Asks the registry, and does what it says.
+    /// Calls the registry, and carries out its actions.
     pub(crate) fn with_registry<T>(&self, ask: impl FnOnce(&mut Registry, Now) -> T) -> T {
         let mut state = lock(&self.state);
         let answer = ask(&mut state.registry, now());
@@ -139,18 +140,18 @@ impl Hub {
     /// Claims a nameplate for a client.
     ///
     /// # Errors
-    /// Nobody waits under it.
+    /// No session waits under it.
     pub(crate) async fn claim(&self, nameplate: &str) -> Result<(Attempt, Claims), NoSuchNameplate> {
         let here = || self.with_registry(|registry, now| registry.handle_claim(now, nameplate, &mut rand::rng()));
         self.directory.claim(here).await
     }
 
-    /// A socket has come: its number.
+    /// Numbers a socket that has arrived.
     pub(crate) fn arrive(&self) -> SocketId {
         lock(&self.state).registry.handle_arrival()
     }
 
-    /// A socket asks for its place. `heard`: something came from it since its upgrade was answered.
+    /// A socket asks for its slot. `heard`: whether bytes came from it since its upgrade was answered.
     pub(crate) fn join(
         &self,
         arrived: SocketId,
@@ -165,8 +166,8 @@ impl Hub {
         }
         let joined = match admission {
             Admission::Ticket(claims) => state.registry.handle_join(now(), arrived, claims, owner, heard),
-            Admission::Plain(session, role) => {
-                state.registry.handle_plain_join(now(), arrived, *session, *role).map_err(Denied::Refused)
+            Admission::Legacy(session, role) => {
+                state.registry.handle_legacy_join(now(), arrived, *session, *role).map_err(Denied::Refused)
             }
         };
         if joined.is_ok() {
@@ -188,7 +189,7 @@ impl Hub {
         state.sockets.remove(&socket);
     }
 
-    /// The agent said something to the relay: whether anything came of it.
+    /// A text of an agent for the relay. Returns whether it changed anything.
     pub(crate) fn text(&self, socket: SocketId, text: FromAgent) -> bool {
         self.with_registry(|registry, now| registry.handle_text(now, socket, text))
     }
@@ -197,7 +198,7 @@ impl Hub {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Admits nobody from now on, and sends everybody away, to come back at different moments.
+    /// Admits no socket from now on, and closes all, telling each end a different moment to come back.
     pub(crate) fn drain(&self) {
         let state = lock(&self.state);
         self.draining.store(true, Ordering::Relaxed);
@@ -206,12 +207,12 @@ impl Hub {
         }
     }
 
-    /// A close reason that spreads those who are sent away.
+    /// A close reason with a random delay, so that ends do not come back all at once.
     fn come_back(&self) -> String {
         close::retry_reason(rand::rng().random_range(Duration::ZERO..=self.config.drain_spread), "")
     }
 
-    /// Lets time pass for the registry and the quotas.
+    /// Tells the registry and the quotas the time, for ever.
     pub(crate) async fn keep_time(&self) {
         let mut ticks = tokio::time::interval(TICK);
         loop {

@@ -32,12 +32,12 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody else put it there, or the file system gives away what root makes (NFS with `root_squash`).
+    /// Another user made it, or the file system gives root's files to another user (NFS with `root_squash`).
     #[error("the ticket key {path} belongs to another user (uid {owner}), who can read and replace it: run the relay as that user, `chown` it, or choose another directory with --data-dir", path = path.display())]
     Foreign {
         /// The key file.
         path: PathBuf,
-        /// Whose it is.
+        /// The user id of its owner.
         owner: u32,
     },
     /// A link may lead to somebody else's file.
@@ -54,8 +54,8 @@ pub enum KeyError {
     },
 }
 
-/// Reads the key of this data directory, or makes directory (0700) and key (0600) where there are none. Others may be able
-/// to write to the directory, as to many a volume: that is logged, and a key of theirs is not taken.
+/// Reads the key of this data directory, or makes the directory (0700) and the key (0600) if they do not exist. Where other
+/// users may write to the directory, as is common for volumes, that is logged; a key that another user put there is refused.
 ///
 /// # Errors
 /// The directory or file cannot be used, the file is another user's, others may read it, or it is damaged.
@@ -71,7 +71,7 @@ pub(crate) fn load_or_create(data_dir: &Path) -> Result<TicketKey, KeyError> {
     }
     let mut key = Zeroizing::new([0; KEY_LEN]);
     rand::rng().fill_bytes(key.as_mut());
-    // Another relay may start on the same directory: whoever links first wins, and both use that key.
+    // Another relay may start on the same directory: the key of the one that links first is used by both.
     let draft = data_dir.join(format!(".{KEY_FILE}.{}", std::process::id()));
     write_private(&draft, key.as_ref()).map_err(at)?;
     let linked = fs::hard_link(&draft, &path);
@@ -80,7 +80,7 @@ pub(crate) fn load_or_create(data_dir: &Path) -> Result<TicketKey, KeyError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(error)),
         _ => {}
     }
-    // What a start will refuse, the first refuses too.
+    // Read it back, so that a file that later starts would refuse is refused now.
     let file = open_key(data_dir, &path)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
     read(&path, file)
 }
@@ -119,7 +119,8 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-/// Logs who else may write to the directory. They can delete the key; one that they put there is theirs, and refused.
+/// Logs which other users may write to the directory. They can delete the key, but a key that they put there is refused as
+/// theirs.
 #[cfg(unix)]
 fn warn_of_others(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
@@ -130,7 +131,7 @@ fn warn_of_others(dir: &Path) -> io::Result<()> {
             "the relay's data directory {dir} is another user's (uid {owner}): they can delete the ticket key, not replace it"
         );
     }
-    // In a sticky directory each has their own files.
+    // In a sticky directory users cannot delete each other's files.
     let (mode, others, sticky) = (itself.mode() & 0o7777, 0o002, 0o1000);
     if mode & others != 0 && mode & sticky == 0 {
         warn!(
@@ -145,7 +146,7 @@ fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Opens the key, if there is one. A link is followed where it stays in the directory, as in the mount of a Kubernetes Secret.
+/// Opens the key, if it exists. A link is followed if it stays in the directory, as in the mount of a Kubernetes Secret.
 fn open_key(dir: &Path, path: &Path) -> Result<Option<fs::File>, KeyError> {
     let file = if path.is_symlink() { behind_link(dir, path) } else { Some(path.to_owned()) };
     let file = file.ok_or_else(|| KeyError::NoFile { path: path.to_owned() })?;
@@ -161,7 +162,7 @@ fn behind_link(dir: &Path, link: &Path) -> Option<PathBuf> {
     file.starts_with(dir).then_some(file)
 }
 
-/// Opens what is there itself: no link is followed, and no pipe waited for.
+/// Opens the file itself: follows no link, and does not wait for a pipe's writer.
 fn open_file(path: &Path) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.read(true);
@@ -237,7 +238,7 @@ mod tests {
         let error = load("linked").unwrap_err();
         assert!(matches!(error, KeyError::NoFile { .. }), "{error}");
         fs::remove_file(linked.join(KEY_FILE)).unwrap();
-        // Nor is anything made where a link leads.
+        // The relay makes no key at the target of a link either.
         symlink(dir.path().join("elsewhere"), linked.join(KEY_FILE)).unwrap();
         assert!(matches!(load("linked"), Err(KeyError::NoFile { .. })));
         assert!(!dir.path().join("elsewhere").exists());
@@ -296,7 +297,7 @@ mod tests {
             assert!(matches!(load(), Err(KeyError::Foreign { owner: 65_534, .. })));
             chown(&file, Some(0), None).unwrap();
         }
-        // Out of it leads nothing, on no part of the way.
+        // No part of a link's path may lead out of the directory.
         fs::rename(&version, dir.path().join("elsewhere")).unwrap();
         assert!(matches!(load(), Err(KeyError::NoFile { .. })), "to nothing");
         fs::remove_file(mount.join("..data")).unwrap();

@@ -2,11 +2,10 @@
 //!
 //! A connection passes `server` (accept, PROXY header, TLS) to `http` (the API, tickets, the upgrade) to `ws` (whole
 //! frames from one socket to the other). Who may do what is decided in [`mykube_relay_core`], state machines without I/O;
-//! `hub` is the one place where the registry meets sockets. Which thread carries what is said in `carriers`. Nothing here
+//! `hub` is the one place where the registry meets sockets. Which thread serves which socket is decided in `workers`. Nothing here
 //! depends on the end-to-end channel.
 
 mod address;
-mod carriers;
 mod certificate;
 pub mod cli;
 mod config;
@@ -27,6 +26,7 @@ mod signals;
 mod stall;
 mod stream;
 mod tls;
+mod workers;
 mod ws;
 
 pub use cli::{Event, RelayArgs, run};

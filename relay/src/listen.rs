@@ -1,4 +1,4 @@
-//! Where a relay listens: how that is written, and what to tell those who shall use it.
+//! The address a relay listens on: how it is written, and the URL to announce for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
@@ -24,8 +24,8 @@ pub(crate) fn parse(text: &str) -> Result<SocketAddr, String> {
     first.copied().ok_or_else(|| format!("{host} has no address"))
 }
 
-/// What ends use for a relay that listens at `local`, and what else there is to say. `certificate`: with TLS, the host that
-/// stands in its certificate, if any does.
+/// The URL that ends use for a relay that listens on `local`, and a hint for its operator, if there is one. `certificate`: with
+/// TLS, the host that its certificate names, if it names one.
 pub(crate) fn announced(local: SocketAddr, certificate: Option<Option<&str>>) -> (String, Option<String>) {
     let (ip, port) = (local.ip().to_canonical(), local.port());
     match certificate {
@@ -55,14 +55,14 @@ fn loopback(unspecified: IpAddr) -> IpAddr {
     if unspecified.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
 }
 
-/// The address this machine speaks from to others. Nothing is sent: a UDP socket only chooses its route.
+/// The address from which this machine reaches others. Nothing is sent: connecting a UDP socket only chooses its route.
 fn outgoing(unspecified: IpAddr) -> Option<IpAddr> {
     let from = |own: IpAddr, other: IpAddr| {
         let socket = UdpSocket::bind((own, 0)).ok()?;
         socket.connect((other, 9)).ok()?;
         Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
     };
-    // Addresses of documentation, which only a default route leads to (RFC 5737, RFC 3849).
+    // Addresses for documentation, which only a default route matches (RFC 5737, RFC 3849).
     let v4 = || from(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
     let v6 = || from(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
     v4().or_else(|| v6().filter(|_| unspecified.is_ipv6()))

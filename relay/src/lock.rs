@@ -1,4 +1,4 @@
-//! Locking, also after a panic elsewhere: what one connection breaks, others go on with.
+//! Locking a mutex even if a thread panicked while it held it: a panic in one connection does not end the others.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

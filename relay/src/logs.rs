@@ -19,11 +19,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging: `verbosity` is the number of `-v` less the number of `-q`. `MYKUBE_LOG` overrides it. Who asks for more
-/// than the default gets all of it; else there are only so many lines in a time ([`Lines::start`]).
+/// Starts logging: `verbosity` is the number of `-v` less the number of `-q`. `MYKUBE_LOG` overrides it. Whenever more than the
+/// default is asked for, every line is written; otherwise their rate is limited ([`Lines::start`]).
 ///
 /// # Errors
-/// There is no thread for it.
+/// The thread that writes cannot be started.
 pub fn init(format: LogFormat, verbosity: i16) -> io::Result<Logs> {
     let level = match verbosity {
         ..=-2 => "error",

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // It only takes connections in; others carry them.
+    // This thread only accepts connections; the relay's workers serve them.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A reader that went away is no reason to stop.
+/// Errors of writing are ignored: the relay goes on without a reader of its output.
 fn announce(event: &Event, output: Output) {
     match (output, event) {
         (Output::Json, event) => {

@@ -1,4 +1,4 @@
-//! What the relay counts, in the Prometheus text format. No label names a session.
+//! The relay's metrics, in the Prometheus text format. No label names a session.
 
 use std::{
     fmt::Write as _,
@@ -11,7 +11,7 @@ use mykube_relay_core::registry::{Count, Counts};
 
 use crate::logs;
 
-/// What became of a pair request or attempt.
+/// The result of a pair request or attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PairResult {
     Claimed,
@@ -36,7 +36,7 @@ pub(crate) struct Metrics {
     backpressure_micros: AtomicU64,
 }
 
-/// Time a direction waits for a slow reader; counted when it ends.
+/// While it lives, a direction waits for a slow reader; its time is counted when it is dropped.
 pub(crate) struct Backpressure<'a> {
     metrics: &'a Metrics,
     since: Instant,
@@ -86,8 +86,8 @@ impl Metrics {
     /// The Prometheus text exposition format, version 0.0.4.
     pub(crate) fn render(&self, sessions: Counts) -> String {
         let mut out = String::new();
-        let Counts { waiting, paired, away, plain } = sessions;
-        let states = [("waiting", waiting), ("paired", paired), ("away", away), ("plain", plain)];
+        let Counts { waiting, paired, away, legacy } = sessions;
+        let states = [("waiting", waiting), ("paired", paired), ("away", away), ("plain", legacy)];
         let states = states.map(|(state, n)| (state, n as u64));
         family(&mut out, "sessions", "gauge", "Sessions by state.", "state", states);
         let labelled = |names: &'static [&'static str], values: &[AtomicU64]| {
@@ -107,17 +107,11 @@ impl Metrics {
         );
         let reconnects = labelled(&RECONNECT_REASONS, &self.reconnects);
         family(&mut out, "reconnects_total", "counter", "Sockets that took up a session again.", "reason", reconnects);
-        plain_value(&mut out, "buffered_bytes", "gauge", "Frames held for slow readers.", &self.buffered.load(Relaxed));
+        single(&mut out, "buffered_bytes", "gauge", "Frames held for slow readers.", &self.buffered.load(Relaxed));
         let seconds = Duration::from_micros(self.backpressure_micros.load(Relaxed)).as_secs_f64();
-        plain_value(
-            &mut out,
-            "backpressure_seconds_total",
-            "counter",
-            "Time spent waiting for slow readers.",
-            &seconds,
-        );
+        single(&mut out, "backpressure_seconds_total", "counter", "Time spent waiting for slow readers.", &seconds);
         let dropped = logs::dropped();
-        plain_value(&mut out, "log_lines_dropped_total", "counter", "Log lines nobody took in time.", &dropped);
+        single(&mut out, "log_lines_dropped_total", "counter", "Log lines nobody took in time.", &dropped);
         out
     }
 }
@@ -136,7 +130,7 @@ fn family(
     }
 }
 
-fn plain_value(out: &mut String, name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display) {
+fn single(out: &mut String, name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display) {
     let _ = writeln!(
         out,
         "# HELP mykube_relay_{name} {help}\n# TYPE mykube_relay_{name} {kind}\nmykube_relay_{name} {value}"

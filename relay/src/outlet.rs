@@ -1,7 +1,8 @@
-//! The sending half of a socket. Three may write: the peer's reader (frames), the relay (texts, pongs), the end (close).
+//! The sending half of a socket. Three tasks write to it: the peer's reader (frames), the relay (texts, pongs), and the socket's
+//! own at its end (close).
 //!
-//! Whoever holds the writer first sends what an earlier one left, then the relay's texts, then its own: so a `ticket:`
-//! posted before a frame arrives before it, and a writer that is cancelled never leaves half a frame behind.
+//! The task that gets the writer sends first the rest that a cancelled task left, then the relay's texts, then its own bytes. So
+//! a `ticket:` that is posted before a frame arrives before it, and a cancelled write never leaves half a frame behind.
 
 use std::{
     collections::VecDeque,
@@ -22,7 +23,7 @@ use tokio::{
 
 use crate::{lock::lock, metrics::Metrics, pool, stream::WriteHalf};
 
-/// Texts that may wait for a reader. One that lets more gather never reads.
+/// Texts that may wait for a reader. A reader behind which more gather has stopped reading.
 const TEXTS_MAX: usize = 32;
 
 /// Why a socket is closed by the relay.
@@ -38,13 +39,14 @@ pub(crate) struct Outlet {
     mail: Mutex<Mail>,
     posted: Notify,
     writer: tokio::sync::Mutex<Writer>,
-    /// This socket ends: frames for it are dropped, and nobody waits for it any more.
+    /// The socket is ending: frames for it are dropped, and no task waits for it any more.
     closing: AtomicBool,
     closes: Notify,
     metrics: Arc<Metrics>,
 }
 
-/// Whom this socket's frames go to. Each change has a number, so that what was read before it does not go by it.
+/// The peer to which this socket's frames go. Each change gets a new number, so that frames read before a change are not sent to
+/// the peer after it.
 #[derive(Default)]
 struct Link {
     peer: Option<Arc<Outlet>>,
@@ -86,12 +88,12 @@ impl Outlet {
         })
     }
 
-    /// The number of its link: what is read now may go to [`Outlet::peer_at`] this.
+    /// The number of its link: frames that are read now may go to the peer at this number ([`Outlet::peer_at`]).
     pub(crate) fn link(&self) -> u64 {
         lock(&self.link).number
     }
 
-    /// The peer, if it is still that of this link.
+    /// The peer, if the link has not changed since it had this number.
     pub(crate) fn peer_at(&self, number: u64) -> Option<Arc<Self>> {
         let link = lock(&self.link);
         (link.number == number).then(|| link.peer.clone()).flatten()
@@ -128,20 +130,20 @@ impl Outlet {
         self.posted.notify_one();
     }
 
-    /// Posts a ping: whoever is there must answer (RFC 6455 section 5.5.2).
+    /// Posts a ping, which a live end must answer (RFC 6455 section 5.5.2).
     pub(crate) fn post_ping(&self) {
         lock(&self.mail).ping = true;
         self.posted.notify_one();
     }
 
-    /// Asks for the end of this socket. The first reason counts.
+    /// Asks the socket's task to end it. The first reason counts.
     pub(crate) fn close(&self, code: u16, reason: impl Into<String>) {
         lock(&self.mail).close.get_or_insert(CloseWith { code, reason: reason.into() });
         self.release();
     }
 
-    /// Frames for this socket are dropped from now on, and a peer that waits to write is woken: it may have a newer
-    /// socket to write to.
+    /// Drops frames for this socket from now on, and wakes a peer that waits to write to it: the peer may have a newer socket to
+    /// write to.
     pub(crate) fn release(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.closes.notify_waiters();
@@ -149,7 +151,7 @@ impl Outlet {
 
     /// Resolves when the relay wants this socket closed.
     pub(crate) async fn closing(&self) {
-        // Made before the look, so that an end between the two is not missed.
+        // Made before the flag is read, so that a close between the two is not missed.
         let closes = self.closes.notified();
         if !self.closing.load(Ordering::SeqCst) {
             closes.await;
@@ -160,8 +162,8 @@ impl Outlet {
         lock(&self.mail).close.clone()
     }
 
-    /// Sends a batch of whole frames (`batch[..len]`), or waits until this end reads. Safe to cancel. Drops the batch
-    /// when `from` is not this socket's peer any more: after a `peer:here` nothing older follows.
+    /// Sends a batch of whole frames (`batch[..len]`), waiting until this end reads. Safe to cancel. Drops the batch if `from` is
+    /// no longer this socket's peer: after a `peer:here` no frame of an older peer follows.
     pub(crate) async fn forward(&self, from: &Self, batch: Vec<u8>, len: usize) -> Result<(), Gone> {
         let unfinished = Unfinished { posted: &self.posted, armed: true };
         let sent = tokio::select! {
@@ -182,7 +184,7 @@ impl Outlet {
             }
         };
         self.write_mail(&mut writer).await?;
-        // A link changes before its `peer:here` is posted, so whoever is still linked here belongs before it.
+        // A link changes before its `peer:here` is posted: while `from` is still the peer, no newer one has been announced.
         if !from.is_peer(self) {
             pool::give_if_large(batch);
             return Ok(());
@@ -191,11 +193,11 @@ impl Outlet {
         writer.flush().await
     }
 
-    /// Writes what is posted, as it is posted. Ends only with an error. Safe to cancel: the next call goes on with it.
+    /// Writes texts, pings and pongs as they are posted. Returns only with an error. Safe to cancel: the next call goes on.
     pub(crate) async fn write_posted(&self) -> io::Error {
         loop {
             self.posted.notified().await;
-            // Boxed: while nothing is posted, this is not part of what an idle socket's future holds.
+            // Boxed, so that it takes no memory in an idle socket's future.
             let write = Box::pin(async {
                 let unfinished = Unfinished { posted: &self.posted, armed: true };
                 let written = self.write_mail(&mut *self.writer.lock().await).await;
@@ -213,7 +215,7 @@ impl Outlet {
         loop {
             let frames = {
                 let mut mail = lock(&self.mail);
-                // Its memory is given back with it: most of the time nothing is posted.
+                // The queue's memory is freed with it: most of the time nothing is posted.
                 let texts = std::mem::take(&mut mail.texts);
                 let mut frames: Vec<u8> =
                     texts.iter().flat_map(|text| codec::frame(codec::TEXT, text.as_bytes())).collect();
@@ -234,7 +236,7 @@ impl Outlet {
         }
     }
 
-    /// Sends what waits and a close frame, then no more.
+    /// Sends the bytes that wait and a close frame, and shuts the half down.
     pub(crate) async fn finish(&self, close: &CloseWith) -> io::Result<()> {
         let mut writer = self.writer.lock().await;
         self.write_mail(&mut writer).await?;
@@ -248,7 +250,7 @@ impl Outlet {
         }
     }
 
-    /// Lets go of the socket; a peer that waits to write is woken.
+    /// Drops the sending half, and wakes a peer that waits to write to it.
     pub(crate) async fn drop_half(&self) {
         self.release();
         self.set_peer(None);
@@ -308,7 +310,7 @@ impl Drop for Writer {
     }
 }
 
-/// Wakes the socket's own task when a writer goes away before it is done.
+/// Wakes the socket's own task if a write is cancelled before it is done.
 struct Unfinished<'a> {
     posted: &'a Notify,
     armed: bool,
@@ -338,10 +340,10 @@ mod tests {
     use super::*;
     use crate::stream::{ReadHalf, Stream};
 
-    /// Within that something comes, or the test has failed.
+    /// The test fails if an expected event takes longer than this.
     const BOUND: std::time::Duration = std::time::Duration::from_secs(30);
 
-    /// An outlet, and what comes out at the other side of its connection.
+    /// An outlet, its receiving half, and the other side of its connection.
     async fn outlet() -> (Arc<Outlet>, ReadHalf, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -355,7 +357,7 @@ mod tests {
         let (outlet, _read, mut far) = outlet().await;
         let (peer, _peer_read, _) = self::outlet().await;
         peer.set_peer(Some(outlet.clone()));
-        // Until nothing more is taken.
+        // Until the connection takes no more.
         let mut sent = 0;
         loop {
             sent += 1 << 20;
@@ -385,7 +387,7 @@ mod tests {
         };
         link(&old);
         agent.forward(&old, b"<old>".to_vec(), 5).await.unwrap();
-        // The old socket's reader has its peer in its hand already, when a newer socket comes.
+        // The old socket's reader has looked up its peer already when a newer socket comes.
         let in_hand = old.peer_at(old.link()).unwrap();
         old.set_peer(None);
         link(&new);

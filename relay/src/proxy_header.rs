@@ -8,7 +8,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Addresses and extensions together; the specification's own ends always fit.
+/// Longest addresses and extensions together, in bytes; those of the specification fit.
 const LEN_MAX: u16 = 1024;
 
 /// Reads the header. `None`: the proxy speaks for itself (LOCAL), or names no IP address.

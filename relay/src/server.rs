@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::{Config, DRAIN_MAX},
-    connections::{Connection, Place, Share, TooMany},
+    connections::{Connection, Share, Slot, TooMany},
     http::{self as api, Failure, Reply},
     hub::Hub,
     key_file::{self, KeyError},
@@ -33,9 +33,9 @@ use crate::{
     tls::{Tls, TlsError},
 };
 
-/// A request's line and headers together, and what a connection may hold of them.
+/// Bytes of a request's line and headers together, which is also what a connection may hold of them.
 const HEADERS_MAX: usize = 16 * 1024;
-/// Connections at once where metrics are served; more wait to be accepted. They need no place among the others, and cannot
+/// Connections at once on the metrics' address; further ones wait to be accepted. They take no slot of the others, and cannot
 /// take all descriptors.
 const METRICS_CONNECTIONS: usize = 64;
 
@@ -61,7 +61,7 @@ pub enum RelayError {
     /// A setting makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// The threads that carry.
+    /// The worker threads.
     #[error("cannot start threads: {0}; ask for fewer with --threads")]
     Threads(io::Error),
     /// Signals cannot be waited for.
@@ -131,14 +131,14 @@ impl Relay {
         self.announced().0
     }
 
-    /// The same, and what else whoever shall use it has to know.
+    /// The same, and a hint for its operator, if there is one.
     pub(crate) fn announced(&self) -> (String, Option<String>) {
         let certificate = self.tls.as_ref().map(|tls| tls.certificate());
         let host = certificate.as_ref().map(|certificate| certificate.as_ref().and_then(|it| it.host.as_deref()));
         listen::announced(self.local_addr, host)
     }
 
-    /// Has a running relay read again what it reads from files, when asked to.
+    /// A function that makes the running relay read its TLS files again.
     pub(crate) fn reloads(&self) -> impl Fn() + use<> {
         let tls = self.tls.clone();
         move || match &tls {
@@ -183,23 +183,23 @@ impl Relay {
 async fn accept_all(hub: &Arc<Hub>, listener: &TcpListener, tls: Option<&Arc<Tls>>) {
     loop {
         let (stream, peer) = accept(listener).await;
-        let place = match hub.places.take().and_then(|place| Ok((place, hub.places.charge(&hub.proxies, peer.ip())?))) {
-            Ok(place) => place,
+        let slot = match hub.slots.take().and_then(|slot| Ok((slot, hub.slots.charge(&hub.proxies, peer.ip())?))) {
+            Ok(slot) => slot,
             Err(TooMany(limit)) => {
                 debug!(%peer, limit, "connection refused");
                 continue;
             }
         };
         let (hub, tls) = (hub.clone(), tls.cloned());
-        let carrier = hub.carriers.next().clone();
-        carrier.spawn(async move {
+        let worker = hub.workers.next().clone();
+        worker.spawn(async move {
             let stop = hub.stop.clone();
             let stream = match stream.into_std().and_then(TcpStream::from_std) {
                 Ok(stream) => stream,
                 Err(error) => return debug!(%peer, %error, "connection lost"),
             };
             tokio::select! {
-                () = connection(hub, stream, peer, place, tls) => {}
+                () = connection(hub, stream, peer, slot, tls) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -210,7 +210,7 @@ async fn connection(
     hub: Arc<Hub>,
     stream: TcpStream,
     peer: SocketAddr,
-    (place, mut charged): (Place, Option<Share>),
+    (slot, mut charged): (Slot, Option<Share>),
     tls: Option<Arc<Tls>>,
 ) {
     let timeout = hub.config.handshake_timeout;
@@ -220,7 +220,7 @@ async fn connection(
         Ok(Err(error)) => return debug!(%peer, %error, "connection failed"),
         Err(_) => return debug!(%peer, "connection timed out before its first request"),
     };
-    let connection = Connection::new(client, place, charged);
+    let connection = Connection::new(client, slot, charged);
     let header_timeout = hub.config.header_timeout;
     let service = service_fn(move |request: Request<Incoming>| {
         let (hub, connection) = (hub.clone(), connection.clone());
@@ -229,8 +229,8 @@ async fn connection(
     serve_http(stream, header_timeout, service).await;
 }
 
-/// PROXY header and TLS, as the configuration wants them. Whom the header names is charged before TLS costs anything, and is a
-/// client wherever it is.
+/// PROXY header and TLS, as configured. The client that the header names is charged before TLS costs anything, and is charged
+/// even if its address is in a trusted network.
 async fn open(
     hub: &Hub,
     mut stream: TcpStream,
@@ -246,7 +246,7 @@ async fn open(
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
         }
         if let Some(named) = proxy_header::read(&mut stream).await? {
-            let share = hub.places.share(named.into());
+            let share = hub.slots.share(named.into());
             let share = share.map_err(|TooMany(limit)| io::Error::other(format!("too many for {limit}")))?;
             (client, *charged) = (named, Some(share));
         }
@@ -279,13 +279,13 @@ where
 
 async fn accept_metrics(hub: &Arc<Hub>, listener: Option<&TcpListener>) {
     let Some(listener) = listener else { return std::future::pending().await };
-    let places = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
     loop {
-        let place = places.clone().acquire_owned().await;
+        let slot = slots.clone().acquire_owned().await;
         let (stream, _) = accept(listener).await;
         let hub = hub.clone();
         tokio::spawn(async move {
-            let _place = place;
+            let _slot = slot;
             let (stop, header_timeout) = (hub.stop.clone(), hub.config.header_timeout);
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = metrics(&hub, &request).unwrap_or_else(Failure::into_reply);
@@ -314,7 +314,7 @@ fn metrics(hub: &Hub, request: &Request<Incoming>) -> Result<Reply, Failure> {
     }
 }
 
-/// Accepts a connection; running out of files is waited out.
+/// Accepts a connection; where the process has no descriptors left, tries again until it has.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {

@@ -1,12 +1,12 @@
-//! The signals of a relay. One that was ignored when it was started stays ignored (nohup(1), `&` in a shell without job
-//! control): it may be there for no other reason.
+//! The signals of a relay. A signal that was ignored at its start stays ignored: nohup(1), and `&` in a shell without job
+//! control, ignore it so that the relay survives it.
 
 use std::io;
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for signals. From its making none of them kills the process.
+/// Waits for signals. Once it is made, none of them kills the process.
 #[cfg(unix)]
 pub(crate) struct Signals {
     interrupt: Option<Signal>,
@@ -17,7 +17,7 @@ pub(crate) struct Signals {
 #[cfg(unix)]
 impl Signals {
     /// # Errors
-    /// The system does not let it.
+    /// The system refuses to install a handler.
     pub(crate) fn new() -> io::Result<Self> {
         let ignored = ignored();
         let heard = |kind: SignalKind| {
@@ -31,7 +31,7 @@ impl Signals {
         })
     }
 
-    /// At SIGTERM or Ctrl-C; calls `reload` at every SIGHUP before.
+    /// Resolves at SIGTERM or Ctrl-C, and calls `reload` at every SIGHUP before that.
     pub(crate) async fn stop(mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
@@ -51,7 +51,7 @@ async fn next(signal: &mut Option<Signal>) {
     }
 }
 
-/// A bit for each signal, the first one's the lowest (proc_pid_status(5)). None where the system does not tell.
+/// The ignored signals, a bit for each, that of signal 1 the lowest (proc_pid_status(5)). 0 where the system does not tell.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The HTTP part of a connection: who does not read its answers is not waited for. What comes after an upgrade may take as
-//! long as it likes (docs/decisions/0009).
+//! The HTTP part of a connection ends if the client does not read its answers. After an upgrade a client may read as slowly as
+//! it likes (docs/decisions/0009).
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use tokio::{
 pub(crate) struct Stalling<S> {
     stream: S,
     limit: Duration,
-    /// There while a write waits.
+    /// Set while a write waits.
     over: Option<Pin<Box<Sleep>>>,
 }
 

@@ -19,12 +19,13 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// A peer that says nothing is probed after this time, and is gone when it answers none of so many probes. One that reads
-/// nothing is not: it may be busy, or stopped (so no `TCP_USER_TIMEOUT`, which ends those as well).
+/// The system probes an idle connection after this time, and ends it when the other side answers none of the probes. It does
+/// not end a connection whose other side reads nothing, which may be busy or stopped: so there is no `TCP_USER_TIMEOUT`, which
+/// would.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
-/// Unsent bytes in the kernel: more would only delay what comes behind them.
+/// Unsent bytes in the kernel: more would only delay the bytes behind them.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 
@@ -46,7 +47,7 @@ pub(crate) enum WriteHalf {
     Tls(tokio::io::WriteHalf<Box<TlsStream<TcpStream>>>),
 }
 
-/// No delay, little unsent in the kernel, dead peers noticed.
+/// Sets no delay, a short unsent queue, and probes that notice a dead peer.
 pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
@@ -60,8 +61,8 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// From a proxy on the same machine no pace is needed: see docs/decisions/0012. `link` has the same for the ends; the two
-/// crates share no code that does I/O.
+/// A connection within this machine is not paced: see docs/decisions/0012. `mykube-dial` has the same for the ends; the relay
+/// shares no code that does I/O with it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn unpaced(stream: &TcpStream) {
     let address = |it: io::Result<SocketAddr>| it.ok().map(|it| it.ip().to_canonical());
@@ -72,7 +73,7 @@ fn unpaced(stream: &TcpStream) {
 }
 
 impl Stream {
-    /// Has the socket watched by `runtime`, whichever it was before, and waits until it is: a first write would wait for
+    /// Moves the socket to another runtime's event loop, and waits until it is registered there: the first write would wait for
     /// that, and look as if the other side did not read.
     ///
     /// # Errors

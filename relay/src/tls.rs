@@ -1,4 +1,4 @@
-//! TLS from certificate files, which are looked at again while the relay runs.
+//! TLS from certificate files, which are read again while the relay runs.
 
 use std::{
     fs, io,
@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::{certificate::Certificate, config::TlsFiles};
 
-/// How often an operator is told that the certificate ends.
+/// How often the operator is warned that the certificate ends.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Why there is no TLS.
@@ -34,7 +34,7 @@ pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}; check --tls-cert and --tls-key", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -42,7 +42,7 @@ pub enum TlsError {
     /// A file is not PEM of the right kind.
     #[error("{} holds no {what} in PEM form; check --tls-cert and --tls-key", path.display())]
     NotPem {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Certificate or private key.
         what: &'static str,
@@ -59,12 +59,12 @@ pub enum TlsError {
     },
 }
 
-/// Accepts TLS with the certificate the files held when they were last looked at.
+/// Accepts TLS with the certificate that the files held when they were last read.
 pub(crate) struct Tls {
     files: TlsFiles,
     current: Arc<Current>,
     acceptor: TlsAcceptor,
-    /// Somebody asks to look at the files now.
+    /// Notified to have the files read now.
     asked: Notify,
 }
 
@@ -94,13 +94,13 @@ impl Tls {
         Ok(tls)
     }
 
-    /// What stands in the certificate that is shown; `None` if it is not X.509 as it should be.
+    /// Names and validity of the certificate that is shown; `None` if it cannot be read as X.509.
     pub(crate) fn certificate(&self) -> Option<Certificate> {
         let current = self.current.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         Certificate::read(current.cert.first()?)
     }
 
-    /// Has [`Tls::keep_fresh`] look at the files now, and say what it found.
+    /// Makes [`Tls::keep_fresh`] read the files now and log the result.
     pub(crate) fn look_now(&self) {
         self.asked.notify_one();
     }
@@ -113,7 +113,8 @@ impl Tls {
     }
 
     /// A connection that takes a batch of `batch` bytes at once, encrypts it and gives it to the kernel, and holds a quarter more
-    /// than that while its reader is slow. rustls' own 64 KiB are, with what TLS adds, a segment of loopback and a sliver.
+    /// than that while its reader is slow. rustls' own limit of 64 KiB is, with the overhead of TLS, a segment of loopback and a
+    /// sliver.
     pub(crate) async fn accept<S>(&self, stream: S, batch: usize) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -121,7 +122,7 @@ impl Tls {
         self.acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(batch + batch / 4))).await
     }
 
-    /// Looks at the files again and again; what cannot be used leaves the old certificate in place.
+    /// Reads the files at intervals and when asked. If they cannot be used, the old certificate stays.
     pub(crate) async fn keep_fresh(&self) {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut last = self.contents();
@@ -180,7 +181,7 @@ fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<(CertifiedKey, Co
     Ok((certified, (cert, key)))
 }
 
-/// rustls names the first two as they are named in its source.
+/// A text for a person; rustls prints the first two by their names in its source.
 fn why(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InconsistentKeys(_) => "they do not belong together".into(),

@@ -1,7 +1,7 @@
 //! One WebSocket after its upgrade: whole frames go to the peer as they are, unmasked, many in one write.
 //!
-//! A socket has a buffer only while it has data: reading takes one from the thread and gives it back when nothing is
-//! there. The reader itself writes to the peer, so a slow peer stops the reading, and nothing queues in between.
+//! A socket has a buffer only while it has data: reading takes one from the thread's pool, and gives it back if there is nothing
+//! to read. The reader itself writes to the peer, so a slow peer stops the reading, and nothing queues in between.
 
 use std::{
     io,
@@ -42,7 +42,7 @@ const SILENT: &str = "nothing was heard from this end: dial again";
 enum Ended {
     /// By a close frame, or by breaking the protocol.
     Stop(Stop),
-    /// The relay wants it.
+    /// The relay asked for it ([`Outlet::close`]).
     Asked,
     /// The connection broke.
     Lost,
@@ -50,9 +50,9 @@ enum Ended {
     Silent,
 }
 
-/// Serves one socket until its end, which frees the connection's place. `early` is what came right behind the upgrade.
+/// Serves one socket until its end, which frees the connection's slot. `early`: bytes that came right behind the upgrade.
 ///
-/// Not an `async fn`: the future is what an idle socket costs, and would hold every argument twice.
+/// Not an `async fn`: its future is most of an idle socket's memory, and would hold every argument twice.
 pub(crate) fn serve(
     hub: Arc<Hub>,
     stream: Stream,
@@ -63,13 +63,13 @@ pub(crate) fn serve(
 ) -> impl Future<Output = ()> + Send + use<> {
     let (read, write) = stream.into_halves();
     let mut reader = Reader::new(&hub, read, early, &admission);
-    let seat = Seat { outlet: Outlet::new(write, hub.metrics.clone()), socket: hub.arrive(), hub };
+    let registration = Registration { outlet: Outlet::new(write, hub.metrics.clone()), socket: hub.arrive(), hub };
     let asks = Box::new((admission, owner));
     async move {
-        let mut joined = seat.hub.join(seat.socket, &asks.0, asks.1, &seat.outlet, false);
+        let mut joined = registration.hub.join(registration.socket, &asks.0, asks.1, &registration.outlet, false);
         if let Joined::Taken(_) = joined {
-            // Boxed, as all that is not idling: it would make every idle socket's future as large.
-            joined = Box::pin(wait_for_place(&seat, &asks.0, asks.1, &mut reader)).await;
+            // Boxed, like everything but idling, because every idle socket's future would be as large otherwise.
+            joined = Box::pin(wait_for_slot(&registration, &asks.0, asks.1, &mut reader)).await;
         }
         drop(asks);
         match joined {
@@ -77,7 +77,7 @@ pub(crate) fn serve(
             Joined::Away(close) => {
                 let (session, role) = (reader.session, reader.role);
                 debug!(%session, %role, code = close.code, reason = close.reason, "socket refused");
-                Box::pin(conclude(&seat, &mut reader, Some(close))).await;
+                Box::pin(conclude(&registration, &mut reader, Some(close))).await;
                 return;
             }
             Joined::Taken(_) => {
@@ -88,14 +88,14 @@ pub(crate) fn serve(
         info!(session = %reader.session, role = %reader.role, "socket open");
         let ended = tokio::select! {
             biased;
-            () = seat.outlet.closing() => Ended::Asked,
-            ended = reader.run(&seat.hub, &seat.outlet, seat.socket) => ended,
-            _ = seat.outlet.write_posted() => Ended::Lost,
+            () = registration.outlet.closing() => Ended::Asked,
+            ended = reader.run(&registration.hub, &registration.outlet, registration.socket) => ended,
+            _ = registration.outlet.write_posted() => Ended::Lost,
         };
-        seat.leave(matches!(ended, Ended::Stop(Stop::Closed(NORMAL))));
+        registration.leave(matches!(ended, Ended::Stop(Stop::Closed(NORMAL))));
         let with = |code, reason: &str| Some(CloseWith { code, reason: reason.to_owned() });
         let close = match ended {
-            Ended::Asked => seat.outlet.close_reason(),
+            Ended::Asked => registration.outlet.close_reason(),
             Ended::Stop(Stop::Closed(code)) => with(code, ""),
             Ended::Stop(Stop::Violation(code, reason)) => with(code, reason),
             Ended::Silent => with(close::SILENT, SILENT),
@@ -104,39 +104,44 @@ pub(crate) fn serve(
         let code = close.as_ref().map(|close| close.code);
         let (session, role) = (reader.session, reader.role);
         info!(%session, %role, code, bytes = reader.forwarded, "socket closed");
-        Box::pin(conclude(&seat, &mut reader, close)).await;
+        Box::pin(conclude(&registration, &mut reader, close)).await;
         drop(connection);
     }
 }
 
-/// A socket in the registry, and in its peer's hands. However its task ends, by a panic or by being dropped too, the
-/// registry hears of it, and with that its peer.
-struct Seat {
+/// A socket as the registry and its peer know it. However the socket's task ends, even by a panic or by being dropped, the drop
+/// of this tells the registry, and so the peer.
+struct Registration {
     hub: Arc<Hub>,
     outlet: Arc<Outlet>,
     socket: SocketId,
 }
 
-impl Seat {
-    /// A second time it does nothing.
+impl Registration {
+    /// Tells the registry that the socket ended; a second call does nothing.
     fn leave(&self, clean: bool) {
         self.outlet.release();
         self.hub.leave(self.socket, clean);
     }
 }
 
-impl Drop for Seat {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.leave(false);
     }
 }
 
-/// Another socket of this end has its place. This one gets it when it has shown that there is still somebody behind it,
-/// and when the last replacement is long enough ago. `Taken` if it is lost meanwhile.
+/// Another socket of this end has the slot. This one gets it once its end has answered the ping, or said anything else,
+/// and once the last replacement is long enough ago. `Taken` if this socket is lost meanwhile.
 ///
-/// An abandoned dial may arrive late, after the one that followed it: it must not take the place of a live socket.
-async fn wait_for_place(seat: &Seat, admission: &Admission, owner: Owner, reader: &mut Reader) -> Joined {
-    let Seat { hub, outlet, socket } = seat;
+/// An abandoned dial may arrive late, after the one that followed it: it must not replace a live socket.
+async fn wait_for_slot(
+    registration: &Registration,
+    admission: &Admission,
+    owner: Owner,
+    reader: &mut Reader,
+) -> Joined {
+    let Registration { hub, outlet, socket } = registration;
     outlet.post_ping();
     let mut heard = false;
     loop {
@@ -164,7 +169,7 @@ async fn wait_for_place(seat: &Seat, admission: &Admission, owner: Owner, reader
     }
 }
 
-async fn conclude(Seat { hub, outlet, .. }: &Seat, reader: &mut Reader, close: Option<CloseWith>) {
+async fn conclude(Registration { hub, outlet, .. }: &Registration, reader: &mut Reader, close: Option<CloseWith>) {
     if let Some(close) = close {
         let goodbye = async {
             if outlet.finish(&close).await.is_ok() {
@@ -185,13 +190,13 @@ struct Reader {
     read: ReadHalf,
     session: SessionId,
     role: Role,
-    /// The plain form's ends are not pinged: the first mykube may not answer while it is busy.
+    /// Legacy ends are not pinged: they may not answer while they are busy.
     pinged: bool,
     frames: Frames,
-    /// The start of a frame whose rest has not come.
-    carry: Vec<u8>,
-    /// The link when that was read. A frame that began before a `peer:here` is not for the peer that came with it.
-    carried_at: u64,
+    /// The start of a frame whose rest has not arrived.
+    partial: Vec<u8>,
+    /// The link when [`Self::partial`] was read. A frame that began before a `peer:here` is not for the peer that it announced.
+    partial_at: u64,
     /// The link when the last data was read.
     read_at: u64,
     /// Payload sent to the peer so far.
@@ -201,26 +206,26 @@ struct Reader {
 
 impl Reader {
     fn new(hub: &Hub, read: ReadHalf, early: &[u8], admission: &Admission) -> Self {
-        let plain = matches!(admission, Admission::Plain(..));
-        let max = if plain { hub.config.plain_frame_max } else { hub.config.frame_max };
+        let legacy = matches!(admission, Admission::Legacy(..));
+        let max = if legacy { hub.config.legacy_frame_max } else { hub.config.frame_max };
         let mut reader = Self {
             read,
             session: admission.session(),
             role: admission.role(),
-            pinged: !plain,
-            frames: Frames::new(admission.role(), plain, max, hub.config.buffer),
-            carry: Vec::new(),
-            carried_at: 0,
+            pinged: !legacy,
+            frames: Frames::new(admission.role(), legacy, max, hub.config.buffer),
+            partial: Vec::new(),
+            partial_at: 0,
             read_at: 0,
             forwarded: 0,
             metrics: hub.metrics.clone(),
         };
-        reader.set_carry(early);
+        reader.set_partial(early);
         reader
     }
 
     async fn run(&mut self, hub: &Hub, outlet: &Outlet, socket: SocketId) -> Ended {
-        if !self.carry.is_empty() {
+        if !self.partial.is_empty() {
             let early = Box::pin(self.catch_up(hub, outlet, socket));
             if let Err(stop) = early.await {
                 return Ended::Stop(stop);
@@ -237,11 +242,11 @@ impl Reader {
         }
     }
 
-    /// Forwards what came before admission.
+    /// Forwards the bytes that came before the socket was admitted.
     async fn catch_up(&mut self, hub: &Hub, outlet: &Outlet, socket: SocketId) -> Result<(), Stop> {
         self.read_at = outlet.link();
-        self.carried_at = self.read_at;
-        let early = self.take_carry();
+        self.partial_at = self.read_at;
+        let early = self.take_partial();
         let mut rest = early.as_slice();
         while let Some((input, filled)) = self.refill(&mut rest) {
             self.process(hub, outlet, socket, input, filled).await?;
@@ -249,8 +254,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits for data. Who says nothing is pinged, and given up when there is no answer. Only time spent waiting here
-    /// counts: an end whose peer is slow is not read, and may have said much.
+    /// Waits for data. An end that sends nothing is pinged, and given up if it does not answer. Only the time spent waiting here
+    /// counts: an end whose peer is slow is not read meanwhile, and may have sent much.
     async fn listen(&mut self, hub: &Hub, outlet: &Outlet) -> Result<(Vec<u8>, usize), Ended> {
         let silence = || hub.config.silence();
         let mut silent = Duration::ZERO;
@@ -271,44 +276,44 @@ impl Reader {
         }
     }
 
-    /// Before admission: whether there is somebody. What they say is kept for later.
+    /// Before admission: waits for bytes, and keeps them for later. Returns whether some came before the connection ended.
     async fn hear(&mut self, outlet: &Outlet) -> bool {
-        if self.carry.len() >= self.frames.buffer() {
+        if self.partial.len() >= self.frames.buffer() {
             return std::future::pending().await;
         }
         let Ok(Some((input, filled))) = self.fill(outlet).await else { return false };
-        self.set_carry(&input[..filled]);
+        self.set_partial(&input[..filled]);
         pool::give(input);
         true
     }
 
-    /// What was carried over, then as much of `early` as is looked at at once: behind a request more may come, and be read
-    /// with it, than `--buffer` is. `None` when all of it was given.
+    /// The partial frame kept so far, then as much of `early` as a buffer holds: more than `--buffer` bytes may have been read
+    /// together with a request. `None` when all of `early` has been given.
     fn refill(&mut self, early: &mut &[u8]) -> Option<(Vec<u8>, usize)> {
-        let (carried, size) = (self.carry.len(), self.frames.buffer());
-        let (now, later) = early.split_at(early.len().min(size - carried));
+        let (kept, size) = (self.partial.len(), self.frames.buffer());
+        let (now, later) = early.split_at(early.len().min(size - kept));
         if now.is_empty() {
             return None;
         }
         *early = later;
-        let filled = carried + now.len();
+        let filled = kept + now.len();
         let mut buf = pool::take(size + HEADER_MAX);
-        buf[..carried].copy_from_slice(&self.carry);
-        buf[carried..filled].copy_from_slice(now);
-        self.set_carry(&[]);
+        buf[..kept].copy_from_slice(&self.partial);
+        buf[kept..filled].copy_from_slice(now);
+        self.set_partial(&[]);
         Some((buf, filled))
     }
 
-    /// Waits for data, and only then holds a buffer: what was carried over, then what came.
+    /// Waits for data, and only then holds a buffer: the partial frame kept so far, then the new bytes.
     fn fill(&mut self, outlet: &Outlet) -> impl Future<Output = Filled> + Send {
         std::future::poll_fn(|cx| self.poll_fill(cx, outlet))
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, outlet: &Outlet) -> Poll<Filled> {
-        let (carried, size) = (self.carry.len(), self.frames.buffer());
+        let (kept, size) = (self.partial.len(), self.frames.buffer());
         let link = outlet.link();
         let mut buf = pool::take(size + HEADER_MAX);
-        let mut window = ReadBuf::new(&mut buf[carried..size]);
+        let mut window = ReadBuf::new(&mut buf[kept..size]);
         let read = Pin::new(&mut self.read).poll_read(cx, &mut window);
         let len = window.filled().len();
         if len == 0 || !matches!(read, Poll::Ready(Ok(()))) {
@@ -316,16 +321,16 @@ impl Reader {
             return read.map_ok(|()| None);
         }
         self.read_at = link;
-        if carried == 0 {
-            self.carried_at = link;
+        if kept == 0 {
+            self.partial_at = link;
         }
-        buf[..carried].copy_from_slice(&self.carry);
-        self.set_carry(&[]);
-        Poll::Ready(Ok(Some((buf, carried + len))))
+        buf[..kept].copy_from_slice(&self.partial);
+        self.set_partial(&[]);
+        Poll::Ready(Ok(Some((buf, kept + len))))
     }
 
-    /// Forwards every whole frame of `input[..filled]` and carries the rest. What the relay itself is asked counts as reading
-    /// does: a buffer holds ten thousand of these, and others of this thread have their turn in between.
+    /// Forwards every whole frame of `input[..filled]` and keeps the rest. Texts and pings for the relay itself use up the task's
+    /// budget as reads do: a buffer may hold ten thousand of them, and other tasks of this thread get their turn in between.
     async fn process(
         &mut self,
         hub: &Hub,
@@ -338,14 +343,14 @@ impl Reader {
         let mut batch = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
         let mut at = 0;
         let done = loop {
-            let read_at = if at == 0 { self.carried_at } else { self.read_at };
+            let read_at = if at == 0 { self.partial_at } else { self.read_at };
             match self.frames.next(outlet.peer_at(read_at).is_some(), &mut batch, &input[at..filled]) {
                 Ok(Step::Partial) => break Ok(()),
                 Ok(Step::Taken(n)) => at += n,
                 Ok(Step::Text(text, n)) => {
-                    // What the relay does about it comes after the frames before it and before those behind it.
+                    // The relay acts on it after the frames before it are sent, and before those behind it.
                     batch = self.send(outlet, batch).await;
-                    // Only what changed something: an agent may say as much as the line carries.
+                    // Only texts that changed something are logged: an agent may send any number of others.
                     if hub.text(socket, text) {
                         info!(session = %self.session, said = verb(text), "agent");
                     }
@@ -361,16 +366,16 @@ impl Reader {
             }
         };
         if at > 0 {
-            self.carried_at = self.read_at;
+            self.partial_at = self.read_at;
         }
-        self.set_carry(&input[at..filled]);
+        self.set_partial(&input[at..filled]);
         pool::give_if_large(input);
         let batch = self.send(outlet, batch).await;
         pool::give(batch.buf);
         done
     }
 
-    /// Sends a batch to whoever was the peer when it was read, and still is; gives back an empty one.
+    /// Sends a batch to the socket that was the peer when it was read, if it still is; returns an empty batch.
     async fn send(&mut self, outlet: &Outlet, batch: Batch) -> Batch {
         if batch.len == 0 {
             return batch;
@@ -380,7 +385,7 @@ impl Reader {
             Some(peer) => {
                 self.forwarded += batch.payload;
                 self.metrics.forwarded(self.role, batch.payload);
-                // A peer that is over drops its frames; its own task reports its end.
+                // A peer that has ended drops its frames; its own task reports its end.
                 let _ = peer.forward(outlet, batch.buf, batch.len).await;
             }
             None => pool::give(batch.buf),
@@ -391,7 +396,7 @@ impl Reader {
     /// Reads and drops until the other side has answered the close frame, or closed.
     async fn skip_to_end(&mut self, outlet: &Outlet) {
         let mut dropped = Batch::new(pool::take(self.frames.buffer() + HEADER_MAX));
-        let early = self.take_carry();
+        let early = self.take_partial();
         let mut early = early.as_slice();
         loop {
             let (input, filled) = match self.refill(&mut early) {
@@ -411,29 +416,29 @@ impl Reader {
                 }
                 dropped.len = 0;
             }
-            self.set_carry(&input[at..filled]);
+            self.set_partial(&input[at..filled]);
             pool::give(input);
         }
     }
 
-    fn set_carry(&mut self, rest: &[u8]) {
-        if rest.len() != self.carry.len() {
-            self.metrics.buffered(self.carry.len(), false);
+    fn set_partial(&mut self, rest: &[u8]) {
+        if rest.len() != self.partial.len() {
+            self.metrics.buffered(self.partial.len(), false);
             self.metrics.buffered(rest.len(), true);
         }
-        self.carry = rest.to_vec();
+        self.partial = rest.to_vec();
     }
 
-    fn take_carry(&mut self) -> Vec<u8> {
-        let carry = self.carry.clone();
-        self.set_carry(&[]);
-        carry
+    fn take_partial(&mut self) -> Vec<u8> {
+        let partial = self.partial.clone();
+        self.set_partial(&[]);
+        partial
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.set_carry(&[]);
+        self.set_partial(&[]);
     }
 }
 

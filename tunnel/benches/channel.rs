@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput};
 use mykube_tunnel::{
     Config, Established, Session, Time,
     pairing::{AgentEvent, AgentPairing, ClientPairing, Transmit},
-    protocol::{Attempt, FromRelay, Role, SessionId, channel::StreamId, control::Peer},
+    protocol::{Attempt, FromRelay, Role, SessionId, channel::StreamId, relay_text::Peer},
     seam::{self, Opener, Sealer},
 };
 use rand::{SeedableRng as _, rngs::StdRng};

@@ -27,7 +27,7 @@ pub use types::{ConnectionId, DialFailure, End, Event, Lost, Order, Settings, St
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::BytesMut;
-use mykube_protocol::{Attempt, FromAgent, FromRelay, Role, Ticket, control::Peer, frame};
+use mykube_protocol::{Attempt, FromAgent, FromRelay, Role, Ticket, frame, relay_text::Peer};
 use rand_core::CryptoRng;
 
 use crate::{

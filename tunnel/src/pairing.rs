@@ -8,10 +8,9 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use mykube_protocol::{
-    Attempt, FromAgent, FromRelay, PairingCode, SessionId,
-    control::Peer,
-    frame,
+    Attempt, FromAgent, FromRelay, PairingCode, SessionId, frame,
     limits::{HANDSHAKE_TIMEOUT, PAIR_TICKET_TTL, SILENT_HELLOS_PER_CODE, WRONG_SECRETS_PER_CODE},
+    relay_text::Peer,
 };
 use rand_core::CryptoRng;
 

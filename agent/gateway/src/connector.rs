@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use mykube_agent_upstream::{ConnectError, Upstream};
 use mykube_dial::{
-    Filling, Transport, cut,
+    Coalescing, Transport, cut,
     error::TlsProblem,
     tls::{Verifier, large_writes, readable},
 };
@@ -81,7 +81,7 @@ impl Connector {
             ConnectError::new(&format!("the API server {address} {why}"), &format!("the API server {told}"))
         };
         match tokio::time::timeout(self.handshake, self.tls.connect_with(self.name, transport, large_writes)).await {
-            Ok(Ok(stream)) => Ok(Io::new(Filling::until(stream, READ))),
+            Ok(Ok(stream)) => Ok(Io::new(Coalescing::until(stream, READ))),
             Ok(Err(error)) => {
                 let problem = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
                 Err(match problem {
@@ -223,12 +223,12 @@ impl ServerCertVerifier for Anybody {
 
 /// A connection, for hyper, that tells when it was flushed.
 pub(crate) struct Io {
-    inner: TokioIo<Filling<TlsStream<Transport>>>,
+    inner: TokioIo<Coalescing<TlsStream<Transport>>>,
     flushes: Flushes,
 }
 
 impl Io {
-    fn new(inner: Filling<TlsStream<Transport>>) -> Self {
+    fn new(inner: Coalescing<TlsStream<Transport>>) -> Self {
         Self { inner: TokioIo::new(inner), flushes: Flushes::default() }
     }
 

@@ -9,7 +9,7 @@ use mykube_link::{
     pair::{AgentEvent, AgentPairing},
     tunnel::pairing::Transmit,
 };
-use mykube_protocol::{Attempt, FromRelay, SessionId, Ticket, control::Peer, http::PairAnswer};
+use mykube_protocol::{Attempt, FromRelay, SessionId, Ticket, http::PairAnswer, relay_text::Peer};
 
 use tempfile::NamedTempFile;
 use tokio::{

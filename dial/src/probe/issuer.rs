@@ -1,6 +1,7 @@
-//! Who issued a certificate: the few bytes of X.509 (RFC 5280 section 4.1) that a message shows. Nothing is decided by it.
+//! Who issued a certificate, for a message: the few bytes of X.509 (RFC 5280 section 4.1) that this takes. Nothing is decided
+//! by it.
 
-/// Common name and organisation of the issuer, as far as they are there.
+/// Common name and organisation of the issuer, those that the certificate has.
 pub(super) fn name(certificate: &[u8]) -> Option<String> {
     let (tag, certificate, _) = element(certificate)?;
     let (inner, tbs, _) = element(certificate)?;
@@ -42,7 +43,7 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// 2.5.4.10.
 const ORGANISATION: &[u8] = &[0x55, 0x04, 0x0a];
 
-/// Tag, content and what follows of the first DER element (X.690 section 8.1).
+/// The first DER element (X.690 section 8.1): its tag, its content, and the bytes after it.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = der.split_first()?;
     let (length, rest) = rest.split_first()?;

@@ -1,16 +1,18 @@
-//! Whether a server is who it says, by the verdict of Go's `crypto/x509`, and so of kubectl, with the same authorities.
+//! Whether a server's certificate is accepted: the same verdict as Go's `crypto/x509`, and so kubectl, with the same authorities.
 //!
-//! webpki builds and checks the chains. Two of Go's rules it leaves to its user, and they stand here:
+//! webpki builds and checks the chains. It leaves two of Go's rules to its user, and this file has them:
 //!
-//! - **Who may vouch.** webpki takes every trust anchor as it is, and looks at no key usage. Go takes a trusted certificate that is within
-//!   its time, that is a CA (version 1 has no way to say so), whose usages, where it names some, have `keyCertSign` and `serverAuth`, and
-//!   whose path length allows the chain. Of an intermediate it wants the same; what webpki does not ask there is asked before it sees them.
-//! - **Servers whose certificate says CA:TRUE**, as `openssl req -x509` makes them. webpki refuses each. Go looks at that of issuers only.
-//!   Two kinds are taken here: the certificate that is itself among the trusted ones, to the byte, and one that an authority has signed
-//!   directly. The private key is proved by the handshake in any case; name, time and usage are checked like everybody's.
+//! - **Which authority may vouch.** webpki takes every trust anchor as it is, and looks at no key usage. Go takes a trusted
+//!   certificate that is within its time, that is a CA (version 1 has no way to say so), whose usages, where it names some, have
+//!   `keyCertSign` and `serverAuth`, and whose path length allows the chain. Go wants the same of an intermediate: those that lack
+//!   what webpki does not check are removed before webpki sees them.
+//! - **Servers whose certificate says CA:TRUE**, as `openssl req -x509` makes them. webpki refuses each. Go looks at CA:TRUE of
+//!   issuers only. Two kinds are accepted here: a certificate that is itself among the trusted ones, to the byte, and one that an
+//!   authority has signed directly. The handshake proves the private key in any case; name, time and usage are checked as of every
+//!   certificate.
 //!
-//! Whoever has the key of a trusted certificate that may vouch can make one for any name, so taking it as a server's too gives nobody
-//! anything. One that may not vouch speaks for the names in it alone.
+//! The holder of the key of a trusted certificate that may vouch can make one for any name, so accepting that certificate as a
+//! server's too gives the holder nothing new. One that may not vouch speaks only for the names in it.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -43,19 +45,19 @@ pub struct Verifier {
 struct Trusted {
     der: CertificateDer<'static>,
     anchor: TrustAnchor<'static>,
-    /// Its subject, as an issuer is written.
+    /// Its subject, in the bytes in which certificates that it signed name their issuer.
     subject: Vec<u8>,
     time: Time,
     /// Why it may not vouch for others, whatever the time.
     unfit: Option<Unfit>,
-    /// How many intermediates there may be between it and a server.
+    /// How many intermediates may stand between it and a server.
     path_len: Option<u32>,
 }
 
 /// Why none of the trusted certificates vouches for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// Over, or not begun.
+    /// Its time is over, or has not begun.
     #[error("the authority that signed it has expired, or is not valid yet")]
     Time,
     /// No basicConstraints with CA:TRUE.
@@ -83,7 +85,7 @@ impl From<Unfit> for Error {
     }
 }
 
-/// From when until when, in seconds since 1970.
+/// The time in which a certificate is valid, in seconds since 1970.
 #[derive(Debug, Clone, Copy)]
 struct Time {
     from: i64,
@@ -107,7 +109,7 @@ impl Time {
 }
 
 impl Trusted {
-    /// Nothing where it cannot be read.
+    /// `None` where the certificate cannot be read.
     fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = parse(der)?;
         let mut roots = RootCertStore::empty();
@@ -143,7 +145,7 @@ impl Trusted {
 }
 
 impl Verifier {
-    /// From the certificates that can be read, as Go's `AppendCertsFromPEM` takes them; nothing where there is none.
+    /// From the certificates that can be read, as Go's `AppendCertsFromPEM` takes them; `None` where none can.
     #[must_use]
     pub fn new<'a>(certificates: impl IntoIterator<Item = CertificateDer<'a>>) -> Option<Self> {
         let trusted: Vec<_> = certificates.into_iter().filter_map(|der| Trusted::read(&der)).collect();
@@ -165,7 +167,7 @@ impl Verifier {
             check_server(&certificate, now)?;
         } else if certificate.is_ca() {
             check_server(&certificate, now)?;
-            // Name constraints are webpki's to check, so who has some does not vouch here.
+            // Only webpki checks name constraints, so an authority that has some does not vouch here.
             let vouches = |trusted: &Trusted| {
                 let may = trusted.check(now).is_ok() && trusted.anchor.name_constraints.is_none();
                 may && trusted.signed(&certificate, &self.algorithms)
@@ -182,7 +184,7 @@ impl Verifier {
         verify_server_name(&parsed, name).map_err(|error| with_names(error, name, &certificate))
     }
 
-    /// That a trusted certificate has signed it, through such intermediates as may sign.
+    /// Checks that a trusted certificate has signed it, through intermediates that may sign.
     fn check_chain(&self, first: &CertificateDer<'_>, more: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         let may_sign = |der: &&CertificateDer<'_>| parse(der).is_some_and(|certificate| unfit(&certificate).is_none());
         let more: Vec<_> = more.iter().filter(may_sign).cloned().collect();
@@ -211,7 +213,8 @@ impl Verifier {
         }
     }
 
-    /// An unknown issuer may be one that is known and may not vouch, or an intermediate that may not sign.
+    /// Makes "unknown issuer" precise: the issuer may be a trusted certificate that may not vouch, or an intermediate that may not
+    /// sign.
     fn why(
         &self,
         error: Error,
@@ -270,7 +273,7 @@ impl ServerCertVerifier for Verifier {
 
 /// The certificates of a PEM text that can be read, and how many blocks there are that cannot.
 ///
-/// What is no certificate, and a block that is not even base64, is passed over as in Go's `pem.Decode`.
+/// Blocks of other kinds, and blocks that are not base64, are passed over as in Go's `pem.Decode`.
 #[must_use]
 pub fn readable(pem: &[u8]) -> (Vec<CertificateDer<'static>>, usize) {
     let (mut read, mut unreadable) = (Vec::new(), 0);
@@ -289,7 +292,7 @@ pub fn public_key(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(parse(der)?.public_key().raw.to_vec())
 }
 
-/// All of the bytes, as one certificate.
+/// Reads one certificate, which must be all of the bytes.
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     match x509_parser::parse_x509_certificate(der) {
         Ok(([], certificate)) => Some(certificate),
@@ -316,7 +319,7 @@ fn unfit(certificate: &X509Certificate<'_>) -> Option<Unfit> {
     }
 }
 
-/// Time and usage of a server's own certificate, where webpki does not look at them.
+/// Checks time and usage of a server's own certificate, for the cases in which webpki does not.
 fn check_server(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), Error> {
     Time::of(certificate).check(now)?;
     if is_for_servers(certificate) { Ok(()) } else { Err(CertificateError::InvalidPurpose.into()) }
@@ -330,7 +333,7 @@ fn is_for_servers(certificate: &X509Certificate<'_>) -> bool {
     }
 }
 
-/// A name that does not match, with the names there are as a person writes them.
+/// Adds to the error of a wrong name the names that the certificate has, as a person writes them.
 fn with_names(error: Error, name: &ServerName<'_>, certificate: &X509Certificate<'_>) -> Error {
     use CertificateError::{NotValidForName, NotValidForNameContext};
     if !matches!(error, Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) {

@@ -1,4 +1,4 @@
-//! What TLS says, for a person: rustls writes many of its reasons as the names they have in its source.
+//! TLS errors as texts for a person: rustls prints many of its reasons as the names they have in its source.
 
 use rustls::{AlertDescription, CertificateError, Error, PeerMisbehaved};
 
@@ -6,7 +6,7 @@ use super::verifier::Unfit;
 use crate::error::{TlsProblem, clean};
 
 impl TlsProblem {
-    /// What a handshake failed with.
+    /// From the error that a handshake failed with.
     #[must_use]
     pub fn of(error: &Error) -> Self {
         match error {
@@ -55,7 +55,7 @@ fn certificate(error: &CertificateError) -> TlsProblem {
     }
 }
 
-/// `UnknownCA { .. }` as `unknown CA`: the name of a value in its source, as words, without what it holds.
+/// `UnknownCA { .. }` as `unknown CA`: the name of a variant as words, without its fields.
 fn plain(value: &impl std::fmt::Debug) -> String {
     let debug = format!("{value:?}");
     let name: String = debug.chars().take_while(char::is_ascii_alphanumeric).collect();
@@ -68,7 +68,7 @@ fn plain(value: &impl std::fmt::Debug) -> String {
         if begins && at > 0 {
             words.push(' ');
         }
-        // An abbreviation stays one.
+        // An abbreviation stays in upper case.
         let alone = begins && next.is_none_or(|c| !c.is_ascii_uppercase());
         words.push(if alone { c.to_ascii_lowercase() } else { c });
         last = c;

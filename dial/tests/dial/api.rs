@@ -192,7 +192,7 @@ async fn the_socket_is_tuned() {
     }
 }
 
-/// `kubectl exec -i` waits for what runs in the pod to read, and a stopped laptop reads nothing for hours.
+/// Behind `kubectl exec -i` a program in the pod may read nothing for hours, as may a stopped laptop.
 #[tokio::test]
 #[cfg(target_os = "linux")]
 async fn a_connection_elsewhere_outlives_a_peer_that_does_not_read() {

@@ -1,4 +1,4 @@
-//! Reaching the relay, and what happens where something else is there, or in between.
+//! Reaching the relay, and the errors where something else answers, or stands in between.
 #![allow(clippy::unwrap_used)]
 
 mod api;

@@ -1,4 +1,4 @@
-//! Through proxies. They lead `relay.test`, a name that nobody else knows, to a server of ours.
+//! Through proxies, which lead `relay.test`, a name that no resolver knows, to a server of the test.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Who is trusted, and what is said where nobody is.
+//! Which certificates are trusted, and the errors for others.
 
 use std::time::Duration;
 

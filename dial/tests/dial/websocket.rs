@@ -37,7 +37,7 @@ async fn open(dialer: &mykube_dial::Dialer) -> Result<RelaySocket, DialError> {
     dialer.websocket(Role::Agent, &session(), &ticket()).await
 }
 
-/// Greets with a frame at once, then sends back what comes; notes path and headers.
+/// A relay that sends a frame at once, then sends back each frame; it notes path and headers.
 async fn relay(tls: Option<TlsAcceptor>, greeting: Message) -> (SocketAddr, Seen) {
     let seen = Seen::default();
     let log = Arc::clone(&seen);
@@ -105,9 +105,9 @@ async fn each_refusal_has_its_meaning() {
         error
     };
     assert_eq!(refused(answer("401 No", "Mykube-Refusal: ticket\r\n", error)).await, DialError::TicketRefused);
-    // An authenticating proxy's, however much like the relay's it looks.
+    // An authenticating proxy's 401, however much like the relay's it looks.
     assert_eq!(refused(json("401 No", error)).await, DialError::Refused { status: 401, message: "no".into() });
-    // The relay's own is for an `Origin`, which no end sends: a proxy's.
+    // A proxy's 403: the relay answers that for an `Origin` only, which no end sends.
     assert_eq!(refused(json("403 No", error)).await, DialError::Refused { status: 403, message: "no".into() });
     assert_eq!(refused(json("404 No", error)).await, DialError::SessionUnknown);
     assert_eq!(refused(json("400 No", error)).await, DialError::Refused { status: 400, message: "no".into() });

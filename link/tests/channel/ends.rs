@@ -3,7 +3,7 @@
 use std::{io, net::Shutdown, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mykube_dial::Filling;
+use mykube_dial::Coalescing;
 use mykube_link::{CopyError, copy};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::ServerName;
@@ -181,7 +181,7 @@ async fn over_tls_and(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    tokio::spawn(async move { copy(Filling::new(acceptor.accept(port).await.unwrap()), stream).await });
+    tokio::spawn(async move { copy(Coalescing::new(acceptor.accept(port).await.unwrap()), stream).await });
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, kubectl).await.unwrap()
 }

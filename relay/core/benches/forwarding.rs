@@ -1,4 +1,4 @@
-//! What the relay does with each frame. `cargo bench -p mykube-relay-core` takes its time; `scripts/instructions` counts what
+//! The relay's work for each frame. `cargo bench -p mykube-relay-core` takes its time; `scripts/instructions` counts what
 //! it executes (`list`, `count NAME TIMES`).
 
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput};
 use mykube_protocol::{Role, limits::FRAME_MAX};
 use mykube_relay_core::frames::{Batch, Frames, Step, codec::HEADER_MAX};
 
-/// Name, payload of each frame, and frames an operation: what a look at a socket's buffer may find.
+/// Name, payload of each frame, and frames an operation, as one read of a socket may give them.
 const OPERATIONS: [(&str, usize, usize); 2] =
     [("relay_64_frames_of_64", 64, 64), ("relay_7_frames_of_16384", 16384, 7)];
 const BUFFER: usize = 128 * 1024;
@@ -41,7 +41,7 @@ fn measure() {
     criterion.final_summary();
 }
 
-/// The frames of a client whose agent is here go into a batch for that.
+/// Puts the frames of a client into a batch for its agent, which is here.
 fn forward(payload: usize, frames: usize) -> impl FnMut() {
     let input: Vec<u8> = (0..frames).flat_map(|_| masked(payload)).collect();
     let mut client = Frames::new(Role::Client, false, FRAME_MAX, BUFFER);

@@ -1,19 +1,19 @@
-//! Addresses as quotas see them.
+//! Addresses as quotas count them.
 
 use std::net::IpAddr;
 
-/// What quotas count by: an IPv4 address, or the /64 of an IPv6 address (one customer has a whole /64, many a /56, some
-/// a /48).
+/// The unit in which quotas count: an IPv4 address, or the /64 of an IPv6 address (one customer has a whole /64, many have a /56,
+/// some a /48).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressKey(u128);
 
-/// A network that is charged for its addresses: one IPv4 address, or a /64, /56 or /48 (its length in the last byte).
+/// A network to which its addresses are charged: one IPv4 address, or a /64, /56 or /48 (its length in the last byte).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(u128);
 
 /// IPv6 networks by length, and how many times an address's limit each has. A /56 is a household's and a /48 a company's
-/// (RIPE-690), which have several users, but also all that one attacker needs; and behind a /48 may be a provider's many
-/// customers with a /64 each.
+/// (RIPE-690), so that it has several users, or one attacker with many addresses; and a provider may serve many
+/// customers with a /64 each out of one /48.
 const IPV6_NETWORKS: [(u32, usize); 3] = [(64, 1), (56, 4), (48, 16)];
 
 impl From<IpAddr> for AddressKey {
@@ -28,7 +28,7 @@ impl From<IpAddr> for AddressKey {
 impl AddressKey {
     /// The networks it is charged to, and how many times an address's limit each has.
     pub fn networks(self) -> impl Iterator<Item = (Network, usize)> {
-        // Only a mapped IPv4 address has any of its last 64 bits.
+        // An IPv6 key has its last 64 bits cleared; only a mapped IPv4 address has any of them set.
         let is_v6 = self.0 & u128::from(u64::MAX) == 0;
         let v6 = IPV6_NETWORKS.into_iter().filter(move |_| is_v6).map(move |(len, times)| {
             let mask = u128::MAX << (128 - len);

@@ -1,10 +1,10 @@
-//! What the relay decides, without the relay: no sockets, no files, no runtime. The time and random numbers are arguments.
+//! What the relay decides, as state machines without sockets, files or a runtime. The time and random numbers are arguments.
 //!
-//! - [`registry`]: sessions, nameplates, and which socket is joined to which. Its order of calls is said there.
+//! - [`registry`]: sessions, nameplates, and which socket is joined to which. Its head describes the order of calls.
 //! - [`frames`]: what a socket's bytes mean, frame by frame.
-//! - [`silence`]: when a socket that says nothing is asked, and when it is given up.
-//! - [`ticket`]: signing what admits an end, and checking it.
-//! - [`quota`], [`address`], [`owner`]: how much may be asked, and who is charged for what.
+//! - [`silence`]: when a socket that says nothing is pinged, and when it is given up.
+//! - [`ticket`]: signing and checking the tickets that admit ends.
+//! - [`quota`], [`address`], [`owner`]: how many requests an address may make, and to whom sessions are charged.
 //!
 //! `mykube-relay` brings the sockets. Nothing here depends on the end-to-end channel.
 

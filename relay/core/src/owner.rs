@@ -1,4 +1,4 @@
-//! Whose a session is.
+//! The owner of a session.
 
 use crate::address::{AddressKey, Network};
 
@@ -14,16 +14,16 @@ impl OrganisationId {
     }
 }
 
-/// Who is charged for a session.
+/// The one to whom a session is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// Whoever is at this address: nobody has said who that is.
+    /// An address, where no organisation is known.
     Address(AddressKey),
     /// An organisation, wherever its agents and clients are.
     Organisation(OrganisationId),
 }
 
-/// What has a count of its own.
+/// A network or organisation whose sessions are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counted {
     /// All addresses of a network.
@@ -39,7 +39,7 @@ impl From<AddressKey> for Owner {
 }
 
 impl Owner {
-    /// What counts its sessions, and how many times an owner's limit each has.
+    /// The counts that a session of this owner goes into, and how many times an owner's limit each may hold.
     pub fn counted(self) -> impl Iterator<Item = (Counted, usize)> {
         let (address, organisation) = match self {
             Self::Address(address) => (Some(address), None),

@@ -1,4 +1,5 @@
-//! Requests a minute, an address and its networks. `now` is an argument, and nothing takes longer with more addresses.
+//! How many requests an address and its networks may make in a minute. `now` is an argument, and no call takes longer with
+//! more addresses.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,7 +12,7 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// Windows remembered at once: bounds what a flood from many networks can make the relay keep (about 10 MiB). The oldest
 /// makes room for a new one, so that a flood locks nobody out; it ends at most a minute early.
 const WINDOWS_MAX: usize = 65_536;
-/// Windows that are over, forgotten at a tick: whoever waits for the quota meanwhile waits for microseconds.
+/// Windows forgotten in one tick, so that a request that waits for the quota's lock meanwhile waits for microseconds.
 const FORGOTTEN_AT_ONCE: usize = 1024;
 
 /// What is said of that to who asked, in whole seconds: `Retry-After` (RFC 9110 section 10.2.3).
@@ -25,7 +26,7 @@ pub fn retry_after(wait: Duration) -> u64 {
 pub struct RequestQuota {
     per_minute: u32,
     windows: HashMap<Network, Window>,
-    /// Every window when it began, in that order; those that ended and were begun again stand here twice.
+    /// When each window began, in that order. A network whose window ended and began again stands here twice.
     begun: VecDeque<(Instant, Network)>,
 }
 
@@ -45,7 +46,7 @@ impl RequestQuota {
     /// Counts a request.
     ///
     /// # Errors
-    /// Over the limit of the address, or of a network it is in: how long until the next one is admitted.
+    /// The address, or a network it is in, is over its limit. The error is the time until the next request is admitted.
     pub fn handle_request(&mut self, now: Instant, address: AddressKey) -> Result<(), Duration> {
         let Some(per_minute) = usize::try_from(self.per_minute).ok().filter(|limit| *limit > 0) else { return Ok(()) };
         let over = address.networks().filter_map(|(network, times)| {
@@ -53,7 +54,7 @@ impl RequestQuota {
             let left = (window.since + WINDOW).saturating_duration_since(now);
             (window.count >= per_minute.saturating_mul(times) && !left.is_zero()).then_some(left)
         });
-        // What is refused is not counted: it costs no window, and nobody is kept out for longer by asking.
+        // A refused request is not counted: it takes no window, and does not keep its sender out for longer.
         if let Some(wait) = over.max() {
             return Err(wait);
         }
@@ -86,7 +87,7 @@ impl RequestQuota {
             }
         }
         if self.begun.is_empty() {
-            // Gives back what a flood took.
+            // Gives back the memory that a flood took.
             (self.windows, self.begun) = (HashMap::new(), VecDeque::new());
         }
     }

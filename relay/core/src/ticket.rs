@@ -1,6 +1,6 @@
 //! Signing and checking tickets: HMAC-SHA256 over the claims.
 //!
-//! A relay that starts again with the same key admits both ends of a session without having kept anything of it.
+//! A relay that is started again with the same key admits both ends of a session, although it has kept nothing of it.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ const DOMAIN: &[u8] = b"mykube/2 ticket";
 /// Bytes of a key.
 pub const KEY_LEN: usize = 32;
 
-/// A ticket that does not admit.
+/// Why a ticket does not admit its bearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
-    /// Not signed by this relay's key, or no ticket at all.
+    /// Not signed with this relay's key, or not a ticket.
     #[error("this ticket was not given out by this relay: a new code is needed")]
     Forged,
     /// Its time is over.
@@ -31,7 +31,7 @@ pub enum TicketError {
 pub struct TicketKey(Zeroizing<[u8; KEY_LEN]>);
 
 impl TicketKey {
-    /// A key from its bytes, which must be random and nobody else's.
+    /// A key from its bytes, which must be random and known to this relay only.
     #[must_use]
     pub fn new(bytes: Zeroizing<[u8; KEY_LEN]>) -> Self {
         Self(bytes)

@@ -1,5 +1,5 @@
-//! Log lines on their way out, by a thread of their own. Whoever logs carries sessions: it never waits for
-//! whoever reads the log, nor can a flood of lines fill a disk. What is too much is dropped, counted, and told.
+//! Writing log lines, on a thread of its own. The threads that log serve sessions, so they never wait for the log's reader; and a
+//! flood of lines must not fill a disk. Lines beyond the limits are dropped and counted, and the count is logged.
 
 use std::{
     io::{self, Write},
@@ -14,19 +14,19 @@ use std::{
 use tracing::{Level, Metadata, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that wait to be written: the ten thousand lines of a full relay that everybody comes back to.
+/// Bytes that may wait to be written: the ten thousand lines of a full relay to which all ends come back at once.
 const WAITING_MAX: usize = 2 << 20;
-/// Bytes of warnings and errors that find room beside those.
+/// Bytes of warnings and errors that may wait beside those.
 const WARNINGS_MAX: usize = 256 << 10;
-/// Bytes at once, and bytes a second after those, where nobody has asked for more: some 500 lines a second, 5.5 GB a day.
-/// Warnings and errors have as much for themselves.
+/// Bytes at once, and bytes a second after those, unless more is asked for: some 500 lines a second, 5.5 GB a day. Warnings and
+/// errors have as much of their own.
 const BURST: usize = 8 << 20;
 const BYTES_A_SECOND: usize = 64 << 10;
-/// How often it is told that lines were dropped.
+/// How often a line tells how many lines were dropped.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
-/// What the last lines of a process have to be taken.
+/// At the end of a process, how long to wait for its last lines to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// A buffer that has grown larger is given back.
+/// A buffer that has grown larger than this is freed.
 const KEPT: usize = 64 << 10;
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -36,23 +36,23 @@ pub(crate) fn dropped() -> u64 {
     DROPPED.load(Relaxed)
 }
 
-/// Takes whole lines, at once. Clones write to the same.
+/// Takes whole lines without waiting. Clones write to the same output.
 #[derive(Clone, Debug)]
 pub struct Lines {
     shared: Arc<Shared>,
     kind: Kind,
 }
 
-/// What a line is charged to: no flood of the one hides the other.
+/// The budget of a line: a flood of one kind does not hide lines of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Warnings and errors.
     Warning,
-    /// All else.
+    /// Every other line.
     Usual,
 }
 
-/// Until it is dropped lines are written; then the last of them, unless nobody takes them.
+/// Dropping it writes the lines that still wait, for up to a second, and ends the thread.
 #[derive(Debug)]
 #[must_use]
 pub struct Logs(Arc<Shared>);
@@ -69,9 +69,9 @@ struct State {
     budgets: Option<Budgets>,
     dropped: u64,
     told: u64,
-    /// No more will come.
+    /// No more lines will come.
     over: bool,
-    /// And all that came is written.
+    /// All lines that came are written.
     done: bool,
 }
 
@@ -88,11 +88,11 @@ struct Budget {
 }
 
 impl Lines {
-    /// Starts the thread that writes to `out`. `all`: as much as that takes; else 8 MiB at once, and 64 KiB a second from
-    /// there, and the same once more for warnings and errors.
+    /// Starts the thread that writes to `out`. `all`: as much as `out` takes; otherwise 8 MiB at once and 64 KiB a second after
+    /// that, and the same again for warnings and errors.
     ///
     /// # Errors
-    /// There is no thread for it.
+    /// The thread cannot be started.
     pub fn start(out: impl Write + Send + 'static, all: bool) -> io::Result<(Self, Logs)> {
         let tell = |lines| warn!(lines, "log lines were dropped so far: there were more than can be written");
         let budget = || Budget { left: BURST, since: Instant::now() };
@@ -164,7 +164,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is told is a line like any other: when it is dropped too, it is told again.
+    /// The line that tells of dropped lines may be dropped like any other; it is then written again later.
     fn write_out(&self, mut out: impl Write, tell: impl Fn(u64)) {
         let (mut batch, mut told_at) = (Vec::new(), None::<Instant>);
         loop {
@@ -190,7 +190,7 @@ impl Shared {
                     state.told
                 })
             };
-            // Nobody is left to tell when this fails.
+            // An error cannot be reported anywhere.
             let _ = out.write_all(&batch).and_then(|()| out.flush());
             batch.clear();
             batch.shrink_to(KEPT);
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing before it is told to, then everything.
+    /// An output that takes nothing until it is opened, then everything.
     struct Stuck {
         until: mpsc::Receiver<()>,
         taken: mpsc::Sender<Vec<u8>>,
@@ -263,11 +263,11 @@ mod tests {
     #[test]
     fn a_flood_of_lines_hides_no_warning() {
         let line = "x".repeat(1024);
-        // A budget that is spent, or a reader who takes nothing: what comes is more than there is room for.
+        // A spent budget, or a reader that takes nothing: either way there is no room for the next lines.
         for spent in [true, false] {
             let (free, until) = mpsc::channel();
             let (taken, took) = mpsc::channel();
-            // What begins in the future earns nothing.
+            // A budget that begins in the future earns nothing.
             let since = Instant::now() + Duration::from_secs(3600);
             let budget = |left| Budget { left, since };
             let budgets = spent.then(|| Budgets { warning: budget(4 * line.len()), usual: budget(line.len()) });
@@ -280,7 +280,7 @@ mod tests {
                 assert_ne!(shared.lock().dropped, 0);
                 tracing::warn!("beware {line}");
                 tracing::error!("alas {line}");
-                // Of warnings too there is an end.
+                // Warnings are limited too.
                 let before = shared.lock().dropped;
                 for _ in 0..3 * WAITING_MAX / line.len() {
                     tracing::warn!("{line}");

@@ -1,4 +1,4 @@
-//! What was read for one peer never goes to the next.
+//! Frames that were read for one peer never go to the next.
 
 use mykube_protocol::limits::FRAME_MAX;
 use mykube_relay_core::frames::codec;
@@ -21,7 +21,7 @@ async fn end(hub: &Hub, role: Role) -> End {
     let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (read, write) = Stream::Plain(listener.accept().await.unwrap().0).into_halves();
     let session = SessionId::from_bytes([7; 16]);
-    let mut reader = Reader::new(hub, read, &[], &Admission::Plain(session, role));
+    let mut reader = Reader::new(hub, read, &[], &Admission::Legacy(session, role));
     reader.frames = Frames::new(role, false, FRAME_MAX, hub.config.buffer);
     End { outlet: Outlet::new(write, hub.metrics.clone()), reader, far }
 }
@@ -31,7 +31,7 @@ fn link(agent: &Arc<Outlet>, client: &Arc<Outlet>) {
     client.set_peer(Some(agent.clone()));
 }
 
-/// An agent's end, its client's that is linked to it, and the one that replaces that.
+/// An agent's end, the client's end that is linked to it, and another client's end that will replace that one.
 async fn replacement(hub: &Hub) -> (End, End, End) {
     let (agent, old) = (end(hub, Role::Agent).await, end(hub, Role::Client).await);
     link(&agent.outlet, &old.outlet);
@@ -81,8 +81,8 @@ async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
     let End { outlet, reader, far } = &mut agent;
     let stale = sent(b"half of it was read");
     far.write_all(&stale[..9]).await.unwrap();
-    // Read in pieces or at once: the frame's beginning is in the relay.
-    while reader.carry.len() < 9 {
+    // However the bytes arrive: until the relay holds the frame's beginning.
+    while reader.partial.len() < 9 {
         let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
         reader.process(&hub, outlet, socket, input, filled).await.unwrap();
     }
@@ -92,9 +92,9 @@ async fn a_frame_that_began_for_one_peer_is_not_finished_for_the_next() {
     far.write_all(&fresh).await.unwrap();
     let mut left = fresh.len();
     while left > 0 {
-        let carried = reader.carry.len();
+        let kept = reader.partial.len();
         let (input, filled) = reader.fill(outlet).await.unwrap().unwrap();
-        left -= filled - carried;
+        left -= filled - kept;
         reader.process(&hub, outlet, socket, input, filled).await.unwrap();
     }
     let expected = [
@@ -131,7 +131,7 @@ async fn what_an_agent_asks_leaves_others_of_its_thread_their_turn() {
     }
 }
 
-/// A task may also end by a panic, which drops it as this does.
+/// A task that panics is dropped just as one that is aborted.
 #[tokio::test]
 async fn a_socket_whose_task_is_dropped_leaves_nothing_behind() {
     let hub = Arc::new(Hub::of_a_test());
@@ -164,7 +164,7 @@ async fn a_socket_whose_task_is_dropped_leaves_nothing_behind() {
     agent.abort();
     let _ = agent.await;
     assert_eq!(Arc::strong_count(&hub), 1);
-    assert_eq!(hub.places.taken(), 0);
+    assert_eq!(hub.slots.taken(), 0);
 }
 
 fn ws_serve(
@@ -173,12 +173,12 @@ fn ws_serve(
     admission: Admission,
     owner: Owner,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let place = hub.places.take().unwrap();
-    let connection = Connection::new([192, 0, 2, 1].into(), place, None);
+    let slot = hub.slots.take().unwrap();
+    let connection = Connection::new([192, 0, 2, 1].into(), slot, None);
     serve(hub.clone(), stream, &[], admission, owner, connection)
 }
 
-/// Half of what an idle session costs are these futures: what forwards is boxed, and there only while it forwards.
+/// These futures are half of an idle session's memory. Those that forward are boxed, and exist only while they forward.
 #[tokio::test]
 async fn an_idle_socket_waits_in_little_memory() {
     let hub = Hub::of_a_test();

@@ -23,7 +23,7 @@ async fn frames_of_every_size_go_both_ways_at_once() {
     let sizes = [0, 1, 2, 7, 125, 126, 127, 4096, 16_384, 16_400, 65_535, FRAME_MAX];
     let frames: Vec<Bytes> = sizes.iter().cycle().take(120).enumerate().map(|(i, n)| pattern(*n, i)).collect();
     let turn = async |socket: &mut Socket, first: bool| {
-        // One frame each way at a time: neither waits for the other's reading.
+        // One frame each way at a time, so that neither side waits for the other to read.
         for frame in &frames {
             if first {
                 socket.binary(frame.clone()).await;
@@ -38,7 +38,7 @@ async fn frames_of_every_size_go_both_ways_at_once() {
     let payload: usize = frames.iter().map(Bytes::len).sum();
     for direction in ["agent_to_client", "client_to_agent"] {
         let name = format!("mykube_relay_forwarded_bytes_total{{direction=\"{direction}\"}}");
-        // What was written counts when the thread that wrote it has said so, a moment after it is here.
+        // The worker that wrote a frame may update the counts a moment after the frame is here.
         until(|| async { relay.metric(&name).await == payload as f64 }).await;
     }
     until(|| async { relay.metric("mykube_relay_buffered_bytes").await == 0.0 }).await;
@@ -46,7 +46,7 @@ async fn frames_of_every_size_go_both_ways_at_once() {
 
 /// Sends until the relay takes no more; returns how many frames it took, and the bytes it holds.
 ///
-/// Blocked means: bytes are held, and in many looks at the relay nothing has moved although the sender would.
+/// Blocked means: the relay holds bytes, and many looks at it show no progress although the sender would send.
 async fn flood(relay: &TestRelay, client: &mut Socket, frame: &Bytes) -> (usize, f64) {
     let accepted = AtomicUsize::new(0);
     let send = async {
@@ -121,9 +121,9 @@ async fn what_a_refused_client_left_is_sent_to_its_end() {
     let frame = pattern(16 * 1024, 1);
     flood(&relay, &mut client, &frame).await;
     agent.send(FromAgent::Refused(claim.attempt).to_string()).await;
-    until(|| async { relay.metric("mykube_relay_pair_attempts_total{result=\"refused\"}").await > 0.0 }).await;
+    until(|| async { relay.pair_attempts("refused").await == 1.0 }).await;
     drop(client);
-    // Nothing else is written to the agent, and still no part of a frame may stay behind.
+    // Nothing else is written to the agent, and still the rest of the frame must be sent.
     let read = async {
         loop {
             assert!(agent.bytes().await == frame);

@@ -1,4 +1,4 @@
-//! Limits on requests and connections, and whose they are.
+//! Limits on requests and connections, and to whom each is charged.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -17,6 +17,10 @@ async fn twenty_api_requests_a_minute_an_address() {
     }
     let over = relay.post("/api/sessions", CREATE).await;
     assert_eq!((over.status, over.error().as_str()), (429, "too many requests"));
+    assert_eq!(relay.pair_attempts("rate_limited").await, 0.0, "it was no pair request");
+    assert_eq!(relay.post("/api/pair", r#"{"nameplate":"000"}"#).await.status, 429);
+    assert_eq!(relay.pair_attempts("rate_limited").await, 1.0);
+    assert_eq!(relay.pair_attempts("not_found").await, 20.0);
     let wait: u64 = over.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
     assert_eq!(relay.call("GET", "/api/health", "", "").await.body, r#"{"status":"ok"}"#);
@@ -102,13 +106,13 @@ async fn who_asks_and_never_reads_the_answers_is_not_waited_for() {
     for address in [relay.addr, relay.metrics] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let requests = b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n".repeat(1000);
-        // Until the answers fill every buffer between the two, and then some.
+        // Until the answers fill every buffer between the two, and more.
         let ended = async { while stream.write_all(&requests).await.is_ok() {} };
         bounded(ended).await;
     }
 }
 
-/// A browser sends these without asking; the answer it would not show, but a session was made.
+/// A browser sends these without a preflight. It would hide the answer from the page, but the session would be made.
 #[tokio::test]
 async fn pages_of_other_sites_make_no_requests() {
     let relay = TestRelay::with(|config| {
@@ -142,7 +146,7 @@ async fn websockets_of_other_origins_are_refused() {
     }
 }
 
-/// Which requests one a minute admits shows whom the relay takes them to be from.
+/// With one request a minute, those that are admitted show which client the relay charges.
 async fn create_for(relay: &TestRelay, forwarded: &str) -> Answer {
     relay.call("POST", "/api/sessions", &format!("X-Forwarded-For: {forwarded}\r\n"), CREATE).await
 }
@@ -161,7 +165,7 @@ async fn a_forwarded_address_is_believed_only_from_a_trusted_proxy() {
     assert_eq!(create_for(&relay, "203.0.113.1").await.status, 201);
     assert_eq!(create_for(&relay, "198.51.100.9, 203.0.113.2").await.status, 201);
     assert_eq!(create_for(&relay, "198.51.100.8, 203.0.113.2").await.status, 429);
-    // What a client itself wrote may be no text at all.
+    // A client may write bytes that are not text.
     let after_a_byte = async |last| {
         let mut stream = TcpStream::connect(relay.addr).await.unwrap();
         let head = b"POST /api/sessions HTTP/1.1\r\nHost: relay\r\nConnection: close\r\nX-Forwarded-For: \xff, ";
@@ -174,7 +178,7 @@ async fn a_forwarded_address_is_believed_only_from_a_trusted_proxy() {
     assert_eq!([after_a_byte(3).await, after_a_byte(4).await, after_a_byte(4).await], ["201", "201", "429"]);
 }
 
-/// A connection from a proxy, which says for whom.
+/// A connection from a proxy, whose header names the client.
 async fn proxied(relay: &TestRelay, client: [u8; 4]) -> TcpStream {
     let mut stream = TcpStream::connect(relay.addr).await.unwrap();
     let header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &client, &[127, 0, 0, 1, 0, 1, 0, 2]];
@@ -182,7 +186,7 @@ async fn proxied(relay: &TestRelay, client: [u8; 4]) -> TcpStream {
     stream
 }
 
-/// In the network of trusted proxies, and a client: `--trusted-proxy` may name more than the proxies.
+/// A client whose address is in the network of trusted proxies: `--trusted-proxy` may name more than the proxies.
 const NEIGHBOUR: [u8; 4] = [127, 9, 9, 9];
 
 #[tokio::test]

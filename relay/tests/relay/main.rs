@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where a helper of its fails")]
 
 mod forwarding;
+mod legacy;
 mod limits;
 mod operations;
 mod pairing;
 mod program;
-mod published;
 mod resume;
 mod support;

@@ -1,8 +1,8 @@
 //! What an operator sees and does.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
-use mykube_relay::{Config, Relay, RelayError, TlsFiles};
+use mykube_relay::{Config, Relay, RelayError, TlsFiles, logs::Lines};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
@@ -25,7 +25,7 @@ pub(crate) fn certificate() -> Certificate {
     certificate_until(3000)
 }
 
-/// One that ends so many days from now, and began a thousand days ago.
+/// A certificate that ends this many days from now, and began a thousand days ago.
 pub(crate) fn certificate_until(days: i64) -> Certificate {
     let now = time::OffsetDateTime::now_utc();
     let mut params = rcgen::CertificateParams::new(vec!["relay.test".to_owned()]).unwrap();
@@ -159,7 +159,7 @@ async fn a_drain_sends_everybody_away_with_a_delay() {
 async fn a_draining_relay_is_not_ready_and_takes_nobody() {
     let mut relay = TestRelay::start().await;
     let created = relay.create().await;
-    // This end does not answer its close frame, so the relay is still there to be asked.
+    // This end does not answer its close frame, so the draining relay still answers requests.
     let path = format!("/ws/agent/{}", created.session_id);
     let mut lingering = crate::support::raw(&relay, &path, created.ticket.expose()).await;
     drop(relay.stop.take());
@@ -197,6 +197,10 @@ async fn metrics_have_the_documented_names_and_no_sessions() {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }
     assert!(!text.contains(&pair.session));
+    // A line that no output could take in time, as it is larger than all that may wait.
+    let (mut lines, _logs) = Lines::start(std::io::sink(), true).unwrap();
+    lines.write_all(&vec![b'x'; 16 << 20]).unwrap();
+    assert_eq!(relay.metric("mykube_relay_log_lines_dropped_total").await, 1.0);
     assert_eq!(relay.call("GET", "/metrics", "", "").await.status, 404, "on their own listener only");
 }
 
@@ -225,7 +229,7 @@ async fn unknown_paths_and_methods_are_json_errors() {
     assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
 }
 
-/// What ends go by: see docs/protocol.md.
+/// The refusals that ends act on: see docs/protocol.md.
 #[tokio::test]
 async fn the_relays_own_last_words_are_marked() {
     let relay = TestRelay::start().await;

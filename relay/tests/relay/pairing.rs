@@ -52,12 +52,16 @@ async fn a_refused_client_may_try_again_and_a_burned_code_may_not() {
     let (mut agent, mut client, created, claim) = relay.meet().await;
     agent.send(FromAgent::Refused(claim.attempt).to_string()).await;
     assert_eq!(client.closed().await.0, 4401);
+    // The worker counts a moment before or after it closes.
+    until(|| async { relay.pair_attempts("refused").await == 1.0 }).await;
 
     let claim = relay.claim(created.nameplate.as_str()).await;
     let mut client = relay.client(&claim).await;
     assert_eq!(agent.text().await, format!("peer:here:{}", claim.attempt));
     agent.send(FromAgent::Burned.to_string()).await;
     assert_eq!(client.closed().await.0, 4401);
+    until(|| async { relay.pair_attempts("burned").await == 1.0 }).await;
+    assert_eq!(relay.pair_attempts("refused").await, 1.0, "the client of a burned code is not counted again");
     let again = relay.post("/api/pair", &format!(r#"{{"nameplate":"{}"}}"#, created.nameplate)).await;
     assert_eq!(again.status, 404);
 }
@@ -126,7 +130,7 @@ async fn a_restarted_relay_admits_both_ends_by_their_tickets() {
     assert_eq!(relay.metric("mykube_relay_reconnects_total{reason=\"readmitted\"}").await, 1.0);
 
     let _agent = relay.agent(&waiting).await;
-    // The relay knows of the session when its agent has its place, which the upgrade's answer does not say.
+    // The relay knows of the session when its agent has its slot, which the upgrade's answer does not say.
     until(|| async { relay.metric("mykube_relay_sessions{state=\"waiting\"}").await == 1.0 }).await;
     assert_eq!(relay.claim(waiting.nameplate.as_str()).await.session_id, waiting.session_id);
 

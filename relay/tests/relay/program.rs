@@ -19,7 +19,7 @@ use crate::{
     support::{TestRelay, bounded, until, write_file},
 };
 
-/// A relay of its own process, which ends with the test.
+/// A relay in a process of its own, which ends with the test.
 struct Program {
     child: Child,
     url: String,
@@ -67,16 +67,16 @@ async fn sigterm_drains_and_no_secret_is_in_any_log() {
         let dir = tempfile::tempdir().unwrap();
         let program = start(&dir, &["-vvv", "--log-format", format, "--legacy"]).await;
         let addr = program.address();
-        // The helpers of a relay in this process work for one that is not.
+        // The helpers for a relay in this process work for one in another too.
         let relay = TestRelay { addr, ..TestRelay::start().await };
         let (mut agent, mut client, created, claim) = relay.meet().await;
         agent.send(FromAgent::Paired(claim.attempt).to_string()).await;
         let tickets = [agent.ticket().await, client.ticket().await];
         client.binary(&b"\x05payload-canary"[..]).await;
         agent.bytes().await;
-        let plain = relay.post("/api/sessions", "{}").await.body;
-        let plain: serde_json::Value = serde_json::from_str(&plain).unwrap();
-        let code = plain["code"].as_str().unwrap();
+        let legacy = relay.post("/api/sessions", "{}").await.body;
+        let legacy: serde_json::Value = serde_json::from_str(&legacy).unwrap();
+        let code = legacy["code"].as_str().unwrap();
         relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
         relay.post("/api/pair", r#"{"code":"93820417"}"#).await;
 
@@ -87,6 +87,14 @@ async fn sigterm_drains_and_no_secret_is_in_any_log() {
         assert!(log.contains(&created.session_id.to_string()), "the log is about something:\n{log}");
         let json = log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
         assert_eq!(json, format == "json");
+        if json {
+            let closed = |role| {
+                let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+                let mut closed = lines.filter(|line| line["message"] == "socket closed" && line["role"] == role);
+                closed.next().map(|line| line["bytes"].clone())
+            };
+            assert_eq!([closed("client"), closed("agent")], [Some(15.into()), Some(0.into())], "payload forwarded");
+        }
         let secrets = [created.ticket.expose(), claim.ticket.expose(), code, "93820417", "payload-canary"];
         for secret in secrets.into_iter().chain(tickets.iter().map(String::as_str)) {
             assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
@@ -122,7 +130,7 @@ async fn a_killed_relay_takes_its_sessions_up_again() {
         program.child.kill().await.unwrap();
         program = start(&dir, &[]).await;
         relay.addr = program.address();
-        // Either may come first, with the ticket that the relay before gave it.
+        // Either end may come first, with the ticket that the earlier relay gave it.
         let open = async |(role, ticket): &(&str, String)| {
             relay.open(&format!("/ws/{role}/{}", pair.session), &crate::support::bearer(ticket)).await
         };
@@ -147,7 +155,7 @@ async fn nobody_who_leaves_the_log_unread_stops_the_relay_and_no_agent_fills_it(
     let dir = tempfile::tempdir().unwrap();
     let program = start(&dir, &["-v", "--log-format", "json", "--api-rate", "0"]).await;
     let relay = TestRelay { addr: program.address(), ..TestRelay::start().await };
-    // Each is a line in a pipe that holds 64 KiB, and that nobody reads.
+    // Each request is a log line, into a pipe that holds 64 KiB and that the test does not read.
     let lines = 1000;
     for _ in 0..lines {
         let mut stream = TcpStream::connect(relay.addr).await.unwrap();

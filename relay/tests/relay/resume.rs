@@ -1,4 +1,4 @@
-//! What ends rely on when their sockets are lost: places, tickets, what passes and what does not.
+//! The rules that ends rely on when their sockets are lost: slots, tickets, and which frames pass.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn agent_again(relay: &TestRelay, pair: &Pair) -> Socket {
     relay.open(&format!("/ws/agent/{}", pair.session), &bearer(&pair.agent_ticket)).await
 }
 
-/// Until a frame with this first byte has come; what is read on the way is dropped.
+/// Reads until a frame with this first byte has come, and drops the frames before it.
 async fn skip_to(stream: &mut TcpStream, first: u8) -> Vec<u8> {
     loop {
         let head = [bounded(stream.read_u8()).await.unwrap(), bounded(stream.read_u8()).await.unwrap()];
@@ -48,7 +48,7 @@ fn close_code(payload: &[u8]) -> u16 {
 async fn a_new_socket_is_admitted_although_the_old_one_looks_alive() {
     let relay = TestRelay::start().await;
     let mut pair = relay.pair().await;
-    // Both old sockets stay open, and their ends say nothing.
+    // Both old sockets stay open, and their ends send nothing.
     let mut client = client_again(&relay, &pair).await;
     assert_eq!(client.text().await, HERE);
     assert_eq!(pair.agent.text().await, HERE, "no peer:gone before it");
@@ -95,7 +95,7 @@ async fn a_dial_that_was_given_up_replaces_nobody() {
     let relay = TestRelay::with(|config| config.handshake_timeout = Duration::from_millis(100)).await;
     let mut pair = relay.pair().await;
     let path = format!("/ws/client/{}", pair.session);
-    // One is closed before it has its place, one is open and nobody is behind it.
+    // One socket is closed before it has its slot, one is open and its end never answers.
     let mut closed = raw(&relay, &path, &pair.client_ticket).await;
     closed.shutdown().await.unwrap();
     let mut rest = Vec::new();
@@ -113,7 +113,7 @@ async fn what_is_said_before_admission_is_not_lost() {
     let relay = TestRelay::start().await;
     let mut pair = relay.pair().await;
     let mut early = raw(&relay, &format!("/ws/client/{}", pair.session), &pair.client_ticket).await;
-    // Instead of a pong: anything shows that somebody is there.
+    // A frame instead of a pong: any bytes show that the end is alive.
     early.write_all(&masked(2, b"\x03early")).await.unwrap();
     assert_eq!(pair.agent.text().await, HERE);
     assert_eq!(&pair.agent.bytes().await[..], b"\x03early");
@@ -121,7 +121,7 @@ async fn what_is_said_before_admission_is_not_lost() {
 
 #[tokio::test]
 async fn an_old_sockets_backpressure_does_not_hold_up_the_new_one() {
-    // What the old socket has not taken it may take for as long as it likes.
+    // The old socket may take its remaining frames as slowly as it likes.
     let relay = TestRelay::with(|config| config.close_timeout = LONG).await;
     let mut pair = relay.pair().await;
     let mut old = raw(&relay, &format!("/ws/client/{}", pair.session), &pair.client_ticket).await;
@@ -152,7 +152,7 @@ async fn an_old_sockets_backpressure_does_not_hold_up_the_new_one() {
     let sent = pair.agent.binary(&b"\x04attach"[..]);
     let received = async { while new.bytes().await != b"\x04attach"[..] {} };
     tokio::join!(sent, received);
-    // Nor was the old one given up for it: it may still read all it was sent.
+    // Nor was the old one given up for it: its end can still read every frame that was sent to it.
     assert_eq!(reading(old).await.closed().await.0, close::REPLACED);
 }
 
@@ -169,7 +169,7 @@ async fn frames_for_an_end_that_is_away_are_dropped() {
     // Pings are answered although there is no peer, and this one came after the frames.
     agent.send(Message::Ping(Bytes::from_static(b"there?"))).await;
     assert_eq!(agent.next().await, Message::Pong(Bytes::from_static(b"there?")));
-    // The pong itself counts until the thread that wrote it has said so.
+    // The pong itself counts as held until the worker has counted it as written.
     until(|| async { relay.metric("mykube_relay_buffered_bytes").await == 0.0 }).await;
     let mut client = relay.open(&format!("/ws/client/{session}"), &bearer(&client_ticket)).await;
     assert_eq!(agent.text().await, HERE);
@@ -177,6 +177,10 @@ async fn frames_for_an_end_that_is_away_are_dropped() {
     assert_eq!(client.text().await, HERE);
     client.ticket().await;
     assert_eq!(&client.bytes().await[..], b"\x05new");
+    for (direction, bytes) in [("agent_to_client", 4.0), ("client_to_agent", 0.0)] {
+        let name = format!("mykube_relay_forwarded_bytes_total{{direction=\"{direction}\"}}");
+        assert_eq!(relay.metric(&name).await, bytes, "dropped frames are not counted: {direction}");
+    }
     assert_eq!(relay.metric("mykube_relay_reconnects_total{reason=\"returned\"}").await, 1.0);
     assert_eq!(relay.metric("mykube_relay_sessions{state=\"paired\"}").await, 1.0);
 }
@@ -189,7 +193,7 @@ async fn a_silent_end_loses_its_socket_and_not_its_session() {
     })
     .await;
     let mut pair = relay.pair().await;
-    // A stopped process: its system takes what comes, and nobody answers.
+    // Like a stopped process: its system takes the bytes, and nothing answers.
     let mut stopped = raw(&relay, &format!("/ws/client/{}", pair.session), &pair.client_ticket).await;
     stopped.write_all(&masked(10, b"")).await.unwrap();
     assert_eq!(pair.agent.text().await, HERE);

@@ -25,7 +25,7 @@ use tokio_tungstenite::{
     },
 };
 
-/// Bounds every wait for something that must come; nothing is concluded from how long it takes.
+/// Bounds every wait for an event that must come; no test concludes anything from how long it takes.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// A running relay. Dropped, it stops.
@@ -65,7 +65,7 @@ impl TestRelay {
         Self { addr, metrics, url, stop: Some(stop), served, dir }
     }
 
-    /// Stops it, and keeps its directory.
+    /// Stops the relay, and keeps its directory.
     pub(crate) async fn stop(mut self) -> tempfile::TempDir {
         drop(self.stop.take());
         bounded(&mut self.served).await.unwrap();
@@ -109,7 +109,7 @@ impl TestRelay {
         Socket::over(stream, request(self.addr, path, headers)).await
     }
 
-    /// An agent and a client that have met, before anything was confirmed.
+    /// An agent and a client that have met, before the pairing is confirmed.
     pub(crate) async fn meet(&self) -> (Socket, Socket, SessionCreated, PairAnswer) {
         let created = self.create().await;
         let mut agent = self.agent(&created).await;
@@ -135,6 +135,11 @@ impl TestRelay {
         let text = self.scrape().await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    /// How many pair requests and attempts had this result.
+    pub(crate) async fn pair_attempts(&self, result: &str) -> f64 {
+        self.metric(&format!("mykube_relay_pair_attempts_total{{result=\"{result}\"}}")).await
     }
 
     pub(crate) async fn scrape(&self) -> String {
@@ -167,7 +172,7 @@ pub(crate) async fn bounded<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, future).await.expect("the relay did not do in time what it must")
 }
 
-/// Asks again until it is so.
+/// Asks again until the condition holds.
 pub(crate) async fn until<F: Future<Output = bool>>(mut is_so: impl FnMut() -> F) {
     bounded(async {
         while !is_so().await {
@@ -244,12 +249,12 @@ impl Socket {
         self.send(Message::Binary(bytes.into())).await;
     }
 
-    /// Sends as long as the relay takes it; how many frames that were is the sender's to count.
+    /// Sends for as long as the relay takes frames; the caller counts them.
     pub(crate) async fn feed(&mut self, bytes: Bytes) -> Result<(), Error> {
         self.0.send(Message::Binary(bytes)).await
     }
 
-    /// What comes next. The relay's pings are not shown: the library answers them while it is asked for more.
+    /// The next message. The relay's pings are not returned: the library answers them while it waits for the next.
     pub(crate) async fn next(&mut self) -> Message {
         loop {
             match bounded(self.0.next()).await.expect("the socket ended").unwrap() {
@@ -280,12 +285,12 @@ impl Socket {
         }
     }
 
-    /// The close code, after whatever else may come.
+    /// The close code; messages before it are dropped.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next().await {
                 Message::Close(Some(close)) => {
-                    // The library answers while it is asked for more.
+                    // The library answers the close while it waits for more.
                     while bounded(self.0.next()).await.is_some_and(|more| more.is_ok()) {}
                     return (close.code.into(), close.reason.to_string());
                 }
@@ -306,12 +311,12 @@ pub(crate) fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     [&[0x80 | opcode, 0x80 | len, 0, 0, 0, 0], payload].concat()
 }
 
-/// A WebSocket without a client library: what is written goes out as it is.
+/// A WebSocket without a client library: bytes are sent as they are written.
 pub(crate) async fn raw(relay: &TestRelay, path: &str, ticket: &str) -> TcpStream {
     raw_early(relay, path, ticket, &[]).await
 }
 
-/// The same, with what comes right behind the request.
+/// The same, with bytes right behind the request.
 pub(crate) async fn raw_early(relay: &TestRelay, path: &str, ticket: &str, early: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(relay.addr).await.unwrap();
     let request = format!(
@@ -330,13 +335,13 @@ pub(crate) async fn raw_early(relay: &TestRelay, path: &str, ticket: &str, early
     stream
 }
 
-/// The same, read by the library: for frames it would not send itself.
+/// The same, read by the library: for tests that send frames that the library would not.
 pub(crate) async fn reading(stream: TcpStream) -> Socket {
     Socket(Box::pin(WebSocketStream::from_raw_socket(stream, Role::Client, Some(WebSocketConfig::default())).await))
 }
 
 pub(crate) fn write_file(path: &Path, text: &str) {
-    // As certificate renewers do it: the file is whole at any moment.
+    // As certificate renewers replace it: the file is whole at any moment.
     let draft = path.with_extension("draft");
     std::fs::write(&draft, text).unwrap();
     std::fs::rename(draft, path).unwrap();

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use mykube_tunnel::{
     Established, HandshakeError, Time,
     pairing::{AgentEvent, AgentPairing, ClientFailure, ClientPairing, Spent, Transmit},
-    protocol::{FromAgent, FromRelay, PairingCode, Secret, SessionId, control::Peer, limits},
+    protocol::{FromAgent, FromRelay, PairingCode, Secret, SessionId, limits, relay_text::Peer},
 };
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use mykube_tunnel::{
     Config, Established, Event, Session, SessionError, Time,
     pairing::{AgentEvent, AgentPairing, ClientPairing, Transmit},
-    protocol::{Attempt, FromRelay, PairingCode, Role, SessionId, control::Peer},
+    protocol::{Attempt, FromRelay, PairingCode, Role, SessionId, relay_text::Peer},
     session::{ReadState, Write},
 };
 use rand::{SeedableRng, rngs::StdRng};

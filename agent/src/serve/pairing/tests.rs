@@ -1,7 +1,7 @@
 use futures_util::{SinkExt as _, StreamExt as _};
 use mykube_dial::DialOptions;
 use mykube_link::pair::ClientPairing;
-use mykube_protocol::{Attempt, FromAgent, FromRelay, SessionId, Ticket, control::Peer};
+use mykube_protocol::{Attempt, FromAgent, FromRelay, SessionId, Ticket, relay_text::Peer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},

@@ -1,4 +1,4 @@
-//! Each verdict is that of Go's `crypto/x509`, but where one says otherwise.
+//! Each verdict is that of Go's `crypto/x509`, except where a test says otherwise.
 
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ fn a_server_whose_certificate_is_trusted_itself() {
     let for_signing = with(ca_server(), |params| params.key_usages = vec![Usage::KeyCertSign, Usage::CrlSign]);
     for itself in [own(ca_server()).0, own(for_signing).0, own(server()).0, explicit, lonely] {
         assert_eq!(verdict(&[&other, &itself], &[&itself]), Ok(()));
-        // What else the server sends is of no importance.
+        // The other certificates that the server sends change nothing.
         assert_eq!(verdict(&[&itself], &[&itself, &root]), Ok(()));
         assert_ne!(verdict(&[&other], &[&itself]), Ok(()), "only where it is trusted");
     }
@@ -187,10 +187,10 @@ fn authorities_that_may_not_vouch() {
     ] {
         let (root, issuer) = own(authority);
         assert_eq!(verdict(&[&root], &[&signed(&server(), &issuer)]), unfit(expected));
-        // It is not named where it is only a namesake of who signed.
+        // The error does not name a certificate that only has the same name as the one that signed.
         let (_, other_issuer) = own(ca("root"));
         assert_eq!(verdict(&[&root], &[&signed(&server(), &other_issuer)]), UNTRUSTED);
-        // Beside one that may, it does no harm.
+        // Beside an authority that may vouch, it changes nothing.
         let (good, good_issuer) = own(ca("root"));
         assert_eq!(verdict(&[&root, &good], &[&signed(&server(), &good_issuer)]), Ok(()));
     }
@@ -215,7 +215,7 @@ fn through(middle: CertificateParams, root: CertificateParams) -> Result<(), Tls
 #[test]
 fn intermediates_that_may_not_sign() {
     let usages = |usages: Vec<Usage>| with(ca("middle"), |params| params.key_usages = usages);
-    // As `openssl req -x509` makes a server's: whoever has its key would be any server.
+    // As `openssl req -x509` makes a server's: otherwise the holder of its key could be any server.
     assert_eq!(through(usages(vec![Usage::DigitalSignature]), ca("root")), unfit(Unfit::NoSigning));
     assert_eq!(through(usages(vec![Usage::DigitalSignature, Usage::KeyCertSign]), ca("root")), Ok(()));
     for is_ca in [IsCa::NoCa, IsCa::ExplicitNoCa] {
@@ -224,7 +224,7 @@ fn intermediates_that_may_not_sign() {
     let client = with(ca("middle"), |params| params.extended_key_usages = vec![Purpose::ClientAuth]);
     assert_eq!(through(client, ca("root")), unfit(Unfit::NotForServers));
     assert_eq!(through(expired(ca("middle")), ca("root")), EXPIRED);
-    // One that may not sign does no harm beside one that may.
+    // Beside an intermediate that may sign, one that may not changes nothing.
     let (root, issuer) = own(ca("root"));
     let key = KeyPair::generate().unwrap();
     let [may_not, may] =

@@ -55,8 +55,8 @@ impl Ca {
     }
 }
 
-/// A server's certificate that is its own authority, as `openssl req -x509` makes it: what `--ca-file` takes, TLS with it, and TLS by
-/// somebody who has the certificate and not its key.
+/// A server's certificate that is its own authority, as `openssl req -x509` makes it: a `--ca-file` with it, TLS with it, and TLS by
+/// a server that has the certificate and not its key.
 pub(crate) fn own_authority(name: &str) -> (NamedTempFile, TlsAcceptor, TlsAcceptor) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();

@@ -22,10 +22,10 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(crate) type Boxed = Box<dyn Stream>;
 
-/// What a server has been asked, head and body, one text a request.
+/// The requests a server got, head and body, one text each.
 pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
-/// A server that gives one answer to everything, and notes what it was asked.
+/// A server that gives one answer to every request, and notes the requests.
 pub(crate) struct Canned {
     pub(crate) at: SocketAddr,
     pub(crate) seen: Seen,
@@ -67,7 +67,7 @@ impl Canned {
     }
 }
 
-/// Accepts for as long as the test runs; a connection's error is that connection's.
+/// Accepts for as long as the test runs; an error of one connection ends that one only.
 pub(crate) async fn listen<F, W>(tls: Option<TlsAcceptor>, serve: F) -> SocketAddr
 where
     F: Fn(Boxed) -> W + Send + Sync + 'static,
@@ -152,10 +152,10 @@ pub(crate) fn dialer(url: impl AsRef<str>) -> Dialer {
     dialer_with(url, None, &[])
 }
 
-/// Signs nothing, but is trusted where nobody else is: a machine without any authority cannot make a dialer.
+/// An authority that signs nothing: on a machine that trusts none, a dialer cannot be made without one.
 static STRANGER: LazyLock<ca::Ca> = LazyLock::new(ca::Ca::new);
 
-/// `ca` is trusted beside the system's authorities, if it has any.
+/// A dialer that trusts `ca` beside the system's authorities.
 pub(crate) fn dialer_with(url: impl AsRef<str>, ca: Option<&NamedTempFile>, vars: &[(&str, &str)]) -> Dialer {
     let options = DialOptions {
         ca_file: Some(ca.unwrap_or(&STRANGER.file).path().to_owned()),

@@ -1,4 +1,4 @@
-//! Proxies that lead every target to one place, and note what they were asked.
+//! Proxies that connect every target to one address, and note their requests.
 
 use std::{io, net::SocketAddr, sync::Arc};
 

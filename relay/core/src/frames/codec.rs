@@ -1,4 +1,4 @@
-//! WebSocket frames on the wire (RFC 6455 section 5), as a relay sees them: headers and masks, no messages.
+//! WebSocket frames on the wire (RFC 6455 section 5): headers and masks. A relay does not put messages together.
 
 /// Continuation of a fragmented message.
 pub const CONTINUATION: u8 = 0;
@@ -23,19 +23,19 @@ pub const CONTROL_MAX: usize = 125;
 /// A frame header from an end, which always masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The last of its message.
+    /// Whether it is the last frame of its message.
     pub fin: bool,
-    /// One of those above.
+    /// [`CONTINUATION`] to [`PONG`].
     pub opcode: u8,
     /// Bytes of payload.
     pub len: u64,
-    /// What the payload is masked with.
+    /// The mask of the payload.
     pub key: [u8; 4],
     /// Bytes of the header itself.
     pub size: usize,
 }
 
-/// What breaks RFC 6455; the text is the close reason.
+/// A frame that breaks RFC 6455; the text is the close reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 

@@ -1,4 +1,4 @@
-//! The fuzz target `relay_frames`: what any bytes do to the codec, and what becomes of frames that a real end could send.
+//! The fuzz target `relay_frames`: any bytes at all, and frames that a real end could send.
 //! The test below replays its committed corpus on stable Rust.
 
 use mykube_protocol::Role;
@@ -11,14 +11,14 @@ use super::{
 const MAX: usize = 1 << 12;
 const BUFFER: usize = 256;
 
-/// The first byte says what kind of socket it is and how its bytes are cut, the second what the others are: bytes as
-/// they come, or a recipe of frames.
+/// The first byte chooses the kind of socket and how its input is cut; the second, whether the other bytes are raw input or a
+/// recipe of frames.
 pub fn run(data: &[u8]) {
     let [setting, kind, data @ ..] = data else { return };
     if kind & 1 == 0 { bytes(*setting, data) } else { recipe(*setting, data) }
 }
 
-/// Everything a socket did.
+/// All results of one socket's input.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     /// Texts for the relay and pings.
@@ -35,7 +35,7 @@ fn socket(setting: u8) -> Frames {
     Frames::new(role, setting & 2 != 0, MAX, BUFFER)
 }
 
-/// However the bytes are cut, the same comes of them, and nothing stalls.
+/// However the bytes are cut, the results are the same, and the codec does not stall.
 fn bytes(setting: u8, data: &[u8]) {
     let whole = feed(setting, data, usize::MAX);
     for cut in [1, usize::from(setting >> 2) + 1] {
@@ -47,7 +47,7 @@ fn feed(setting: u8, data: &[u8], cut: usize) -> Seen {
     let mut frames = socket(setting);
     let size = frames.buffer();
     let (mut held, mut rest, mut seen) = (Vec::new(), data, Seen::default());
-    // As the relay has it: what is read at once goes out in one batch.
+    // As in the relay: the frames of one read go out in one batch.
     let mut batch = Batch::new(vec![0; size + codec::HEADER_MAX]);
     loop {
         let more = rest.len().min(cut).min(size - held.len());
@@ -115,11 +115,11 @@ impl Seen {
 
 /// Frames by recipe (what, how long, mask; three bytes each) arrive as they were sent, pongs and pings beside them.
 fn recipe(setting: u8, data: &[u8]) {
-    let plain = setting & 2 != 0;
+    let legacy = setting & 2 != 0;
     let (mut wire, mut expected, mut pings) = (Vec::new(), Vec::<Vec<u8>>::new(), 0);
     let mut open = false;
     for (i, op) in data.chunks_exact(3).take(60).enumerate() {
-        let len = usize::from(op[1]) * if plain { 8 } else { 16 };
+        let len = usize::from(op[1]) * if legacy { 8 } else { 16 };
         let payload: Vec<u8> = (0..=250).cycle().skip(i).take(len).collect();
         let key = [op[2], op[2].rotate_left(3), !op[2], 0x5a];
         match op[0] % 5 {
@@ -128,16 +128,16 @@ fn recipe(setting: u8, data: &[u8]) {
                 put(&mut wire, true, codec::PING, key, &payload[..len.min(125)]);
             }
             1 => put(&mut wire, true, PONG, key, &payload[..len.min(125)]),
-            // Another message's fragments: in the plain form only, and only as far as its limit.
-            2 if plain && open && expected.last().is_some_and(|message| message.len() + len <= MAX) => {
+            // Another message's fragments: in the legacy form only, and only as far as its limit.
+            2 if legacy && open && expected.last().is_some_and(|message| message.len() + len <= MAX) => {
                 open = op[2] & 1 == 0;
                 put(&mut wire, !open, CONTINUATION, key, &payload);
                 expected.last_mut().expect("one is open").extend(payload);
             }
             _ if open => {}
             _ => {
-                open = plain && op[2] & 2 == 0;
-                put(&mut wire, !open, if plain && op[0] & 8 == 0 { TEXT } else { BINARY }, key, &payload);
+                open = legacy && op[2] & 2 == 0;
+                put(&mut wire, !open, if legacy && op[0] & 8 == 0 { TEXT } else { BINARY }, key, &payload);
                 expected.push(payload);
             }
         }

@@ -1,7 +1,7 @@
 //! What a socket's bytes mean, frame by frame. Pure: bytes in, a batch of frames for the peer and steps out.
 //!
-//! The caller offers what it has, at most `buffer` bytes, takes away what a step says is done, and offers the rest
-//! again with what came meanwhile. When it offers `buffer` bytes, the step is never [`Step::Partial`].
+//! The caller offers the bytes it has, at most `buffer` of them, removes as many as the step says are done, and offers the rest
+//! again together with newly received ones. When it offers `buffer` bytes, the step is never [`Step::Partial`].
 
 pub mod codec;
 #[cfg(any(test, feature = "fuzz"))]
@@ -20,20 +20,20 @@ pub const NOT_UTF_8: u16 = 1007;
 #[derive(Debug)]
 pub struct Frames {
     role: Role,
-    plain: bool,
-    /// Largest frame in version 2, largest message in the plain form.
+    legacy: bool,
+    /// Largest frame in version 2, largest message in the legacy form.
     max: u64,
     buffer: usize,
-    /// Plain form: a fragmented message that is under way.
+    /// Legacy form: a fragmented message that is under way.
     message: Option<Message>,
-    /// Plain form: a frame larger than the buffer that is under way.
+    /// Legacy form: a frame larger than the buffer that is under way.
     oversize: Option<Oversize>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Message {
     len: u64,
-    /// Began while there was a peer; a message is forwarded from its start or not at all.
+    /// Whether there was a peer when it began: a message is forwarded from its start or not at all.
     deliver: bool,
 }
 
@@ -46,20 +46,20 @@ struct Oversize {
     deliver: bool,
 }
 
-/// What a look at the input gave.
+/// The result of one look at the input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing whole is left.
+    /// The input holds no whole frame.
     Partial,
-    /// So many bytes are done.
+    /// This many bytes are done.
     Taken(usize),
-    /// The agent speaks to the relay; so many bytes are done.
+    /// A text of the agent for the relay; this many bytes are done.
     Text(FromAgent, usize),
-    /// A ping with this payload; so many bytes are done.
+    /// A ping with this payload; this many bytes are done.
     Ping(Vec<u8>, usize),
 }
 
-/// Why there are no more frames.
+/// Why no more frames follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// A close frame with this code.
@@ -71,39 +71,39 @@ pub enum Stop {
 /// Frames for the peer, not yet sent.
 #[derive(Debug)]
 pub struct Batch {
-    /// Room for them.
+    /// The buffer that holds them.
     pub buf: Vec<u8>,
-    /// How much of it they take.
+    /// How many bytes of it they take.
     pub len: usize,
     /// Their payload, in bytes.
     pub payload: u64,
 }
 
-/// The most that is handed on at once, in bytes: in version 2 a frame is forwarded whole.
+/// The largest batch, in bytes: in version 2 a frame is forwarded whole.
 #[must_use]
 pub fn batch_max(frame_max: usize, buffer: usize) -> usize {
     buffer.max(frame_max + HEADER_MAX + 4)
 }
 
 impl Frames {
-    /// `buffer` is what a caller can offer at once, at the least: what it can hold in all is [`Frames::buffer`].
+    /// `buffer` is the least number of bytes that the caller can offer at once; it must be able to hold [`Frames::buffer`].
     #[must_use]
-    pub fn new(role: Role, plain: bool, max: usize, buffer: usize) -> Self {
-        let buffer = if plain { buffer } else { batch_max(max, buffer) };
-        Self { role, plain, max: max as u64, buffer, message: None, oversize: None }
+    pub fn new(role: Role, legacy: bool, max: usize, buffer: usize) -> Self {
+        let buffer = if legacy { buffer } else { batch_max(max, buffer) };
+        Self { role, legacy, max: max as u64, buffer, message: None, oversize: None }
     }
 
-    /// What the caller must be able to hold. A batch needs [`HEADER_MAX`] more.
+    /// How many bytes of input the caller must be able to hold. A batch needs room for [`HEADER_MAX`] more.
     #[must_use]
     pub fn buffer(&self) -> usize {
         self.buffer
     }
 
-    /// Looks at one frame, or what is there of a large one; data goes into the batch. `peer`: there is somebody to
-    /// send it to.
+    /// Looks at one frame, or at the part of a large one that the input has, and puts data into the batch. `peer`: whether there
+    /// is a peer to send it to.
     ///
     /// # Errors
-    /// There are no more frames: the end closes, or breaks the protocol.
+    /// No more frames follow: the end closes, or breaks the protocol.
     pub fn next(&mut self, peer: bool, batch: &mut Batch, input: &[u8]) -> Result<Step, Stop> {
         if self.oversize.is_some() {
             return Ok(self.next_part(batch, input));
@@ -126,7 +126,7 @@ impl Frames {
             self.oversize = Some(Oversize { left: header.len, fin, opcode, key, deliver });
             return Ok(Step::Taken(header.size));
         };
-        if !self.plain && header.opcode == TEXT {
+        if !self.legacy && header.opcode == TEXT {
             let mut text = vec![0; len.min(RELAY_TEXT_MAX)];
             if text.len() < len {
                 return Err(Stop::Violation(close::POLICY, "a text frame is too long"));
@@ -143,7 +143,8 @@ impl Frames {
         Ok(Step::Taken(header.size + len))
     }
 
-    /// What is there of an oversize frame goes on as a fragment (RFC 6455 section 5.4 allows this to intermediaries).
+    /// Puts the part of an oversize frame that the input has into the batch, as a fragment (RFC 6455 section 5.4 allows this to
+    /// intermediaries).
     fn next_part(&mut self, batch: &mut Batch, input: &[u8]) -> Step {
         let Some(frame) = &mut self.oversize else { return Step::Partial };
         let len = input.len().min(usize::try_from(frame.left).unwrap_or(usize::MAX));
@@ -163,13 +164,16 @@ impl Frames {
         Step::Taken(len)
     }
 
-    /// Whether a data frame is allowed, and has somebody to go to.
+    /// Whether a data frame has a receiver: the peer, or the relay for a text of the agent.
+    ///
+    /// # Errors
+    /// The frame is not allowed.
     fn check(&self, header: Header, peer: bool) -> Result<bool, Stop> {
         let before = self.message.map_or(0, |message| message.len);
         if before.saturating_add(header.len) > self.max {
             return Err(Stop::Violation(close::TOO_BIG, "a frame is over this relay's limit"));
         }
-        if self.plain {
+        if self.legacy {
             return match (header.opcode, self.message) {
                 (CONTINUATION, Some(message)) => Ok(message.deliver),
                 (TEXT | BINARY, None) => Ok(peer),

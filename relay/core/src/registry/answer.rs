@@ -1,10 +1,10 @@
-//! What the registry is asked with, and what it answers.
+//! Arguments and results of the registry's methods.
 
 use std::time::{Duration, Instant};
 
 use mykube_protocol::{Claims, FromRelay, Nameplate};
 
-/// The time, on both clocks: one never jumps, the other is what tickets carry.
+/// The time on both clocks: one never jumps, and tickets have the time of the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Never goes back.
@@ -17,19 +17,19 @@ pub struct Now {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub(super) u64);
 
-/// What the sockets must be told.
+/// What the caller must do with its sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send this text frame.
     Send(SocketId, FromRelay),
-    /// Plain form: send the text `paired`.
+    /// Legacy form: send the text `paired`.
     SendPaired(SocketId),
     /// Sign these claims and send them as `ticket:`.
     SendTicket(SocketId, Claims),
     /// Send a close frame with this code and reason, and end. The socket has no peer from now on.
     Close(SocketId, u16, &'static str),
-    /// Forward between these two from now on. What the newcomer is told about it comes before, so that no frame does;
-    /// what the one that stays is told comes after, so that its answer finds the newcomer.
+    /// Forward between these two from now on. The newcomer is told before this action, so that no frame reaches it earlier; the
+    /// end that was here is told after it, so that its answer reaches the newcomer.
     Link(SocketId, SocketId),
     /// This socket has no peer any more.
     Unlink(SocketId),
@@ -37,7 +37,7 @@ pub enum Action {
     Count(Count),
 }
 
-/// What is worth a number.
+/// Events that the relay's metrics count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     /// A client was confirmed.
@@ -46,7 +46,7 @@ pub enum Count {
     Refused,
     /// A code was burned.
     Burned,
-    /// A newer socket took an older one's place.
+    /// A newer socket took an older one's slot.
     Replaced,
     /// An end of a paired session came back.
     Returned,
@@ -63,7 +63,7 @@ pub enum CreateError {
     /// This organisation has too many.
     #[error("this organisation has too many sessions: end one, or wait for a code to expire")]
     Organisation,
-    /// All are taken.
+    /// The relay has as many sessions as it may.
     #[error("this relay is full: try again later")]
     Full,
 }
@@ -84,12 +84,12 @@ pub struct NoSuchNameplate;
 /// A close code and its reason.
 pub type Refusal = (u16, &'static str);
 
-/// Why a socket does not get its place.
+/// Why a socket does not get its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// It never will.
+    /// It will not get it.
     Refused(Refusal),
-    /// Another socket of this end has it. Ask again after this time, when something was heard from the new one.
+    /// Another socket of this end has it. Ask again after this time, and once bytes have come from the new socket.
     Taken(Duration),
 }
 
@@ -104,7 +104,7 @@ impl From<Refusal> for Denied {
 pub struct Created {
     /// Its nameplate.
     pub nameplate: Nameplate,
-    /// The agent's ticket.
+    /// The claims of the agent's ticket.
     pub claims: Claims,
     /// When the code ends, in seconds since the Unix epoch.
     pub expires_at: u64,
@@ -119,6 +119,6 @@ pub struct Counts {
     pub paired: usize,
     /// Paired, one end is away.
     pub away: usize,
-    /// Plain form.
-    pub plain: usize,
+    /// Legacy form, in any state.
+    pub legacy: usize,
 }

@@ -1,4 +1,5 @@
-//! Sessions whose secret an old client may have told: no ticket takes them up again, as long as there can be one.
+//! Sessions whose secret a legacy client may have told the relay. They are remembered for as long as one of their tickets is
+//! valid, so that no ticket makes them again.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -7,15 +8,15 @@ use std::{
 
 use mykube_protocol::SessionId;
 
-/// Sessions remembered: bounds what a flood of codes can make the relay keep (about 5 MiB). The oldest makes room.
+/// Sessions remembered: bounds what a flood of codes can make the relay keep (about 5 MiB). The oldest is forgotten first.
 const SESSIONS_MAX: usize = 65_536;
-/// Sessions forgotten at once, at a tick.
+/// Sessions forgotten in one tick.
 const FORGOTTEN_AT_ONCE: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Disclosed {
     sessions: HashSet<SessionId>,
-    /// In the order in which they are forgotten: all are kept for the same time.
+    /// In the order in which they are forgotten, since all are kept for the same time.
     until: VecDeque<(Instant, SessionId)>,
 }
 

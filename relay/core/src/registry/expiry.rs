@@ -1,11 +1,11 @@
-//! What happens because time passes.
+//! What the registry does as time passes.
 
 use mykube_protocol::{Role, SessionId, close};
 
-use super::{Registry, answer::Now, limits::CODE_GRACE, session::State};
+use super::{Registry, answer::Now, entry::State, limits::CODE_GRACE};
 
 impl Registry {
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn handle_tick(&mut self, now: Now) {
         while let Some(&(at, id)) = self.deadlines.first()
             && at <= now.mono
@@ -14,7 +14,7 @@ impl Registry {
             self.expire(now, id);
         }
         self.disclosed.tick(now.mono);
-        self.tick_plain(now);
+        self.tick_legacy(now);
     }
 
     fn expire(&mut self, now: Now, id: SessionId) {

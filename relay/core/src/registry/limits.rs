@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mykube_protocol::limits::{CODE_TTL_MAX, PAIR_TICKET_TTL, SESSION_TICKET_RENEWALS, SESSION_TICKET_TTL};
 
-/// After a code's time is over: what a handshake that began in time may still take.
+/// How long after a code's time a handshake that began in time may still take.
 pub(super) const CODE_GRACE: Duration = Duration::from_secs(15);
 /// How long a waiting session stays without its agent's socket: a redial, but not the rest of the code's time.
 pub(super) const AGENT_GRACE: Duration = Duration::from_secs(30);
@@ -16,20 +16,21 @@ pub struct Limits {
     pub code_ttl: Duration,
     /// How long a claim may take to open its socket.
     pub pair_ticket_ttl: Duration,
-    /// How long a session ticket lives; renewed in band several times in it.
+    /// How long a session ticket lives; it is renewed in band several times within that.
     pub ticket_ttl: Duration,
     /// How long one end waits for the other to come back.
     pub session_grace: Duration,
     /// Sessions in all.
     pub sessions: usize,
-    /// Sessions an address; an organisation has as many.
+    /// Sessions of one address; an organisation may have as many.
     pub sessions_per_address: usize,
-    /// Sessions an address that wait to be paired: nobody lengthens everyone's codes alone. An organisation has as many.
+    /// Sessions of one address that wait to be paired, so that no single address makes everybody's codes longer. An organisation
+    /// may have as many.
     pub waiting_per_address: usize,
-    /// How long a plain-form code waits.
-    pub plain_ttl: Duration,
-    /// Pair requests a plain-form code.
-    pub plain_attempts: u32,
+    /// How long a legacy code waits.
+    pub legacy_ttl: Duration,
+    /// Pair requests for one legacy code.
+    pub legacy_attempts: u32,
 }
 
 impl Default for Limits {
@@ -42,8 +43,8 @@ impl Default for Limits {
             sessions: 10_000,
             sessions_per_address: 256,
             waiting_per_address: 16,
-            plain_ttl: Duration::from_mins(10),
-            plain_attempts: 5,
+            legacy_ttl: Duration::from_mins(10),
+            legacy_attempts: 5,
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Sessions, nameplates and who may open which socket. A pure state machine: time and randomness are arguments.
+//! Sessions, nameplates, and which socket may be which end of a session. A pure state machine: time and randomness are
+//! arguments.
 //!
-//! Call a `handle_*` method, then [`Registry::poll_action`] until it gives nothing: the actions, in this order, are
-//! what the sockets must be told. A socket that ends for whatever reason is reported by [`Registry::handle_leave`], also
-//! after the registry itself asked for its end; more than once changes nothing.
+//! Call a `handle_*` method, then [`Registry::poll_action`] until it returns `None`, and carry the actions out in this order.
+//! Report every socket that ends, for whatever reason, by [`Registry::handle_leave`], also after the registry itself asked for
+//! its end; a second report changes nothing.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -16,37 +17,37 @@ use rand::CryptoRng;
 
 mod answer;
 mod disclosed;
+mod entry;
 mod expiry;
+mod legacy;
+mod legacy_calls;
 mod limits;
 mod nameplates;
 mod owners;
-mod plain;
-mod published;
 mod readmit;
-mod session;
 #[cfg(test)]
 mod tests;
 
 pub use answer::{Action, Count, Counts, CreateError, Created, Denied, NoSuchNameplate, Now, Refusal, SocketId};
+pub use legacy::LegacyError;
 pub use limits::Limits;
-pub use plain::PlainError;
 
 use crate::owner::Owner;
 use disclosed::Disclosed;
+use entry::{SessionEntry, Slot, Socket, State, rank};
+use legacy::LegacySessions;
 use limits::{AGENT_GRACE, CODE_GRACE};
 use nameplates::Nameplates;
 use owners::Owners;
-use plain::Plain;
-use session::{Session, Slot, Socket, State, rank};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
     limits: Limits,
-    sessions: HashMap<SessionId, Session>,
+    sessions: HashMap<SessionId, SessionEntry>,
     sockets: HashMap<SocketId, (SessionId, Role)>,
     nameplates: Nameplates,
-    plain: Plain,
+    legacy: LegacySessions,
     owners: Owners,
     deadlines: BTreeSet<(Instant, SessionId)>,
     disclosed: Disclosed,
@@ -64,7 +65,7 @@ impl Registry {
             sessions: HashMap::new(),
             sockets: HashMap::new(),
             nameplates: Nameplates::default(),
-            plain: Plain::default(),
+            legacy: LegacySessions::default(),
             owners: Owners::default(),
             deadlines: BTreeSet::new(),
             disclosed: Disclosed::default(),
@@ -74,7 +75,7 @@ impl Registry {
         }
     }
 
-    /// The next thing to do, in order.
+    /// The next action to carry out.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -84,16 +85,16 @@ impl Registry {
     pub fn counts(&self) -> Counts {
         let paired = self.sessions.values().filter(|session| matches!(session.state, State::Paired { .. }));
         let (here, away): (Vec<_>, Vec<_>) = paired.partition(|session| session.is_whole());
-        Counts { waiting: self.waiting, paired: here.len(), away: away.len(), plain: self.plain.len() }
+        Counts { waiting: self.waiting, paired: here.len(), away: away.len(), legacy: self.legacy.len() }
     }
 
-    /// A session asks for a nameplate.
+    /// Makes a session that waits under a new nameplate.
     ///
     /// # Errors
     /// A limit is reached.
     pub fn handle_create(&mut self, now: Now, owner: Owner, rng: &mut impl CryptoRng) -> Result<Created, CreateError> {
         self.admit(owner, true)?;
-        let nameplate = self.nameplates.draw(rng, |digits| self.plain.has_prefix(digits)).ok_or(CreateError::Full)?;
+        let nameplate = self.nameplates.draw(rng, |digits| self.legacy.has_prefix(digits)).ok_or(CreateError::Full)?;
         let id = SessionId::random(rng);
         self.nameplates.take(nameplate.clone(), id);
         let state = State::Waiting {
@@ -114,10 +115,10 @@ impl Registry {
         Ok(Created { nameplate, claims, expires_at })
     }
 
-    /// A client claims a nameplate: the claims of its ticket. The nameplate stays until a pairing is confirmed.
+    /// A client claims a nameplate; returns the claims of the client's ticket. The nameplate stays until a pairing is confirmed.
     ///
     /// # Errors
-    /// Nobody waits under it.
+    /// No session waits under it.
     pub fn handle_claim(
         &mut self,
         now: Now,
@@ -133,16 +134,17 @@ impl Registry {
         Ok((attempt, claims))
     }
 
-    /// A socket has come: its number. A later one replaces an earlier one, never the other way round.
+    /// Numbers a socket that has arrived. A later socket replaces an earlier one, never the other way round.
     pub fn handle_arrival(&mut self) -> SocketId {
         self.next_socket += 1;
         SocketId(self.next_socket)
     }
 
-    /// A socket that arrived shows a valid ticket. `heard`: there is still somebody behind it.
+    /// A socket that arrived shows a valid ticket. `heard`: bytes came from it since its upgrade was answered, so it is not an
+    /// abandoned dial.
     ///
     /// # Errors
-    /// It does not get its place, or not yet.
+    /// The socket does not get its slot, or not yet.
     pub fn handle_join(
         &mut self,
         now: Now,
@@ -200,7 +202,7 @@ impl Registry {
         Ok(())
     }
 
-    /// The agent said something to the relay: whether anything came of it.
+    /// A text of an agent for the relay. Returns whether it changed anything.
     pub fn handle_text(&mut self, now: Now, socket: SocketId, text: FromAgent) -> bool {
         let Some(&(id, Role::Agent)) = self.sockets.get(&socket) else { return false };
         let Some(session) = self.sessions.get_mut(&id) else { return false };
@@ -234,11 +236,11 @@ impl Registry {
         true
     }
 
-    /// A socket ended. `clean`: its end said goodbye (close code 1000).
+    /// A socket ended. `clean`: by close code 1000.
     pub fn handle_leave(&mut self, now: Now, socket: SocketId, clean: bool) {
         let Some((id, role)) = self.sockets.remove(&socket) else { return };
-        if self.plain.contains(id) {
-            self.leave_plain(id, role);
+        if self.legacy.contains(id) {
+            self.leave_legacy(id, role);
             return;
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -268,7 +270,7 @@ impl Registry {
         }
     }
 
-    /// The newcomer has its place: both are told, and linked. See [`Action::Link`] for the order.
+    /// After a newcomer got its slot: tells both ends, and links them. See [`Action::Link`] for the order.
     fn link(&mut self, now: Now, id: SessionId, newcomer: Role) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let whole = session.is_whole();
@@ -315,7 +317,7 @@ impl Registry {
         self.actions.push_back(Action::SendTicket(socket.id, claims));
     }
 
-    /// Closes a live socket and forgets it; its peer is not told.
+    /// Closes a live socket and forgets it, without telling its peer.
     fn close(&mut self, socket: SocketId, code: u16, reason: &'static str) {
         if let Some((id, role)) = self.sockets.remove(&socket)
             && let Some(session) = self.sessions.get_mut(&id)
@@ -356,7 +358,7 @@ impl Registry {
         }
     }
 
-    /// Frees the nameplate and the place among the waiting; the caller sets the next state or removes the session.
+    /// Frees the nameplate and the session's count among the waiting; the caller sets the next state or removes the session.
     fn stop_waiting(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let State::Waiting { nameplate, .. } = &mut session.state else { return };
@@ -368,7 +370,7 @@ impl Registry {
     }
 
     fn admit(&self, owner: Owner, waiting: bool) -> Result<(), CreateError> {
-        if self.sessions.len() + self.plain.len() >= self.limits.sessions {
+        if self.sessions.len() + self.legacy.len() >= self.limits.sessions {
             return Err(CreateError::Full);
         }
         if self.owners.has_room(owner, waiting, &self.limits) {
@@ -380,8 +382,8 @@ impl Registry {
         })
     }
 
-    /// After a restart whoever comes first is charged for a session; in the end its agent is, as at the beginning. An
-    /// organisation's stays its own, from whatever address.
+    /// Charges a session to its agent. After a restart it is charged to the end that comes first, until its agent comes. A
+    /// session of an organisation stays the organisation's, whatever address its ends have.
     fn charge(&mut self, id: SessionId, owner: Owner) {
         let room = self.owners.has_room(owner, false, &self.limits);
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -398,12 +400,12 @@ impl Registry {
         let waiting = matches!(state, State::Waiting { .. });
         self.owners.add(owner, waiting);
         self.waiting += usize::from(waiting);
-        let session = Session { owner, state, agent: Slot::default(), client: Slot::default(), deadline: None };
+        let session = SessionEntry { owner, state, agent: Slot::default(), client: Slot::default(), deadline: None };
         self.sessions.insert(id, session);
         self.schedule(id);
     }
 
-    /// Ends a session: what sockets it has are closed.
+    /// Ends a session, and closes its sockets.
     fn end(&mut self, id: SessionId, code: u16, reason: &'static str) {
         self.stop_waiting(id);
         let Some(session) = self.sessions.remove(&id) else { return };

@@ -1,4 +1,4 @@
-//! Which nameplates wait, and which is next.
+//! The nameplates under which sessions wait, and the drawing of new ones.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use rand::{CryptoRng, RngExt as _};
 const LENGTHS: usize = NAMEPLATE_MAX_DIGITS - NAMEPLATE_MIN_DIGITS + 1;
 const TRIES: usize = 32;
 
-/// Waiting nameplates.
+/// Nameplates that are taken.
 #[derive(Debug, Default)]
 pub(super) struct Nameplates {
     waiting: HashMap<Nameplate, SessionId>,

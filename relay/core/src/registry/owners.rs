@@ -15,7 +15,7 @@ struct Owned {
 }
 
 impl Owners {
-    /// Whether an owner may have one session more. `waiting`: one that waits to be paired.
+    /// Whether an owner may have one session more. `waiting`: whether that waits to be paired.
     pub(super) fn has_room(&self, owner: Owner, waiting: bool, limits: &Limits) -> bool {
         let waiting_max = if waiting { limits.waiting_per_address } else { usize::MAX };
         owner.counted().all(|(counted, times)| {
@@ -25,7 +25,7 @@ impl Owners {
         })
     }
 
-    /// It has one more.
+    /// Counts one session more.
     pub(super) fn add(&mut self, owner: Owner, waiting: bool) {
         for (counted, _) in owner.counted() {
             let has = self.0.entry(counted).or_default();
@@ -34,7 +34,7 @@ impl Owners {
         }
     }
 
-    /// One of its sessions waits no longer.
+    /// One of the owner's sessions waits no longer.
     pub(super) fn stop_waiting(&mut self, owner: Owner) {
         for (counted, _) in owner.counted() {
             if let Some(has) = self.0.get_mut(&counted) {
@@ -43,7 +43,7 @@ impl Owners {
         }
     }
 
-    /// It has one less, which did not wait.
+    /// Counts one session less, which did not wait.
     pub(super) fn remove(&mut self, owner: Owner) {
         for (counted, _) in owner.counted() {
             if let Some(has) = self.0.get_mut(&counted) {
@@ -60,7 +60,7 @@ impl Owners {
         self.0.is_empty()
     }
 
-    /// Each count: of whom, all sessions, those that wait.
+    /// Each count: whose it is, all sessions, and the waiting ones.
     #[cfg(test)]
     pub(super) fn counts(&self) -> impl Iterator<Item = (Counted, usize, usize)> {
         self.0.iter().map(|(counted, has)| (*counted, has.all, has.waiting))

@@ -1,4 +1,4 @@
-//! Sessions made again from their tickets: a relay keeps nothing, and may be started again at any time.
+//! Sessions made again from their tickets: a relay stores none, and may be started again at any time.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use mykube_protocol::{Claims, Class, Role, close};
 use super::{
     Registry,
     answer::{Now, Refusal},
+    entry::State,
     limits::{AGENT_GRACE, CODE_GRACE},
-    session::State,
 };
 use crate::owner::Owner;
 
@@ -24,7 +24,8 @@ impl Registry {
                 let Some(left) = left.checked_sub(CODE_GRACE).filter(|left| !left.is_zero()) else {
                     return Err((close::EXPIRED, "this code has expired: a new one is needed"));
                 };
-                if self.plain.has_prefix(nameplate.as_str()) || !self.nameplates.take(nameplate.clone(), claims.session)
+                if self.legacy.has_prefix(nameplate.as_str())
+                    || !self.nameplates.take(nameplate.clone(), claims.session)
                 {
                     return Err((close::NO_SESSION, "this nameplate is taken: a new code is needed"));
                 }
@@ -41,7 +42,7 @@ impl Registry {
         Ok(())
     }
 
-    /// A ticket may know more than the registry does, when the other end of a restarted relay came first.
+    /// Takes over what a ticket says and the registry does not know: after a restart the end that came first may have known less.
     pub(super) fn reconcile(&mut self, now: Now, claims: &Claims) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&claims.session) else { return Ok(()) };
         let (nameplate, code_ends) = match &mut session.state {
@@ -58,7 +59,7 @@ impl Registry {
                 if left.is_zero() {
                     return Ok(());
                 }
-                if self.plain.has_prefix(wanted.as_str()) || !self.nameplates.take(wanted.clone(), claims.session) {
+                if self.legacy.has_prefix(wanted.as_str()) || !self.nameplates.take(wanted.clone(), claims.session) {
                     self.end(claims.session, close::NO_SESSION, "this nameplate is taken: a new code is needed");
                     return Err((close::NO_SESSION, "this nameplate is taken: a new code is needed"));
                 }
@@ -72,7 +73,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The end that is here already knew less: it is told who the other is, and gets a session ticket.
+    /// Makes a waiting session paired, because a session ticket came. The end that is here already knew less, and gets a session
+    /// ticket.
     fn reconcile_paired(&mut self, now: Now, claims: &Claims) {
         let id = claims.session;
         self.set_paired(now, id, claims.confirmed);

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use mykube_protocol::{
     FromAgent, FromRelay,
     close::{self, Stage as Of, Verdict, verdict},
-    control::Peer,
+    relay_text::Peer,
 };
 use mykube_relay_core::frames::codec::{BINARY, CLOSE, PING, PONG, TEXT};
 use mykube_tunnel::{

@@ -1,7 +1,7 @@
 //! What goes wrong.
 
 use bytes::BytesMut;
-use mykube_protocol::{Attempt, FromRelay, close, control::Peer};
+use mykube_protocol::{Attempt, FromRelay, close, relay_text::Peer};
 use rand::{Rng as _, RngExt as _};
 
 use super::{

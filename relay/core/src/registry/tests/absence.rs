@@ -55,8 +55,8 @@ fn tickets_are_renewed_in_band() {
     assert!(matches!(world.pass(100).as_slice(), [Action::SendTicket(to, _)] if *to == meeting.agent), "and alone");
 }
 
-/// With the defaults: whoever loses its socket just before a renewal still has a good ticket after a window of 40 hours,
-/// and the other end is still there.
+/// With the defaults, an end that loses its socket just before a renewal still has a valid ticket after being away for 24 hours,
+/// and the other end still waits.
 #[test]
 fn a_ticket_outlives_the_longest_time_an_end_may_be_away() {
     let defaults = Limits::default();

@@ -1,4 +1,4 @@
-//! Any sequence of events leaves the books right.
+//! After any sequence of events all counts and indices agree.
 
 use super::*;
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mykube_protocol::control::Peer;
+use mykube_protocol::relay_text::Peer;
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::*;
@@ -13,8 +13,8 @@ use crate::owner::OrganisationId;
 
 mod absence;
 mod books;
+mod legacy;
 mod pairing;
-mod plain;
 mod quota;
 
 struct World {
@@ -62,19 +62,19 @@ impl World {
         self.registry.handle_claim(self.now, nameplate.as_str(), &mut self.rng).is_ok()
     }
 
-    /// A socket that is heard at once joins.
+    /// Joins with a socket that was heard already.
     fn join(&mut self, claims: &Claims) -> Result<SocketId, u16> {
         let socket = self.registry.handle_arrival();
         match self.ask(socket, claims, true) {
             Ok(()) => Ok(socket),
             Err(Denied::Refused((code, _))) => Err(code),
-            Err(Denied::Taken(wait)) => panic!("its place is taken for {wait:?}"),
+            Err(Denied::Taken(wait)) => panic!("its slot is taken for {wait:?}"),
         }
     }
 
-    fn join_plain(&mut self, id: SessionId, role: Role) -> Result<SocketId, u16> {
+    fn join_legacy(&mut self, id: SessionId, role: Role) -> Result<SocketId, u16> {
         let socket = self.registry.handle_arrival();
-        let joined = self.registry.handle_plain_join(self.now, socket, id, role);
+        let joined = self.registry.handle_legacy_join(self.now, socket, id, role);
         joined.map(|()| socket).map_err(|(code, _)| code)
     }
 
@@ -82,7 +82,7 @@ impl World {
         self.registry.handle_join(self.now, socket, claims, address(1), heard)
     }
 
-    /// A session with both sockets, before anything was confirmed.
+    /// A session with both sockets, before its pairing is confirmed.
     fn meet(&mut self) -> Meeting {
         let created = self.create();
         let agent = self.join(&created.claims).unwrap();
@@ -138,11 +138,11 @@ fn closed(actions: &[Action], socket: SocketId) -> Option<u16> {
 
 /// What must hold between any two calls.
 fn check(registry: &Registry) {
-    let waiting = |session: &&Session| matches!(session.state, State::Waiting { .. });
+    let waiting = |session: &&SessionEntry| matches!(session.state, State::Waiting { .. });
     assert_eq!(registry.waiting, registry.sessions.values().filter(waiting).count());
     assert_eq!(registry.deadlines.len(), registry.sessions.len(), "each session has one deadline");
     for (counted, all, waits) in registry.owners.counts() {
-        let is_its = |session: &&Session| session.owner.counted().any(|(of, _)| of == counted);
+        let is_its = |session: &&SessionEntry| session.owner.counted().any(|(of, _)| of == counted);
         let of = || registry.sessions.values().filter(is_its);
         assert_eq!((all, waits), (of().count(), of().filter(waiting).count()));
     }

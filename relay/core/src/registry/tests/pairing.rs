@@ -1,4 +1,4 @@
-//! From a code to a pairing, and who replaces whom.
+//! From a code to a pairing, and which socket replaces which.
 
 use super::*;
 
@@ -107,7 +107,7 @@ fn nobody_is_replaced_by_a_socket_that_nobody_is_behind() {
     assert_eq!(world.ask(late, &client, false), Err(Denied::Taken(Duration::ZERO)));
     assert_eq!(world.actions(), []);
     world.registry.handle_leave(world.now, meeting.client, false);
-    assert_eq!(world.ask(late, &client, false), Ok(()), "a free place needs no proof");
+    assert_eq!(world.ask(late, &client, false), Ok(()), "a free slot needs no proof");
 }
 
 #[test]

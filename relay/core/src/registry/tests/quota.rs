@@ -1,8 +1,8 @@
-//! How many sessions an owner may have, and who is charged.
+//! How many sessions an owner may have, and to whom each is charged.
 
 use super::*;
 
-/// Clients behind one address may come first: in the end each agent pays for its sessions.
+/// After a restart clients of one address may come first: once the agents come, each session is charged to its agent.
 #[test]
 fn after_a_restart_a_session_is_charged_to_its_agent() {
     let mut world = World::new(|limits| limits.sessions_per_address = 2);
@@ -24,7 +24,7 @@ fn after_a_restart_a_session_is_charged_to_its_agent() {
     check(&world.registry);
 }
 
-/// Whoever has a /56 or a /48 has many addresses, but not as many sessions.
+/// The holder of a /56 or a /48 has many addresses, but not as many sessions.
 #[test]
 fn many_addresses_of_one_network_do_not_have_as_many_sessions() {
     for (of, last) in [(4, 0), (16, 256)] {

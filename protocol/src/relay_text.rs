@@ -4,10 +4,10 @@ use std::{fmt, str::FromStr};
 
 use crate::{Attempt, Ticket, limits::RELAY_TEXT_MAX};
 
-/// A text frame that is none of those below.
+/// A text frame that is none of this module's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a text frame of this protocol")]
-pub struct ControlError;
+pub struct RelayTextError;
 
 /// Whom a `peer:` frame is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +28,13 @@ impl fmt::Display for Peer {
 }
 
 impl FromStr for Peer {
-    type Err = ControlError;
+    type Err = RelayTextError;
 
-    fn from_str(s: &str) -> Result<Self, ControlError> {
+    fn from_str(s: &str) -> Result<Self, RelayTextError> {
         if s == Attempt::SESSION {
             return Ok(Self::Session);
         }
-        s.parse().map(Self::Attempt).map_err(|_| ControlError)
+        s.parse().map(Self::Attempt).map_err(|_| RelayTextError)
     }
 }
 
@@ -60,11 +60,11 @@ impl fmt::Display for FromRelay {
 }
 
 impl FromStr for FromRelay {
-    type Err = ControlError;
+    type Err = RelayTextError;
 
-    fn from_str(s: &str) -> Result<Self, ControlError> {
+    fn from_str(s: &str) -> Result<Self, RelayTextError> {
         if s.len() > RELAY_TEXT_MAX {
-            return Err(ControlError);
+            return Err(RelayTextError);
         }
         if let Some(peer) = s.strip_prefix("peer:here:") {
             return peer.parse().map(Self::PeerHere);
@@ -72,8 +72,8 @@ impl FromStr for FromRelay {
         if let Some(peer) = s.strip_prefix("peer:gone:") {
             return peer.parse().map(Self::PeerGone);
         }
-        let token = s.strip_prefix("ticket:").ok_or(ControlError)?;
-        token.parse().map(Self::Ticket).map_err(|_| ControlError)
+        let token = s.strip_prefix("ticket:").ok_or(RelayTextError)?;
+        token.parse().map(Self::Ticket).map_err(|_| RelayTextError)
     }
 }
 
@@ -99,18 +99,18 @@ impl fmt::Display for FromAgent {
 }
 
 impl FromStr for FromAgent {
-    type Err = ControlError;
+    type Err = RelayTextError;
 
-    fn from_str(s: &str) -> Result<Self, ControlError> {
+    fn from_str(s: &str) -> Result<Self, RelayTextError> {
         if s == "burned" {
             return Ok(Self::Burned);
         }
-        let (verb, attempt) = s.split_once(':').ok_or(ControlError)?;
-        let attempt = attempt.parse().map_err(|_| ControlError)?;
+        let (verb, attempt) = s.split_once(':').ok_or(RelayTextError)?;
+        let attempt = attempt.parse().map_err(|_| RelayTextError)?;
         match verb {
             "paired" => Ok(Self::Paired(attempt)),
             "refused" => Ok(Self::Refused(attempt)),
-            _ => Err(ControlError),
+            _ => Err(RelayTextError),
         }
     }
 }
@@ -135,8 +135,8 @@ mod tests {
         // Of base64's lengths; no text has 257.
         let longest = format!("ticket:{}", "A".repeat(TICKET_MAX));
         assert_eq!(longest.parse::<FromRelay>().unwrap().to_string(), longest);
-        assert_eq!(format!("{longest}AA").parse::<FromRelay>(), Err(ControlError));
-        assert_eq!("A".repeat(RELAY_TEXT_MAX + 1).parse::<FromRelay>(), Err(ControlError));
+        assert_eq!(format!("{longest}AA").parse::<FromRelay>(), Err(RelayTextError));
+        assert_eq!("A".repeat(RELAY_TEXT_MAX + 1).parse::<FromRelay>(), Err(RelayTextError));
         assert_eq!((TICKET_MAX, RELAY_TEXT_MAX), (256, 1024));
         assert!(longest.len() <= RELAY_TEXT_MAX, "the longest text has room");
     }

@@ -1,4 +1,4 @@
-//! The published form of the first mykube: its Go client and server work through our relay unchanged.
+//! The legacy form: the Go client and server of the first mykube work through our relay unchanged.
 
 use std::net::SocketAddr;
 
@@ -63,7 +63,7 @@ async fn created(relay: SocketAddr) -> (String, String) {
 }
 
 #[test]
-fn old_ends_work_unchanged() {
+fn legacy_ends_work_unchanged() {
     let relay = Relay::with(&["--legacy", "--api-rate", "0"]);
     let address = relay.address();
     runtime().block_on(async {
@@ -94,7 +94,7 @@ fn old_ends_work_unchanged() {
 }
 
 #[test]
-fn its_refusals_are_the_published_ones() {
+fn its_refusals_are_those_of_the_first_mykube() {
     let relay = Relay::with(&["--legacy", "--api-rate", "0"]);
     let address = relay.address();
     runtime().block_on(async {
@@ -133,7 +133,7 @@ fn our_own_ends_never_speak_it() {
 }
 
 #[test]
-fn an_old_client_that_tries_a_new_code_spends_it() {
+fn a_legacy_client_that_tries_a_new_code_spends_it() {
     let relay = Relay::with(&["--legacy", "--api-rate", "0"]);
     let cluster = json!({"server": "https://127.0.0.1:9", "insecure-skip-tls-verify": true});
     let config = crate::support::cluster::kubeconfig("c", &cluster, &json!({"token": "e2e"})).to_string();

@@ -1,14 +1,14 @@
-//! A session, and the sockets of its two ends.
+//! A session as the registry holds it, and the sockets of its two ends.
 
 use std::time::Instant;
 
-use mykube_protocol::{Attempt, Class, Nameplate, Role, control::Peer};
+use mykube_protocol::{Attempt, Class, Nameplate, Role, relay_text::Peer};
 
 use super::answer::SocketId;
 use crate::owner::Owner;
 
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct SessionEntry {
     pub(super) owner: Owner,
     pub(super) state: State,
     pub(super) agent: Slot,
@@ -38,7 +38,7 @@ pub(super) struct Socket {
     pub(super) class: Class,
 }
 
-impl Session {
+impl SessionEntry {
     pub(super) fn slot_mut(&mut self, role: Role) -> &mut Slot {
         match role {
             Role::Agent => &mut self.agent,

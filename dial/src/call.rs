@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request on one fresh connection, and what comes of it: an answer, or an upgraded stream.
+//! One HTTP/1.1 request on one fresh connection, and its result: an answer, or an upgraded stream.
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -9,13 +9,13 @@ use tokio::task::JoinSet;
 
 use crate::{error::clean, transport::Transport};
 
-/// Longest answer that is read: an answer has a few hundred bytes, an error page is not wanted whole.
+/// Longest body that is read: the relay's have a few hundred bytes, and an error page of something else need not be whole.
 pub const RESPONSE_BODY_MAX: usize = 64 * 1024;
 /// Longest answer head, status line and headers; an unfinished one ends with the read that passes this.
 pub const RESPONSE_HEAD_MAX: usize = 32 * 1024;
 
 /// An answer whose body is still on the connection. Dropping it drops the connection.
-pub(crate) struct Exchange {
+pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     connection: JoinSet<()>,
 }
@@ -27,7 +27,7 @@ pub(crate) enum BodyError {
 }
 
 /// Sends the request and waits for the head of the answer.
-pub(crate) async fn exchange(stream: Transport, request: Request<Full<Bytes>>) -> Result<Exchange, hyper::Error> {
+pub(crate) async fn call(stream: Transport, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error> {
     let (mut sender, driver) =
         http1::Builder::new().max_buf_size(RESPONSE_HEAD_MAX).handshake(TokioIo::new(stream)).await?;
     let mut connection = JoinSet::new();
@@ -36,10 +36,10 @@ pub(crate) async fn exchange(stream: Transport, request: Request<Full<Bytes>>) -
         let _ = driver.with_upgrades().await;
     });
     let response = sender.send_request(request).await?;
-    Ok(Exchange { response, connection })
+    Ok(Answer { response, connection })
 }
 
-impl Exchange {
+impl Answer {
     /// The whole body, up to [`RESPONSE_BODY_MAX`].
     pub(crate) async fn body(self) -> Result<Bytes, BodyError> {
         let body = Limited::new(self.response.into_body(), RESPONSE_BODY_MAX).collect().await;
@@ -51,7 +51,7 @@ impl Exchange {
         }
     }
 
-    /// The stream after 101, or after a 2xx to CONNECT, and what was read of it already.
+    /// The stream after 101, or after a 2xx to CONNECT, and the bytes of it that were read with the answer's head.
     pub(crate) async fn upgraded(self) -> Result<(Transport, Bytes), hyper::Error> {
         let upgraded = hyper::upgrade::on(self.response).await?;
         drop(self.connection);

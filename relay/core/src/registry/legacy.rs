@@ -1,4 +1,4 @@
-//! The published form: eight digits drawn by the relay, two sockets, no tickets. A namespace of its own.
+//! The legacy form: eight digits drawn by the relay, two sockets, no tickets. A namespace of its own.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,9 +13,9 @@ use super::answer::SocketId;
 const DIGITS: usize = 8;
 const TRIES: usize = 1000;
 
-/// Why a plain-form pair request fails.
+/// Why a legacy pair request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PlainError {
+pub enum LegacyError {
     /// Not eight digits.
     #[error("invalid code")]
     Invalid,
@@ -33,15 +33,15 @@ pub enum PlainError {
     TooManyAttempts,
 }
 
-/// Plain-form sessions by code.
+/// Legacy sessions by code.
 #[derive(Debug, Default)]
-pub(super) struct Plain {
+pub(super) struct LegacySessions {
     codes: BTreeMap<String, SessionId>,
-    sessions: HashMap<SessionId, Session>,
+    sessions: HashMap<SessionId, LegacySession>,
 }
 
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct LegacySession {
     code: String,
     expires: Instant,
     forget: Instant,
@@ -51,7 +51,7 @@ pub(super) struct Session {
     pub(super) client: Option<SocketId>,
 }
 
-impl Session {
+impl LegacySession {
     pub(super) fn slot(&mut self, role: Role) -> &mut Option<SocketId> {
         match role {
             Role::Agent => &mut self.agent,
@@ -64,7 +64,7 @@ impl Session {
     }
 }
 
-impl Plain {
+impl LegacySessions {
     pub(super) fn len(&self) -> usize {
         self.sessions.len()
     }
@@ -85,7 +85,7 @@ impl Plain {
         let code = (0..TRIES).map(|_| format!("{:0DIGITS$}", rng.random_range(0..10u32.pow(8)))).find(free)?;
         let id = SessionId::random(rng);
         self.codes.insert(code.clone(), id);
-        let session = Session {
+        let session = LegacySession {
             code: code.clone(),
             expires: now + ttl,
             forget: now + 2 * ttl,
@@ -98,25 +98,25 @@ impl Plain {
         Some((id, code))
     }
 
-    pub(super) fn pair(&mut self, now: Instant, code: &str, attempts_max: u32) -> Result<SessionId, PlainError> {
-        let code = digits(code).ok_or(PlainError::Invalid)?;
-        let id = *self.codes.get(&code).ok_or(PlainError::NotFound)?;
-        let session = self.sessions.get_mut(&id).ok_or(PlainError::NotFound)?;
+    pub(super) fn pair(&mut self, now: Instant, code: &str, attempts_max: u32) -> Result<SessionId, LegacyError> {
+        let code = digits(code).ok_or(LegacyError::Invalid)?;
+        let id = *self.codes.get(&code).ok_or(LegacyError::NotFound)?;
+        let session = self.sessions.get_mut(&id).ok_or(LegacyError::NotFound)?;
         if now >= session.expires {
-            return Err(PlainError::Expired);
+            return Err(LegacyError::Expired);
         }
         if session.attempts >= attempts_max {
-            return Err(PlainError::TooManyAttempts);
+            return Err(LegacyError::TooManyAttempts);
         }
         session.attempts += 1;
         if session.paired {
-            return Err(PlainError::AlreadyPaired);
+            return Err(LegacyError::AlreadyPaired);
         }
         session.paired = true;
         Ok(id)
     }
 
-    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut LegacySession> {
         self.sessions.get_mut(&id)
     }
 
@@ -130,9 +130,9 @@ impl Plain {
         }
     }
 
-    /// Forgets what is long expired, and gives the agents still waiting for a client that will not come.
+    /// Forgets sessions that expired long ago, and returns the sockets of those that have just expired.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<(SessionId, Vec<SocketId>)> {
-        let unused = |s: &Session| !s.paired || (s.agent.is_none() && s.client.is_none());
+        let unused = |s: &LegacySession| !s.paired || (s.agent.is_none() && s.client.is_none());
         let mut over = Vec::new();
         self.sessions.retain(|&id, session| {
             if !unused(session) || now < session.expires {
@@ -152,7 +152,7 @@ impl Plain {
     }
 }
 
-/// The eight digits of a code, with forgiven separators.
+/// The eight digits of a code, without white space and dashes.
 pub(super) fn digits(code: &str) -> Option<String> {
     let digits: String = code.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
     (digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)

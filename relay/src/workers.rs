@@ -1,5 +1,5 @@
-//! The threads that carry. Both sockets of a session are one thread's, so that a byte goes from one to the other without
-//! waking a second; sessions are spread over all (docs/decisions/0013).
+//! The threads that serve sockets. One thread serves both sockets of a session, so that forwarding wakes no second thread;
+//! sessions are spread over all threads (docs/decisions/0013).
 
 use std::{
     io,
@@ -12,20 +12,20 @@ use mykube_protocol::SessionId;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// As many as there are processors for this process.
+/// The number of processors that this process may use.
 #[must_use]
 pub(crate) fn default_count() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The threads, until their token is cancelled.
-pub(crate) struct Carriers {
+/// The threads, which run until their token is cancelled.
+pub(crate) struct Workers {
     handles: Vec<Handle>,
     next: AtomicUsize,
 }
 
-impl Carriers {
-    /// Starts so many; what they carry ends with `stop`.
+impl Workers {
+    /// Starts `count` threads. The tasks on them end when `stop` is cancelled.
     ///
     /// # Errors
     /// The system has no threads or descriptors left.
@@ -34,18 +34,18 @@ impl Carriers {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (handle, stop) = (runtime.handle().clone(), stop.clone());
             let run = move || runtime.block_on(stop.cancelled());
-            thread::Builder::new().name(format!("carrier-{number}")).spawn(run)?;
+            thread::Builder::new().name(format!("worker-{number}")).spawn(run)?;
             Ok(handle)
         };
         Ok(Self { handles: (0..count.get()).map(start).collect::<io::Result<_>>()?, next: AtomicUsize::new(0) })
     }
 
-    /// Whose turn it is to take a new connection.
+    /// The next thread in turn, for a new connection.
     pub(crate) fn next(&self) -> &Handle {
         &self.handles[self.next.fetch_add(1, Ordering::Relaxed) % self.handles.len()]
     }
 
-    /// Who carries this session.
+    /// The thread that serves both sockets of this session.
     pub(crate) fn of(&self, session: &SessionId) -> &Handle {
         let number = session.as_bytes().iter().fold(0_usize, |sum, byte| sum + usize::from(*byte));
         &self.handles[number % self.handles.len()]
@@ -68,19 +68,19 @@ mod tests {
     #[tokio::test]
     async fn a_session_is_one_threads_and_all_have_some_until_the_end() {
         let stop = CancellationToken::new();
-        let carriers = Carriers::start(NonZeroUsize::new(3).unwrap(), &stop).unwrap();
+        let workers = Workers::start(NonZeroUsize::new(3).unwrap(), &stop).unwrap();
         let (mut by_session, mut in_turn) = (HashSet::new(), HashSet::new());
         for number in 0..=u8::MAX {
             let session = SessionId::from_bytes([number; 16].map(|it| it.wrapping_mul(number)));
-            let carrier = name(carriers.of(&session)).await;
-            assert_eq!(name(carriers.of(&session)).await, carrier);
-            by_session.insert(carrier);
-            in_turn.insert(name(carriers.next()).await);
+            let worker = name(workers.of(&session)).await;
+            assert_eq!(name(workers.of(&session)).await, worker);
+            by_session.insert(worker);
+            in_turn.insert(name(workers.next()).await);
         }
         assert_eq!([by_session.len(), in_turn.len()], [3, 3]);
-        let carried = carriers.next().spawn(std::future::pending::<()>());
+        let served = workers.next().spawn(std::future::pending::<()>());
         stop.cancel();
-        assert!(carried.await.unwrap_err().is_cancelled());
+        assert!(served.await.unwrap_err().is_cancelled());
     }
 
     #[tokio::test]
@@ -88,7 +88,7 @@ mod tests {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
         let stop = CancellationToken::new();
-        let carriers = Carriers::start(NonZeroUsize::new(2).unwrap(), &stop).unwrap();
+        let workers = Workers::start(NonZeroUsize::new(2).unwrap(), &stop).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (far, near) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
@@ -96,9 +96,9 @@ mod tests {
         far.write_all(b"before").await.unwrap();
         near.read_exact(&mut [0; 6]).await.unwrap();
 
-        let carrier = carriers.next();
-        near.move_to(carrier).await.unwrap();
-        let answered = carrier.spawn(async move {
+        let worker = workers.next();
+        near.move_to(worker).await.unwrap();
+        let answered = worker.spawn(async move {
             let mut word = [0; 4];
             near.read_exact(&mut word).await?;
             near.write_all(&word).await

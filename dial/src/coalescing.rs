@@ -1,5 +1,5 @@
-//! Reads that take all that is there: TLS gives a record of 16 KiB at a time, and each turn costs the same whatever it
-//! carries.
+//! Reads that return all that has arrived. TLS returns one record (16 KiB) a read, and each read costs its caller the same,
+//! whatever its length.
 
 use std::{
     io,
@@ -14,33 +14,33 @@ use tokio::{
 
 use crate::cut::Abort;
 
-/// A connection of which a read takes all records that are there, as far as they fit. An error comes after them, also where
-/// the connection tells of it first: of what rustls reads at once it gives the good records only once it has told of the bad
-/// one.
+/// A connection whose reads return all records that have arrived, as far as the buffer holds them. An error is returned after
+/// the records before it, also where the connection reports it first: where rustls reads good records and a bad one at once, it
+/// reports the bad one before it gives the good ones.
 #[derive(Debug)]
-pub struct Filling<S> {
+pub struct Coalescing<S> {
     inner: S,
-    /// A read that has so much takes no more.
+    /// A read that has this many bytes takes no further record.
     enough: usize,
     failed: Option<io::Error>,
 }
 
-impl<S> Filling<S> {
+impl<S> Coalescing<S> {
     /// Wraps a connection.
     #[must_use]
     pub fn new(inner: S) -> Self {
         Self::until(inner, usize::MAX)
     }
 
-    /// The same, of which a read takes no more records once it has `enough` bytes: for whoever makes its buffer larger whenever
-    /// it was filled.
+    /// The same, but a read takes no further record once it has `enough` bytes: for a reader that makes its buffer larger
+    /// whenever a read has filled it.
     #[must_use]
     pub fn until(inner: S, enough: usize) -> Self {
         Self { inner, enough, failed: None }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Filling<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Coalescing<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let start = buf.filled().len();
         loop {
@@ -58,7 +58,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Filling<S> {
                     continue;
                 }
                 Poll::Ready(Ok(())) if buf.filled().len() > before => {}
-                // The first error is the one that counts, and nothing follows it.
+                // The first error is the one to report, and nothing is read after it.
                 _ if before == start && self.failed.is_some() => {
                     return Poll::Ready(self.failed.take().map_or(Ok(()), Err));
                 }
@@ -70,7 +70,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Filling<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Filling<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
@@ -96,7 +96,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Filling<S> {
     }
 }
 
-impl<S: Abort> Abort for Filling<S> {
+impl<S: Abort> Abort for Coalescing<S> {
     const TELLS: bool = S::TELLS;
 
     fn tcp(&self) -> &TcpStream {
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// What each read gives; then it is waited for.
+    /// Gives these results, one a read, and then has nothing.
     struct Script(VecDeque<io::Result<&'static [u8]>>);
 
     impl AsyncRead for Script {
@@ -136,11 +136,11 @@ mod tests {
         }
     }
 
-    fn filling<const N: usize>(script: [io::Result<&'static [u8]>; N]) -> Filling<Script> {
-        Filling::new(Script(script.into()))
+    fn coalescing<const N: usize>(script: [io::Result<&'static [u8]>; N]) -> Coalescing<Script> {
+        Coalescing::new(Script(script.into()))
     }
 
-    async fn read(from: &mut Filling<Script>) -> Result<Vec<u8>, io::ErrorKind> {
+    async fn read(from: &mut Coalescing<Script>) -> Result<Vec<u8>, io::ErrorKind> {
         let mut buffer = [0; 8];
         let read = from.read(&mut buffer).await.map_err(|error| error.kind())?;
         Ok(buffer[..read].to_vec())
@@ -148,24 +148,24 @@ mod tests {
 
     #[tokio::test]
     async fn all_that_is_there_is_one_read() {
-        let mut from = filling([Ok(&b"one"[..]), Ok(b"two"), Ok(b"three"), Ok(b""), Ok(b"")]);
+        let mut from = coalescing([Ok(&b"one"[..]), Ok(b"two"), Ok(b"three"), Ok(b""), Ok(b"")]);
         assert_eq!(read(&mut from).await.unwrap(), b"onetwoth");
         assert_eq!(read(&mut from).await.unwrap(), b"ree");
         assert_eq!(read(&mut from).await.unwrap(), b"", "the end");
-        let mut from = filling([Ok(&b"some"[..])]);
+        let mut from = coalescing([Ok(&b"some"[..])]);
         assert_eq!(read(&mut from).await.unwrap(), b"some", "nobody waits for more");
     }
 
     #[tokio::test]
     async fn who_has_enough_takes_no_more() {
-        let mut from = Filling::until(Script([Ok(&b"one"[..]), Ok(b"two"), Ok(b"x")].into()), 4);
+        let mut from = Coalescing::until(Script([Ok(&b"one"[..]), Ok(b"two"), Ok(b"x")].into()), 4);
         assert_eq!(read(&mut from).await.unwrap(), b"onetwo");
         assert_eq!(read(&mut from).await.unwrap(), b"x");
     }
 
     #[tokio::test]
     async fn what_came_before_an_error_is_read_and_the_error_is_no_end() {
-        let mut from = filling([Ok(&b"half"[..]), Err(io::ErrorKind::ConnectionReset.into()), Ok(b"")]);
+        let mut from = coalescing([Ok(&b"half"[..]), Err(io::ErrorKind::ConnectionReset.into()), Ok(b"")]);
         assert_eq!(read(&mut from).await.unwrap(), b"half");
         assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::ConnectionReset);
     }
@@ -174,12 +174,12 @@ mod tests {
     #[tokio::test]
     async fn what_stands_behind_an_error_is_read_before_it() {
         let broken = || Err(io::ErrorKind::InvalidData.into());
-        let mut from = filling([Ok(&b"some"[..]), broken(), Ok(b"good records"), broken()]);
+        let mut from = coalescing([Ok(&b"some"[..]), broken(), Ok(b"good records"), broken()]);
         for part in ["somegood", " records"] {
             assert_eq!(read(&mut from).await.unwrap(), part.as_bytes());
         }
         assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::InvalidData);
-        let mut from = filling([broken(), Ok(b"good"), Err(io::ErrorKind::UnexpectedEof.into())]);
+        let mut from = coalescing([broken(), Ok(b"good"), Err(io::ErrorKind::UnexpectedEof.into())]);
         assert_eq!(read(&mut from).await.unwrap(), b"good");
         assert_eq!(read(&mut from).await.unwrap_err(), io::ErrorKind::InvalidData, "the first");
     }

@@ -1,4 +1,4 @@
-//! The published form: a small client and server of the first mykube.
+//! The legacy form: a small client and server of the first mykube.
 
 use futures_util::future::join;
 use serde_json::Value;
@@ -10,8 +10,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use crate::support::{TestRelay, bounded, masked, raw, raw_early, reading};
 
-async fn plain() -> TestRelay {
-    TestRelay::with(|config| config.plain_form = true).await
+async fn legacy() -> TestRelay {
+    TestRelay::with(|config| config.legacy = true).await
 }
 
 async fn create(relay: &TestRelay) -> (String, String) {
@@ -23,8 +23,8 @@ async fn create(relay: &TestRelay) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_mykubes_ends_work_unchanged() {
-    let relay = plain().await;
+async fn legacy_ends_work_unchanged() {
+    let relay = legacy().await;
     let (session, code) = create(&relay).await;
     assert!(code.len() == 8 && code.bytes().all(|b| b.is_ascii_digit()));
     let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
@@ -55,7 +55,7 @@ async fn the_first_mykubes_ends_work_unchanged() {
 #[tokio::test]
 async fn a_small_buffer_carries_large_messages() {
     let relay = TestRelay::with(|config| {
-        config.plain_form = true;
+        config.legacy = true;
         config.buffer = 1024;
     })
     .await;
@@ -70,11 +70,11 @@ async fn a_small_buffer_carries_large_messages() {
     }
 }
 
-/// Behind the request hyper reads up to its own buffer's size, whatever the relay's is.
+/// hyper may read as many bytes behind the request as its own buffer holds, however small the relay's is.
 #[tokio::test]
 async fn more_may_come_with_the_request_than_the_buffer_holds() {
     let relay = TestRelay::with(|config| {
-        config.plain_form = true;
+        config.legacy = true;
         config.buffer = 1024;
     })
     .await;
@@ -98,8 +98,8 @@ async fn more_may_come_with_the_request_than_the_buffer_holds() {
 }
 
 #[tokio::test]
-async fn the_first_mykubes_calls_may_say_nothing_of_their_body() {
-    let relay = plain().await;
+async fn legacy_calls_may_say_nothing_of_their_body() {
+    let relay = legacy().await;
     let bare = async |headers: &str| {
         let mut stream = TcpStream::connect(relay.addr).await.unwrap();
         let request = format!("POST /api/sessions HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n{headers}\r\n");
@@ -122,7 +122,7 @@ async fn the_first_mykubes_calls_may_say_nothing_of_their_body() {
 
 #[tokio::test]
 async fn fragments_go_on_as_fragments() {
-    let relay = plain().await;
+    let relay = legacy().await;
     let (session, code) = create(&relay).await;
     let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
     relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
@@ -135,10 +135,10 @@ async fn fragments_go_on_as_fragments() {
 }
 
 #[tokio::test]
-async fn the_plain_forms_limit_is_the_messages() {
+async fn the_legacy_limit_is_the_messages() {
     let relay = TestRelay::with(|config| {
-        config.plain_form = true;
-        config.plain_frame_max = 1000;
+        config.legacy = true;
+        config.legacy_frame_max = 1000;
     })
     .await;
     let (session, code) = create(&relay).await;
@@ -154,10 +154,10 @@ async fn the_plain_forms_limit_is_the_messages() {
 }
 
 #[tokio::test]
-async fn errors_are_the_published_ones() {
+async fn errors_are_those_of_the_first_mykube() {
     let relay = TestRelay::with(|config| {
-        config.plain_form = true;
-        config.sessions.plain_attempts = 2;
+        config.legacy = true;
+        config.sessions.legacy_attempts = 2;
     })
     .await;
     let (_, code) = create(&relay).await;
@@ -173,14 +173,16 @@ async fn errors_are_the_published_ones() {
     assert_eq!(pair(&code).await.0, 200);
     assert_eq!(pair(&code).await, error(409, "session already paired"));
     assert_eq!(pair(&code).await, error(429, "max pair attempts exceeded"));
+    let counted = async |result| relay.pair_attempts(result).await;
+    assert_eq!([counted("claimed").await, counted("not_found").await, counted("rate_limited").await], [1.0, 5.0, 0.0]);
     assert_eq!(relay.call("GET", "/api/health", "", "").await.body, r#"{"status":"ok"}"#);
 }
 
 #[tokio::test]
 async fn an_expired_code_is_gone() {
     let relay = TestRelay::with(|config| {
-        config.plain_form = true;
-        config.sessions.plain_ttl = std::time::Duration::from_nanos(1);
+        config.legacy = true;
+        config.sessions.legacy_ttl = std::time::Duration::from_nanos(1);
     })
     .await;
     let (_, code) = create(&relay).await;
@@ -190,7 +192,7 @@ async fn an_expired_code_is_gone() {
 
 #[tokio::test]
 async fn both_forms_live_side_by_side() {
-    let relay = plain().await;
+    let relay = legacy().await;
     let mut pair = relay.pair().await;
     create(&relay).await;
     pair.client.binary(&b"\x05v2"[..]).await;
