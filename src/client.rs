@@ -15,7 +15,7 @@ use mykube_client::{
     users::Users,
 };
 use mykube_dial::Dialer;
-use mykube_link::{End, Status as Line};
+use mykube_link::{End, PeerStatus};
 use mykube_protocol::{PairingCode, channel::Welcome};
 use tokio::{sync::mpsc, sync::oneshot, time::timeout};
 use zeroize::Zeroizing;
@@ -347,8 +347,8 @@ async fn work_on(
             // Shells that joined tell it on their own terminals.
             Ok(()) = status.changed(), if ending.is_none() => {
                 let reason = match &*status.borrow_and_update() {
-                    Line::Up => None,
-                    Line::Away { reason, .. } => Some(reason.clone()),
+                    PeerStatus::Up => None,
+                    PeerStatus::Away { reason, .. } => Some(reason.clone()),
                 };
                 files.workspace.tell_away(reason.as_deref());
             }

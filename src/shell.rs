@@ -3,7 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use mykube_client::{Exit, Launch, Live, Workspace, shell, users::run_joined};
-use mykube_link::{Status as Line, clock};
+use mykube_link::{PeerStatus, clock};
 use tokio::{sync::watch, time::interval};
 
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
     output.settle().await;
     let mut stopped_by = None;
     let stop = async { stopped_by = Some(signals.but_interrupt().await) };
-    let (line, status) = watch::channel(Line::Up);
+    let (line, status) = watch::channel(PeerStatus::Up);
     let exit = tokio::select! {
         exit = run_joined(&live, workspace, child, stop) => exit,
         never = follow(&live, line) => match never {},
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: ShellArgs, output: Output) -> Result<u8, Failure> 
 }
 
 /// Looks how the other process's session is.
-async fn follow(live: &Live, line: watch::Sender<Line>) -> Infallible {
+async fn follow(live: &Live, line: watch::Sender<PeerStatus>) -> Infallible {
     let mut ticks = interval(LOOK);
     loop {
         ticks.tick().await;
@@ -60,8 +60,8 @@ async fn follow(live: &Live, line: watch::Sender<Line>) -> Infallible {
             let changes = now.is_up() == away.is_some();
             if changes {
                 *now = match away {
-                    Some(reason) => Line::Away { since: clock::now(), reason },
-                    None => Line::Up,
+                    Some(reason) => PeerStatus::Away { since: clock::now(), reason },
+                    None => PeerStatus::Up,
                 };
             }
             changes

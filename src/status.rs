@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use mykube_link::{Status, clock};
+use mykube_link::{PeerStatus, clock};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{events::JsonEvent, output::Output, waiting::Waiting};
@@ -11,10 +11,10 @@ use crate::{events::JsonEvent, output::Output, waiting::Waiting};
 const NOTICEABLE: Duration = Duration::from_secs(1);
 
 /// Tells every loss and return. With a child on the terminal it is one line each, else a line that counts.
-pub(crate) async fn tell(mut status: watch::Receiver<Status>, output: Output, has_child: bool) -> Infallible {
+pub(crate) async fn tell(mut status: watch::Receiver<PeerStatus>, output: Output, has_child: bool) -> Infallible {
     loop {
         let now = status.borrow_and_update().clone();
-        let Status::Away { since, reason } = now else {
+        let PeerStatus::Away { since, reason } = now else {
             changed(&mut status).await;
             continue;
         };
@@ -37,23 +37,23 @@ pub(crate) async fn tell(mut status: watch::Receiver<Status>, output: Output, ha
 
 /// Why the session is away, unless it is back before anybody notices: the newest reason, as what answers in the relay's
 /// place says what to do about it.
-async fn noticed(status: &mut watch::Receiver<Status>) -> Option<String> {
+async fn noticed(status: &mut watch::Receiver<PeerStatus>) -> Option<String> {
     if timeout(NOTICEABLE, back(status)).await.is_ok() {
         return None;
     }
     match &*status.borrow_and_update() {
-        Status::Away { reason, .. } => Some(reason.clone()),
-        Status::Up => None,
+        PeerStatus::Away { reason, .. } => Some(reason.clone()),
+        PeerStatus::Up => None,
     }
 }
 
-async fn back(status: &mut watch::Receiver<Status>) {
+async fn back(status: &mut watch::Receiver<PeerStatus>) {
     while !status.borrow_and_update().is_up() {
         changed(status).await;
     }
 }
 
-async fn changed(status: &mut watch::Receiver<Status>) {
+async fn changed(status: &mut watch::Receiver<PeerStatus>) {
     if status.changed().await.is_err() {
         // The session is over, which is told elsewhere.
         std::future::pending().await
@@ -75,8 +75,8 @@ pub(crate) fn told(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn away(reason: &str) -> Status {
-        Status::Away { since: clock::now(), reason: reason.into() }
+    fn away(reason: &str) -> PeerStatus {
+        PeerStatus::Away { since: clock::now(), reason: reason.into() }
     }
 
     #[tokio::test]
@@ -89,7 +89,7 @@ mod tests {
     #[tokio::test]
     async fn a_short_loss_is_not_told() {
         let (tell, mut status) = watch::channel(away("the connection was reset"));
-        let (told, _) = tokio::join!(noticed(&mut status), async { tell.send_replace(Status::Up) });
+        let (told, _) = tokio::join!(noticed(&mut status), async { tell.send_replace(PeerStatus::Up) });
         assert_eq!(told, None);
     }
 

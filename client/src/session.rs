@@ -13,7 +13,7 @@ use std::{
 
 use mykube_dial::{Abort, Coalescing, DialError, Dialer, ErrorClass, SocketLost, transport::tune_local};
 use mykube_link::{
-    Channel, ChannelStream, CopyError, End, Status, clock, copy,
+    Channel, ChannelStream, CopyError, End, PeerStatus, clock, copy,
     pair::{self, ClientFailure, ClientPairError, ClientPairing, HandshakeError},
 };
 use mykube_protocol::{
@@ -150,14 +150,14 @@ impl Session {
             pair::client(dialer, claim, &mut pairing, resume_window, &shown).await.map_err(pairing_failed)
         };
         tokio::pin!(paired);
-        let (established, socket, rejoin) = tokio::select! {
+        let (established, socket, reconnect) = tokio::select! {
             paired = &mut paired => paired?,
             name = &mut stop => {
                 let stopped = ConnectError::Stopped(name);
                 if shown.load(Ordering::Relaxed)
-                    && let Ok(Ok((established, socket, rejoin))) = timeout(FAREWELL, paired).await
+                    && let Ok(Ok((established, socket, reconnect))) = timeout(FAREWELL, paired).await
                 {
-                    Channel::start(*established, socket, rejoin).bye(&stopped.to_string()).await;
+                    Channel::start(*established, socket, reconnect).bye(&stopped.to_string()).await;
                 }
                 return Err(stopped);
             }
@@ -173,7 +173,7 @@ impl Session {
                 name = &mut stop => Err(ConnectError::Stopped(name)),
             };
         }
-        let channel = Channel::start(*established, socket, rejoin);
+        let channel = Channel::start(*established, socket, reconnect);
         let begun = match agreed {
             Ok(()) => {
                 ui.paired();
@@ -285,7 +285,7 @@ impl Session {
 
     /// Whether the two ends hear each other, and every change of it.
     #[must_use]
-    pub fn status(&self) -> watch::Receiver<Status> {
+    pub fn status(&self) -> watch::Receiver<PeerStatus> {
         self.channel.status()
     }
 
@@ -379,7 +379,7 @@ async fn place(channel: &Channel) -> Result<Option<ChannelStream>, End> {
             // Whether there may be more is not answered meanwhile.
             Err(_) => tokio::select! {
                 opened = &mut opening => return opened.map(Some),
-                _ = status.wait_for(Status::is_up) => {}
+                _ = status.wait_for(PeerStatus::is_up) => {}
             },
         }
     }

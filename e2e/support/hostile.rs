@@ -9,7 +9,7 @@ use mykube_lab::census::{Census, Use, Watched};
 use mykube_link::{
     clock,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing, Established},
-    tunnel::seam::{self, Opener, Sealer},
+    tunnel::test_api::{self, Opener, Sealer},
 };
 use mykube_protocol::{
     PairingCode, Role,
@@ -129,7 +129,7 @@ impl Hostile {
 
     fn of(established: Established, socket: RelaySocket, against: Running, relay: Relay, sandbox: Sandbox) -> Self {
         let next_id = if established.role == Role::Client { 1 } else { 2 };
-        let (sealer, opener) = seam::keys(established);
+        let (sealer, opener) = test_api::keys(established);
         Self {
             socket,
             sealer,

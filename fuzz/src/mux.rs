@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use mykube_tunnel::{
     Config, Event, Session, Time,
     protocol::{Role, limits},
-    seam,
     session::{ReadState, Write},
+    test_api,
 };
 
 /// One direction of one stream.
@@ -62,7 +62,7 @@ impl World {
             growth: if setting & 2 == 0 { 1 << 20 } else { 0 },
             ..Config::default()
         };
-        let end = |role| Session::new(now, seam::established(role, [1; 32], [2; 32]), config());
+        let end = |role| Session::new(now, test_api::established(role, [1; 32], [2; 32]), config());
         Self {
             now,
             ends: [end(Role::Client), end(Role::Agent)],

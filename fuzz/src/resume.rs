@@ -7,13 +7,13 @@ use bytes::{Bytes, BytesMut};
 use mykube_tunnel::{
     Config, Event, Session, SessionError, Time,
     protocol::{Role, frame},
-    seam,
     session::ReadState,
+    test_api,
 };
 use rand::{SeedableRng, rngs::StdRng};
 
 fn end(role: Role, config: Config) -> Session {
-    Session::new(Time::default(), seam::established(role, [1; 32], [2; 32]), config)
+    Session::new(Time::default(), test_api::established(role, [1; 32], [2; 32]), config)
 }
 
 /// A frame made without the keys: no end answers it, whatever state it is in.

@@ -11,7 +11,7 @@ use mykube_tunnel::{
         limits,
         text::{is_plain_name, is_plain_path, printable, to_plain_name},
     },
-    seam::{self, Sealer},
+    test_api::{self, Sealer},
 };
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -123,7 +123,7 @@ fn text(data: &[u8]) {
 }
 
 fn plaintext(data: &[u8]) {
-    let valid = seam::is_valid_plaintext(data);
+    let valid = test_api::is_valid_plaintext(data);
     assert!(!valid || data.len() <= limits::RECORD_PLAINTEXT_MAX);
 }
 
@@ -152,7 +152,7 @@ const SECRETS: ([u8; 32], [u8; 32]) = ([1; 32], [2; 32]);
 
 /// Frames of somebody without the keys: none opens, whatever it is.
 fn records(data: &[u8]) {
-    let established = seam::established(Role::Agent, SECRETS.0, SECRETS.1);
+    let established = test_api::established(Role::Agent, SECRETS.0, SECRETS.1);
     let mut session = Session::new(Time::default(), established, Config::default());
     let result = session.handle_frame(Time::default(), BytesMut::from(data));
     assert!(matches!(result, Err(SessionError::Record(_))));
@@ -167,7 +167,7 @@ fn session(data: &[u8]) {
     let mut now = Time::default();
     let mut session = Session::new(
         now,
-        seam::established(role, SECRETS.0, SECRETS.1),
+        test_api::established(role, SECRETS.0, SECRETS.1),
         Config { rekey_records: 7, ..Config::default() },
     );
     // This end has data under way as well.

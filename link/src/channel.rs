@@ -1,11 +1,11 @@
 //! A running channel: a tunnel's endpoint, driven over one connection to the relay after the other, for the tasks that use its
-//! streams. What they share is in `shared`, who moves the bytes in `drive`, and what is decided in `tunnel::endpoint`.
+//! streams. What they share is in `shared`, the tasks that move the bytes are in `drive`, and `tunnel::endpoint` decides.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use mykube_dial::RelaySocket;
 use mykube_protocol::channel::Welcome;
-pub use mykube_tunnel::endpoint::{End, Status};
+pub use mykube_tunnel::endpoint::{End, PeerStatus};
 use mykube_tunnel::{
     Config, Established, SessionError,
     endpoint::{Endpoint, Settings},
@@ -17,7 +17,7 @@ use crate::{
     clock,
     drive::drive,
     path::{Path, ToRelay},
-    rejoin::Rejoin,
+    reconnect::Reconnect,
     shared::Shared,
     stream::ChannelStream,
 };
@@ -31,14 +31,14 @@ pub struct Channel {
 impl Channel {
     /// Starts the channel's tasks on the current runtime.
     #[must_use]
-    pub fn start(established: Established, socket: RelaySocket, rejoin: Rejoin) -> Self {
-        let Rejoin { attempt, window, unsure, .. } = rejoin;
-        let settings = Settings { attempt, ticket: rejoin.ticket.clone(), window, unsure };
+    pub fn start(established: Established, socket: RelaySocket, reconnect: Reconnect) -> Self {
+        let Reconnect { attempt, window, unsure, .. } = reconnect;
+        let settings = Settings { attempt, ticket: reconnect.ticket.clone(), window, unsure };
         let role = established.role;
-        Self::over(ToRelay { rejoin, role }, established, socket, settings)
+        Self::over(ToRelay { reconnect, role }, established, socket, settings)
     }
 
-    /// The same over anything that carries one.
+    /// Starts a channel over any path, as the tests do.
     pub(crate) fn over<P: Path>(path: P, established: Established, first: P::Connection, settings: Settings) -> Self {
         let endpoint = Endpoint::new(clock::now(), established, Config::default(), settings);
         let shared = Arc::new(Shared::new(endpoint));
@@ -88,7 +88,7 @@ impl Channel {
     /// Tells the client of the cluster. The agent's side.
     ///
     /// # Errors
-    /// It is too long for the protocol.
+    /// The welcome is too long for the protocol.
     pub fn send_welcome(&self, welcome: &Welcome) -> Result<(), SessionError> {
         self.shared.with(|session, _| session.welcome(welcome))
     }
@@ -101,17 +101,17 @@ impl Channel {
 
     /// Whether the two ends hear each other, and every change of it.
     #[must_use]
-    pub fn status(&self) -> watch::Receiver<Status> {
+    pub fn status(&self) -> watch::Receiver<PeerStatus> {
         self.shared.status.subscribe()
     }
 
-    /// From here on streams do not fail with the channel: they wait. For whoever wants to stop those that use them
+    /// From here on streams do not fail with the channel: they wait. For a caller that wants to stop those that use them
     /// before they see the failure, as some take it for an end (kubectl over SPDY exits with 0).
     pub fn hold(&self) {
         self.shared.held.store(true, Ordering::Release);
     }
 
-    /// Whoever was to be stopped first is: streams fail with the channel again.
+    /// Those that were to be stopped first are stopped: streams fail with the channel again.
     pub fn let_go(&self) {
         self.shared.held.store(false, Ordering::Release);
         self.shared.let_go.notify_waiters();
@@ -146,5 +146,11 @@ impl Channel {
     pub async fn bye(&self, reason: &str) {
         self.shared.with_endpoint(|endpoint, now| endpoint.leave(now, reason));
         self.ended().await;
+    }
+
+    /// How often the driver has looked at what there is to do.
+    #[cfg(test)]
+    pub(crate) fn driver_turns(&self) -> usize {
+        self.shared.driver_turns.load(Ordering::Relaxed)
     }
 }

@@ -24,15 +24,15 @@ use tokio::{
 
 use crate::stream::{ChannelStream, StreamFailed};
 
-/// Read at once from a connection that has little to say, and from one that has much. Where many share the room it is so
+/// Read at once from a connection that has little to say, and from one that has much. Where many share the room it is this
 /// many of a stream's shares, and the stream waits for its turn with nothing more in hand: larger steps cost fewer turns.
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 256 * 1024;
 const READ_SHARES: usize = 8;
-/// What was written to a connection is not there yet for so long, if the network loses it three times in a row (200, 400
-/// and 800 ms, RFC 6298 with Linux's least timeout).
+/// Keep reading this long after the last write, so that it survives three retransmissions in a row (200, 400 and 800 ms, RFC
+/// 6298 with Linux's least timeout).
 const LINGER: Duration = Duration::from_secs(2);
-/// ... and its other end is read on for so much; it may have to be rid of that before it reads.
+/// ... and keep reading up to this many bytes: the other end may have to be rid of them before it reads.
 const FORGOTTEN_MAX: u64 = 1024 * 1024;
 /// Taken from a stream at once.
 const WRITE_MAX: u64 = 256 * 1024;
@@ -69,11 +69,11 @@ where
     let inward = async {
         match inward(&mut writer, &stream, &mut chunks).await {
             Ok(written) => {
-                // Where the other direction has ended by itself nobody asks.
+                // Where the other direction has ended by itself its task asks no more.
                 let _ = tell.send(written);
                 Ok(None)
             }
-            // It takes no more; what it said before that is still read, to its end.
+            // The connection takes no more; what it said before that is still read, to its end.
             Err(CopyError::Local(error)) => {
                 deaf.store(true, Ordering::Relaxed);
                 drop(tell);
@@ -98,7 +98,7 @@ where
         ended = take_rest(&stream, &mut chunks);
         stream.fail(&format!("connection lost: {}", error.kind()));
     }
-    // Its place is free before the connection's last bytes have arrived.
+    // The stream's slot is free before the connection's last bytes have arrived.
     drop(stream);
     if matches!(timeout(STALLED, write_rest(&mut connection, chunks, ended)).await, Ok(Ok(()))) {
         cut(connection).await;
@@ -106,17 +106,17 @@ where
     Err(error)
 }
 
-/// Takes what has come for a connection that says no more, which may still read. Whether the other end was done with it.
+/// Takes what has come for a connection that says no more, which may still read. Gives whether the other end was done with it.
 fn take_rest(stream: &ChannelStream, chunks: &mut Vec<Bytes>) -> bool {
     let mut read = || stream.read(u64::MAX, chunks).now_or_never();
-    // After all that is there, its end.
+    // The end comes after all bytes that are queued.
     match read() {
         Some(Ok(true)) => matches!(read(), Some(Ok(false))),
         first => matches!(first, Some(Ok(false))),
     }
 }
 
-/// Writes it, with the other end's own end where there was one.
+/// Writes the chunks, and a FIN where the other end had ended its direction.
 async fn write_rest<W: AsyncWrite + Unpin>(writer: &mut W, mut chunks: Vec<Bytes>, ended: bool) -> io::Result<()> {
     write_all(writer, &mut chunks, || None).await.map_err(io::Error::other)?;
     if ended { writer.shutdown().await } else { writer.flush().await }
@@ -126,7 +126,7 @@ async fn write_rest<W: AsyncWrite + Unpin>(writer: &mut W, mut chunks: Vec<Bytes
 /// before still reaches the connection: whether it is whole, the other direction knows. A connection that was closed
 /// with something unread would be reset, and what is on its way lost. `received`: the other direction is through, and
 /// when its last byte was written. `believed`: whether an end of the connection is one. The system tells of a reset once, to
-/// whoever asks first, and of an end from then on.
+/// the task that asks first, and of an end from then on.
 async fn outward<R: AsyncRead + Unpin>(
     reader: &mut R,
     stream: &ChannelStream,
@@ -173,7 +173,7 @@ fn take(buffer: &mut BytesMut) -> Bytes {
     read
 }
 
-/// Reads and forgets what nobody takes, until its sender is done too. When the other direction is through as well, a
+/// Reads and drops what the stream does not take any more, until its sender is done too. When the other direction is through as well, a
 /// sender without end (a download that was left) is given up [`LINGER`] after the last byte it was sent, which may be
 /// long ago: what it sends on stands in the kernel's buffers.
 async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: oneshot::Receiver<Instant>) {
@@ -203,7 +203,7 @@ async fn inward<W: AsyncWrite + Unpin>(
         write_all(writer, chunks, || stream.is_left()).await?;
         written = Instant::now();
     }
-    // It is whole, and waits.
+    // The direction is whole, and waits for the other one.
     match writer.shutdown().await {
         // The other direction may have ended the connection already.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
@@ -251,7 +251,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
 
 /// Writes something, or has sent what TLS still holds of it. Where the client has failed the stream before it was whole the rest
 /// is given up once an API server takes nothing of it for [`RELEASED_UNTAKEN`], as the client's system would give it up of a
-/// connection whose program is gone; until then it has the stream's place. What is complete waits for as long as the session
+/// connection whose program is gone; until then it keeps the stream's slot. What is complete waits for as long as the session
 /// lasts, and so does all that comes to a client: there a person may be reading.
 async fn unless_left<T>(
     work: impl Future<Output = io::Result<T>>,
@@ -261,7 +261,7 @@ async fn unless_left<T>(
     if let Some(done) = work.as_mut().now_or_never() {
         return Ok(done?);
     }
-    // What is sent in several steps is woken for each of them; the copy's other direction does not wake it.
+    // A send in several steps is woken for each of them; the copy's other direction does not wake it.
     let woken = AtomicBool::new(false);
     let steps = poll_fn(|cx| {
         woken.store(true, Ordering::Relaxed);
@@ -334,7 +334,7 @@ mod tests {
             let mut chunks = vec![Bytes::from_static(b"some"), Bytes::from_static(b"more")];
             let start = Instant::now();
             let reads = async {
-                // But for the last, never at a moment at which it is looked whether anything was taken.
+                // But for the last, never at a moment at which the copy looks whether anything was taken.
                 for (at, len) in [(RELEASED_UNTAKEN / 2, 1), (RELEASED_UNTAKEN * 7 / 6, 1), (RELEASED_UNTAKEN * 6, 3)] {
                     sleep_until(start + at).await;
                     far.read_exact(&mut [0; 3][..len]).await.unwrap();

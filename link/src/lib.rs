@@ -7,7 +7,7 @@ pub mod copy;
 mod drive;
 pub mod pair;
 mod path;
-mod rejoin;
+mod reconnect;
 mod route;
 mod shared;
 pub mod stream;
@@ -16,7 +16,7 @@ pub mod stream;
 #[doc(hidden)]
 pub use mykube_tunnel as tunnel;
 
-pub use channel::{Channel, End, Status};
+pub use channel::{Channel, End, PeerStatus};
 pub use copy::{CopyError, copy};
-pub use rejoin::Rejoin;
+pub use reconnect::Reconnect;
 pub use stream::{ChannelStream, StreamFailed};

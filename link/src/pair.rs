@@ -16,13 +16,13 @@ pub use mykube_tunnel::{
     pairing::{AgentEvent, AgentPairing, ClientFailure, ClientPairing, Spent},
 };
 use mykube_tunnel::{
-    endpoint::{DialFailure, Lost, Next, PairingRedial},
+    endpoint::{DialFailure, Lost, Next, PairingReconnect},
     pairing::Transmit,
 };
 use tokio_tungstenite::tungstenite::Message;
 use tracing::debug;
 
-use crate::{clock, rejoin::Rejoin};
+use crate::{clock, reconnect::Reconnect};
 
 /// A lost socket, as an endpoint hears of it.
 pub(crate) fn as_lost(lost: &SocketLost) -> Lost {
@@ -51,7 +51,7 @@ pub enum AgentOutcome {
 }
 
 /// Waits for a client that knows the secret. `notice` hears of attempts, refusals and the code's end at the moment they happen,
-/// before anything else is waited for: whoever counts them loses none when this is dropped.
+/// before anything else is waited for: a caller that counts them loses none when this is dropped.
 ///
 /// # Errors
 /// The socket is lost; the machine may go on over another one.
@@ -124,21 +124,21 @@ pub async fn client(
     pairing: &mut ClientPairing,
     window: Duration,
     shown: &AtomicBool,
-) -> Result<(Box<Established>, RelaySocket, Rejoin), ClientPairError> {
+) -> Result<(Box<Established>, RelaySocket, Reconnect), ClientPairError> {
     let PairAnswer { session_id: session, mut ticket, attempt } = claim;
     let mut socket = dialer.websocket(Role::Client, &session, &ticket).await?;
     let mut unsure = None;
     loop {
         let lost = match client_over(&mut socket, pairing, &mut ticket, shown).await {
             Ok(established) => {
-                let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket, window, unsure };
-                return Ok((established, socket, rejoin));
+                let reconnect = Reconnect { dialer: dialer.clone(), session, attempt, ticket, window, unsure };
+                return Ok((established, socket, reconnect));
             }
             Err(ClientPairError::Lost(lost)) => lost,
             Err(error) => return Err(error),
         };
-        let redial = PairingRedial::new(clock::now(), &as_lost(&lost), pairing, &mut rand::rng());
-        let Some((mut redial, mut delay)) = redial else { return Err(lost.into()) };
+        let reconnect = PairingReconnect::new(clock::now(), &as_lost(&lost), pairing, &mut rand::rng());
+        let Some((mut reconnect, mut delay)) = reconnect else { return Err(lost.into()) };
         debug!(%lost, "dialling the relay again, in the middle of pairing");
         drop(socket);
         socket = loop {
@@ -149,7 +149,7 @@ pub async fn client(
                     debug!(%error, "not connected to the relay yet");
                     unsure = Some(clock::now());
                     let failure = as_failure(&error);
-                    match redial.handle_dial_failed(clock::now(), &failure, pairing, &mut rand::rng()) {
+                    match reconnect.handle_dial_failed(clock::now(), &failure, pairing, &mut rand::rng()) {
                         Next::Dial(after) => delay = after,
                         Next::Failed => return Err(error.into()),
                         Next::Late(late) => return Err(late.into()),

@@ -19,7 +19,7 @@ use mykube_tunnel::endpoint::DialFailure;
 use tokio_tungstenite::tungstenite::Message;
 use tracing::info;
 
-use crate::{pair::as_failure, rejoin::Rejoin};
+use crate::{pair::as_failure, reconnect::Reconnect};
 
 /// Reaches the relay for one end of one session.
 pub(crate) trait Path: Send + Sync + 'static {
@@ -41,13 +41,13 @@ pub(crate) trait Connection: Send + 'static {
     fn split(self) -> (Self::Receiver, Self::Sender);
 }
 
-/// What comes.
+/// The incoming half of a connection.
 pub(crate) trait Receiver: Send + 'static {
-    /// The next that came; nothing where the relay was heard, and said nothing that matters.
+    /// The next frame or text; nothing where the relay sent something else that shows it is there.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Incoming>, SocketLost>>;
 }
 
-/// What goes.
+/// The outgoing half of a connection.
 pub(crate) trait Sender: Send + 'static {
     /// Sends texts, then frames, then a ping for the relay, all in one go. Done once it takes more.
     fn send(
@@ -63,7 +63,7 @@ pub(crate) trait Sender: Send + 'static {
 
 /// The relay's WebSocket.
 pub(crate) struct ToRelay {
-    pub(crate) rejoin: Rejoin,
+    pub(crate) reconnect: Reconnect,
     pub(crate) role: Role,
 }
 
@@ -71,7 +71,7 @@ impl Path for ToRelay {
     type Connection = RelaySocket;
 
     async fn dial(&self, ticket: Ticket) -> Result<RelaySocket, DialFailure> {
-        self.rejoin.dialer.websocket(self.role, &self.rejoin.session, &ticket).await.map_err(|error| {
+        self.reconnect.dialer.websocket(self.role, &self.reconnect.session, &ticket).await.map_err(|error| {
             if !matches!(error, DialError::TicketRefused) {
                 info!(%error, "not connected to the relay yet");
             }

@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-/// What comes with a change is waited for: a device that is up has its routes a moment later.
+/// How long to wait for more changes after one: a device that is up has its routes a moment later.
 const SETTLES: Duration = Duration::from_millis(50);
 
 /// Hears of changes. Where the system tells nothing, nothing is heard: silence on the line is noticed anyway.
 pub(crate) struct Routes {
     #[cfg(target_os = "linux")]
     socket: Option<tokio::net::UnixDatagram>,
-    /// A change was heard that nobody was told of yet.
+    /// A change was heard of which the caller of [`Routes::settled`] was not told yet.
     heard: AtomicBool,
 }
 

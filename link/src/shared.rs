@@ -1,4 +1,4 @@
-//! What a channel's tasks and its streams share: the endpoint, behind one mutex, and whom to wake.
+//! What a channel's tasks and its streams share: the endpoint, behind one mutex, and the tasks to wake.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mykube_protocol::channel::{StreamId, Welcome};
 use mykube_tunnel::{
     Session, Time,
-    endpoint::{End, Endpoint, Event, Status},
+    endpoint::{End, Endpoint, Event, PeerStatus},
     session::{self, ReadState, Write},
 };
 use tokio::sync::{Notify, watch};
@@ -26,18 +26,21 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// The writer has something to do.
     pub(crate) transmit: Notify,
-    /// The driver has: an order, or a timer that is due before it would look.
+    /// The driver has something to do: an order, or a timer that is due before it would look.
     pub(crate) drive: Notify,
-    /// A stream was opened by the peer, or a place for a new one is free.
+    /// A stream was opened by the peer, or a slot for a new one is free.
     pub(crate) streams: Notify,
-    /// Told by the endpoint; kept for those that wait for it.
+    /// How the channel ended, as the endpoint says; kept for the tasks that wait for it.
     pub(crate) end: watch::Sender<Option<End>>,
     pub(crate) welcome: watch::Sender<Option<Arc<Welcome>>>,
-    /// The same.
-    pub(crate) status: watch::Sender<Status>,
+    /// Whether the ends hear each other, as the endpoint says.
+    pub(crate) status: watch::Sender<PeerStatus>,
     /// See [`Channel::hold`](crate::channel::Channel::hold).
     pub(crate) held: AtomicBool,
     pub(crate) let_go: Notify,
+    /// How often the driver has looked at what there is to do.
+    #[cfg(test)]
+    pub(crate) driver_turns: std::sync::atomic::AtomicUsize,
 }
 
 pub(crate) struct State {
@@ -49,13 +52,13 @@ pub(crate) struct State {
     pub(crate) writer: Writer,
 }
 
-/// What the writer does, and so who looks at the timers.
+/// What the writer does, and so which task looks at the timers.
 pub(crate) enum Writer {
-    /// It waits for its connection to take more, or there is none: the driver does.
+    /// The writer waits for its connection to take more, or there is none: the driver looks at the timers.
     Away,
-    /// It runs, and will look at all there is.
+    /// The writer runs, and will look at the timers and at all that is to be sent.
     Awake,
-    /// It waits for something to send, no longer than until then.
+    /// The writer waits for something to send, no longer than until then.
     Idle(Option<Time>),
 }
 
@@ -85,6 +88,8 @@ impl Shared {
             status: watch::Sender::new(status),
             held: AtomicBool::new(false),
             let_go: Notify::new(),
+            #[cfg(test)]
+            driver_turns: Default::default(),
         }
     }
 
@@ -93,12 +98,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `work` on the session, then tells whoever is concerned.
+    /// Runs `work` on the session, then wakes the tasks that its outcome concerns.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Session, Time) -> T) -> T {
         self.with_endpoint(|endpoint, now| work(endpoint.session_mut(), now))
     }
 
-    /// The same on the whole end.
+    /// Runs `work` on the whole endpoint, then does the same.
     pub(crate) fn with_endpoint<T>(&self, work: impl FnOnce(&mut Endpoint, Time) -> T) -> T {
         let now = clock::now();
         let mut state = self.lock();
@@ -116,7 +121,7 @@ impl Shared {
         }
     }
 
-    /// Delivers what happened, and wakes the writer and the driver if there is something for them; lets go of the lock first.
+    /// Delivers what happened, and wakes the writer and the driver if there is something for them, after it has let go of the lock.
     pub(crate) fn settle(&self, mut state: MutexGuard<'_, State>, now: Time) {
         let mut wake: Vec<Waker> = Vec::new();
         let (mut streams, mut waits) = (false, None);
@@ -169,7 +174,7 @@ impl Shared {
         }
     }
 
-    /// Says whether it concerns those that wait for streams.
+    /// Gives whether tasks that wait for a new stream, or for room for one, are to be woken.
     fn deliver(&self, state: &mut State, event: session::Event, wake: &mut Vec<Waker>) -> bool {
         match event {
             session::Event::Readable(id) => wake.extend(state.wakers.get_mut(&id).and_then(|w| w.read.take())),
@@ -183,7 +188,7 @@ impl Shared {
                 return true;
             }
             session::Event::Welcome(welcome) => drop(self.welcome.send_replace(Some(Arc::from(welcome)))),
-            // What they mean for the end, the endpoint says.
+            // The endpoint has drawn its conclusions from these, and tells them itself.
             session::Event::Back | session::Event::Silent | session::Event::Bye(_) => {}
         }
         false

@@ -68,7 +68,7 @@ impl ChannelStream {
         self.write(Bytes::new()).await
     }
 
-    /// At the agent, why the client has failed it before what it says was whole, if it did, whatever is unread.
+    /// At the agent, why the client has failed the stream before its own direction was whole, if it did; also while bytes are unread.
     pub(crate) fn is_left(&self) -> Option<StreamFailed> {
         let state = self.shared.lock();
         let session = state.endpoint.session();
@@ -106,7 +106,7 @@ impl Drop for ChannelStream {
 impl AsyncRead for ChannelStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // Whoever has no room waits for nothing.
+        // A reader without room waits for nothing.
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }

@@ -1,4 +1,4 @@
-//! WebSocket close codes the relay uses. They may change what is displayed and when to redial, never keys or data.
+//! WebSocket close codes the relay uses. They may change what is displayed and when to reconnect, never keys or data.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub const SILENT: u16 = 4407;
 pub const EXPIRED: u16 = 4408;
 /// Legacy form: this end is connected already.
 pub const ALREADY_CONNECTED: u16 = 4409;
-/// A newer socket of the same end took over. Do not redial.
+/// A newer socket of the same end took over. Do not reconnect.
 pub const REPLACED: u16 = 4410;
 /// A legacy client tried this nameplate and may have disclosed the secret: mykube 2 clients only.
 pub const UPGRADE: u16 = 4426;
@@ -44,7 +44,7 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Dial again.
-    Redial,
+    Reconnect,
     /// A newer connection of this end took over: the session is over here, unless this end opened it itself.
     Replaced,
     /// The typed code, the waiting code or the session is over: another code may help.
@@ -59,20 +59,20 @@ impl Verdict {
     /// Whether this end dials no more for it. [`Verdict::Replaced`] may be explained.
     #[must_use]
     pub fn is_final(self) -> bool {
-        self != Self::Redial
+        self != Self::Reconnect
     }
 }
 
 /// What the end of a connection means; `code` is none where it ended without a close frame.
 #[must_use]
 pub fn verdict(code: Option<u16>, stage: Stage) -> Verdict {
-    let Some(code) = code else { return Verdict::Redial };
+    let Some(code) = code else { return Verdict::Reconnect };
     match (stage, code) {
         (_, NO_SESSION | EXPIRED) | (Stage::ClientPairing, REFUSED) => Verdict::NewCode,
         (Stage::Session, REPLACED) => Verdict::Replaced,
         (Stage::CodeWaiting, UPGRADE) => Verdict::Disclosed,
         (_, REPLACED | UPGRADE) | (Stage::ClientPairing | Stage::CodeWaiting, TOO_MANY) => Verdict::Over,
-        _ => Verdict::Redial,
+        _ => Verdict::Reconnect,
     }
 }
 
@@ -102,23 +102,23 @@ mod tests {
 
     #[test]
     fn each_code_means_one_thing_at_each_stage() {
-        use Verdict::{Disclosed, NewCode, Over, Redial, Replaced};
+        use Verdict::{Disclosed, NewCode, Over, Reconnect, Replaced};
         for (code, session, client, waiting) in [
-            (REFUSED, Redial, NewCode, Redial),
+            (REFUSED, Reconnect, NewCode, Reconnect),
             (NO_SESSION, NewCode, NewCode, NewCode),
             (EXPIRED, NewCode, NewCode, NewCode),
             (REPLACED, Replaced, Over, Over),
             (UPGRADE, Over, Over, Disclosed),
-            (TOO_MANY, Redial, Over, Over),
+            (TOO_MANY, Reconnect, Over, Over),
         ] {
             let stages = [Stage::Session, Stage::ClientPairing, Stage::CodeWaiting];
             assert_eq!(stages.map(|stage| verdict(Some(code), stage)), [session, client, waiting], "{code}");
         }
         let known = [REFUSED, NO_SESSION, EXPIRED, REPLACED, UPGRADE, TOO_MANY];
         for stage in [Stage::Session, Stage::ClientPairing, Stage::CodeWaiting] {
-            assert_eq!(verdict(None, stage), Redial);
+            assert_eq!(verdict(None, stage), Reconnect);
             for code in (0..=u16::MAX).filter(|code| !known.contains(code)) {
-                assert_eq!(verdict(Some(code), stage), Redial, "{code}");
+                assert_eq!(verdict(Some(code), stage), Reconnect, "{code}");
             }
         }
     }

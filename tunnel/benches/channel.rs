@@ -11,7 +11,7 @@ use mykube_tunnel::{
     Config, Established, Session, Time,
     pairing::{AgentEvent, AgentPairing, ClientPairing, Transmit},
     protocol::{Attempt, FromRelay, Role, SessionId, channel::StreamId, relay_text::Peer},
-    seam::{self, Opener, Sealer},
+    test_api::{self, Opener, Sealer},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -58,7 +58,7 @@ fn measure() {
     criterion.final_summary();
 }
 
-/// A record of so many bytes of plaintext, sealed and opened.
+/// A record of `len` bytes of plaintext, sealed and opened.
 fn record(len: usize) -> Operation {
     let (mut sealer, mut opener) = (Sealer::from_secret([1; 32]), Opener::from_secret([1; 32]));
     let mut frame = BytesMut::with_capacity(len + 64);
@@ -75,7 +75,7 @@ fn record(len: usize) -> Operation {
     })
 }
 
-/// A MiB through a session, over so many streams in turn.
+/// A MiB through a session, over `streams` streams in turn.
 fn streams(count: usize) -> Operation {
     const CHUNK: usize = 16 * 1024;
     let mut ends = Ends::new(count);
@@ -112,7 +112,7 @@ fn welcomes() -> Operation {
 /// Says messages of a kind to a session whose peer is this role's.
 fn hostile(role: Role, kind: u8) -> impl FnMut(&[String]) {
     let now = Time::from_micros(1_000_000);
-    let mut session = Session::new(now, seam::established(role.peer(), [1; 32], [2; 32]), Config::default());
+    let mut session = Session::new(now, test_api::established(role.peer(), [1; 32], [2; 32]), Config::default());
     let mut sealer = Sealer::from_secret(if role == Role::Client { [1; 32] } else { [2; 32] });
     move |texts: &[String]| {
         let mut frame = BytesMut::from(&[5][..]);

@@ -21,8 +21,8 @@ mod pairing;
 mod tests;
 mod types;
 
-pub use pairing::{Next, PairingRedial};
-pub use types::{ConnectionId, DialFailure, End, Event, Lost, Order, Settings, Status};
+pub use pairing::{Next, PairingReconnect};
+pub use types::{ConnectionId, DialFailure, End, Event, Lost, Order, PeerStatus, Settings};
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -60,18 +60,18 @@ enum Phase {
 pub struct Endpoint {
     session: Session,
     attempt: Attempt,
-    /// The newest.
+    /// The newest ticket the relay has given.
     ticket: Ticket,
     window: Duration,
-    status: Status,
+    status: PeerStatus,
     line: Line,
     dials: Dials,
-    /// For the relay.
+    /// Texts that wait to be sent to the relay.
     texts: Vec<FromAgent>,
     phase: Phase,
-    /// How it ended, as the application was told, and when.
+    /// How the channel ended, as the application was told, and when.
     told: Option<(End, Time)>,
-    /// Who has said farewell waits for it to be heard until then.
+    /// After its farewell this end waits until then for the peer to hear it.
     leaves: Option<Time>,
     tick: Time,
     events: VecDeque<Event>,
@@ -88,7 +88,7 @@ impl Endpoint {
             attempt,
             ticket,
             window,
-            status: Status::Up,
+            status: PeerStatus::Up,
             line: Line::Up(Connection::new(now, ConnectionId::FIRST)),
             dials: Dials::after(unsure),
             texts: Vec::new(),
@@ -120,7 +120,7 @@ impl Endpoint {
 
     /// Whether the two ends hear each other.
     #[must_use]
-    pub fn status(&self) -> &Status {
+    pub fn status(&self) -> &PeerStatus {
         &self.status
     }
 
@@ -140,7 +140,7 @@ impl Endpoint {
 
     /// A binary frame arrived.
     pub fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: impl AsRef<[u8]>, rng: &mut impl CryptoRng) {
-        if self.carrier(id).is_none() {
+        if self.open_connection(id).is_none() {
             return;
         }
         let frame = frame.as_ref();
@@ -162,7 +162,7 @@ impl Endpoint {
     /// A text of the relay arrived.
     pub fn handle_text(&mut self, now: Time, id: ConnectionId, text: FromRelay, rng: &mut impl CryptoRng) {
         self.handle_heard(now, id);
-        if self.carrier(id).is_none() {
+        if self.open_connection(id).is_none() {
             return;
         }
         match text {
@@ -188,21 +188,21 @@ impl Endpoint {
 
     /// The relay said something of its own: a text, also one that means nothing here, a ping, a pong.
     pub fn handle_heard(&mut self, now: Time, id: ConnectionId) {
-        if let Some(connection) = self.carrier(id) {
+        if let Some(connection) = self.open_connection(id) {
             connection.heard = now;
         }
     }
 
     /// A connection takes no bytes at the moment, or takes them again.
     pub fn handle_blocked(&mut self, id: ConnectionId, blocked: bool) {
-        if let Some(connection) = self.carrier(id) {
+        if let Some(connection) = self.open_connection(id) {
             connection.blocked = blocked;
         }
     }
 
     /// Nothing more comes from a connection.
     pub fn handle_lost(&mut self, now: Time, id: ConnectionId, lost: Lost, rng: &mut impl CryptoRng) {
-        if self.carrier(id).is_some() {
+        if self.open_connection(id).is_some() {
             self.lost(now, lost, rng);
         } else {
             self.handle_closed(now, id);
@@ -212,7 +212,7 @@ impl Endpoint {
 
     /// A write to a connection has failed. What can still be read of it may say why, if that comes soon.
     pub fn handle_write_failed(&mut self, now: Time, id: ConnectionId, lost: Lost) {
-        let Some(connection) = self.carrier(id) else { return self.handle_closed(now, id) };
+        let Some(connection) = self.open_connection(id) else { return self.handle_closed(now, id) };
         connection.on_trial = false;
         connection.failed.get_or_insert((lost, now + LAST_WORDS));
         self.dials.give_up(now, &mut self.orders);
@@ -251,7 +251,7 @@ impl Endpoint {
         true
     }
 
-    /// Whoever drives this end has stopped in the middle of it, and will not be back.
+    /// The driver has stopped in the middle of its work (a panic), and will not be back.
     pub fn handle_stopped(&mut self, now: Time) {
         self.finish(now, End::Lost(Lost::broken("the driver stopped")));
     }
@@ -421,14 +421,14 @@ impl Endpoint {
 
     /// What to tell the relay, before any frames.
     pub fn poll_text(&mut self, id: ConnectionId) -> Option<FromAgent> {
-        let writes = self.carrier(id).is_some_and(|connection| connection.failed.is_none());
+        let writes = self.open_connection(id).is_some_and(|connection| connection.failed.is_none());
         (writes && !self.texts.is_empty()).then(|| self.texts.remove(0))
     }
 
     /// The next frame for the other end, if there is anything to say. To be called after [`Endpoint::handle_timeout`] with the
     /// same `now`, and once the texts are out. Where nothing is left to say it may be over: see [`Endpoint::is_closing`].
     pub fn poll_transmit(&mut self, now: Time, id: ConnectionId) -> Option<BytesMut> {
-        let connection = self.carrier(id)?;
+        let connection = self.open_connection(id)?;
         if connection.failed.is_some() {
             return None;
         }
@@ -450,7 +450,7 @@ impl Endpoint {
 
     /// Whether the relay is to be pinged.
     pub fn poll_ping(&mut self, id: ConnectionId) -> bool {
-        self.carrier(id).is_some_and(|connection| std::mem::take(&mut connection.ping))
+        self.open_connection(id).is_some_and(|connection| std::mem::take(&mut connection.ping))
     }
 
     /// Whether that connection is to be closed in an orderly way, after what was sent on it.

@@ -43,7 +43,7 @@ impl GrowthPool {
 pub(crate) struct SessionWindow {
     /// What the peer may still send.
     allowance: u64,
-    /// Consumed, and not yet told to the peer. Less than a step, which the streams' windows leave free.
+    /// Bytes that were consumed and of which the peer is not told yet. Less than a step, which the streams' windows leave free.
     owed: u64,
 }
 

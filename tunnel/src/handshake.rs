@@ -43,7 +43,7 @@ pub enum HandshakeError {
     /// The peer's versions and ours have none in common.
     #[error("the other end speaks protocol {peer}, this one {VERSION}: use the same release of mykube on both ends")]
     Version {
-        /// What it offered.
+        /// The versions that the peer offered.
         peer: String,
     },
     /// The peer broke the handshake's rules.
@@ -59,7 +59,7 @@ use HandshakeError::Misbehaved;
 pub struct Established {
     /// Which end this is.
     pub role: Role,
-    /// Four words, the same on both ends unless somebody is in the middle.
+    /// Four words, the same on both ends unless an attacker stands between them.
     pub words: String,
     /// One of the ends wants its person to compare the words.
     pub verify: bool,
@@ -274,7 +274,7 @@ impl AgentAwaitsHello {
     /// Takes `hello_client`.
     ///
     /// # Errors
-    /// Whatever of section "Handshake" it breaks. Nothing was learnt about the code then.
+    /// The hello breaks a rule of section "Handshake". The client has learnt nothing about the code then.
     pub fn handle_hello(self, hello_client: &[u8]) -> Result<AgentAwaitsTag, HandshakeError> {
         let hello: HelloClient = decode(frame::HELLO_CLIENT, hello_client)?;
         check(&self.session, Role::Client, &hello.session_id, &hello.role, &hello.mode)?;
@@ -333,7 +333,7 @@ impl Client {
     /// Answers `hello_agent`: `hello_client` and the record with the tag. One per typed code.
     ///
     /// # Errors
-    /// Whatever of section "Handshake" the hello breaks. Nothing was sent then.
+    /// The hello breaks a rule of section "Handshake". Nothing was sent then.
     pub fn start(
         rng: &mut impl CryptoRng,
         session: SessionId,
@@ -404,7 +404,7 @@ impl ClientAwaitsTag {
     /// Takes the agent's record: `r || tag_a`.
     ///
     /// # Errors
-    /// [`HandshakeError::WrongCode`] for whatever does not fit.
+    /// [`HandshakeError::WrongCode`] for a record, proof or tag that does not fit.
     pub fn handle_tag(mut self, record: &mut [u8]) -> Result<Established, HandshakeError> {
         let proof = open(&mut self.opener, record)?;
         let words = self.check(&proof)?;

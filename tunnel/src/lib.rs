@@ -23,13 +23,13 @@
 pub mod endpoint;
 pub mod handshake;
 pub mod pairing;
-pub mod seam;
 pub mod session;
+pub mod test_api;
 
+mod congestion;
 mod flow;
 mod key;
 mod message;
-mod pace;
 mod record;
 mod resume;
 mod schedule;

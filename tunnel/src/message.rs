@@ -11,6 +11,10 @@ use mykube_protocol::{
 pub(crate) const HEAD: usize = 5;
 /// Head and stream id of a data message.
 pub(crate) const DATA_HEAD: usize = HEAD + 4;
+/// Length of a credit message, or a little more: see [`control_len`].
+pub(crate) const CREDIT_LEN: usize = CONTROL_LEN + "18446744073709551615".len();
+/// Length of a control message, or a little more, without what follows its stream.
+const CONTROL_LEN: usize = HEAD + "credit:4294967295:".len();
 /// The type byte before the plaintext.
 const TYPE: usize = 1;
 
@@ -32,6 +36,17 @@ pub(crate) enum Message<'r> {
     Upkeep(Upkeep),
     /// Kind 5: whether it is the last part, and the part.
     Welcome(bool, &'r [u8]),
+}
+
+/// Length of a control message, or a little more.
+pub(crate) fn control_len(control: &Control) -> usize {
+    match control {
+        Control::New { target, .. } => CONTROL_LEN + target.as_ref().map_or(0, String::len),
+        Control::Done { reason, .. } => CONTROL_LEN + reason.as_ref().map_or(0, String::len),
+        Control::Bye { reason } => CONTROL_LEN + reason.len(),
+        Control::Credit { .. } => CREDIT_LEN,
+        Control::Eof { .. } => CONTROL_LEN,
+    }
 }
 
 /// Starts a frame: the type byte.

@@ -42,7 +42,7 @@ pub enum Spent {
     /// Twenty hellos without a tag.
     #[error("{SILENT_HELLOS_PER_CODE} connections said hello and nothing more: the code is burned")]
     SilentHellos,
-    /// Nobody typed it in time.
+    /// No client typed the code in time.
     #[error("the code expired: nobody typed it in time")]
     Expired,
 }
@@ -52,7 +52,7 @@ pub enum Spent {
 pub enum AgentEvent {
     /// A client is trying.
     Attempt,
-    /// It did not know the secret, or broke the handshake.
+    /// The client did not know the secret, or broke the handshake.
     Refused {
         /// What was wrong.
         why: HandshakeError,
@@ -244,7 +244,7 @@ pub enum ClientFailure {
     /// A hello or an answer did not come in time.
     #[error("the other end did not answer in time: is `mykube server` still running there?")]
     Silent,
-    /// A second hello after the tag was shown: answering it would be a second guess for whoever sent it.
+    /// A second hello after the tag was shown: an answer would give its sender a second guess.
     #[error("the relay offered a second handshake for one typed code, and it was not answered: ask for a new code")]
     SecondHello,
 }
@@ -314,7 +314,7 @@ impl ClientPairing {
         }
     }
 
-    /// The transport is gone. Whether it is worth going on over another one: not after the end, nor once it is late.
+    /// The transport is gone. Gives whether to go on over another one: not after the end, nor when the time is over.
     pub fn handle_lost(&mut self, now: Time) -> bool {
         self.out.clear();
         self.state = match std::mem::replace(&mut self.state, ClientState::Over) {

@@ -59,14 +59,14 @@ impl Key {
 /// A nonce cannot be used twice: a sealer cannot be copied,
 ///
 /// ```compile_fail,E0599
-/// let sealer = mykube_tunnel::seam::Sealer::from_secret([1; 32]);
+/// let sealer = mykube_tunnel::test_api::Sealer::from_secret([1; 32]);
 /// let twice = sealer.clone();
 /// ```
 ///
-/// and its sequence number is nobody else's to set.
+/// and no caller can set its sequence number.
 ///
 /// ```compile_fail,E0616
-/// let mut sealer = mykube_tunnel::seam::Sealer::from_secret([1; 32]);
+/// let mut sealer = mykube_tunnel::test_api::Sealer::from_secret([1; 32]);
 /// sealer.key.seq = 0;
 /// ```
 pub struct Sealer {
@@ -170,7 +170,7 @@ impl Opener {
     }
 
     /// Opens a frame into a buffer that is as long as its plaintext: frames lie in the large buffers they were read into,
-    /// and whoever keeps a part of the plaintext shall keep none of those.
+    /// and a part of the plaintext that is kept shall keep none of those.
     ///
     /// # Errors
     /// See [`Opener::open`].
@@ -255,7 +255,7 @@ mod tests {
         opener.rekey();
         sealer.rekey();
         assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());
-        // The same in bytes; a frame of one byte of plaintext has 18.
+        // The limit in bytes holds too; a frame of one byte of plaintext has 18.
         let (mut sealer, mut opener) = pair();
         opener.set_limits(u64::MAX, 36);
         assert!(opener.open(&mut sealed(&mut sealer, b"x")).is_ok());

@@ -66,7 +66,7 @@ enum Pending {
 
 struct Keyed {
     n: u64,
-    /// The agent: what it answers, and with what, however often it is asked.
+    /// The agent: the answer to the newest question, the same each time the client repeats it.
     request: Vec<u8>,
     answer: Vec<u8>,
     sealer: Sealer,
@@ -81,7 +81,7 @@ pub(crate) struct NotFirst;
 pub(crate) struct First {
     /// The next message the peer expects.
     pub(crate) received: u64,
-    /// The agent's proof, where it does not know whether the client has it.
+    /// The agent's proof, where the agent does not know whether the client has it.
     pub(crate) proof: Option<Proof>,
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
@@ -177,7 +177,7 @@ impl Resume {
     /// Whether a frame is the peer's first record under the new keys. If so they stand, and there are no others.
     ///
     /// # Errors
-    /// It is the peer's, and not what a first record has to be.
+    /// The frame is the peer's, and is not what a first record has to be.
     pub(crate) fn open_first(&mut self, frame: &[u8]) -> Result<Option<First>, NotFirst> {
         let Pending::Keyed(keyed) = &mut self.pending else { return Ok(None) };
         if frame.len() > FIRST_MAX {

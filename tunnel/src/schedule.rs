@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 use mykube_protocol::channel::StreamId;
 
 use crate::{
-    pace::{ALONE, QUANTUM, Room},
+    congestion::{ALONE, QUANTUM, Room},
     time::Time,
 };
 
@@ -78,7 +78,7 @@ impl Scheduler {
         sparse.or_else(|| self.bulk.front().filter(|_| room >= Room::Bulk).map(|id| (*id, Place::Bulk)))
     }
 
-    /// How much it may send in this turn.
+    /// How many bytes a stream may send in this turn.
     pub(crate) fn allowance(turn: &mut Turn, quantum: usize) -> usize {
         match turn.place {
             Place::Sparse => turn.ahead,
@@ -92,7 +92,7 @@ impl Scheduler {
         }
     }
 
-    /// The stream at the head sent so much; `more` says that it has more that may be sent. Gives whether it is a stream
+    /// The stream at the head sent `bytes`; `more` says that it has more that may be sent. Gives whether it is a stream
     /// with little to say that has said all of it: not one with much, whose source is slow for a moment.
     pub(crate) fn handle_sent(&mut self, now: Time, id: StreamId, turn: &mut Turn, bytes: usize, more: bool) -> bool {
         let little = turn.place == Place::Sparse && !more && turn.bulk_at.is_none_or(|at| now.since(at) >= ALONE);
@@ -141,7 +141,7 @@ mod tests {
 
     const ID: StreamId = 1;
 
-    /// One message of so much; gives the place it had, and whether it counted as little.
+    /// One message of `bytes`; gives the place that the stream had, and whether the message counted as little.
     fn say(scheduler: &mut Scheduler, turn: &mut Turn, now: Time, bytes: usize) -> (Place, bool) {
         scheduler.activate(now, ID, turn, None, false);
         let (place, mut left) = (turn.place, bytes);

@@ -34,7 +34,7 @@ impl Item {
         }
     }
 
-    /// Takes so much of its payload, from the front.
+    /// Takes `len` bytes of its payload, from the front.
     pub(crate) fn split_to(&mut self, len: usize) -> Bytes {
         match self {
             Self::Data(payload) => payload.split_to(len),
@@ -68,13 +68,13 @@ pub(crate) struct Stream {
     pub(crate) queued: usize,
     /// What the peer lets us send.
     pub(crate) credit: u64,
-    /// Since when that is nothing, if it is.
+    /// Since when that is zero, if it is.
     pub(crate) dry_since: Time,
     pub(crate) window: RecvWindow,
     inbox: VecDeque<Bytes>,
     tail: BytesMut,
     pub(crate) unread: u64,
-    /// What the application was last given. It has left this end's memory when it asks for more.
+    /// Bytes that the application was last given. They have left this end's memory when it asks for more.
     pub(crate) in_hand: u64,
     /// The application found nothing to read and wants to know when there is.
     pub(crate) read_waits: bool,

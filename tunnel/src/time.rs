@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Time(u64);
 
 impl Time {
-    /// So many microseconds after the clock's zero.
+    /// The moment `micros` microseconds after the clock's zero.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)

@@ -8,10 +8,10 @@ pub const BURNED_BACKOFF: Duration = Duration::from_secs(60);
 pub const BURNED_BACKOFF_MAX: Duration = Duration::from_secs(3600);
 /// ... and stops after so many burned codes: somebody is guessing.
 pub const BURNED_MAX: u32 = 100;
-/// While a code waits, a lost relay is dialled again after this long, doubling up to [`REDIAL_MAX`].
-pub const REDIAL: Duration = Duration::from_millis(100);
-/// See [`REDIAL`].
-pub const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// While a code waits, a lost relay is dialled again after this long, doubling up to [`RECONNECT_MAX`].
+pub const RECONNECT: Duration = Duration::from_millis(100);
+/// See [`RECONNECT`].
+pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// Clients at once, unless `--max-clients` says otherwise.
 pub const MAX_CLIENTS: usize = 1;
 /// How long a client may be away before another may take its place, unless `--replace-after` says otherwise.

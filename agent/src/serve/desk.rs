@@ -178,7 +178,7 @@ impl Desk {
                 () = stop.cancelled() => return (id, Ok(Ended::Stopped)),
                 why = dismissed.wait() => Err(why),
             };
-            let (established, socket, rejoin) = match paired {
+            let (established, socket, reconnect) = match paired {
                 Ok(Ok(paired)) => paired,
                 Ok(Err(error)) => return (id, Err(error)),
                 Err(why) => {
@@ -188,7 +188,7 @@ impl Desk {
             };
             let attended = config.attended;
             let visit = Visit { upstream, access, visitor, attended, front: &front, stop, dismissed, forgotten };
-            (id, visit.run(*established, socket, rejoin).await)
+            (id, visit.run(*established, socket, reconnect).await)
         });
         let listed = Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
         self.places.handle_code(id, standing, wanted);

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 pub use command::{Command, Invitation, Listed, State};
 pub use config::{
-    BURNED_BACKOFF, BURNED_BACKOFF_MAX, BURNED_MAX, Config, MAX_CLIENTS, REDIAL, REDIAL_MAX, REPLACE_AFTER,
+    BURNED_BACKOFF, BURNED_BACKOFF_MAX, BURNED_MAX, Config, MAX_CLIENTS, RECONNECT, RECONNECT_MAX, REPLACE_AFTER,
 };
 pub use error::{Ended, ServeError};
 pub use offer::{Access, Offer};

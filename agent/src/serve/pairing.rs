@@ -7,7 +7,7 @@ use std::{
 
 use mykube_dial::{DialError, Dialer, RelaySocket, SocketLost};
 use mykube_link::{
-    Rejoin,
+    Reconnect,
     clock::{self, Time},
     pair::{self, AgentEvent, AgentOutcome, AgentPairing, Established, Spent},
 };
@@ -22,7 +22,7 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use super::{
-    config::{BURNED_BACKOFF, BURNED_BACKOFF_MAX, BURNED_MAX, Config, REDIAL, REDIAL_MAX},
+    config::{BURNED_BACKOFF, BURNED_BACKOFF_MAX, BURNED_MAX, Config, RECONNECT, RECONNECT_MAX},
     error::ServeError,
     front::Front,
     ui::Event,
@@ -77,13 +77,13 @@ pub(super) struct Pairing<'a> {
 
 /// What became of one code.
 enum Code {
-    Paired(Box<Established>, Box<RelaySocket>, Box<Rejoin>),
+    Paired(Box<Established>, Box<RelaySocket>, Box<Reconnect>),
     Spent(Spent),
     Lost(SocketLost),
 }
 
 impl Pairing<'_> {
-    pub(super) async fn run(&mut self) -> Result<(Box<Established>, RelaySocket, Rejoin), ServeError> {
+    pub(super) async fn run(&mut self) -> Result<(Box<Established>, RelaySocket, Reconnect), ServeError> {
         loop {
             if self.standing {
                 self.after_burned().await?;
@@ -95,7 +95,7 @@ impl Pairing<'_> {
             let mut pairing = AgentPairing::new(clock::now(), created.session_id, code, verify, code_ttl);
             pairing.carry_wrong(self.guesses.with(|count| count.wrong));
             match self.wait(&created, &mut pairing, shown).await? {
-                Code::Paired(established, socket, rejoin) => return Ok((established, *socket, *rejoin)),
+                Code::Paired(established, socket, reconnect) => return Ok((established, *socket, *reconnect)),
                 Code::Spent(spent @ Spent::Expired) => self.front.event(Event::Spent(spent)),
                 Code::Spent(spent) => {
                     self.front.event(Event::Spent(spent));
@@ -121,7 +121,7 @@ impl Pairing<'_> {
 
     /// A new session. Once one was had, a relay that is out of reach is waited for, and what answers in its place.
     async fn create(&mut self) -> Result<SessionCreated, DialError> {
-        let mut delay = REDIAL_MAX;
+        let mut delay = RECONNECT_MAX;
         let mut told = false;
         loop {
             match self.dialer.create_session().await {
@@ -161,7 +161,7 @@ impl Pairing<'_> {
             AgentEvent::Spent(Spent::WrongSecrets | Spent::SilentHellos) => guesses.burn(config.burned_backoff),
             AgentEvent::Spent(Spent::Expired) | AgentEvent::Paired(_) => {}
         };
-        let mut delay = REDIAL;
+        let mut delay = RECONNECT;
         let mut connected = false;
         let mut shown = Some(shown);
         // Whether the operator has heard what answers in the relay's place.
@@ -173,7 +173,7 @@ impl Pairing<'_> {
             let lost = match self.dialer.websocket(Role::Agent, &created.session_id, &created.ticket).await {
                 Ok(socket) => {
                     let socket = self.open.insert(socket);
-                    (self.first, connected, named, delay) = (false, true, false, REDIAL);
+                    (self.first, connected, named, delay) = (false, true, false, RECONNECT);
                     if std::mem::take(&mut told) {
                         front.event(Event::RelayBack);
                     }
@@ -185,7 +185,7 @@ impl Pairing<'_> {
                     let socket = self.open.take().expect("it was put there above");
                     match outcome {
                         Ok(AgentOutcome::Paired(established)) => {
-                            let rejoin = Rejoin {
+                            let reconnect = Reconnect {
                                 dialer: self.dialer.clone(),
                                 session: created.session_id,
                                 attempt: pairing.paired().expect("it has just paired"),
@@ -193,7 +193,7 @@ impl Pairing<'_> {
                                 window: self.config.resume_window,
                                 unsure,
                             };
-                            return Ok(Code::Paired(established, Box::new(socket), Box::new(rejoin)));
+                            return Ok(Code::Paired(established, Box::new(socket), Box::new(reconnect)));
                         }
                         Ok(AgentOutcome::Spent(spent)) => {
                             hang_up(socket).await;
@@ -216,13 +216,13 @@ impl Pairing<'_> {
             if verdict(lost.code(), Stage::CodeWaiting).is_final() {
                 return Ok(Code::Lost(lost));
             }
-            if delay == REDIAL || answered && !named {
+            if delay == RECONNECT || answered && !named {
                 (named, told) = (answered, true);
                 self.front.event(Event::RelayLost(lost.to_string()));
             }
             info!(%lost, "dialling the relay again");
             sleep(delay).await;
-            delay = (delay * 2).min(REDIAL_MAX);
+            delay = (delay * 2).min(RECONNECT_MAX);
             pairing.handle_timeout(clock::now());
             while let Some(event) = pairing.poll_event() {
                 let spent = if let AgentEvent::Spent(spent) = event { Some(spent) } else { None };
@@ -265,7 +265,7 @@ fn backoff(first: Duration, burned: u32) -> Duration {
 
 /// An orderly close, so that what was sent last arrives; a relay that does not answer is not waited for.
 async fn hang_up(mut socket: RelaySocket) {
-    let _ = tokio::time::timeout(REDIAL_MAX, socket.close(None)).await;
+    let _ = tokio::time::timeout(RECONNECT_MAX, socket.close(None)).await;
 }
 
 #[cfg(test)]

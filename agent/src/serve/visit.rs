@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use mykube_agent_gateway::{Audit, ClientEvent, Gateway, Promise, Visitor};
 use mykube_agent_upstream::{Credentialer, Upstream};
 use mykube_dial::RelaySocket;
-use mykube_link::{Channel, ChannelStream, End, Rejoin, Status, clock, copy, pair::Established};
+use mykube_link::{Channel, ChannelStream, End, PeerStatus, Reconnect, clock, copy, pair::Established};
 use mykube_protocol::{
     channel::{Mode, Welcome},
     limits::STREAMS_MAX_ASKED,
@@ -55,17 +55,17 @@ impl Visit<'_> {
         self,
         established: Established,
         socket: RelaySocket,
-        rejoin: Rejoin,
+        reconnect: Reconnect,
     ) -> Result<Ended, ServeError> {
         if established.verify
             && let Err((end, reason)) = self.compare(&established.words).await
         {
             // The other end waits for its own person, or for the welcome: it is told, and nothing else passes.
-            Channel::start(established, socket, rejoin).bye(&reason).await;
+            Channel::start(established, socket, reconnect).bye(&reason).await;
             return end;
         }
         self.front.event(Event::Paired);
-        let channel = Channel::start(established, socket, rejoin);
+        let channel = Channel::start(established, socket, reconnect);
         let ended = self.serve(&channel).await;
         if let Err(error) = &ended {
             debug!(%error, "a client cannot be served");
@@ -198,11 +198,11 @@ impl Visit<'_> {
                 Ok(()) = status.changed() => {
                     let now = status.borrow_and_update().clone();
                     match (now, lost) {
-                        (Status::Away { since, reason }, None) => {
+                        (PeerStatus::Away { since, reason }, None) => {
                             lost = Some(since);
                             self.front.event(Event::Lost(reason));
                         }
-                        (Status::Up, Some(since)) => {
+                        (PeerStatus::Up, Some(since)) => {
                             lost = None;
                             self.front.event(Event::Back(clock::now().since(since)));
                         }

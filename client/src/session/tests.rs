@@ -5,7 +5,7 @@ use std::{io::Write as _, net::SocketAddr};
 use futures_util::{SinkExt as _, StreamExt as _};
 use mykube_dial::{DialOptions, RelaySocket, Transport};
 use mykube_link::{
-    Rejoin,
+    Reconnect,
     pair::{AgentEvent, AgentPairing},
     tunnel::pairing::Transmit,
 };
@@ -99,7 +99,7 @@ async fn who_is_stopped_after_the_code_was_shown_to_be_known_says_goodbye() {
         stop.send(()).unwrap();
         hears.await.unwrap();
         say(&mut pairing, &mut socket).await;
-        let rejoin = Rejoin {
+        let reconnect = Reconnect {
             dialer: dialer.clone(),
             session: session_id,
             attempt,
@@ -107,7 +107,7 @@ async fn who_is_stopped_after_the_code_was_shown_to_be_known_says_goodbye() {
             window: Duration::ZERO,
             unsure: None,
         };
-        Channel::start(*established, socket, rejoin).ended().await
+        Channel::start(*established, socket, reconnect).ended().await
     };
     let (client, agent) = timeout(DEADLINE, async { tokio::join!(client, agent) }).await.expect("it hangs");
     let stopped = client.err().expect("no session");

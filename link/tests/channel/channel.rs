@@ -65,7 +65,7 @@ async fn a_read_without_room_waits_for_nothing_and_hides_nothing() {
         let mut all = [0; 6];
         accepted.read_exact(&mut all).await.unwrap();
         assert_eq!(all, *b"unread");
-        // The same by chunks: no room still means one chunk, or whoever asks would wait for what is there already.
+        // The same by chunks: no room still means one chunk, or the reader would wait for bytes that are queued already.
         opened.write_all(b"more").await.unwrap();
         let mut chunks = Vec::new();
         assert!(ChannelStream::read(&accepted, 0, &mut chunks).await.unwrap());
@@ -193,7 +193,7 @@ async fn the_257th_stream_waits_for_a_place() {
             let client = client.clone();
             async move { client.open().await.map(drop) }
         });
-        // All that could be opened is; the waiting one is opened by nothing but a place.
+        // All that could be opened is; the waiting one is opened by nothing but a free slot.
         assert!(!waiting.is_finished());
         drop(open.pop());
         waiting.await.unwrap().unwrap();

@@ -116,7 +116,7 @@ async fn a_complete_answer_is_not_lost_with_the_other_direction() {
             tokio::task::yield_now().await;
         }
         drop(server);
-        // Nobody takes this any more: the connection is reset, and the stream fails.
+        // The client takes no more of this: the connection is reset, and the stream fails.
         while !copied.is_finished() {
             let _ = opened.write(Bytes::from(vec![0; 1000])).await;
             tokio::task::yield_now().await;
@@ -131,7 +131,7 @@ async fn a_complete_answer_is_not_lost_with_the_other_direction() {
     .await;
 }
 
-/// The system tells of a reset to whoever asks first, the writer here, as the stream takes no more; and the reader then sees an
+/// The system tells of a reset to the task that asks first, the writer here, as the stream takes no more; and the reader then sees an
 /// end.
 #[tokio::test]
 async fn a_reset_that_the_writer_hears_of_is_no_end() {
@@ -197,7 +197,7 @@ async fn over_tls_a_cut_is_the_middle_of_a_record_and_nothing_is_lost() {
                 accepted.write(Bytes::from(payload(len))).await.unwrap();
                 accepted.fail("the API server is gone");
             });
-            // kubectl goes on speaking meanwhile, which nobody reads.
+            // kubectl goes on speaking meanwhile, and the agent reads none of it.
             kubectl.write_all(&[1; 10_000]).await.unwrap();
             let (heard, ended) = heard(&mut kubectl).await;
             said.await.unwrap();
@@ -266,7 +266,7 @@ async fn received(stream: &mykube_link::ChannelStream) -> (Vec<u8>, Result<bool,
     }
 }
 
-/// A good record and one that nobody can open, in one segment.
+/// A good record and one that does not open, in one segment.
 #[tokio::test]
 async fn over_tls_what_came_with_a_broken_record_goes_up() {
     within(async {

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{StatusCode, header};
 use mykube_lab::{Lab, Namespace};
-use mykube_link::{End, Status};
+use mykube_link::{End, PeerStatus};
 use mykube_protocol::close;
 use tokio::time::timeout;
 
@@ -49,7 +49,7 @@ async fn comes_back_beside_a_dial_that_hangs(ends: &Ends, network: &Namespace, a
     network.ip(&["address", "add", address, "dev", "lo"]).unwrap();
     admitted(ends, before).await;
     assert_eq!(*held.borrow(), 1, "what hung was given up, though it might have come through");
-    status.wait_for(Status::is_up).await.unwrap();
+    status.wait_for(PeerStatus::is_up).await.unwrap();
 }
 
 #[test]
@@ -62,11 +62,11 @@ fn a_session_outlives_its_device_going_down() {
         let ends = paired(BOUND).await;
         let mut status = ends.client.status();
         network.ip(&["link", "set", "lo", "down"]).unwrap();
-        let away = status.wait_for(|status| matches!(status, Status::Away { .. }));
+        let away = status.wait_for(|status| matches!(status, PeerStatus::Away { .. }));
         drop(timeout(IDLE_PING, away).await.expect("the device's end was not noticed").unwrap());
         let before = admissions(&ends);
         network.ip(&["link", "set", "lo", "up"]).unwrap();
-        status.wait_for(Status::is_up).await.unwrap();
+        status.wait_for(PeerStatus::is_up).await.unwrap();
         assert!(admissions(&ends) > before);
         let (at_agent, at_client) = streams(&ends).await;
         at_client.write(Bytes::from_static(b"after")).await.unwrap();
@@ -92,7 +92,7 @@ fn a_connection_replaced_by_a_dial_of_its_own_end_is_dialled_again_once() {
         let before = admissions(&ends);
         ends.relay.supplant_client(&ends.session).await;
         admitted(&ends, before).await;
-        ends.client.status().wait_for(Status::is_up).await.unwrap();
+        ends.client.status().wait_for(PeerStatus::is_up).await.unwrap();
 
         ends.relay.supplant_client(&ends.session).await;
         let end = ends.client.ended().await;
@@ -120,10 +120,12 @@ async fn what_stands_in_the_relays_place_is_named_and_waited_out() {
         ]);
         ends.relay.cut("client");
         status
-            .wait_for(|status| matches!(status, Status::Away { reason, .. } if reason.contains("(403): log in first")))
+            .wait_for(
+                |status| matches!(status, PeerStatus::Away { reason, .. } if reason.contains("(403): log in first")),
+            )
             .await
             .unwrap();
-        status.wait_for(Status::is_up).await.unwrap();
+        status.wait_for(PeerStatus::is_up).await.unwrap();
         assert!(ends.relay.0.instead.lock().unwrap().is_empty());
     })
     .await;
@@ -140,13 +142,13 @@ async fn what_stands_in_the_relays_place_in_the_middle_of_pairing_is_waited_out(
             instead(StatusCode::UNAUTHORIZED, r#"{"error":"log in first"}"#),
         ]);
         let ends = paired_over((relay, address), BOUND).await;
-        ends.client.status().wait_for(Status::is_up).await.unwrap();
+        ends.client.status().wait_for(PeerStatus::is_up).await.unwrap();
         assert!(ends.relay.0.instead.lock().unwrap().is_empty());
         // As if the relay had admitted one of those after all.
         let before = admissions(&ends);
         ends.relay.supplant_client(&ends.session).await;
         admitted(&ends, before).await;
-        ends.client.status().wait_for(Status::is_up).await.unwrap();
+        ends.client.status().wait_for(PeerStatus::is_up).await.unwrap();
     })
     .await;
 }

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use mykube_link::{End, Status};
+use mykube_link::{End, PeerStatus};
 use mykube_protocol::close;
 
 use crate::support::relay::{BOUND, Relay, paired, paired_over, pattern, receive_all, send_all, streams, within};
@@ -51,11 +51,11 @@ async fn a_relay_that_comes_back_finds_everything_as_it_was() {
         let mut status = ends.client.status();
         assert!(status.borrow().is_up());
         ends.relay.leave();
-        status.wait_for(|status| matches!(status, Status::Away { .. })).await.unwrap();
+        status.wait_for(|status| matches!(status, PeerStatus::Away { .. })).await.unwrap();
         at_client.write(Bytes::from_static(b"meanwhile ")).await.unwrap();
         at_client.finish();
         ends.relay.0.away.store(false, Ordering::Relaxed);
-        status.wait_for(Status::is_up).await.unwrap();
+        status.wait_for(PeerStatus::is_up).await.unwrap();
         assert_eq!(receive_all(&at_agent, |_| {}).await, b"before meanwhile ");
         // Each came back with the ticket it was given in band.
         let (shown, told) = (ends.relay.0.shown.lock().unwrap().clone(), ends.relay.0.told.lock().unwrap().clone());

@@ -8,7 +8,7 @@ use crate::time::Time;
 
 /// First delay, doubled with every failure.
 const FIRST: Duration = Duration::from_millis(100);
-/// For so long delays are at most [`SHORT`], then at most [`LONG`].
+/// In the first 30 s of an outage delays are at most [`SHORT`], then at most [`LONG`].
 const EAGER: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! What follows from what has happened: who is told, what is ordered, and how it ends.
+//! The consequences of events: what the application is told, what the driver is ordered to do, and how the channel ends.
 
 use mykube_protocol::{
     FromAgent,
@@ -10,7 +10,7 @@ use super::{
     BYE_TIMEOUT, Endpoint, Phase, TICK,
     backoff::Backoff,
     line::{Connection, Line},
-    types::{ConnectionId, End, Event, Lost, Order, Status},
+    types::{ConnectionId, End, Event, Lost, Order, PeerStatus},
 };
 use crate::time::Time;
 
@@ -18,15 +18,15 @@ use crate::time::Time;
 pub(super) const TEXTS_MAX: usize = 16;
 
 impl Endpoint {
-    /// That connection, while it carries the session.
-    pub(super) fn carrier(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+    /// The connection with that number, while it carries the session.
+    pub(super) fn open_connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         match (&self.phase, &mut self.line) {
             (Phase::Open, Line::Up(connection)) if connection.id == id => Some(connection),
             _ => None,
         }
     }
 
-    /// A relay that asks and never reads the answers is not kept for: what waits is said once, and no more than a few.
+    /// A relay that asks and never reads the answers fills no memory: each text waits once, and no more than a few do.
     pub(super) fn say(&mut self, text: FromAgent) {
         if self.texts.len() < TEXTS_MAX && !self.texts.contains(&text) {
             self.texts.push(text);
@@ -42,16 +42,16 @@ impl Endpoint {
     pub(super) fn detach(&mut self, now: Time, reason: String) {
         self.session.handle_transport_lost(now);
         if self.status.is_up() {
-            self.status = Status::Away { since: now, reason };
+            self.status = PeerStatus::Away { since: now, reason };
             self.events.push_back(Event::Status(self.status.clone()));
         } else {
             self.because(reason);
         }
     }
 
-    /// What keeps an end away that is away.
+    /// Another reason why the ends do not hear each other.
     pub(super) fn because(&mut self, words: String) {
-        if let Status::Away { reason, .. } = &mut self.status
+        if let PeerStatus::Away { reason, .. } = &mut self.status
             && *reason != words
         {
             *reason = words;
@@ -70,8 +70,8 @@ impl Endpoint {
         let attached = self.session.is_attached();
         if attached != self.status.is_up() {
             if attached {
-                self.status = Status::Up;
-                self.events.push_back(Event::Status(Status::Up));
+                self.status = PeerStatus::Up;
+                self.events.push_back(Event::Status(PeerStatus::Up));
                 if let Line::Up(connection) = &mut self.line {
                     connection.asked = None;
                 }
@@ -114,7 +114,9 @@ impl Endpoint {
 
     /// Asks the relay whether it is there, or finds that it is not.
     pub(super) fn ask_relay(&mut self, now: Time, id: ConnectionId) {
-        let Some(connection) = self.carrier(id).filter(|connection| connection.relay_due() <= now) else { return };
+        let Some(connection) = self.open_connection(id).filter(|connection| connection.relay_due() <= now) else {
+            return;
+        };
         if connection.asked.is_some_and(|at| at > connection.heard) {
             self.handle_write_failed(now, id, Lost::broken("the relay does not answer"));
         } else {
@@ -145,7 +147,7 @@ impl Endpoint {
         }
         self.events.push_back(Event::Waits(lost.clone()));
         self.detach(now, lost.to_string());
-        // What changed before the connection was lost may be why: the next dial does not wait.
+        // A change of the network before the loss may be its cause: the next dial does not wait.
         if let Some(routed) = self.dials.take_change() {
             self.handle_network_changed(now, routed);
         }
@@ -153,14 +155,14 @@ impl Endpoint {
 
     pub(super) fn window_due(&self) -> Option<Time> {
         match &self.status {
-            Status::Up => None,
+            PeerStatus::Up => None,
             // Whose farewell was heard waits for nobody: it only closes its connection.
-            Status::Away { .. } if self.session.is_over() => None,
-            Status::Away { since, .. } => Some(*since + self.window),
+            PeerStatus::Away { .. } if self.session.is_over() => None,
+            PeerStatus::Away { since, .. } => Some(*since + self.window),
         }
     }
 
-    /// Ends what has lasted for as long as it may.
+    /// Ends a farewell, a close or an absence that has lasted for as long as it may.
     pub(super) fn end_in_time(&mut self, now: Time) {
         if self.leaves.is_some_and(|at| at <= now) {
             self.tell(now, End::Here);
@@ -171,7 +173,7 @@ impl Endpoint {
             (_, Some((end, at))) if *at + BYE_TIMEOUT <= now => self.finish(now, end.clone()),
             (Phase::Closing(end, by), _) if *by <= now => self.finish(now, end.clone()),
             (Phase::Open, _) if self.window_due().is_some_and(|due| due <= now) => {
-                if let Status::Away { reason, .. } = &self.status {
+                if let PeerStatus::Away { reason, .. } = &self.status {
                     self.finish(now, End::Window { reason: reason.clone(), window: self.window });
                 }
             }

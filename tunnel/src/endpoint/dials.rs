@@ -8,7 +8,7 @@ use crate::time::Time;
 /// Between changes of the network that each begin another dial: at least this, doubled each time, up to the most.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
-/// The relay may hear of a dial for so long after it was given up here.
+/// A dial that this end gave up may still reach the relay this much later.
 const ECHO: Duration = Duration::from_secs(30);
 
 /// The dials of an endpoint: the oldest, and the newest beside it.
@@ -78,7 +78,8 @@ impl Dials {
         self.pause_until = now + self.pause;
     }
 
-    /// That one stands; the others are given up. A change of the network is still to be looked at: it may be this one's.
+    /// That dial has led to a connection; the others are given up. A change of the network is still to be looked at: the
+    /// connection may be of before it.
     pub(super) fn stands(&mut self, now: Time, id: ConnectionId, orders: &mut impl Extend<Order>) -> bool {
         if !self.remove(id) {
             return false;
@@ -87,7 +88,7 @@ impl Dials {
         true
     }
 
-    /// That one failed, wherever it was by then.
+    /// That dial failed; the relay may have admitted it all the same.
     pub(super) fn failed(&mut self, now: Time, id: ConnectionId) -> bool {
         let known = self.remove(id);
         if known {
@@ -102,7 +103,7 @@ impl Dials {
         self.under_way.len() < before
     }
 
-    /// None is wanted any more.
+    /// No dial is wanted any more.
     pub(super) fn give_up(&mut self, now: Time, orders: &mut impl Extend<Order>) {
         self.give_up_after(0, now, orders);
     }

@@ -1,4 +1,4 @@
-//! What carries a session at the moment.
+//! The connection that carries a session, or the wait for one.
 
 use std::time::Duration;
 
@@ -28,16 +28,16 @@ pub(super) struct Connection {
     pub(super) id: ConnectionId,
     /// When the relay last said something of its own.
     pub(super) heard: Time,
-    /// When it was last asked to.
+    /// When the relay was last asked to say something.
     pub(super) asked: Option<Time>,
     pub(super) ping: bool,
-    /// It takes no bytes: until it does, nothing that was asked has left, and silence means nothing.
+    /// The connection takes no bytes: until it does, nothing that was asked has left, and silence means nothing.
     pub(super) blocked: bool,
     /// Whether the system would still send its packets from where it was opened.
     pub(super) routed: bool,
-    /// It is given another look, and the dial beside it up, once it shows life.
+    /// Another connection is dialled beside this one, and given up once this one shows life.
     pub(super) on_trial: bool,
-    /// A write has failed: what is known by then counts at that time.
+    /// A write has failed, for this reason. The session waits until that time for the relay's close frame, which says more.
     pub(super) failed: Option<(Lost, Time)>,
 }
 

@@ -1,7 +1,7 @@
 //! A client that pairs over more than one connection, within its pair ticket's time.
 //!
 //! A machine of its own and no stage of [`Endpoint`](super::Endpoint): there is no session yet, no window, no farewell and no
-//! probing, and who pairs shows its own errors. What both share is when to dial again, and what a close code means.
+//! probing, and its caller shows other errors. Both share when to dial again, and what a close code means.
 
 use std::time::Duration;
 
@@ -30,9 +30,9 @@ pub enum Next {
 
 /// When a client that pairs dials again. One for each lost connection.
 #[derive(Debug)]
-pub struct PairingRedial(Backoff);
+pub struct PairingReconnect(Backoff);
 
-impl PairingRedial {
+impl PairingReconnect {
     /// A connection is gone in the middle of pairing. Nothing where that ends it, else the delay before the next dial.
     pub fn new(
         now: Time,
@@ -61,7 +61,7 @@ impl PairingRedial {
         }
         match pairing.handle_timeout(now) {
             Ok(()) => Next::Dial(self.0.next(now, rng)),
-            // Who answers in the relay's place says more than the time that is over.
+            // An answer from another host in the relay's place says more to the person than that the time is over.
             Err(_) if matches!(failure, DialFailure::Answered(_)) => Next::Failed,
             Err(late) => Next::Late(late),
         }

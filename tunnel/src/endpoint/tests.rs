@@ -9,7 +9,7 @@ fn agent(window: Duration) -> Endpoint {
 
 /// The same, where a dial has failed before.
 fn agent_after(window: Duration, unsure: Option<Time>) -> Endpoint {
-    let established = crate::seam::established(Role::Agent, [1; 32], [2; 32]);
+    let established = crate::test_api::established(Role::Agent, [1; 32], [2; 32]);
     let (attempt, ticket) = (Attempt::from_bytes([1; 16]), Ticket::from_bytes(b"ticket"));
     let settings = Settings { attempt, ticket, window, unsure };
     Endpoint::new(Time::default(), established, Config::default(), settings)

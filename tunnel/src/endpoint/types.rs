@@ -47,7 +47,7 @@ impl Lost {
         Self { code: Some(code), reason: reason.to_owned(), words }
     }
 
-    /// In any other way.
+    /// The connection ended without a close frame.
     #[must_use]
     pub fn broken(why: impl std::fmt::Display) -> Self {
         let words = format!("the connection to the relay was lost: {why}");
@@ -69,9 +69,9 @@ impl Lost {
 /// Why a dial came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DialFailure {
-    /// Nobody answers.
+    /// No host answers.
     Unreachable,
-    /// Somebody answers, in these words: the relay, or what stands in its place for a while.
+    /// A host answers, in these words: the relay, or for a while another in its place (a login page, a proxy).
     Answered(String),
     /// The relay does not take the ticket and never will.
     TicketRefused(String),
@@ -80,16 +80,16 @@ pub enum DialFailure {
 /// How a channel ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum End {
-    /// This end said so.
+    /// This end closed it.
     #[error("closed here")]
     Here,
-    /// The other end said so, in these words (cleaned).
+    /// The other end closed it, in these words (cleaned).
     #[error("the other end closed the session: {0}")]
     Bye(String),
     /// The connection was lost, and for the resume window nothing brought it back.
     #[error("{reason}, and it did not come back within {}", whole(*.window))]
     Window {
-        /// What was lost.
+        /// Why the ends do not hear each other, for a person.
         reason: String,
         /// `--resume-window`.
         window: Duration,
@@ -116,19 +116,19 @@ fn whole(time: Duration) -> String {
 
 /// Whether the two ends hear each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
-    /// They do, as far as is known.
+pub enum PeerStatus {
+    /// The ends hear each other, as far as is known.
     Up,
-    /// They do not; the session waits, and everything in it.
+    /// The ends do not hear each other; the session waits, and everything in it.
     Away {
         /// Since when.
         since: Time,
-        /// What was lost, for a person.
+        /// Why, for a person.
         reason: String,
     },
 }
 
-impl Status {
+impl PeerStatus {
     /// Whether the two ends hear each other.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -139,10 +139,10 @@ impl Status {
 /// What the application hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Of the session.
+    /// The session has an event.
     Session(session::Event),
-    /// The ends hear each other, or do not, or for another reason.
-    Status(Status),
+    /// The ends hear each other again, or do not any more, or the reason why not is another.
+    Status(PeerStatus),
     /// The session waits for another connection. For the log: the status says so too.
     Waits(Lost),
     /// The channel ended; streams fail with it. Said once.

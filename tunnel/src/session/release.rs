@@ -35,7 +35,7 @@ impl Session {
         self.forget_if_over(id);
     }
 
-    /// Another transport stands: without one the peer could take nothing.
+    /// Another transport stands, and the wait begins anew: without a transport the peer could take nothing.
     pub(super) fn wait_anew(&mut self, now: Time) {
         if self.untaken_due.is_some() {
             self.untaken_due = Some(now + RELEASED_UNTAKEN);
@@ -45,7 +45,7 @@ impl Session {
 
     /// Drops what waits of failed streams whose peer has left them without credit for too long; their `done` goes at once.
     pub(super) fn give_up_untaken(&mut self, now: Time) {
-        if !self.attached || self.untaken_due.is_none_or(|due| due > now) {
+        if !self.is_attached() || self.untaken_due.is_none_or(|due| due > now) {
             return;
         }
         let since = |credit: u64, dry_since: Time| if credit > 0 { now } else { dry_since };
@@ -55,7 +55,7 @@ impl Session {
         owed.sort_unstable();
         let late = owed.partition_point(|(due, _)| *due <= now);
         // After a farewell nothing is sent.
-        self.untaken_due = owed.get(late).map(|(due, _)| *due).filter(|_| !self.over);
+        self.untaken_due = owed.get(late).map(|(due, _)| *due).filter(|_| !self.farewell.is_over());
         for (_, id) in &owed[..late] {
             if let Some(stream) = self.streams.get_mut(id) {
                 stream.clear_outbox();

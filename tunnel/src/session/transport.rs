@@ -4,23 +4,22 @@
 //! nothing else changes; when the peer's first record under an attach's keys opens, what it has not received is sent
 //! again, sealed anew. docs/protocol.md, "Resume".
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use mykube_protocol::{
-    Role, frame,
-    limits::{ATTACH_RETRY, ATTACH_UNASKED, BAD_RECORDS_MAX, DEAD_AFTER, JUMP_TIMEOUT, PING_TIMEOUT, PROBE_AFTER},
+    Role,
+    limits::{ATTACH_RETRY, ATTACH_UNASKED},
 };
 use rand_core::CryptoRng;
 
 use super::{
-    Kept, PINGS_FIRST, Session, control_len,
-    types::{Event, Owed, SessionError, SessionError::Misbehaved},
+    Session,
+    silence::{Verdict, Waits},
+    types::{Event, SessionError, SessionError::Misbehaved},
+    unacked::SentMessage,
 };
 use crate::{
-    message::{self, DATA_HEAD, HEAD},
-    pace::{Pace, Room},
-    record::RecordError,
+    congestion::{Congestion, Room},
+    message::{self, DATA_HEAD, HEAD, control_len},
     resume::First,
     time::Time,
 };
@@ -29,7 +28,7 @@ impl Session {
     /// Whether the session's keys serve a transport that is not known to be gone.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        self.attached
+        self.attachment.stands()
     }
 
     /// Transports so far, the handshake's not counted.
@@ -41,14 +40,11 @@ impl Session {
     /// The transport is gone: this end's socket, or the peer's. Streams stay as they are and nothing is sent until an
     /// attach stands.
     pub fn handle_transport_lost(&mut self, now: Time) {
-        self.attached = false;
-        self.attach_out.clear();
-        self.ask_due = (self.role == Role::Client).then(|| now + ATTACH_UNASKED);
-        self.owed = None;
-        self.ping = None;
-        self.pong = None;
-        self.upkeep.clear();
-        self.pace = Pace::new(now);
+        let ask_due = (self.role == Role::Client).then(|| now + ATTACH_UNASKED);
+        self.attachment.handle_lost(ask_due);
+        self.silence.end();
+        self.pings.handle_transport_lost();
+        self.congestion = Congestion::new(now);
     }
 
     /// The relay says that both ends of the session are there, over another transport than before. The client asks for
@@ -59,19 +55,18 @@ impl Session {
     }
 
     fn ask(&mut self, again: Time, rng: &mut impl CryptoRng) {
-        self.ask_due = None;
         if self.role == Role::Client && !self.is_over() {
-            self.attach_out.clear();
             let request = self.resume.ask(rng);
-            self.attach_out.push_back(request);
-            self.ask_due = Some(again);
+            self.attachment.ask(request, again);
+        } else {
+            self.attachment.stop_asking();
         }
     }
 
-    /// No answer came to the client's question, or nobody told it to ask: it asks. To be called after
+    /// No answer came to the client's question, or the relay did not make it ask: it asks. To be called after
     /// [`Session::handle_timeout`], with the transport still there.
     pub fn ask_again(&mut self, now: Time, rng: &mut impl CryptoRng) {
-        if !self.attached && self.ask_due.is_some_and(|due| due <= now) {
+        if !self.is_attached() && self.attachment.ask_due().is_some_and(|due| due <= now) {
             self.ask(now + ATTACH_UNASKED, rng);
         }
     }
@@ -81,17 +76,14 @@ impl Session {
         match self.role {
             Role::Agent => {
                 if let Some(answer) = self.resume.answer(frame, rng) {
-                    // One at a time, whoever repeats the question.
-                    self.attach_out.retain(|frame| frame.first() != Some(&frame::ATTACH_AGENT));
-                    self.attach_out.push_back(answer);
+                    self.attachment.answer(answer);
                 }
             }
             Role::Client => {
-                if let Some(first) = self.resume.handle_answer(frame, self.received_m) {
+                if let Some(first) = self.resume.handle_answer(frame, self.acks.received()) {
                     // From here on the agent may switch at any time: nothing goes under the old keys any more.
                     self.handle_transport_lost(now);
-                    self.attach_out.push_back(first);
-                    self.ask_due = Some(now + ATTACH_RETRY);
+                    self.attachment.ask(first, now + ATTACH_RETRY);
                 }
             }
         }
@@ -99,21 +91,21 @@ impl Session {
 
     /// The clock jumped or the route changed: the transport must show life within two seconds.
     pub fn probe(&mut self, now: Time) {
-        if self.attached {
-            self.send_ping(now);
-            self.owed = Some(Owed { since: now, probed: true, within: Some(JUMP_TIMEOUT) });
+        if self.is_attached() {
+            self.pings.send(now);
+            self.silence.probe(now);
         }
     }
 
     /// Whether the transport is still to show life after [`Session::probe`].
     #[must_use]
     pub fn is_probing(&self) -> bool {
-        self.owed.is_some_and(|owed| owed.within.is_some())
+        self.silence.is_probing()
     }
 
     /// The peer's farewell, as long as it waits to be polled.
     pub(crate) fn heard_bye(&self) -> Option<&str> {
-        if !self.peer_over {
+        if !self.farewell.is_heard() {
             return None;
         }
         self.events.iter().find_map(|event| if let Event::Bye(reason) = event { Some(reason.as_str()) } else { None })
@@ -123,28 +115,21 @@ impl Session {
     pub(super) fn handle_first(&mut self, now: Time, frame: &[u8]) -> Result<bool, SessionError> {
         let first = self.resume.open_first(frame).map_err(|_| Misbehaved("an attach without its first record"))?;
         let Some(First { received, sealer, opener, .. }) = first else { return Ok(false) };
-        if received < self.acked_m || received > self.next_m {
+        if !self.unacked.is_possible(received) {
             return Err(Misbehaved("it claims to have received what was never sent, or less than it acknowledged"));
         }
         self.handle_transport_lost(now);
         (self.sealer, self.opener) = (sealer, opener);
         self.sealer.set_limits(self.config.rekey_records, self.config.rekey_bytes);
         if self.role == Role::Agent {
-            let first = self.resume.confirm(&mut self.sealer, self.received_m);
-            self.attach_out.push_back(first);
+            let first = self.resume.confirm(&mut self.sealer, self.acks.received());
+            self.attachment.push(first);
         }
-        while self.acked_m < received {
-            self.forget_oldest();
-        }
-        self.unsent = self.kept.len();
+        self.unacked.resume(received);
         // The first record told all of it.
-        self.told_m = self.received_m;
-        self.untold_bytes = 0;
-        self.ack_due = None;
-        self.attached = true;
-        self.ping_due = Some(now);
-        self.pings_first = PINGS_FIRST;
-        self.heard_since_probe = 0;
+        self.acks.handle_told();
+        self.attachment.handle_attached();
+        self.pings.handle_attached(now);
         self.wait_anew(now);
         self.events.push_back(Event::Back);
         Ok(true)
@@ -153,88 +138,80 @@ impl Session {
     /// A record of the peer opened that is not an attach's first one: that one is sent before the client knows the
     /// agent's proof, and a relay can have as many attaches as it likes between records that it spoils.
     pub(super) fn heard(&mut self) {
-        self.bad_records = 0;
+        self.attachment.handle_good();
         self.resume.unproved = None;
-        self.owed = None;
-    }
-
-    pub(super) fn count_bad(&mut self) -> SessionError {
-        self.bad_records += 1;
-        if self.bad_records >= BAD_RECORDS_MAX { SessionError::Forged } else { RecordError.into() }
+        self.silence.end();
     }
 
     /// From when on the peer owes an acknowledgement or an answer, if it does.
     pub(super) fn reckon_debt(&mut self, now: Time) {
-        if self.kept.len() > self.unsent || self.ping.is_some() {
-            self.owed.get_or_insert(Owed { since: now, probed: false, within: None });
+        if self.unacked.is_owed() || self.pings.is_owed() {
+            self.silence.begin(now);
         }
     }
 
-    /// When silence has to be looked at.
-    pub(super) fn silence_due(&self) -> Option<Time> {
-        let owed = self.owed?;
-        let dead = owed.since + self.patience(&owed);
-        Some(if owed.probed { dead } else { dead.min(owed.since + self.probe_after()) })
-    }
-
-    fn probe_after(&self) -> Duration {
-        PROBE_AFTER.max(self.pace.rtt().unwrap_or_default() * 3)
-    }
-
-    fn patience(&self, owed: &Owed) -> Duration {
-        owed.within.unwrap_or(if self.kept.len() > self.unsent { DEAD_AFTER } else { PING_TIMEOUT })
+    /// What the peer's silence is measured by.
+    pub(super) fn waits(&self) -> Waits {
+        Waits { for_ack: self.unacked.is_owed(), rtt: self.congestion.rtt() }
     }
 
     pub(super) fn notice_silence(&mut self, now: Time) {
-        let Some(owed) = self.owed.filter(|_| self.attached) else { return };
-        if now >= owed.since + self.patience(&owed) {
-            self.handle_transport_lost(now);
-            self.events.push_back(Event::Silent);
-        } else if !owed.probed && now >= owed.since + self.probe_after() {
-            self.owed = Some(Owed { probed: true, ..owed });
-            self.send_ping(now);
+        if !self.is_attached() {
+            return;
+        }
+        match self.silence.notice(now, self.waits()) {
+            Verdict::Patience => {}
+            Verdict::Ask => self.pings.send(now),
+            Verdict::Dead => {
+                self.handle_transport_lost(now);
+                self.events.push_back(Event::Silent);
+            }
         }
     }
 
     /// Whether the next message to be sent again may go now: control always, data as the line takes it.
     pub(super) fn may_send_again(&self, now: Time) -> bool {
-        match self.kept.get(self.kept.len() - self.unsent) {
-            Some(Kept::Data(..)) => self.pace.room(now) == Room::Bulk,
-            Some(_) => true,
+        match self.unacked.next_again_is_data() {
+            Some(true) => self.congestion.room(now) == Room::Bulk,
+            Some(false) => true,
             None => false,
         }
     }
 
     /// Puts what the peer has not received into the record, in its order. Says whether a part of a welcome is in it.
     pub(super) fn put_again(&mut self, now: Time, frame: &mut BytesMut) -> bool {
-        while self.unsent > 0 && self.may_send_again(now) {
-            let next = self.kept.len() - self.unsent;
+        while self.may_send_again(now) {
             let room = Self::room(frame);
-            match &mut self.kept[next] {
-                Kept::Control(control) => {
+            let Some((message, last)) = self.unacked.next_again() else { return false };
+            let is_welcome = match message {
+                SentMessage::Control(control) => {
                     if control_len(control) > room {
                         return false;
                     }
                     message::put_control(frame, control);
+                    false
                 }
-                Kept::Data(stamp, id, payload) => {
+                SentMessage::Data(stamp, id, payload) => {
                     if DATA_HEAD + payload.len() > room {
                         return false;
                     }
                     message::put_data(frame, *id, payload);
-                    *stamp = self.pace.handle_sent(now, payload.len() as u64, self.unsent == 1);
-                    self.measure_later(now);
+                    *stamp = self.congestion.handle_sent(now, payload.len() as u64, last);
+                    self.pings.measure_soon(now);
+                    false
                 }
-                Kept::Welcome(last, part) => {
+                SentMessage::Welcome(last, part) => {
                     if HEAD + 1 + part.len() > room {
                         return false;
                     }
                     message::put_welcome(frame, *last, part);
-                    self.unsent -= 1;
-                    return true;
+                    true
                 }
+            };
+            self.unacked.handle_sent_again();
+            if is_welcome {
+                return true;
             }
-            self.unsent -= 1;
         }
         false
     }

@@ -7,7 +7,7 @@ use mykube_protocol::{
     limits,
 };
 
-use crate::{record::RecordError, time::Time};
+use crate::record::RecordError;
 
 /// Settings of a session; the defaults are the protocol's.
 #[derive(Clone, Copy, Debug)]
@@ -126,14 +126,4 @@ pub struct Audit {
     pub cap: u64,
     pub min_rtt: Option<Duration>,
     pub rate: Option<u64>,
-}
-
-/// The peer owes this end a word.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Owed {
-    pub(super) since: Time,
-    /// It was asked for by a ping of its own.
-    pub(super) probed: bool,
-    /// After a jump of the clock or a change of route there is less patience.
-    pub(super) within: Option<Duration>,
 }

@@ -285,7 +285,7 @@ fn a_silent_client_has_ten_seconds() {
     assert!(did(&mut agent).texts.is_empty());
     agent.handle_timeout(at(15));
     assert_eq!(did(&mut agent).texts, [FromAgent::Refused(attempt(1))]);
-    // What comes after that is nobody's, also when the timer was not called in between.
+    // An answer that comes after that pairs no client, also when the timer was not called in between.
     let (_, hello_client, record) = answer(CODE, &hello, rng);
     agent.handle_frame(at(15), hello_client.clone());
     agent.handle_frame(at(15), record.clone());
@@ -558,8 +558,8 @@ fn nothing_that_prints_shows_a_secret() {
     assert_eq!(
         format!(
             "{:?} {:?}",
-            mykube_tunnel::seam::Sealer::from_secret([7; 32]),
-            mykube_tunnel::seam::Opener::from_secret([7; 32])
+            mykube_tunnel::test_api::Sealer::from_secret([7; 32]),
+            mykube_tunnel::test_api::Opener::from_secret([7; 32])
         ),
         "Sealer(seq 0) Opener(seq 0)"
     );

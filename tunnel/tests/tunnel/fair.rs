@@ -7,13 +7,13 @@ use mykube_tunnel::{Time, protocol::Role, session::Write};
 use crate::pair::{Line, MS, Pair, SECOND};
 
 /// Streams that always have more to send and readers that take everything at once.
-struct Bulk {
+pub(crate) struct Bulk {
     ids: Vec<(Role, u32)>,
     got: Vec<u64>,
 }
 
 impl Bulk {
-    fn new(pair: &mut Pair, from: Role, n: usize) -> Self {
+    pub(crate) fn new(pair: &mut Pair, from: Role, n: usize) -> Self {
         let ids: Vec<_> = (0..n).map(|_| (from, pair.open(Role::Client))).collect();
         Self { got: vec![0; n], ids }
     }
@@ -31,7 +31,7 @@ impl Bulk {
         }
     }
 
-    fn run(&mut self, pair: &mut Pair, time: Duration) -> u64 {
+    pub(crate) fn run(&mut self, pair: &mut Pair, time: Duration) -> u64 {
         let before: u64 = self.got.iter().sum();
         let until = pair.now + time;
         self.turn(pair);

@@ -144,7 +144,7 @@ fn ml_kem_input_that_fails_fips_203_is_refused() {
     for len in [0, 1087, 1089, 1184] {
         assert!(agent_says(|hello| hello["mlkem768"] = text_of(&vec![0; len])).is_err());
     }
-    // A ciphertext of the right length that is somebody's else: implicit rejection, so only the tag fails.
+    // A ciphertext of the right length that was made for another key: implicit rejection, so only the tag fails.
     let (mut agent, rng) = (agent(), &mut rng(18));
     let hello = greet(&mut agent, at(0), 1, rng);
     let (_, hello_client, record) = answer(CODE, &hello, rng);

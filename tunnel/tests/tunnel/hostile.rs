@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use mykube_tunnel::{
     Config, Event, Session, SessionError, Time,
     protocol::{Role, frame::kind},
-    seam::{self, Opener, Sealer},
+    test_api::{self, Opener, Sealer},
 };
 
 pub(crate) const CLIENT_SECRET: [u8; 32] = [1; 32];
@@ -36,7 +36,7 @@ impl Hostile {
     /// The session under attack is `role`'s.
     pub(crate) fn against(role: Role) -> Self {
         let now = Time::from_micros(1_000_000);
-        let established = seam::established(role, CLIENT_SECRET, AGENT_SECRET);
+        let established = test_api::established(role, CLIENT_SECRET, AGENT_SECRET);
         let (ours, theirs) = match role {
             Role::Agent => (CLIENT_SECRET, AGENT_SECRET),
             Role::Client => (AGENT_SECRET, CLIENT_SECRET),

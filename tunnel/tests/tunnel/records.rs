@@ -11,8 +11,8 @@ use mykube_tunnel::{
         frame::kind,
         limits::{PAD_BLOCK, RECORD_PLAINTEXT_MAX},
     },
-    seam::{RecordError, Sealer},
     session::ReadState,
+    test_api::{RecordError, Sealer},
 };
 
 use crate::{
@@ -239,7 +239,7 @@ fn a_welcome_arrives_whole_in_records_that_tell_nothing_of_its_length() {
         assert_eq!(pair.read(Role::Client, id).0, b"beside it");
         pair.ok();
     }
-    // A later one replaces it, and those that nobody has heard a word of; one that was begun is said to its end.
+    // A later welcome replaces those of which no part was sent; one that was begun is sent to its end.
     let mut pair = Pair::new(Line::new(MS, 0));
     pair.settle();
     pair.agent.session.welcome(&welcome(40_000)).unwrap();
@@ -350,7 +350,7 @@ fn keys_change_under_load_in_both_directions() {
 #[test]
 fn rekey_is_the_last_message_of_exactly_the_last_record() {
     let mut peer = Hostile::against(Role::Agent);
-    let established = mykube_tunnel::seam::established(Role::Agent, [1; 32], [2; 32]);
+    let established = mykube_tunnel::test_api::established(Role::Agent, [1; 32], [2; 32]);
     let config = Config { rekey_records: 3, ..Config::default() };
     peer.session = mykube_tunnel::Session::new(peer.now, established, config);
     let mut rekeys = Vec::new();

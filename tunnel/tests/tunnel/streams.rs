@@ -93,7 +93,7 @@ fn a_release_is_clean_only_when_both_ends_have_ended() {
         pair.run(50 * MS);
         pair.release(Role::Client, id, None);
         pair.run(50 * MS);
-        // What the client had ended before is whole; whoever still writes to it learns that it is gone.
+        // What the client had ended before is whole; an agent that still writes to it learns that it is gone.
         let whole = finished == Some(Role::Client);
         let state = if whole { ReadState::Eof } else { ReadState::Failed("closed".into()) };
         assert_eq!(pair.read(Role::Agent, id), (b"half".to_vec(), state));
@@ -318,7 +318,7 @@ fn two_hundred_and_fifty_six_streams_at_once_with_an_agent_that_keeps_no_more() 
     let first = open(&mut peer, 300);
     assert_eq!(first.len(), limits::STREAMS_WIDE_MAX - 1, "one asks, the others wait for the answer");
     old_agent(&mut peer);
-    // The question's own place is free once both have said that it is over.
+    // The question's own slot is free once both have said that it is over.
     assert!(peer.texts().iter().any(|text| text.starts_with("done:")));
     let rest = open(&mut peer, 300);
     assert_eq!(first.len() + rest.len(), limits::STREAMS_MAX);

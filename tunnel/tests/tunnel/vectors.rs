@@ -9,7 +9,7 @@ use mykube_tunnel::{
     Config, Established, Session, Time,
     handshake::{Agent, Client},
     protocol::{PairingCode, SessionId},
-    seam::Sealer,
+    test_api::Sealer,
 };
 use rand_core::{TryCryptoRng, TryRng};
 use serde_json::{Map, Value, json};
@@ -58,7 +58,7 @@ fn unhex(value: &Value) -> Vec<u8> {
     HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap()
 }
 
-/// Inputs that nobody chose.
+/// Inputs that are hashes, so that none was chosen to suit.
 fn inputs() -> Value {
     let bytes = |label: &str, len: usize| {
         let blocks = (0..len.div_ceil(32)).flat_map(|n| Sha256::digest(format!("mykube/2 vectors {label} {n}")));

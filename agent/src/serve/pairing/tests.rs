@@ -184,8 +184,8 @@ async fn a_session_knows_of_a_dial_that_failed_before_it() {
             std::future::pending().await
         })
         .await;
-        let Some(Code::Paired(.., rejoin)) = over else { panic!("{events:?}") };
-        rejoin.unsure
+        let Some(Code::Paired(.., reconnect)) = over else { panic!("{events:?}") };
+        reconnect.unsure
     };
     assert_ne!(paired(true).await, None);
     assert_eq!(paired(false).await, None);

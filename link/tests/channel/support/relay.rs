@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use mykube_link::{
-    Channel, ChannelStream, Rejoin, clock,
+    Channel, ChannelStream, Reconnect, clock,
     pair::{self, AgentOutcome, AgentPairing, ClientPairing},
 };
 use mykube_protocol::{PairingCode, Role, SessionId, Ticket};
@@ -272,15 +272,15 @@ pub(crate) async fn paired_over((relay, address): (Relay, SocketAddr), window: D
         let outcome = pair::agent(&mut agent, &mut agent_pairing, &mut ignore).await;
         let Ok(AgentOutcome::Paired(established)) = outcome else { panic!("{outcome:?}") };
         let words = established.words.clone();
-        let rejoin = Rejoin { dialer: dialer.clone(), session, attempt, ticket, window, unsure: None };
-        (Channel::start(*established, agent, rejoin), words)
+        let reconnect = Reconnect { dialer: dialer.clone(), session, attempt, ticket, window, unsure: None };
+        (Channel::start(*established, agent, reconnect), words)
     };
     let at_client = async {
         let shown = AtomicBool::new(false);
         let paired = pair::client(&dialer, claim, &mut client_pairing, window, &shown).await;
-        let (established, socket, rejoin) = paired.unwrap();
+        let (established, socket, reconnect) = paired.unwrap();
         let words = established.words.clone();
-        (Channel::start(*established, socket, rejoin), words)
+        (Channel::start(*established, socket, reconnect), words)
     };
     let ((agent, at_agent), (client, at_client)) = tokio::join!(at_agent, at_client);
     assert_eq!(at_agent, at_client);

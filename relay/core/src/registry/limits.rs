@@ -6,7 +6,7 @@ use mykube_protocol::limits::{CODE_TTL_MAX, PAIR_TICKET_TTL, SESSION_TICKET_RENE
 
 /// How long after a code's time a handshake that began in time may still take.
 pub(super) const CODE_GRACE: Duration = Duration::from_secs(15);
-/// How long a waiting session stays without its agent's socket: a redial, but not the rest of the code's time.
+/// How long a waiting session stays without its agent's socket: time to reconnect, but not the rest of the code's time.
 pub(super) const AGENT_GRACE: Duration = Duration::from_secs(30);
 
 /// Limits and times; all of them are settings of the relay.

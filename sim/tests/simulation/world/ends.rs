@@ -11,7 +11,7 @@ use mykube_protocol::{
 use mykube_relay_core::frames::codec::{BINARY, CLOSE, PING, PONG, TEXT};
 use mykube_tunnel::{
     Established, Session,
-    endpoint::{ConnectionId, DialFailure, Endpoint, Lost, Next, PairingRedial, Settings, Status},
+    endpoint::{ConnectionId, DialFailure, Endpoint, Lost, Next, PairingReconnect, PeerStatus, Settings},
     pairing::{AgentEvent, Transmit},
 };
 use rand::RngExt as _;
@@ -26,7 +26,7 @@ const ECHO: Duration = Duration::from_secs(30);
 
 impl World {
     /// An end that is not paired yet dials.
-    pub(super) fn redial(&mut self, who: usize) {
+    pub(super) fn reconnect(&mut self, who: usize) {
         let end = &self.ends[who];
         if !self.stands(who) && end.socket.is_none() && end.dials.is_empty() {
             self.dial(who, None);
@@ -67,17 +67,17 @@ impl World {
         match (&mut end.stage, id) {
             (Stage::Session(endpoint), Some(id)) => {
                 endpoint.handle_dial_failed(now, id, failure, rng);
-                let named = matches!(endpoint.status(), Status::Away { reason, .. } if reason == "log in");
+                let named = matches!(endpoint.status(), PeerStatus::Away { reason, .. } if reason == "log in");
                 assert!(answer != Answer::Portal || endpoint.status().is_up() || named, "what answers is named");
             }
-            (Stage::Client(pairing), _) => match end.redial.as_mut() {
-                Some(redial) => match redial.handle_dial_failed(now, &failure, pairing, rng) {
-                    Next::Dial(after) => self.schedule(after, Ev::Redial(who)),
+            (Stage::Client(pairing), _) => match end.reconnect.as_mut() {
+                Some(reconnect) => match reconnect.handle_dial_failed(now, &failure, pairing, rng) {
+                    Next::Dial(after) => self.schedule(after, Ev::Reconnect(who)),
                     Next::Failed | Next::Late(_) => self.unpaired = true,
                 },
-                None => self.schedule(SECOND, Ev::Redial(who)),
+                None => self.schedule(SECOND, Ev::Reconnect(who)),
             },
-            _ => self.schedule(SECOND, Ev::Redial(who)),
+            _ => self.schedule(SECOND, Ev::Reconnect(who)),
         }
         self.service(who);
     }
@@ -102,10 +102,10 @@ impl World {
                 endpoint.handle_lost(now, end.id, lost, rng);
                 return;
             }
-            Stage::Client(pairing) => match PairingRedial::new(now, &lost, pairing, rng) {
-                Some((redial, delay)) => {
-                    end.redial = Some(redial);
-                    self.schedule(delay, Ev::Redial(who));
+            Stage::Client(pairing) => match PairingReconnect::new(now, &lost, pairing, rng) {
+                Some((reconnect, delay)) => {
+                    end.reconnect = Some(reconnect);
+                    self.schedule(delay, Ev::Reconnect(who));
                 }
                 None => self.unpaired = true,
             },
@@ -113,7 +113,7 @@ impl World {
                 if verdict(lost.code(), Of::CodeWaiting).is_final() {
                     self.unpaired = true;
                 }
-                self.schedule(500 * MS, Ev::Redial(who));
+                self.schedule(500 * MS, Ev::Reconnect(who));
             }
         }
         self.let_go(who);
@@ -238,7 +238,7 @@ impl World {
             && !endpoint.session().is_over()
         {
             over = match verdict(Some(code), Of::Session) {
-                Verdict::Redial => false,
+                Verdict::Reconnect => false,
                 Verdict::Replaced => {
                     let explained = !end.dials.is_empty() || end.given_up.is_some_and(|at| now.since(at) < ECHO);
                     self.counted.counts.explained += u64::from(explained);

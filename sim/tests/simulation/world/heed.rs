@@ -2,7 +2,7 @@
 
 use mykube_protocol::limits;
 use mykube_tunnel::{
-    endpoint::{End, Event, Order, Status},
+    endpoint::{End, Event, Order, PeerStatus},
     session::SessionError,
 };
 
@@ -37,7 +37,8 @@ impl World {
         match event {
             Event::Session(event) => self.model.event(who, event),
             Event::Status(status) => {
-                if let (Status::Away { since, .. }, Status::Away { since: before, .. }) = (&status, &end.status) {
+                if let (PeerStatus::Away { since, .. }, PeerStatus::Away { since: before, .. }) = (&status, &end.status)
+                {
                     assert_eq!(since, before, "it is away since the same moment, whatever keeps it away");
                 }
                 end.status = status;
@@ -52,6 +53,8 @@ impl World {
                 }
                 self.counted.counts.silences += u64::from(words.ends_with("the other end does not answer"));
                 assert!(!self.window.is_zero(), "a session without a window waits for nothing");
+                let over = matches!(&end.stage, Stage::Session(endpoint) if endpoint.session().is_over());
+                assert!(!over, "whose farewell was heard waits for nothing");
                 if words.ends_with("the relay does not answer") {
                     self.counted.counts.relay_silences += 1;
                     let socket = end.socket.and_then(|id| self.sockets.get(&id)).expect("it is let go of after this");
@@ -121,7 +124,7 @@ impl World {
             End::Here => self.model.said_bye(who),
             End::Bye(_) => self.model.said_bye(1 - who),
             End::Window { window, .. } => {
-                let Status::Away { since, .. } = &end.status else { panic!("it was not away") };
+                let PeerStatus::Away { since, .. } = &end.status else { panic!("it was not away") };
                 let away = now.since(*since);
                 self.counted.counts.windows += 1;
                 *window == self.window && away >= self.window && (end.slept || away <= self.window + SLACK)

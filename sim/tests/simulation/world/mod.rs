@@ -22,7 +22,7 @@ use mykube_protocol::{Attempt, Nameplate, Role, SessionId, Ticket};
 use mykube_relay_core::owner::Owner;
 use mykube_tunnel::{
     Config, Time,
-    endpoint::{ConnectionId, Endpoint, Lost, PairingRedial, Status},
+    endpoint::{ConnectionId, Endpoint, Lost, PairingReconnect, PeerStatus},
     pairing::{AgentPairing, ClientPairing},
     session::Audit,
 };
@@ -61,7 +61,7 @@ enum Ev {
     EndLost(u32),
     RelayLost(u32),
     /// An end dials; the relay admits it; it does not.
-    Redial(usize),
+    Reconnect(usize),
     Admit(usize, u32),
     DialFailed(usize, u32, Answer),
     Act(usize),
@@ -108,7 +108,7 @@ struct End {
     ticket: Ticket,
     /// Who is charged for its session.
     owner: Owner,
-    redial: Option<PairingRedial>,
+    reconnect: Option<PairingReconnect>,
     asleep: bool,
     /// It was, once.
     slept: bool,
@@ -129,7 +129,7 @@ struct End {
     /// Its endpoint has nothing more to do.
     over: bool,
     /// What its application was last told.
-    status: Status,
+    status: PeerStatus,
     /// The relay had a reason to refuse its ticket.
     refused: bool,
     /// When a dial of its was last given up, or failed, and whether that explains the replacement at hand.
@@ -209,7 +209,7 @@ impl World {
     pub(crate) fn run(mut self, totals: &mut Totals) {
         self.schedule(TICK, Ev::Tick);
         for who in 0..2 {
-            self.redial(who);
+            self.reconnect(who);
         }
         if self.rng.random_ratio(1, 20) {
             self.race();
@@ -324,7 +324,7 @@ impl World {
     fn happen(&mut self, ev: Ev) {
         let who = match ev {
             Ev::Arrive(id, false) | Ev::EndLost(id) => self.sockets.get(&id).map(|socket| socket.who),
-            Ev::Redial(who) | Ev::DialFailed(who, ..) | Ev::Act(who) | Ev::NetworkChanged(who, _) => Some(who),
+            Ev::Reconnect(who) | Ev::DialFailed(who, ..) | Ev::Act(who) | Ev::NetworkChanged(who, _) => Some(who),
             _ => None,
         };
         if let Some(who) = who.filter(|who| self.ends.get(*who).is_some_and(|end| end.asleep)) {
@@ -351,7 +351,7 @@ impl World {
                 }
             }
             Ev::RelayLost(id) => self.relay_lost(id),
-            Ev::Redial(who) => self.redial(who),
+            Ev::Reconnect(who) => self.reconnect(who),
             Ev::Admit(who, id) => self.admit(who, id),
             Ev::DialFailed(who, id, answer) => self.dial_failed(who, id, answer),
             Ev::Act(who) => {

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, time::Duration};
 
 use bytes::BytesMut;
-use mykube_protocol::{FromAgent, FromRelay, Role, close, control::Peer, frame};
+use mykube_protocol::{FromAgent, FromRelay, Role, close, frame, relay_text::Peer};
 use mykube_relay_core::ticket::TicketError;
 use mykube_tunnel::Time;
 use rand::RngExt as _;

@@ -12,7 +12,7 @@ use mykube_relay_core::{
 };
 use mykube_tunnel::{
     Config, Time,
-    endpoint::{ConnectionId, Status},
+    endpoint::{ConnectionId, PeerStatus},
     pairing::{AgentPairing, ClientPairing},
 };
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
@@ -53,7 +53,7 @@ impl World {
             socket: None,
             id: ConnectionId::FIRST,
             dials: BTreeMap::new(),
-            redial: None,
+            reconnect: None,
             asleep: false,
             slept: false,
             sleeps_since: now,
@@ -66,7 +66,7 @@ impl World {
             start: None,
             forged: false,
             over: false,
-            status: Status::Up,
+            status: PeerStatus::Up,
             given_up: None,
             explained: false,
             final_code: None,

@@ -156,7 +156,7 @@ fn welcome() -> mykube_tunnel::protocol::channel::Welcome {
     serde_json::from_str(&format!(r#"{{"mode":"guarded","cluster":"c","ca":"{}"}}"#, "A".repeat(30_000))).unwrap()
 }
 
-/// Everything an end can say, step by step; both ends' words are dropped after so many frames of one of them.
+/// Everything an end can say, step by step; both ends' words are dropped after a number of frames of one of them.
 fn cut_after(frames: usize, of: Role) -> bool {
     let mut two = Two::new(Config::default());
     let (mut left, mut cut, mut got) = (frames, false, Vec::new());
@@ -568,7 +568,7 @@ fn a_farewell_is_said_again_until_it_was_heard() {
         two.carry(Role::Agent);
         two.carry(Role::Client);
         two.carry(Role::Agent);
-        // Whoever has heard it asks for nothing any more; who is asked says what it has.
+        // An end that has heard the farewell asks for nothing any more; an end that is asked says what it has received.
         assert_eq!(two.end(says).is_over(), says == Role::Client);
     }
 }

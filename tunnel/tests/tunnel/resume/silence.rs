@@ -86,7 +86,7 @@ fn silence_is_noticed() {
     two.exchange();
     assert!(!two.client.is_probing());
     assert_eq!(silent_by(&mut two.client, two.now + 14 * SECOND), None);
-    // Without a transport nobody is silent.
+    // Without a transport no end counts as silent.
     let mut two = settled();
     two.lose();
     let now = two.now;
@@ -123,7 +123,7 @@ fn a_client_asks_again() {
     two.exchange();
     two.lose();
     let (lost, mut rng) = (two.now, rng(1));
-    // Told nothing, it asks after half a minute, and whoever says "gone" is not believed for longer.
+    // A client that is told nothing asks after half a minute, and a relay that says "gone" delays it no longer.
     assert_eq!(two.client.poll_timeout(), Some(lost + limits::ATTACH_UNASKED));
     two.client.ask_again(lost + 29 * SECOND, &mut rng);
     assert!(!two.client.wants_transmit(lost + 29 * SECOND));

@@ -1,4 +1,4 @@
-//! What an end takes along to come back to its session.
+//! What an end keeps so that it can come back to its session.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use mykube_tunnel::Time;
 
 /// What an end needs to come back to its session over another connection.
 #[derive(Clone, Debug)]
-pub struct Rejoin {
+pub struct Reconnect {
     /// The relay.
     pub dialer: Dialer,
     /// The session.
