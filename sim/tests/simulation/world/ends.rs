@@ -174,11 +174,11 @@ impl World {
         }
     }
 
-    /// What has come, and sometimes what came with it, before anything is said.
+    /// What has come, and for a session sometimes what came with it, before anything is said.
     pub(super) fn end_hears(&mut self, socket: u32, who: usize, item: Item) {
         let mut next = Some(item);
         while let Some(item) = next {
-            let last = matches!(item, Item::Close(..)) || self.rng.random_ratio(1, 2);
+            let last = matches!(item, Item::Close(..)) || !self.stands(who) || self.rng.random_ratio(1, 2);
             self.hears(socket, who, item);
             self.heed(who);
             let with = self.sockets.get_mut(&socket).filter(|_| !last);

@@ -229,10 +229,12 @@ impl World {
         // Without a window the first trouble is mostly the end.
         let spared = self.window.is_zero() && self.rng.random_ratio(1, 2);
         for _ in 0..self.rng.random_range(1..4) {
-            if self.is_over() || spared {
+            if self.is_over() {
                 break;
             }
-            self.trouble_for_a_while();
+            if !spared {
+                self.trouble_for_a_while();
+            }
             self.calm();
         }
         if !self.is_over() {

@@ -241,7 +241,7 @@ impl World {
     pub(super) fn judge_loss(&self, code: Option<u16>) {
         let won = self.strangers.iter().any(|stranger| stranger.fate == Some(Fate::Paired));
         if let Some(code) = code.filter(|code| won && verdict(Some(*code), Of::ClientPairing).is_final()) {
-            let known = [close::REFUSED, close::NO_SESSION, close::REPLACED, close::EXPIRED];
+            let known = [close::REFUSED, close::NO_SESSION, close::REPLACED, close::EXPIRED, close::TOO_MANY];
             assert!(known.contains(&code), "another client has paired, and this one hears {code}");
         }
     }
