@@ -64,6 +64,12 @@ mod tests {
         assert_eq!(delays[..late].iter().sum::<u128>() / 1000, 30, "a second at most for half a minute");
         backoff.hurry(now);
         assert_eq!(backoff.delay(now, 0.5), FIRST / 2);
+
+        let mut backoff = Backoff::new(Time::default());
+        for _ in 0..10 {
+            backoff.delay(Time::default(), 1.0);
+        }
+        assert_eq!(backoff.delay(Time::default() + EAGER, 1.0), SHORT * 2, "patient from then on");
     }
 
     #[test]

@@ -138,6 +138,9 @@ mod tests {
         dials.begin(now);
         dials.failed(now, ConnectionId(2));
         assert!(!dials.explain(now + ECHO), "too late");
+        dials.begin(now);
+        assert!(!dials.failed(now, ConnectionId(9)) && !dials.stands(now, ConnectionId(9), &mut orders), "never begun");
+        assert!(!dials.explain(now) && !dials.is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a simulation does not show at once.
 
 use super::{course::TEXTS_MAX, *};
+use crate::pairing::{ClientFailure, ClientPairing};
 
 /// An agent's end that has paired long ago, and its relay's texts.
 fn agent(window: Duration) -> Endpoint {
@@ -154,21 +155,28 @@ fn only_an_agent_tells_the_relay_who_has_paired() {
 }
 
 #[test]
-fn a_refused_ticket_ends_a_session_once_its_connection_is_closed() {
-    let (mut endpoint, mut rng, now) = (agent(Duration::from_mins(1)), rand::rng(), Time::from_micros(1_000_000));
-    endpoint.handle_network_changed(now, false);
-    let Some(Order::Dial(dial)) = orders(&mut endpoint).pop() else { panic!("no dial") };
-    endpoint.handle_dial_failed(now, dial, DialFailure::TicketRefused("no".into()), &mut rng);
-    assert!(endpoint.is_closing(ConnectionId::FIRST) && !endpoint.is_closing(dial));
-    assert!(endpoint.is_carried_by(ConnectionId::FIRST) && !endpoint.is_carried_by(dial));
-    endpoint.handle_closed(now, dial);
-    assert_eq!((endpoint.ended(), endpoint.has_orders()), (None, false));
-    endpoint.handle_closed(now, ConnectionId::FIRST);
-    assert_eq!(endpoint.ended(), Some(&End::Refused("no".into())));
-    assert!(endpoint.has_orders() && !endpoint.is_closing(ConnectionId::FIRST));
-    assert!(!endpoint.is_carried_by(ConnectionId::FIRST));
-    assert_eq!(orders(&mut endpoint), [Order::LetGo(ConnectionId::FIRST), Order::Over]);
-    assert_eq!((endpoint.poll_timeout(), endpoint.has_orders()), (None, false));
+fn a_refused_ticket_ends_a_session_once_its_connection_is_closed_or_has_had_its_time() {
+    for waits in [false, true] {
+        let (mut endpoint, mut rng, now) = (agent(Duration::from_mins(1)), rand::rng(), Time::from_micros(1_000_000));
+        endpoint.handle_network_changed(now, false);
+        let Some(Order::Dial(dial)) = orders(&mut endpoint).pop() else { panic!("no dial") };
+        endpoint.handle_dial_failed(now, dial, DialFailure::TicketRefused("no".into()), &mut rng);
+        assert!(endpoint.is_closing(ConnectionId::FIRST) && !endpoint.is_closing(dial));
+        assert!(endpoint.is_carried_by(ConnectionId::FIRST) && !endpoint.is_carried_by(dial));
+        endpoint.handle_closed(now, dial);
+        endpoint.handle_timeout(now + Duration::from_millis(1999), &mut rng);
+        assert_eq!((endpoint.ended(), endpoint.has_orders()), (None, false));
+        if waits {
+            endpoint.handle_timeout(now + BYE_TIMEOUT, &mut rng);
+        } else {
+            endpoint.handle_closed(now, ConnectionId::FIRST);
+        }
+        assert_eq!(endpoint.ended(), Some(&End::Refused("no".into())));
+        assert!(endpoint.has_orders() && !endpoint.is_closing(ConnectionId::FIRST));
+        assert!(!endpoint.is_carried_by(ConnectionId::FIRST));
+        assert_eq!(orders(&mut endpoint), [Order::LetGo(ConnectionId::FIRST), Order::Over]);
+        assert_eq!((endpoint.poll_timeout(), endpoint.has_orders()), (None, false));
+    }
 }
 
 #[test]
@@ -241,4 +249,86 @@ fn a_connection_has_something_to_do_until_all_is_said() {
     endpoint.handle_write_failed(now, ConnectionId::FIRST, Lost::broken("reset"));
     assert!(!endpoint.wants_transmit(now), "it takes nothing any more");
     assert!(endpoint.poll_transmit(now, ConnectionId::FIRST).is_none());
+}
+
+#[test]
+fn an_end_that_stays_away_ends_with_its_window() {
+    let (window, now) = (Duration::from_mins(1), Time::from_micros(1_000_000));
+    let (mut endpoint, mut rng) = (agent(window), rand::rng());
+    endpoint.handle_lost(now, ConnectionId::FIRST, Lost::broken("reset"), &mut rng);
+    endpoint.handle_timeout(now + Duration::from_millis(59_999), &mut rng);
+    assert_eq!(endpoint.ended(), None);
+    assert_eq!(endpoint.poll_timeout(), Some(now + window));
+    endpoint.handle_timeout(now + window, &mut rng);
+    assert!(matches!(endpoint.ended(), Some(End::Window { .. })));
+}
+
+#[test]
+fn a_connection_that_is_no_more_says_nothing() {
+    let (mut endpoint, mut rng, now) = (agent(Duration::MAX), rand::rng(), Time::default());
+    let text = FromRelay::PeerHere(Peer::Attempt(Attempt::from_bytes([2; 16])));
+    endpoint.handle_text(now, ConnectionId(7), text, &mut rng);
+    assert_eq!(endpoint.poll_text(ConnectionId::FIRST), None);
+    endpoint.handle_lost(now, ConnectionId(7), Lost::broken("reset"), &mut rng);
+    assert_eq!(orders(&mut endpoint), []);
+}
+
+#[test]
+fn a_relay_that_answers_at_once_has_answered() {
+    let (mut endpoint, mut rng) = (agent(Duration::from_hours(1)), rand::rng());
+    endpoint.handle_text(Time::default(), ConnectionId::FIRST, FromRelay::PeerGone(Peer::Session), &mut rng);
+    for minutes in 1..5 {
+        let now = Time::default() + Duration::from_mins(minutes);
+        endpoint.handle_timeout(now, &mut rng);
+        assert!(endpoint.poll_ping(ConnectionId::FIRST), "{minutes}");
+        endpoint.handle_heard(now, ConnectionId::FIRST);
+    }
+}
+
+#[test]
+fn an_error_on_a_connection_whose_writes_fail_ends_a_session_at_once() {
+    let (mut endpoint, mut rng, now) = (agent(Duration::MAX), rand::rng(), Time::default());
+    endpoint.handle_write_failed(now, ConnectionId::FIRST, Lost::broken("reset"));
+    let mut frame = BytesMut::from(&[frame::RECORD, 9, 0, 0, 0, 0][..]);
+    crate::seam::Sealer::from_secret([1; 32]).seal(&mut frame);
+    endpoint.handle_frame(now, ConnectionId::FIRST, frame, &mut rng);
+    assert!(matches!(endpoint.ended(), Some(End::Session(SessionError::Misbehaved(_)))), "{:?}", endpoint.ended());
+}
+
+#[test]
+fn a_relay_is_asked_after_a_while_and_answers_soon() {
+    let at = |seconds| Time::default() + Duration::from_secs(seconds);
+    let mut connection = Connection::new(at(10), ConnectionId::FIRST);
+    for (asked, heard, due) in [(None, 10, 25), (Some(10), 10, 25), (Some(12), 10, 17), (Some(12), 13, 28)] {
+        (connection.asked, connection.heard) = (asked.map(at), at(heard));
+        assert_eq!(connection.relay_due(), at(due), "asked at {asked:?}, heard at {heard}");
+    }
+}
+
+#[test]
+fn a_window_is_told_in_whole_units() {
+    for (seconds, told) in
+        [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (86_400, "24 h")]
+    {
+        let end = End::Window { reason: "away".into(), window: Duration::from_secs(seconds) };
+        assert!(end.to_string().contains(&format!(" {told}")), "{end}");
+    }
+}
+
+#[test]
+fn a_client_that_pairs_dials_on_until_it_is_late() {
+    let (mut rng, now) = (rand::rng(), Time::default());
+    let mut fails = |after: u64, failure: DialFailure| {
+        let code = "483 20417".parse().unwrap();
+        let mut pairing = ClientPairing::new(now, mykube_protocol::SessionId::from_bytes([7; 16]), code, false);
+        let lost = Lost::broken("reset");
+        let (mut redial, _) = PairingRedial::new(now, &lost, &mut pairing, &mut rng.clone()).expect("in time");
+        redial.handle_dial_failed(now + Duration::from_secs(after), &failure, &mut pairing, &mut rng)
+    };
+    let answered = || DialFailure::Answered("407".into());
+    assert!(matches!(fails(9, answered()), Next::Dial(_)));
+    assert!(matches!(fails(9, DialFailure::Unreachable), Next::Dial(_)));
+    assert_eq!(fails(9, DialFailure::TicketRefused("no".into())), Next::Failed);
+    assert_eq!(fails(10, answered()), Next::Failed, "who answers in the relay's place says more");
+    assert_eq!(fails(10, DialFailure::Unreachable), Next::Late(ClientFailure::Silent));
 }

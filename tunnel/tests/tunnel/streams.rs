@@ -394,6 +394,22 @@ fn a_thousand_streams_at_once_with_an_agent_that_keeps_them() {
 }
 
 #[test]
+fn an_agent_opens_a_stream_beside_a_clients_narrow_ones() {
+    let mut pair = pair();
+    let open = |pair: &mut Pair| while pair.client.session.open(pair.now, None).is_ok() {};
+    open(&mut pair);
+    pair.run(SECOND);
+    for _ in 0..5 {
+        let now = pair.now;
+        pair.client.session.open(now, None).unwrap();
+    }
+    let id = pair.open(Role::Agent);
+    pair.run(SECOND);
+    pair.ok();
+    assert!(pair.client.events.contains(&Event::Opened { id, target: None }));
+}
+
+#[test]
 fn a_peer_that_does_not_count_is_cut_off() {
     let mut peer = Hostile::against(Role::Agent);
     for n in 0..256 {
