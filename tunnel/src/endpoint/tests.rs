@@ -290,7 +290,7 @@ fn an_error_on_a_connection_whose_writes_fail_ends_a_session_at_once() {
     let (mut endpoint, mut rng, now) = (agent(Duration::MAX), rand::rng(), Time::default());
     endpoint.handle_write_failed(now, ConnectionId::FIRST, Lost::broken("reset"));
     let mut frame = BytesMut::from(&[frame::RECORD, 9, 0, 0, 0, 0][..]);
-    crate::seam::Sealer::from_secret([1; 32]).seal(&mut frame);
+    crate::test_api::Sealer::from_secret([1; 32]).seal(&mut frame);
     endpoint.handle_frame(now, ConnectionId::FIRST, frame, &mut rng);
     assert!(matches!(endpoint.ended(), Some(End::Session(SessionError::Misbehaved(_)))), "{:?}", endpoint.ended());
 }
@@ -322,8 +322,8 @@ fn a_client_that_pairs_dials_on_until_it_is_late() {
         let code = "483 20417".parse().unwrap();
         let mut pairing = ClientPairing::new(now, mykube_protocol::SessionId::from_bytes([7; 16]), code, false);
         let lost = Lost::broken("reset");
-        let (mut redial, _) = PairingRedial::new(now, &lost, &mut pairing, &mut rng.clone()).expect("in time");
-        redial.handle_dial_failed(now + Duration::from_secs(after), &failure, &mut pairing, &mut rng)
+        let (mut reconnect, _) = PairingReconnect::new(now, &lost, &mut pairing, &mut rng.clone()).expect("in time");
+        reconnect.handle_dial_failed(now + Duration::from_secs(after), &failure, &mut pairing, &mut rng)
     };
     let answered = || DialFailure::Answered("407".into());
     assert!(matches!(fails(9, answered()), Next::Dial(_)));
