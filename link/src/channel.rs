@@ -137,7 +137,8 @@ impl Channel {
         self.shared.ended().await
     }
 
-    /// Ends the session in this end's own words. The channel lives on until they are heard, or its resume window is over.
+    /// Ends the session in this end's own words. The channel lives on until they are heard and a little longer, or until its resume
+    /// window is over.
     pub fn say_bye(&self, reason: &str) {
         self.shared.with(|session, _| session.bye(reason));
     }
@@ -148,9 +149,9 @@ impl Channel {
         self.ended().await;
     }
 
-    /// How often the driver has looked at what there is to do.
+    /// How often the driver was woken to look at what there is to do; its own timers do not count.
     #[cfg(test)]
-    pub(crate) fn driver_turns(&self) -> usize {
-        self.shared.driver_turns.load(Ordering::Relaxed)
+    pub(crate) fn driver_wakes(&self) -> usize {
+        self.shared.driver_wakes.load(Ordering::Relaxed)
     }
 }

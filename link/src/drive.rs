@@ -49,8 +49,6 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
     let mut dials: Vec<(ConnectionId, Dial<'_, P::Connection>)> = Vec::new();
     let mut connection = Some(ConnectionTasks::start(&shared, ConnectionId::FIRST, first));
     loop {
-        #[cfg(test)]
-        shared.driver_turns.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         while let Some(order) = {
             let mut state = shared.lock();
             state.endpoint.poll_order()
@@ -102,7 +100,10 @@ pub(crate) async fn drive<P: Path>(shared: Arc<Shared>, path: P, first: P::Conne
                 debug!(routed, "the network changed");
                 shared.with_endpoint(|endpoint, now| endpoint.handle_network_changed(now, routed));
             }
-            () = shared.drive.notified() => {}
+            () = shared.drive.notified() => {
+                #[cfg(test)]
+                shared.driver_wakes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
             () = clock::sleep_until(due) => {
                 shared.with_endpoint(|endpoint, now| endpoint.handle_timeout(now, &mut rand::rng()));
             }

@@ -38,9 +38,9 @@ pub(crate) struct Shared {
     /// See [`Channel::hold`](crate::channel::Channel::hold).
     pub(crate) held: AtomicBool,
     pub(crate) let_go: Notify,
-    /// How often the driver has looked at what there is to do.
+    /// How often the driver was woken to look at what there is to do; its own timers do not count.
     #[cfg(test)]
-    pub(crate) driver_turns: std::sync::atomic::AtomicUsize,
+    pub(crate) driver_wakes: std::sync::atomic::AtomicUsize,
 }
 
 pub(crate) struct State {
@@ -89,7 +89,7 @@ impl Shared {
             held: AtomicBool::new(false),
             let_go: Notify::new(),
             #[cfg(test)]
-            driver_turns: Default::default(),
+            driver_wakes: Default::default(),
         }
     }
 

@@ -202,9 +202,9 @@ async fn records_wake_their_reader_and_writer_and_not_the_driver() {
             assert!(opened.read(1, &mut chunks).await.unwrap());
             opened.write(chunks.pop().unwrap()).await.unwrap();
         }
-        // Almost each record moves a timer, and a few turns are the channel's own: orders, and timers while nothing is sent.
-        for turns in [client.driver_turns(), agent.driver_turns()] {
-            assert!((1..ECHOES / 10).contains(&turns), "{turns} turns in {ECHOES} echoes");
+        // Almost each record moves a timer; a driver that is woken to wait for it is woken once an echo.
+        for wakes in [client.driver_wakes(), agent.driver_wakes()] {
+            assert!(wakes < ECHOES / 10, "{wakes} wakes in {ECHOES} echoes");
         }
     })
     .await;

@@ -67,6 +67,10 @@ impl Endpoint {
             let end = End::Bye(reason.to_owned());
             self.tell(now, end);
         }
+        if self.session.is_over() && self.told.is_none() {
+            // A connection that takes nothing never gets to its close: this bounds it, as the window is no longer asked.
+            self.leaves.get_or_insert(now + BYE_TIMEOUT);
+        }
         let attached = self.session.is_attached();
         if attached != self.status.is_up() {
             if attached {
@@ -156,7 +160,7 @@ impl Endpoint {
     pub(super) fn window_due(&self) -> Option<Time> {
         match &self.status {
             PeerStatus::Up => None,
-            // Whose farewell was heard waits for nobody: it only closes its connection.
+            // An end whose farewell was heard waits for nobody: it only closes its connection, by `leaves` at the latest.
             PeerStatus::Away { .. } if self.session.is_over() => None,
             PeerStatus::Away { since, .. } => Some(*since + self.window),
         }

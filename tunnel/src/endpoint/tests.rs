@@ -295,6 +295,50 @@ fn an_error_on_a_connection_whose_writes_fail_ends_a_session_at_once() {
     assert!(matches!(endpoint.ended(), Some(End::Session(SessionError::Misbehaved(_)))), "{:?}", endpoint.ended());
 }
 
+/// An agent's end of window zero that says farewell by `bye`, and whose client has heard it and is gone.
+fn heard_to_leave(bye: impl FnOnce(&mut Endpoint, Time)) -> (Endpoint, Time) {
+    let (mut endpoint, mut rng, mut now) = (agent(Duration::ZERO), rand::rng(), Time::default());
+    let client = crate::test_api::established(Role::Client, [1; 32], [2; 32]);
+    let mut client = Session::new(now, client, Config::default());
+    bye(&mut endpoint, now);
+    while let Some(frame) = endpoint.poll_transmit(now, ConnectionId::FIRST) {
+        client.handle_frame(now, frame).unwrap();
+    }
+    assert_eq!(client.heard_bye(), Some("through"));
+    now = client.poll_timeout().map_or(now, |due| due.max(now));
+    client.handle_timeout(now);
+    while let Some(frame) = client.poll_transmit(now).unwrap() {
+        endpoint.handle_frame(now, ConnectionId::FIRST, frame, &mut rng);
+    }
+    endpoint.handle_text(now, ConnectionId::FIRST, FromRelay::PeerGone(Peer::Session), &mut rng);
+    endpoint.handle_timeout(now, &mut rng);
+    (endpoint, now)
+}
+
+#[test]
+fn an_end_whose_farewell_was_heard_ends_by_it_and_not_by_its_window() {
+    let (mut endpoint, now) = heard_to_leave(|endpoint, now| endpoint.leave(now, "through"));
+    assert_eq!(endpoint.ended(), None);
+    while endpoint.poll_transmit(now, ConnectionId::FIRST).is_some() {}
+    assert!(endpoint.is_closing(ConnectionId::FIRST));
+    endpoint.handle_closed(now, ConnectionId::FIRST);
+    assert_eq!(endpoint.ended(), Some(&End::Here));
+}
+
+#[test]
+fn a_connection_that_takes_nothing_keeps_no_end_whose_farewell_was_heard() {
+    let mut rng = rand::rng();
+    let (mut endpoint, begun) = heard_to_leave(|endpoint, _| endpoint.session.bye("through"));
+    endpoint.handle_blocked(ConnectionId::FIRST, true);
+    let mut now = begun;
+    while endpoint.ended().is_none() {
+        now = endpoint.poll_timeout().expect("it ends in time").max(now);
+        assert!(now <= begun + 2 * BYE_TIMEOUT + Duration::from_secs(1), "it still waits");
+        endpoint.handle_timeout(now, &mut rng);
+    }
+    assert_eq!(endpoint.ended(), Some(&End::Here));
+}
+
 #[test]
 fn a_relay_is_asked_after_a_while_and_answers_soon() {
     let at = |seconds| Time::default() + Duration::from_secs(seconds);
