@@ -1,0 +1,9 @@
+//! Who may do what at the relay, without the relay: no sockets, no files, no database, no runtime. The time
+//! ([`UnixTime`](time::UnixTime)) and random numbers are arguments. What must last is a row that a rule is given and gives
+//! back; the store keeps it, in one transaction around the rule.
+
+#![warn(clippy::pedantic)]
+// An `expect` here states an invariant, which no caller can break.
+#![allow(clippy::missing_panics_doc)]
+
+pub mod time;
