@@ -6,4 +6,9 @@
 // An `expect` here states an invariant, which no caller can break.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod id;
+pub mod jwt;
+pub mod keyed_hash;
+pub mod keys;
+pub mod statement;
 pub mod time;
