@@ -10,5 +10,6 @@ pub mod id;
 pub mod jwt;
 pub mod keyed_hash;
 pub mod keys;
+pub mod refresh;
 pub mod statement;
 pub mod time;
