@@ -68,6 +68,12 @@ impl KeyedHash {
         (key.kid, key.hash(parts))
     }
 
+    /// The hash under one secret, if it is still there: for what is derived, and must be the same again.
+    #[must_use]
+    pub fn hash_with(&self, kid: Kid, parts: &[&[u8]]) -> Option<Digest> {
+        self.0.iter().find(|key| key.kid == kid).map(|key| key.hash(parts))
+    }
+
     /// What to look for, the newest secret's first. Who is found by another than that of [`Self::hash`] is kept anew.
     #[must_use]
     pub fn candidates(&self, parts: &[&[u8]]) -> Vec<(Kid, Digest)> {

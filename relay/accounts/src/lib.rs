@@ -6,10 +6,16 @@
 // An `expect` here states an invariant, which no caller can break.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod device_code;
 pub mod id;
 pub mod jwt;
 pub mod keyed_hash;
 pub mod keys;
+pub mod login_code;
+pub mod pkce;
+pub mod provider_state;
 pub mod refresh;
+pub mod return_path;
+pub mod secret;
 pub mod statement;
 pub mod time;
