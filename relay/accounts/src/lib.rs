@@ -7,11 +7,15 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod device_code;
+pub mod email;
+pub mod email_code;
 pub mod id;
+pub mod identity;
 pub mod jwt;
 pub mod keyed_hash;
 pub mod keys;
 pub mod login_code;
+pub mod name;
 pub mod pkce;
 pub mod provider_state;
 pub mod refresh;
