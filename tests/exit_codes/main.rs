@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod accounts;
+
 /// Nothing takes so long: a test that meets it has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
