@@ -47,11 +47,8 @@ impl Portal {
         if !shared.origins.admits(request.method(), path, request.headers()) {
             return Err(Failure::json(StatusCode::FORBIDDEN, "this origin is not allowed"));
         }
-        shared.limits.admit(request.method(), path, arrival.address, shared.now()).map_err(|wait| {
-            // The published text.
-            let failure = Failure::text(StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded — try again later");
-            failure.retry_after(wait.as_secs() + 1)
-        })
+        let admitted = shared.limits.admit(request.method(), path, arrival.address, shared.now());
+        admitted.map_err(Failure::too_many)
     }
 
     async fn route<B>(&self, request: Request<B>, arrival: Arrival) -> Response<Full<Bytes>>

@@ -11,6 +11,7 @@ use crate::shared::Shared;
 
 mod begin;
 mod dev;
+mod device;
 mod end;
 mod refresh;
 mod status;
@@ -19,6 +20,9 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/auth/dev", get(dev::is_on).post(dev::sign_in_browser))
         .route("/auth/dev/token", post(dev::sign_in_program))
+        .route("/auth/device", post(device::begin))
+        .route("/auth/device/poll", post(device::poll))
+        .route("/auth/device/verify", post(device::verify))
         .route("/auth/status", get(status::status))
         .route("/auth/logout", post(end::log_out))
         .route("/auth/refresh", post(refresh::refresh))

@@ -1,5 +1,7 @@
 //! Answers that are errors: `{"error": "..."}`, or plain text where a published call has that.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     response::{IntoResponse, Response},
@@ -48,6 +50,12 @@ impl Failure {
     pub(crate) fn time(time: TimeFailure) -> Self {
         let text = "the statement's time is not the relay's: sign again";
         Self { time: Some(time), ..Self::json(StatusCode::CONFLICT, text) }
+    }
+
+    /// The published text.
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        let failure = Self::text(StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded — try again later");
+        failure.retry_after(wait.as_secs() + 1)
     }
 
     pub(crate) fn retry_after(self, seconds: u64) -> Self {

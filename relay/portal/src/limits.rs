@@ -10,11 +10,14 @@ use http::Method;
 use mykube_relay_accounts::time::UnixTime;
 use mykube_relay_core::quota::RequestQuota;
 
-/// Calls a minute and address. What takes a secret that could be guessed has the published 5; what a program does by itself
-/// has 30; what a page asks when it is shown has 60.
-const CALLS: [(Method, &str, u32); 8] = [
+/// Calls a minute and address. What takes a secret that could be guessed has the published 5; what starts
+/// something 10, what a program does by itself 30; what a page asks when it is shown has 60.
+const CALLS: [(Method, &str, u32); 11] = [
     (Method::POST, "/auth/dev", 5),
     (Method::POST, "/auth/dev/token", 5),
+    (Method::POST, "/auth/device", 10),
+    (Method::POST, "/auth/device/poll", 30),
+    (Method::POST, "/auth/device/verify", 5),
     (Method::POST, "/auth/refresh", 30),
     (Method::POST, "/auth/refresh/received", 30),
     (Method::GET, "/auth/dev", 60),

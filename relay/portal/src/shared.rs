@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) jwts: Jwts,
     /// Hashes of the portal's own cookie.
     pub(crate) cookies: KeyedHash,
+    /// Hashes of what lives for minutes.
+    pub(crate) codes: KeyedHash,
     /// Hashes of refresh tokens.
     pub(crate) refresh: KeyedHash,
     pub(crate) origins: Origins,
@@ -51,6 +53,7 @@ impl Shared {
             origins: Origins::new(&settings.public_url, settings.allow_origins.clone()),
             jwts: Jwts::new(keys, policy),
             cookies: KeyedHash::new(keys, Purpose::Cookies),
+            codes: KeyedHash::new(keys, Purpose::Codes),
             refresh: KeyedHash::new(keys, Purpose::Refresh),
             limits: Limits::new(clock()),
             denied: Mutex::new(denied),

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
 
+mod device;
 mod family;
 mod ours;
 mod published;

@@ -64,6 +64,22 @@ CREATE TABLE families (
     ended_why        TEXT CHECK (ended_why IN ('theft', 'revoked'))
 );
 
+-- Codes that a program shows and a person confirms, for a quarter of an hour. They are keyed hashes.
+CREATE TABLE device_codes (
+    device_code  BYTEA  NOT NULL PRIMARY KEY,
+    user_code    BYTEA  NOT NULL UNIQUE,
+    -- Of a program of ours.
+    machine_key  BYTEA,
+    program      TEXT   NOT NULL,
+    asked_from   TEXT   NOT NULL,
+    created_at   BIGINT NOT NULL,
+    polled_at    BIGINT,
+    stage        TEXT   NOT NULL CHECK (stage IN ('pending', 'confirmed', 'fetched')),
+    account      TEXT   REFERENCES accounts (id),
+    confirmed_at BIGINT
+);
+CREATE INDEX device_codes_by_age ON device_codes (created_at);
+
 -- The portal's own cookie, as a keyed hash.
 CREATE TABLE browser_sessions (
     hash       BYTEA  NOT NULL PRIMARY KEY,

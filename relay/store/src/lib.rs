@@ -6,6 +6,7 @@
 
 mod accounts;
 mod database;
+mod device_codes;
 mod error;
 mod families;
 mod id;

@@ -23,11 +23,23 @@ pub(super) async fn begin(
     by: &str,
 ) -> Result<Begun, StoreError> {
     let now = portal.now();
-    let id = SignInId::random(&mut rand::rng());
     let mut transaction = portal.store.begin().await?;
     let account = transaction.account_of(identity, now).await?;
-    let sign_in = SignIn { id, account: account.id, signed_in_at: now };
-    transaction.begin_sign_in(sign_in, address).await?;
+    begin_as(portal, transaction, account, address, now, by).await
+}
+
+/// The same for somebody whose account is known, and who proved who they are at `auth_time`.
+pub(super) async fn begin_as(
+    portal: &Shared,
+    mut transaction: Transaction,
+    account: Account,
+    address: IpAddr,
+    auth_time: UnixTime,
+    by: &str,
+) -> Result<Begun, StoreError> {
+    let now = portal.now();
+    let id = SignInId::random(&mut rand::rng());
+    transaction.begin_sign_in(SignIn { id, account: account.id, signed_in_at: now }, address).await?;
     let actor = Actor { account: account.id, sign_in: id, address };
     transaction.record(account.organisation, actor, ("sign_in.begin", by), now).await?;
     let subject = Subject {
@@ -35,7 +47,7 @@ pub(super) async fn begin(
         email: account.identity.email.clone(),
         user_id: account.identity.user_id.clone(),
         sign_in: id,
-        auth_time: now,
+        auth_time,
     };
     Ok(Begun { transaction, account, subject, now })
 }

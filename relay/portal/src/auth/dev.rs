@@ -20,10 +20,12 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use super::{begin::begin, end, refresh};
-use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
+use crate::{arrival::Arrival, cookies, failure::Failure, settings::Dev, shared::Shared};
 
 /// The provider of accounts in dev mode.
 const ISSUER: &str = "dev";
+/// The published text.
+pub(super) const WRONG_SECRET: &str = "Invalid or missing secret";
 /// Who signs in where nobody is named.
 const NOBODY: &str = "dev@localhost";
 /// RFC 5321 section 4.5.3.1.3, less the angle brackets.
@@ -102,22 +104,31 @@ fn prove(
 ) -> Result<(Identity, Body), Failure> {
     let dev = portal.settings.dev.as_ref().ok_or_else(|| Failure::text(StatusCode::NOT_FOUND, off))?;
     let Json(body) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
-    let secret = body.secret.as_ref().map(|secret| secret.as_bytes()).unwrap_or_default();
-    if !bool::from(secret.ct_eq(dev.secret())) {
-        return Err(Failure::text(StatusCode::UNAUTHORIZED, "Invalid or missing secret"));
+    if !is_secret(dev, body.secret.as_ref()) {
+        return Err(Failure::text(StatusCode::UNAUTHORIZED, WRONG_SECRET));
     }
-    let email = body.email.as_deref().unwrap_or(NOBODY);
+    Ok((identity(body.email.as_deref())?, body))
+}
+
+/// Whether this is the dev secret. Compared in constant time.
+pub(super) fn is_secret(dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
+    let shown = shown.map(|secret| secret.as_bytes()).unwrap_or_default();
+    shown.ct_eq(dev.secret()).into()
+}
+
+/// Who is named; each address is a person of its own.
+pub(super) fn identity(email: Option<&str>) -> Result<Identity, Failure> {
+    let email = email.unwrap_or(NOBODY);
     let is_plain = email.chars().all(|char| !char.is_control() && !char.is_whitespace());
     if email.is_empty() || email.len() > EMAIL_MAX || !is_plain {
         return Err(unprocessable("`email` is no address"));
     }
-    let identity = Identity {
+    Ok(Identity {
         issuer: ISSUER.to_owned(),
         subject: email.to_owned(),
         user_id: format!("dev:{email}"),
         email: email.to_owned(),
-    };
-    Ok((identity, body))
+    })
 }
 
 fn unprocessable(text: &str) -> Failure {
