@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
+use mykube_relay_accounts::limits::TOO_MANY;
 use mykube_relay_store::StoreError;
 use serde_json::json;
 use tracing::error;
@@ -52,9 +53,9 @@ impl Failure {
         Self { time: Some(time), ..Self::json(StatusCode::CONFLICT, text) }
     }
 
-    /// The published text.
+    /// Over a limit, as published.
     pub(crate) fn too_many(wait: Duration) -> Self {
-        let failure = Self::text(StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded — try again later");
+        let failure = Self::text(StatusCode::TOO_MANY_REQUESTS, TOO_MANY);
         failure.retry_after(wait.as_secs() + 1)
     }
 

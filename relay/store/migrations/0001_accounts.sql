@@ -31,6 +31,8 @@ CREATE TABLE members (
 CREATE TABLE sign_ins (
     sid           BYTEA  NOT NULL PRIMARY KEY,
     account       TEXT   NOT NULL REFERENCES accounts (id),
+    -- How the person showed who they are.
+    method        TEXT   NOT NULL CHECK (method IN ('browser', 'program', 'device_code', 'id_token', 'dev')),
     signed_in_at  BIGINT NOT NULL,
     address       TEXT   NOT NULL,
     -- Nothing while it lasts.

@@ -6,6 +6,7 @@ use mykube_relay_accounts::{
     id::{AccountId, SignInId, TokenId},
     jwt::DenyList,
     keyed_hash::Digest,
+    sign_in::Method,
     time::UnixTime,
 };
 use sqlx::{Row as _, any::AnyRow};
@@ -19,6 +20,8 @@ pub struct SignIn {
     pub id: SignInId,
     /// Whose.
     pub account: AccountId,
+    /// How the person showed who they are.
+    pub method: Method,
     /// When it began.
     pub signed_in_at: UnixTime,
 }
@@ -54,10 +57,10 @@ impl Transaction {
     /// # Errors
     /// The database gives no answer.
     pub async fn begin_sign_in(&mut self, sign_in: SignIn, address: IpAddr) -> Result<(), StoreError> {
-        const BEGIN: &str = "INSERT INTO sign_ins (sid, account, signed_in_at, address, ended_at)
-            VALUES ($1, $2, $3, $4, NULL)";
+        const BEGIN: &str = "INSERT INTO sign_ins (sid, account, method, signed_in_at, address, ended_at)
+            VALUES ($1, $2, $3, $4, $5, NULL)";
         let begin = sqlx::query(BEGIN).bind(sign_in.id.to_bytes().to_vec()).bind(sign_in.account.to_string());
-        let begin = begin.bind(sign_in.signed_in_at.millis()).bind(address.to_string());
+        let begin = begin.bind(name(sign_in.method)).bind(sign_in.signed_in_at.millis()).bind(address.to_string());
         begin.execute(self.connection()).await?;
         Ok(())
     }
@@ -67,7 +70,8 @@ impl Transaction {
     /// # Errors
     /// The database gives no answer.
     pub async fn sign_in(&mut self, id: SignInId) -> Result<Option<SignIn>, StoreError> {
-        const LIVE: &str = "SELECT sid, account, signed_in_at FROM sign_ins WHERE sid = $1 AND ended_at IS NULL";
+        const LIVE: &str =
+            "SELECT sid, account, method, signed_in_at FROM sign_ins WHERE sid = $1 AND ended_at IS NULL";
         let row = sqlx::query(LIVE).bind(id.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
         row.as_ref().map(sign_in).transpose()
     }
@@ -121,11 +125,25 @@ impl Transaction {
     }
 }
 
+const METHODS: [Method; 5] = [Method::Browser, Method::Program, Method::DeviceCode, Method::IdToken, Method::Dev];
+
+const fn name(method: Method) -> &'static str {
+    match method {
+        Method::Browser => "browser",
+        Method::Program => "program",
+        Method::DeviceCode => "device_code",
+        Method::IdToken => "id_token",
+        Method::Dev => "dev",
+    }
+}
+
 fn sign_in(row: &AnyRow) -> Result<SignIn, StoreError> {
-    let account: String = row.try_get("account")?;
+    let (account, method): (String, String) = (row.try_get("account")?, row.try_get("method")?);
+    let method = METHODS.into_iter().find(|known| name(*known) == method);
     Ok(SignIn {
         id: sign_in_id(row)?,
         account: account.parse().map_err(|_| StoreError::Damaged("sign_ins.account"))?,
+        method: method.ok_or(StoreError::Damaged("sign_ins.method"))?,
         signed_in_at: UnixTime::from_millis(row.try_get("signed_in_at")?),
     })
 }

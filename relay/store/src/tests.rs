@@ -1,6 +1,6 @@
 //! Rows, on a real file.
 
-use mykube_relay_accounts::{id::SignInId, keyed_hash::Digest, time::UnixTime};
+use mykube_relay_accounts::{id::SignInId, keyed_hash::Digest, sign_in::Method, time::UnixTime};
 
 use crate::{Account, Actor, Database, Identity, SignIn, Store};
 
@@ -19,7 +19,7 @@ async fn open(dir: &tempfile::TempDir) -> Store {
 async fn sign_in(store: &Store, subject: &str, id: SignInId) -> Account {
     let mut transaction = store.begin().await.unwrap();
     let account = transaction.account_of(&identity(subject), NOW).await.unwrap();
-    let begun = SignIn { id, account: account.id, signed_in_at: NOW };
+    let begun = SignIn { id, account: account.id, method: Method::Dev, signed_in_at: NOW };
     transaction.begin_sign_in(begun, [192, 0, 2, 1].into()).await.unwrap();
     let actor = Actor { account: account.id, sign_in: id, address: [192, 0, 2, 1].into() };
     transaction.record(account.organisation, actor, ("sign_in.begin", subject), NOW).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
     let mut transaction = store.begin().await.unwrap();
     transaction.begin_browser_session(cookie, id, NOW).await.unwrap();
     assert_eq!(transaction.browser_session(cookie).await.unwrap(), Some(id));
-    let live = SignIn { id, account: account.id, signed_in_at: NOW };
+    let live = SignIn { id, account: account.id, method: Method::Dev, signed_in_at: NOW };
     assert_eq!(transaction.sign_in(id).await.unwrap(), Some(live));
     let until = NOW + std::time::Duration::from_secs(60);
     transaction.end_sign_in(id, until, NOW).await.unwrap();
@@ -96,4 +96,24 @@ async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
     let store = open(&dir).await;
     assert!(store.denied(NOW).await.unwrap().denies_sign_in(id));
     assert!(!store.denied(until).await.unwrap().denies_sign_in(id));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_leaves_nothing_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let pages = async |most: i64| {
+        // No more pages than there are, at the least: as if the disk had no room for another.
+        let set = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
+        sqlx::query(set).execute(&store.pool).await.unwrap();
+    };
+    pages(1).await;
+    let big = Identity { email: "x".repeat(64 * 1024), ..identity("alice") };
+    let mut transaction = store.begin().await.unwrap();
+    let full = transaction.account_of(&big, NOW).await.unwrap_err();
+    assert!(matches!(&full, crate::StoreError::Unavailable(why) if why.contains("full")), "{full}");
+    drop(transaction);
+    pages(1_000_000).await;
+    let alice = sign_in(&store, "alice", SignInId::from_bytes([1; 16])).await;
+    assert_eq!(store.organisation(alice.organisation).audit(10).await.unwrap().len(), 1);
 }

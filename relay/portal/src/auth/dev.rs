@@ -10,7 +10,7 @@ use axum::{
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderMap, StatusCode, header::SET_COOKIE};
 use mykube_protocol::account::CLIENT;
-use mykube_relay_accounts::{id::TokenId, jwt::Class, refresh::Family, statement::MachineKey};
+use mykube_relay_accounts::{id::TokenId, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey};
 use mykube_relay_store::Identity;
 use rand::Rng as _;
 use serde::Deserialize;
@@ -57,7 +57,7 @@ pub(super) async fn sign_in_browser(
 ) -> Result<impl IntoResponse, Failure> {
     let (identity, _) = prove(&portal, body, "Dev login not enabled")?;
     end::end_browsers(&portal, &headers, address).await?;
-    let mut begun = begin(&portal, &identity, address, "dev mode, a browser").await?;
+    let mut begun = begin(&portal, &identity, address, Method::Dev, "dev mode, a browser").await?;
     let cookie = {
         let mut bytes = Zeroizing::new([0; 32]);
         rand::rng().fill_bytes(bytes.as_mut());
@@ -88,7 +88,7 @@ pub(super) async fn sign_in_program(
         (Some(_), _) => return Err(unprocessable("no such `client`")),
         (None, Some(_)) => return Err(unprocessable("`key` is for `client`")),
     }
-    let begun = begin(&portal, &identity, address, "dev mode, a daemon").await?;
+    let begun = begin(&portal, &identity, address, Method::Dev, "dev mode, a daemon").await?;
     begun.transaction.commit().await?;
     info!(account = %begun.account.id, %address, "signed in by dev mode as a daemon");
     let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
@@ -145,7 +145,7 @@ async fn sign_in_ours(
     let key = BASE64URL_NOPAD.decode(key.as_bytes()).ok();
     let key = key.and_then(|key| MachineKey::from_bytes(&key).ok());
     let key = key.ok_or_else(|| unprocessable("`key` is no uncompressed point of P-256 in base64url"))?;
-    let mut begun = begin(portal, identity, address, "dev mode, mykube").await?;
+    let mut begun = begin(portal, identity, address, Method::Dev, "dev mode, mykube").await?;
     let (sid, account, now) = (begun.subject.sign_in, begun.account.id, begun.now);
     let (family, token) = Family::new(sid, account, key, &portal.refresh, now, &mut rand::rng());
     begun.transaction.keep_family(&family).await?;

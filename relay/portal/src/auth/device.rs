@@ -13,6 +13,7 @@ use mykube_relay_accounts::{
     device_code::{Client, ConfirmError, Credential, DeviceSignIn, INTERVAL, LIFE, PENDING_MAX, Poll, UserCode},
     id::AccountId,
     jwt::Class,
+    sign_in::Method,
 };
 use mykube_relay_store::Transaction;
 use serde::Deserialize;
@@ -97,7 +98,7 @@ pub(super) async fn poll(
             let account = transaction.account(account).await?;
             let Some(account) = account else { return expired() };
             let by = "a code, a daemon";
-            let begun = begin_as(&portal, transaction, account, address, at, by).await?;
+            let begun = begin_as(&portal, transaction, account, address, (Method::DeviceCode, at), by).await?;
             begun.transaction.commit().await?;
             info!(account = %begun.account.id, %address, "signed in by a code as a daemon");
             let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
@@ -114,20 +115,26 @@ pub(super) async fn poll(
 /// `POST /auth/device/verify`: somebody who is signed in confirms.
 pub(super) async fn verify(
     State(portal): State<Arc<Shared>>,
+    Extension(Arrival { address, .. }): Extension<Arrival>,
     headers: HeaderMap,
     body: Result<Json<Typed>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
     let Json(typed) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
-    let invalid = || Failure::json(StatusCode::BAD_REQUEST, ConfirmError::Invalid.to_string());
     let mut transaction = portal.store.begin().await?;
     let account = confirming(&portal, &mut transaction, &headers, &typed).await?;
+    let now = portal.now();
+    portal.limits.may_guess(address, account, now).map_err(Failure::too_many)?;
+    let invalid = || {
+        portal.limits.guessed(address, account, now);
+        Failure::json(StatusCode::BAD_REQUEST, ConfirmError::Invalid.to_string())
+    };
     let code = UserCode::parse(&typed.user_code).ok_or_else(invalid)?;
     let mut found = None;
     for hash in DeviceSignIn::user_candidates(&code, &portal.codes) {
         found = found.or(transaction.device_code_of_user(hash).await?);
     }
     let mut row = found.ok_or_else(invalid)?;
-    let confirmed = row.handle_confirm(account, Credential::Published, portal.now());
+    let confirmed = row.handle_confirm(account, Credential::Published, now);
     confirmed.map_err(|error| Failure::json(StatusCode::BAD_REQUEST, error.to_string()))?;
     transaction.keep_device_code(&row).await?;
     transaction.commit().await?;

@@ -88,3 +88,22 @@ async fn only_whoever_is_signed_in_confirms() {
     let ours = off.post("/auth/device", &json!({"client": "mykube", "key": "x"})).await;
     assert!(ours.text().0 == 422 && ours.body.contains("not built yet"), "{}", ours.body);
 }
+
+#[tokio::test]
+async fn codes_are_not_guessed_from_many_addresses() {
+    let site = Site::new(settings()).await;
+    let body = |code: &str| json!({"userCode": code, "secret": SECRET}).to_string();
+    let guess = async |address: u8, code: &str| {
+        let arrival = Arrival { address: [198, 51, 100, address].into(), is_private: true };
+        let json = [("content-type", "application/json")];
+        site.ask(request(Method::POST, "/auth/device/verify", &json, &body(code)), arrival).await
+    };
+    for address in 0..50 {
+        let wrong = guess(address, "AAAA-AAAA").await;
+        assert_eq!(wrong.error(), (400, "Invalid or expired code".to_owned()));
+    }
+    let (_, user) = code(&site).await;
+    assert_eq!(guess(50, &user).await.status, StatusCode::TOO_MANY_REQUESTS, "not even a right one");
+    wait(Duration::from_mins(1));
+    assert_eq!(guess(50, &user).await.json(), json!({"ok": true}));
+}
