@@ -83,7 +83,14 @@ impl Session {
     /// Nobody, or the relay does not know the sign-in any more, or it is not reached.
     pub async fn who_am_i(&self) -> Result<Account, SignInError> {
         let token = self.token().await?;
-        calls::who_am_i(&self.dialer, &token).await
+        match calls::who_am_i(&self.dialer, &token).await {
+            // It may have ended before its time, by the relay's clock; the sign-in itself has not, where it can be replaced.
+            Err(SignInError::Ended(_)) => {
+                let token = self.token_but(Some(&token)).await?;
+                calls::who_am_i(&self.dialer, &token).await
+            }
+            answer => answer,
+        }
     }
 
     /// Ends the sign-in at the relay, then here. Where the relay is not reached, it stays in both places.
@@ -109,13 +116,21 @@ impl Session {
     /// # Errors
     /// Nobody is signed in, or the sign-in is over, or the relay is not reached.
     pub async fn token(&self) -> Result<Zeroizing<String>, SignInError> {
+        self.token_but(None).await
+    }
+
+    /// The same, but for one that the relay did not take.
+    async fn token_but(&self, refused: Option<&str>) -> Result<Zeroizing<String>, SignInError> {
+        let is_good = |credentials: &Credentials| {
+            is_fresh(credentials, now()) && refused.is_none_or(|refused| refused != credentials.token)
+        };
         let credentials = self.load()?;
-        if is_fresh(&credentials, now()) {
+        if is_good(&credentials) {
             return Ok(credentials.token.clone().into());
         }
         let _lock = self.lock().await?;
         let credentials = self.load()?;
-        if is_fresh(&credentials, now()) {
+        if is_good(&credentials) {
             return Ok(credentials.token.clone().into());
         }
         let key = MachineKey::load_or_create(&self.file("relay.key"))?;

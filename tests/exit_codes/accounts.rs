@@ -150,6 +150,11 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
         assert_eq!((code, account(&out)), (0, alice.clone()), "{err}");
         said.borrow_mut().extend([out, err]);
     }
+    // One that the relay does not take, whatever this machine's clock says, is replaced too.
+    let mut spoilt: Value = serde_json::from_slice(&fs::read(&credentials).unwrap()).unwrap();
+    spoilt["token"] = "spoilt".into();
+    fs::write(&credentials, spoilt.to_string()).unwrap();
+    assert_eq!(account(&run(&["whoami"], 0).0), alice);
     let kept = fs::read(&credentials).unwrap();
 
     relay.stop();
@@ -176,7 +181,7 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
     let log = relay.log();
     assert!(log.contains("DEV MODE") && log.contains("sign-in ended"), "{log}");
     let kept: Value = serde_json::from_slice(&kept).unwrap();
-    assert_eq!(log.matches("token replaced").count(), 1, "{log}");
+    assert_eq!(log.matches("token replaced").count(), 2, "{log}");
     let tokens = [&first, &kept].map(|file| ["token", "refresh_token"].map(|name| file[name].as_str().unwrap()));
     let secrets = [&[SECRET], tokens.as_flattened()].concat();
     for text in said.borrow().iter().chain([&log]) {
@@ -184,14 +189,25 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
     }
 }
 
+/// A relay that does not start: its exit code and what it said. One that does start is killed, and has no exit code.
+fn refused(mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.args(["--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    if !line.is_empty() {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 #[test]
 fn a_configuration_that_cannot_be_is_2_with_its_lines() {
     let relay = Relay::new();
-    let second = relay.command(&["--listen", "127.0.0.1:0"]).output().unwrap();
-    let (code, _, err) = told(second);
-    assert!(code == 1 && err.contains("another relay uses the database"), "{err}");
-    let (code, _, err) = told(relay.command(&["--listen", "0.0.0.0:0"]).output().unwrap());
-    assert!(code == 2 && err.contains("relay.toml:3: [dev] is for this machine alone"), "{err}");
+    let (code, err) = refused(relay.command(&["--listen", "127.0.0.1:0"]));
+    assert!(code == Some(1) && err.contains("another relay uses the database"), "{err}");
+    let (code, err) = refused(relay.command(&["--listen", "0.0.0.0:0"]));
+    assert!(code == Some(2) && err.contains("relay.toml:3: [dev] is for this machine alone"), "{err}");
 
     let check = |text: &str| {
         let file = relay.path("other.toml");

@@ -1,7 +1,7 @@
 //! What knows people: keys, database and portal, on a thread of their own, so that no password hash and no slow disk ever
 //! holds up a session's bytes.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -9,13 +9,20 @@ use hyper::body::Incoming;
 use mykube_relay::{Answering, Arrival, Fallback, Transport};
 use mykube_relay_portal::Portal;
 use mykube_relay_store::{Store, StoreError};
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+    time::timeout,
+};
+use tracing::warn;
 
 use crate::{
     config::Accounts as Wanted,
     keys::{self, KeysError},
 };
+
+/// What is left of the five seconds in which a relay stops, when its sessions have had theirs.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why there are no accounts.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +77,13 @@ pub(crate) async fn open(wanted: Wanted) -> Result<Accounts, AccountsError> {
 }
 
 impl Accounts {
-    /// Lets go of the database, once what is under way is written.
+    /// Lets go of the database, once what is under way is written; a database that does not answer is not waited for.
     pub(crate) async fn close(&self) {
         let portal = self.portal.clone();
-        let _ = self.thread.handle.spawn(async move { portal.close().await }).await;
+        let closed = self.thread.handle.spawn(async move { portal.close().await });
+        if timeout(CLOSE_MAX, closed).await.is_err() {
+            warn!("the database does not answer: what was not written to it is lost");
+        }
     }
 }
 

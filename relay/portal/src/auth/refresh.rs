@@ -80,7 +80,9 @@ async fn ours(portal: &Shared, address: IpAddr, body: &Body) -> Result<Json<Valu
     let account = account.ok_or_else(|| unauthorised(Refusal::Ended.to_string()))?;
     transaction.commit().await?;
     if let Some((id, until)) = denied {
-        portal.denied().restore_token(id, until);
+        let mut denied = portal.denied();
+        denied.handle_tick(now);
+        denied.restore_token(id, until);
     }
     info!(account = %account.id, %address, "token replaced");
     let subject = Subject {
