@@ -162,3 +162,20 @@ async fn a_program_of_ours_has_a_key() {
         assert_eq!(site.post("/auth/dev/token", &body).await.text().0, 422, "{body}");
     }
 }
+
+#[tokio::test]
+async fn a_relay_is_known_by_its_other_names_too() {
+    let alias = "http://localhost:8000";
+    let site = Site::new(Settings { aliases: vec![PublicUrl::parse(alias).unwrap()], ..settings() }).await;
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let public = BASE64URL_NOPAD.encode(key.public_key().as_ref());
+    let body = json!({"secret": SECRET, "client": "mykube", "key": public});
+    let given = site.post("/auth/dev/token", &body).await.json();
+    assert_eq!(given["relay"], json!([URL, alias]));
+    let time = u64::try_from(clock().millis()).unwrap();
+    let mut machine = Machine { key, token: String::new(), refresh_token: String::new(), time };
+    let body = machine.sign(Act::Refresh, alias, given["refresh_token"].as_str().unwrap(), time);
+    let answer = site.post("/auth/refresh", &body).await;
+    machine.keep(&answer);
+    assert_eq!(status(&site, &machine.token).await, 200);
+}
