@@ -99,6 +99,13 @@ Examples:
   From a script, with the code where other users cannot see it, as they can see a command line:
     mykube client --relay-url https://relay.example --no-shell < code.txt";
 
+const LOGIN_EXAMPLES: &str = "\
+Example:
+  At a relay in dev mode on this machine:
+    mykube login --relay-url http://127.0.0.1:8000 --dev-email alice@example.com --dev-secret-file dev-secret
+
+The relay is remembered: other commands need no --relay-url then. Other ways to sign in are not built yet.";
+
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   On the laptop: is the way to the relay clear?
@@ -139,6 +146,13 @@ pub(crate) enum Command {
     /// Test what a session needs: DNS, proxy, TLS, WebSockets, clock, relay, kubeconfig, API server and rights.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Sign in at a relay that has accounts; sessions by code need none.
+    #[command(after_help = LOGIN_EXAMPLES)]
+    Login(LoginArgs),
+    /// Say who is signed in at the relay.
+    Whoami(RelayUrlArgs),
+    /// End the sign-in at the relay, and on this machine.
+    Logout(RelayUrlArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  mykube completions bash > ~/.local/share/bash-completion/completions/mykube")]
     Completions {
@@ -183,7 +197,7 @@ pub(crate) enum When {
 #[derive(Args)]
 pub(crate) struct RelayCommand {
     #[command(flatten)]
-    pub(crate) relay: mykube_relay::RelayArgs,
+    pub(crate) node: mykube_relay_node::NodeArgs,
     /// The form of the log lines on standard error
     #[arg(long, env = "MYKUBE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
@@ -315,9 +329,29 @@ pub(crate) struct ClientArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// Which relay a sign-in is at.
+#[derive(Args)]
+pub(crate) struct RelayUrlArgs {
+    /// The relay [default: the one that was signed in at last]
+    #[arg(long, env = "MYKUBE_RELAY_URL", hide_env_values = true, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) relay_url: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct LoginArgs {
+    #[command(flatten)]
+    pub(crate) relay: RelayUrlArgs,
+    /// At a relay in dev mode: sign in as whoever has this address
+    #[arg(long, env = "MYKUBE_DEV_EMAIL", value_name = "EMAIL", requires = "dev_secret_file", value_hint = ValueHint::EmailAddress)]
+    pub(crate) dev_email: Option<String>,
+    /// The file with that relay's dev secret
+    #[arg(long, env = "MYKUBE_DEV_SECRET_FILE", value_name = "FILE", requires = "dev_email", value_hint = ValueHint::FilePath)]
+    pub(crate) dev_secret_file: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
-    /// The relay both sides reach; without it only the cluster is checked
+    /// The relay both sides reach; without it, and where none was signed in at, only the cluster is checked
     #[arg(long, env = "MYKUBE_RELAY_URL", hide_env_values = true, value_name = "URL", value_hint = ValueHint::Url)]
     pub(crate) relay_url: Option<String>,
     /// Read this kubeconfig instead of KUBECONFIG or ~/.kube/config
@@ -370,9 +404,9 @@ pub(crate) fn unread(set: impl Iterator<Item = (OsString, OsString)>) -> Vec<(St
         .collect()
 }
 
-/// Variables that are no flags: `mykube client` sets them for its shell, our manifests for a pod, and the relay's log
-/// reads one.
-const OTHERS: [&str; 4] = ["MYKUBE_CLUSTER", "MYKUBE_POD_NAME", "MYKUBE_POD_UID", "MYKUBE_LOG"];
+/// Variables that are no flags: `mykube client` sets them for its shell, our manifests for a pod, and the relay's log and
+/// its `[dev]` read one each.
+const OTHERS: [&str; 5] = ["MYKUBE_CLUSTER", "MYKUBE_POD_NAME", "MYKUBE_POD_UID", "MYKUBE_LOG", "MYKUBE_DEV_SECRET"];
 /// How the variables of `scripts/cluster env` begin.
 const TEST_CLUSTER: &str = "MYKUBE_CLUSTER_";
 /// Most characters that a typo changes: with more, it is another name.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use mykube_dial::{DialError, DialOptions, Dialer, ErrorClass, ProxyEnv, RelayUrl};
+use mykube_sign_in::{Home, remembered_relay};
 
 use crate::exit::{ExitCode, Failure};
 
@@ -10,9 +11,24 @@ use crate::exit::{ExitCode, Failure};
 const NO_RELAY: &str = "no relay is named: give the address of one with --relay-url URL (or MYKUBE_RELAY_URL). \
     There is no public one; to run your own, type `mykube relay` on a machine that both sides reach (see `mykube relay --help`)";
 
-/// Reads the address, certificates and proxy settings; touches no network.
+/// Reads the address, certificates and proxy settings; touches no network. Where no relay is named, it is the one that was
+/// signed in at last.
 pub(crate) fn dialer(relay_url: Option<String>, ca_file: Option<PathBuf>) -> Result<Dialer, Failure> {
-    let text = relay_url.filter(|url| !url.is_empty()).ok_or_else(|| Failure::usage(NO_RELAY))?;
+    let text = named(relay_url).map_or_else(remembered, |url| Ok(Some(url)))?;
+    to(text.ok_or_else(|| Failure::usage(NO_RELAY))?, ca_file)
+}
+
+/// The relay that was named, if any was.
+pub(crate) fn named(relay_url: Option<String>) -> Option<String> {
+    relay_url.filter(|url| !url.is_empty())
+}
+
+/// The relay that was signed in at last.
+pub(crate) fn remembered() -> Result<Option<String>, Failure> {
+    Home::of_user().map_or(Ok(None), |home| remembered_relay(&home)).map_err(Failure::usage)
+}
+
+fn to(text: String, ca_file: Option<PathBuf>) -> Result<Dialer, Failure> {
     let url: RelayUrl = text.parse().map_err(Failure::usage)?;
     let options = DialOptions { ca_file, proxies: ProxyEnv::from_env(), ..DialOptions::default() };
     Dialer::new(url, options).map_err(|error| failure(&error))
@@ -35,10 +51,9 @@ mod tests {
     #[test]
     fn without_a_relay_the_message_says_how_to_start_one() {
         for nothing in [None, Some(String::new())] {
-            let failure = dialer(nothing, None).unwrap_err();
-            assert_eq!(failure.code, ExitCode::Usage);
-            assert!(failure.message.contains("mykube relay"));
+            assert_eq!(named(nothing), None);
         }
+        assert!(NO_RELAY.contains("mykube relay"));
         assert_eq!(dialer(Some("ftp://x".to_owned()), None).unwrap_err().code, ExitCode::Usage);
         assert!(dialer(Some("http://127.0.0.1:8000".to_owned()), None).is_ok());
     }

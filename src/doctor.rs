@@ -18,7 +18,7 @@ pub(crate) use cluster::missing_namespaces;
 
 use report::Report;
 
-use crate::{cli::DoctorArgs, events::Name, exit::Failure, output::Output};
+use crate::{cli::DoctorArgs, dial, events::Name, exit::Failure, output::Output};
 
 /// How far this machine's clock may be from the relay's: less than the shortest life of tickets and tokens.
 const CLOCK_TOLERANCE: u64 = 30;
@@ -48,8 +48,8 @@ const INSPECTORS: [&str; 20] = [
 
 /// Makes every check that can be made. Fails unless all of them pass.
 pub(crate) async fn run(args: DoctorArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
-    let url = args.relay_url.as_deref().filter(|url| !url.is_empty()).map(str::parse::<RelayUrl>);
-    let url = url.transpose().map_err(Failure::usage)?;
+    let url = dial::named(args.relay_url).map_or_else(dial::remembered, |url| Ok(Some(url)))?;
+    let url = url.as_deref().map(str::parse::<RelayUrl>).transpose().map_err(Failure::usage)?;
     let mut report = Report::new(output);
     match url {
         Some(url) => relay(&mut report, url, ca_file.clone()).await,

@@ -62,6 +62,17 @@ pub(crate) enum JsonEvent<'a> {
     Closed { reason: &'a str },
     /// One check of `mykube doctor`; `None` if it could not be made.
     Check { name: Name, ok: Option<bool>, detail: &'a str },
+    /// Who is signed in at a relay.
+    Account {
+        relay: &'a str,
+        account: &'a str,
+        user_id: &'a str,
+        email: &'a str,
+        organisation: &'a str,
+        signed_in_at: &'a str,
+    },
+    /// The sign-in is over.
+    SignedOut { relay: &'a str },
     /// An event of the relay.
     #[serde(untagged)]
     Relay(&'a mykube_relay::Event),
@@ -156,6 +167,8 @@ mod tests {
             | JsonEvent::Back { client: None, .. } => &["client"],
             JsonEvent::Invited { .. } | JsonEvent::Session { .. } => &["sessions"],
             JsonEvent::Check { .. } => &["doctor"],
+            JsonEvent::Account { .. } => &["login", "whoami"],
+            JsonEvent::SignedOut { .. } => &["logout"],
         }
     }
 
@@ -187,6 +200,15 @@ mod tests {
             JsonEvent::Session { server: 1, id: 1, name: "n", state: "s", seconds: 1, may: "m" },
             JsonEvent::Invited { code: "1" },
             JsonEvent::Check { name: Name::ApiServer, ok: None, detail: "d" },
+            JsonEvent::Account {
+                relay: "r",
+                account: "a",
+                user_id: "u",
+                email: "e",
+                organisation: "o",
+                signed_in_at: "s",
+            },
+            JsonEvent::SignedOut { relay: "r" },
         ]
     }
 

@@ -38,16 +38,16 @@ impl io::Write for Around {
 fn directives(verbose: u8) -> &'static str {
     match verbose {
         0 => {
-            "off,mykube=warn,mykube_agent=warn,mykube_client=warn,mykube_dial=warn,mykube_link=warn,mykube_relay=warn,mykube_tunnel=warn"
+            "off,mykube=warn,mykube_agent=warn,mykube_client=warn,mykube_dial=warn,mykube_link=warn,mykube_relay=warn,mykube_sign_in=warn,mykube_tunnel=warn"
         }
         1 => {
-            "warn,mykube=info,mykube_agent=info,mykube_client=info,mykube_dial=info,mykube_link=info,mykube_relay=info,mykube_tunnel=info"
+            "warn,mykube=info,mykube_agent=info,mykube_client=info,mykube_dial=info,mykube_link=info,mykube_relay=info,mykube_sign_in=info,mykube_tunnel=info"
         }
         2 => {
-            "info,mykube=debug,mykube_agent=debug,mykube_client=debug,mykube_dial=debug,mykube_link=debug,mykube_relay=debug,mykube_tunnel=debug"
+            "info,mykube=debug,mykube_agent=debug,mykube_client=debug,mykube_dial=debug,mykube_link=debug,mykube_relay=debug,mykube_sign_in=debug,mykube_tunnel=debug"
         }
         _ => {
-            "debug,mykube=trace,mykube_agent=trace,mykube_client=trace,mykube_dial=trace,mykube_link=trace,mykube_relay=trace,mykube_tunnel=trace"
+            "debug,mykube=trace,mykube_agent=trace,mykube_client=trace,mykube_dial=trace,mykube_link=trace,mykube_relay=trace,mykube_sign_in=trace,mykube_tunnel=trace"
         }
     }
 }

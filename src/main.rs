@@ -16,6 +16,7 @@ mod relay;
 mod server;
 mod sessions;
 mod shell;
+mod sign_in;
 mod signals;
 mod status;
 mod waiting;
@@ -86,6 +87,9 @@ fn main() -> process::ExitCode {
             Command::Shell(args) => shell::run(args, output).await,
             Command::Sessions(args) => sessions::run(args, output).await.map(|()| 0),
             Command::Doctor(args) => doctor::run(args, global.ca_file, output).await.map(|()| 0),
+            Command::Login(args) => sign_in::log_in(args, global.ca_file, output).await.map(|()| 0),
+            Command::Whoami(args) => sign_in::who_am_i(args, global.ca_file, output).await.map(|()| 0),
+            Command::Logout(args) => sign_in::log_out(args, global.ca_file, output).await.map(|()| 0),
             Command::Completions { shell } => {
                 cli::completions(shell, &mut std::io::stdout());
                 Ok(0)

@@ -1,6 +1,6 @@
 //! `mykube relay`.
 
-use mykube_relay::{Event, RelayError};
+use mykube_relay::Event;
 
 use crate::{
     cli::RelayCommand,
@@ -14,8 +14,12 @@ pub(crate) async fn run(args: RelayCommand, output: Output) -> Result<(), Failur
         output.say(&event.text());
         output.event(&JsonEvent::Relay(&event));
     };
-    mykube_relay::run(args.relay, announce).await.map_err(|error| {
-        let code = if matches!(error, RelayError::Usage(_)) { ExitCode::Usage } else { ExitCode::Failed };
+    let done = mykube_relay_node::run(args.node, announce).await.map_err(|error| {
+        let code = if error.is_usage() { ExitCode::Usage } else { ExitCode::Failed };
         Failure::new(code, error)
-    })
+    })?;
+    if let Some(done) = done {
+        output.say(&done);
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The relay's two HTTP calls. Each goes over a connection of its own; redirects are refused, answers are bounded.
+//! The relay's HTTP calls: the two that make a session, and any other one. Each goes over a connection of its own; redirects are refused, answers are bounded.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -52,14 +52,33 @@ impl Dialer {
         }
     }
 
-    async fn post<T: serde::Serialize>(&self, path: &str, body: &T) -> Result<Response<Bytes>, DialError> {
-        let body = serde_json::to_vec(body).expect("these bodies are plain structs of strings and numbers");
-        let mut request = self.request(Method::POST, path, body.into());
+    /// Any call, with its whole answer, whatever that is. `bearer` is a whole `Authorization` value; `body` is JSON.
+    ///
+    /// # Errors
+    /// There is no answer, or a redirect, or it is too long; see [`DialError`].
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: Option<HeaderValue>,
+        body: Option<Bytes>,
+    ) -> Result<Response<Bytes>, DialError> {
+        let json = body.is_some().then_some(HeaderValue::from_static("application/json"));
+        let mut request = self.request(method, path, body.unwrap_or_default());
         let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(json.map(|json| (header::CONTENT_TYPE, json)));
+        headers.extend(bearer.map(|mut bearer| {
+            bearer.set_sensitive(true);
+            (header::AUTHORIZATION, bearer)
+        }));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         self.bounded(async { self.whole(self.send(request).await?).await }).await
+    }
+
+    async fn post<T: serde::Serialize>(&self, path: &str, body: &T) -> Result<Response<Bytes>, DialError> {
+        let body = serde_json::to_vec(body).expect("these bodies are plain structs of strings and numbers");
+        self.call(Method::POST, path, None, Some(body.into())).await
     }
 
     /// A request to the relay, with the headers that every request has.
@@ -118,7 +137,8 @@ impl Dialer {
     }
 
     /// The error that an answer other than the expected one stands for.
-    pub(crate) fn refusal(&self, answer: &Response<Bytes>) -> DialError {
+    #[must_use]
+    pub fn refusal(&self, answer: &Response<Bytes>) -> DialError {
         let status = answer.status();
         match (status, message(answer.body())) {
             (StatusCode::TOO_MANY_REQUESTS, _) => DialError::RateLimited { retry_after: retry_after(answer) },

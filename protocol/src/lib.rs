@@ -35,6 +35,7 @@
 
 #![warn(clippy::pedantic)]
 
+pub mod account;
 pub mod channel;
 pub mod close;
 pub mod code;

@@ -1,6 +1,6 @@
 //! The relay's settings as flags and environment variables, for `mykube-relay` and `mykube relay` alike.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use mykube_protocol::{limits::RETRY_AFTER_MAX, units};
@@ -10,6 +10,7 @@ use tracing::info;
 
 use crate::{
     config::{Config, TlsFiles},
+    fallback::Fallback,
     listen,
     server::{Relay, RelayError},
     signals::Signals,
@@ -169,13 +170,18 @@ impl Event {
     }
 }
 
-/// Runs a relay until SIGTERM or Ctrl-C; at SIGHUP it reads its TLS files again.
+/// Runs a relay until SIGTERM or Ctrl-C; at SIGHUP it reads its TLS files again. `fallback` answers what the relay itself
+/// does not.
 ///
 /// # Errors
 /// The relay cannot start.
-pub async fn run(args: RelayArgs, mut output: impl FnMut(Event)) -> Result<(), RelayError> {
+pub async fn run(
+    config: Config,
+    fallback: Option<Arc<dyn Fallback>>,
+    mut output: impl FnMut(Event),
+) -> Result<(), RelayError> {
     let signals = Signals::new().map_err(RelayError::Signals)?;
-    let relay = Relay::bind(args.into_config()?).await?;
+    let relay = Relay::bind_with(config, fallback).await?;
     let ((url, hint), listen) = (relay.announced(), relay.local_addr());
     info!(url, %listen, metrics = relay.metrics_addr().map(tracing::field::display), "listening");
     output(Event::Listening { url, listen, hint });

@@ -29,6 +29,7 @@ use tracing::{debug, info};
 
 use crate::{
     connections::{Connection, TooMany},
+    fallback::Arrival,
     hub::{Admission, Hub, now},
     lock::lock,
     metrics::PairResult,
@@ -48,9 +49,10 @@ const SUBPROTOCOL: &str = "mykube.2";
 pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: Request<Incoming>) -> Reply {
     // With the PROXY protocol the header named the client, and only the client itself can have written X-Forwarded-For.
     let forwarded = (!hub.config.proxy_protocol).then(|| request.headers().get_all("x-forwarded-for"));
-    let address = hub.proxies.client(connection.peer, forwarded.iter().flatten().map(HeaderValue::as_bytes));
+    let peer = connection.peer;
+    let address = hub.proxies.client(peer, forwarded.iter().flatten().map(HeaderValue::as_bytes));
     let answer = match Connection::named(&hub.slots, &hub.proxies, connection, address) {
-        Ok(connection) => answer(&hub, connection, request).await,
+        Ok(connection) => answer(&hub, peer, connection, request).await,
         Err(TooMany(limit)) => {
             debug!(%address, limit, "request refused");
             let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address");
@@ -60,7 +62,13 @@ pub(crate) async fn handle(hub: Arc<Hub>, connection: Arc<Connection>, request: 
     answer.unwrap_or_else(Failure::into_reply)
 }
 
-async fn answer(hub: &Arc<Hub>, connection: Arc<Connection>, request: Request<Incoming>) -> Result<Reply, Failure> {
+/// `peer`: who is at the other end of the connection, which may be a proxy's.
+async fn answer(
+    hub: &Arc<Hub>,
+    peer: IpAddr,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Reply, Failure> {
     let path = request.uri().path();
     match path {
         "/healthz" | "/readyz" | "/api/health" => health(hub, &request),
@@ -75,7 +83,14 @@ async fn answer(hub: &Arc<Hub>, connection: Arc<Connection>, request: Request<In
         }
         path => match socket_path(path) {
             Some((role, session)) => upgrade(hub, connection, role, session, request),
-            None => Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
+            None => match &hub.fallback {
+                Some(_) if hub.is_draining() => Err(Failure::draining()),
+                Some(fallback) => {
+                    let arrival = Arrival { address: connection.peer, transport: hub.transport(peer) };
+                    Ok(fallback.answer(request, arrival).await)
+                }
+                None => Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
+            },
         },
     }
 }

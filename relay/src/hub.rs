@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +27,7 @@ use crate::{
     config::Config,
     connections::Slots,
     directory::Directory,
+    fallback::{Fallback, Transport},
     lock::lock,
     metrics::Metrics,
     outlet::{CloseWith, Outlet},
@@ -48,6 +50,8 @@ pub(crate) struct Hub {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the relay ends: connections end then, and the workers.
     pub(crate) stop: CancellationToken,
+    /// Who answers what the relay does not.
+    pub(crate) fallback: Option<Arc<dyn Fallback>>,
     directory: Directory,
     draining: AtomicBool,
     state: Mutex<State>,
@@ -97,8 +101,14 @@ struct State {
 impl Hub {
     /// # Errors
     /// See [`Workers::start`].
-    pub(crate) fn new(config: Config, key: TicketKey, stop: CancellationToken) -> io::Result<Self> {
+    pub(crate) fn new(
+        config: Config,
+        fallback: Option<Arc<dyn Fallback>>,
+        key: TicketKey,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
         Ok(Self {
+            fallback,
             workers: Workers::start(config.threads, &stop)?,
             proxies: TrustedProxies::new(config.trusted_proxies.clone()),
             metrics: Arc::default(),
@@ -117,7 +127,7 @@ impl Hub {
     #[cfg(test)]
     pub(crate) fn of_a_test() -> Self {
         let key = TicketKey::new([1; 32].into());
-        Self::new(Config::new("unused"), key, CancellationToken::new()).expect("there are threads")
+        Self::new(Config::new("unused"), None, key, CancellationToken::new()).expect("there are threads")
     }
 
     /// Calls the registry, and carries out its actions.
@@ -192,6 +202,17 @@ impl Hub {
     /// A text of an agent for the relay. Returns whether it changed anything.
     pub(crate) fn text(&self, socket: SocketId, text: FromAgent) -> bool {
         self.with_registry(|registry, now| registry.handle_text(now, socket, text))
+    }
+
+    /// What a request of this peer came over.
+    pub(crate) fn transport(&self, peer: IpAddr) -> Transport {
+        if self.config.tls.is_some() {
+            Transport::Tls
+        } else if self.config.proxy_protocol || self.proxies.contains(peer) {
+            Transport::Proxy
+        } else {
+            Transport::Plain
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! A connection passes `server` (accept, PROXY header, TLS) to `http` (the API, tickets, the upgrade) to `ws` (whole
 //! frames from one socket to the other). Who may do what is decided in [`mykube_relay_core`], state machines without I/O;
-//! `hub` is the one place where the registry meets sockets. Which thread serves which socket is decided in `workers`. Nothing here
+//! `hub` is the one place where the registry meets sockets. What no path of the relay's own answers goes to `fallback`, if
+//! there is one. Which thread serves which socket is decided in `workers`. Nothing here
 //! depends on the end-to-end channel.
 
 mod address;
@@ -11,6 +12,7 @@ pub mod cli;
 mod config;
 mod connections;
 mod directory;
+mod fallback;
 mod http;
 mod hub;
 mod key_file;
@@ -31,6 +33,7 @@ mod ws;
 
 pub use cli::{Event, RelayArgs, run};
 pub use config::{Config, TlsFiles};
+pub use fallback::{Answering, Arrival, Fallback, Transport};
 pub use ipnet::IpNet;
 pub use key_file::KeyError;
 pub use mykube_relay_core::registry::Limits;

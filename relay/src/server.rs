@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 use crate::{
     config::{Config, DRAIN_MAX},
     connections::{Connection, Share, Slot, TooMany},
+    fallback::Fallback,
     http::{self as api, Failure, Reply},
     hub::Hub,
     key_file::{self, KeyError},
@@ -87,6 +88,14 @@ impl Relay {
     /// # Errors
     /// Any of these cannot be had.
     pub async fn bind(config: Config) -> Result<Self, RelayError> {
+        Self::bind_with(config, None).await
+    }
+
+    /// The same, with somebody who answers what the relay itself does not.
+    ///
+    /// # Errors
+    /// See [`Relay::bind`].
+    pub async fn bind_with(config: Config, fallback: Option<Arc<dyn Fallback>>) -> Result<Self, RelayError> {
         let key = key_file::load_or_create(&config.data_dir)?;
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let bind = async |address: SocketAddr, flag| {
@@ -109,7 +118,7 @@ impl Relay {
         };
         let token = CancellationToken::new();
         let stop = token.clone().drop_guard();
-        let hub = Hub::new(config, key, token).map_err(RelayError::Threads)?;
+        let hub = Hub::new(config, fallback, key, token).map_err(RelayError::Threads)?;
         Ok(Self { hub: Arc::new(hub), stop, listener, metrics, tls, local_addr, metrics_addr })
     }
 

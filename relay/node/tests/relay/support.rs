@@ -1,13 +1,13 @@
 //! A relay in this process, and small clients for it.
 
-use std::{net::SocketAddr, path::Path, pin::Pin, time::Duration};
+use std::{net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use mykube_protocol::{
     FromAgent, FromRelay,
     http::{PairAnswer, SessionCreated},
 };
-use mykube_relay::{Config, Relay};
+use mykube_relay::{Config, Fallback, Relay};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -48,11 +48,19 @@ impl TestRelay {
     }
 
     pub(crate) async fn start_in(dir: tempfile::TempDir, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::with_fallback(dir, adjust, None).await
+    }
+
+    pub(crate) async fn with_fallback(
+        dir: tempfile::TempDir,
+        adjust: impl FnOnce(&mut Config),
+        fallback: Option<Arc<dyn Fallback>>,
+    ) -> Self {
         let mut config = Config::new(dir.path().join("data"));
         config.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
         config.api_requests_per_minute = 0;
         adjust(&mut config);
-        let relay = Relay::bind(config).await.unwrap();
+        let relay = Relay::bind_with(config, fallback).await.unwrap();
         let (addr, metrics, url) = (relay.local_addr(), relay.metrics_addr().unwrap(), relay.url());
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! The relay over real sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails where a helper of its fails")]
 
+mod fallback;
 mod forwarding;
 mod legacy;
 mod limits;

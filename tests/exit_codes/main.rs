@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod accounts;
+
 /// A test that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
 

@@ -4,16 +4,17 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser;
 use mykube_relay::{
-    Event, RelayArgs,
+    Event,
     logs::{self, LogFormat},
 };
+use mykube_relay_node::NodeArgs;
 
 /// mykube's public relay: joins two sockets it cannot read.
 #[derive(Parser)]
 #[command(version, after_help = "Example:\n  mykube-relay --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem")]
 struct Cli {
     #[command(flatten)]
-    relay: RelayArgs,
+    node: NodeArgs,
     /// What standard output is for: a person, or one JSON object a line
     #[arg(long, env = "MYKUBE_OUTPUT", value_enum, default_value = "text")]
     output: Output,
@@ -51,11 +52,16 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(mykube_relay::run(cli.relay, |event| announce(&event, cli.output))) {
-        Ok(()) => ExitCode::SUCCESS,
+    match runtime.block_on(mykube_relay_node::run(cli.node, |event| announce(&event, cli.output))) {
+        Ok(done) => {
+            if let Some(done) = done {
+                let _ = writeln!(std::io::stderr(), "{done}");
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("mykube-relay: {error}");
-            ExitCode::from(if matches!(error, mykube_relay::RelayError::Usage(_)) { 2 } else { 1 })
+            ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
     }
 }

@@ -1,0 +1,124 @@
+//! What a program and a relay say to each other about an account: bodies of calls under `/auth` and `/v1`.
+//!
+//! `/auth/dev/token` and `/auth/refresh` are published calls of other relays (`docs/accounts.md`), so their field names are
+//! what is published, and the fields of ours stand beside them.
+
+use serde::{Deserialize, Serialize};
+
+/// What a program of ours calls itself where a call serves others too.
+pub const CLIENT: &str = "mykube";
+
+/// `POST /auth/dev/token` of a program of ours. It holds a secret: it has no `Debug`.
+#[derive(Serialize)]
+pub struct DevToken<'a> {
+    /// Who signs in.
+    pub email: &'a str,
+    /// The relay's dev secret.
+    pub secret: &'a str,
+    /// [`CLIENT`].
+    pub client: &'a str,
+    /// This machine's public key for the relay: an uncompressed P-256 point, 65 bytes, base64url without padding.
+    pub key: &'a str,
+}
+
+/// `POST /auth/refresh` and `POST /auth/refresh/received` of a program of ours.
+#[derive(Serialize)]
+pub struct Signed<'a> {
+    /// The token to be replaced, or the one that has arrived.
+    pub refresh_token: &'a str,
+    /// When it was signed, in milliseconds since 1970; later than whatever was signed before.
+    pub time: u64,
+    /// Over the [`statement`]: ECDSA P-256 SHA-256, r || s, 64 bytes, base64url without padding.
+    pub sig: &'a str,
+}
+
+/// `POST /auth/revoke` of a program of ours: ends the whole sign-in.
+#[derive(Serialize)]
+pub struct Revoke<'a> {
+    /// Any token of the sign-in's, newest or not.
+    pub refresh_token: &'a str,
+}
+
+/// 409 to [`Signed`]: the machine's clock is wrong, and it may sign again for a time near `now` and later than `after`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct WrongTime {
+    /// The relay's time, in milliseconds since 1970.
+    pub now: u64,
+    /// The last time that it took.
+    pub after: u64,
+}
+
+/// 200 to [`DevToken`] and to a refresh. It holds secrets: it has no `Debug`.
+#[derive(Serialize, Deserialize)]
+pub struct SignedIn {
+    /// For `Authorization: Bearer`.
+    pub token: String,
+    /// How long it lives, in seconds.
+    #[serde(rename = "expiresIn")]
+    pub expires_in: u64,
+    /// For the next one, once.
+    pub refresh_token: String,
+    /// The addresses by which the relay knows itself: what a refresh is signed for.
+    pub relay: Vec<String>,
+}
+
+/// 200 to `GET /v1/whoami`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoAmI {
+    /// `user_...`: what never changes.
+    pub account: String,
+    /// As the provider names the person.
+    pub user_id: String,
+    /// As the provider says.
+    pub email: String,
+    /// `org_...`: the account's own.
+    pub organisation: String,
+    /// When it signed in, RFC 3339.
+    pub signed_in_at: String,
+}
+
+/// What a machine signs for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// A refresh token is to be replaced.
+    Refresh,
+    /// Its successor has arrived, and is kept.
+    Received,
+}
+
+/// What a machine's key signs: what for, hash of the relay's base URL, hash of the token, time.
+#[must_use]
+pub fn statement(act: Act, relay_sha256: &[u8; 32], token_sha256: &[u8; 32], time: u64) -> Vec<u8> {
+    let domain: &[u8] = match act {
+        Act::Refresh => b"mykube/2 refresh\0",
+        Act::Received => b"mykube/2 received\0",
+    };
+    [domain, relay_sha256, token_sha256, &time.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refresh_is_signed_for_one_relay_one_token_and_one_time() {
+        let statement = |act| statement(act, &[1; 32], &[2; 32], 3);
+        let signed = statement(Act::Refresh);
+        assert_eq!(signed.len(), 17 + 32 + 32 + 8);
+        assert!(signed.starts_with(b"mykube/2 refresh\0\x01") && signed.ends_with(&[2, 0, 0, 0, 0, 0, 0, 0, 3]));
+        assert_ne!(statement(Act::Received), signed);
+    }
+
+    #[test]
+    fn bodies_have_their_published_names() {
+        let body = DevToken { email: "e", secret: "s", client: CLIENT, key: "k" };
+        let json = serde_json::to_string(&body).unwrap();
+        assert_eq!(json, r#"{"email":"e","secret":"s","client":"mykube","key":"k"}"#);
+        let json = serde_json::to_string(&Signed { refresh_token: "r", time: 7, sig: "s" }).unwrap();
+        assert_eq!(json, r#"{"refresh_token":"r","time":7,"sig":"s"}"#);
+        let answer: SignedIn =
+            serde_json::from_str(r#"{"token":"t","userId":"u","expiresIn":3600,"refresh_token":"r","relay":[]}"#)
+                .unwrap();
+        assert_eq!((answer.token.as_str(), answer.expires_in), ("t", 3600));
+    }
+}

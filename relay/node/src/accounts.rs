@@ -1,0 +1,107 @@
+//! What knows people: keys, database and portal, on a thread of their own, so that no password hash and no slow disk ever
+//! holds up a session's bytes.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use mykube_relay::{Answering, Arrival, Fallback, Transport};
+use mykube_relay_portal::Portal;
+use mykube_relay_store::{Store, StoreError};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+    time::timeout,
+};
+use tracing::warn;
+
+use crate::{
+    config::Accounts as Wanted,
+    keys::{self, KeysError},
+};
+
+/// What is left of the five seconds in which a relay stops, when its sessions have had theirs.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// Why there are no accounts.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountsError {
+    /// Its secrets.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Its database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// The portal, and where it runs.
+#[derive(Clone)]
+pub(crate) struct Accounts {
+    portal: Arc<Portal>,
+    thread: Arc<Thread>,
+}
+
+/// A thread that runs what it is given until it is dropped.
+struct Thread {
+    handle: Handle,
+    /// Dropped, the thread ends.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Thread {
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (handle, (stop, stopped)) = (runtime.handle().clone(), oneshot::channel::<()>());
+        let run = move || {
+            let _ = runtime.block_on(stopped);
+        };
+        std::thread::Builder::new().name("portal".to_owned()).spawn(run)?;
+        Ok(Self { handle, _stop: stop })
+    }
+}
+
+/// Opens keys and database, and makes the portal.
+pub(crate) async fn open(wanted: Wanted) -> Result<Accounts, AccountsError> {
+    let keys = keys::load_or_create(&wanted.keys_file)?;
+    let thread = Thread::start().map_err(AccountsError::Thread)?;
+    let opened = thread.handle.spawn(async move {
+        let store = Store::open(&wanted.database).await?;
+        Portal::new(wanted.settings, &keys, store).await
+    });
+    let portal = opened.await.map_err(|error| AccountsError::Thread(io::Error::other(error)))??;
+    Ok(Accounts { portal: Arc::new(portal), thread: Arc::new(thread) })
+}
+
+impl Accounts {
+    /// Lets go of the database, once what is under way is written; a database that does not answer is not waited for.
+    pub(crate) async fn close(&self) {
+        let portal = self.portal.clone();
+        let closed = self.thread.handle.spawn(async move { portal.close().await });
+        if timeout(CLOSE_MAX, closed).await.is_err() {
+            warn!("the database does not answer: what was not written to it is lost");
+        }
+    }
+}
+
+impl Fallback for Accounts {
+    fn answer(&self, request: Request<Incoming>, arrival: Arrival) -> Answering {
+        let portal = self.portal.clone();
+        let arrival = mykube_relay_portal::Arrival {
+            address: arrival.address,
+            is_private: matches!(arrival.transport, Transport::Tls | Transport::Proxy),
+        };
+        // What it began it ends, whether whoever asked waits for it or not.
+        let answered = self.thread.handle.spawn(async move { portal.answer(request, arrival).await });
+        Box::pin(async move {
+            answered.await.unwrap_or_else(|_| {
+                let mut answer = Response::new(Full::default());
+                *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                answer
+            })
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line of a node, for `mykube-relay` and `mykube relay` alike.
+
+use std::{path::PathBuf, sync::Arc};
+
+use mykube_relay::{Event, Fallback, RelayArgs, RelayError};
+use tracing::warn;
+
+use crate::{
+    accounts::{self, AccountsError},
+    config::{self, ConfigError},
+};
+
+/// Every setting of a node, and what else it can be asked.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NodeArgs {
+    #[command(flatten)]
+    relay: RelayArgs,
+    /// Read what is too much for flags (accounts, say) from this file; flags stay, and win
+    #[arg(long, env = "MYKUBE_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<NodeCommand>,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum NodeCommand {
+    /// Say what is wrong in a configuration file, by line, and do nothing else
+    CheckConfig {
+        /// The file, as for --config
+        #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// What carries sessions.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// Its configuration file.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// What knows people.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
+}
+
+impl NodeError {
+    /// It was asked for something that cannot be.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Relay(RelayError::Usage(_)) | Self::Config(_))
+    }
+}
+
+/// Runs a node until SIGTERM or Ctrl-C, or does the one thing that was asked instead, of which it then tells a person.
+///
+/// # Errors
+/// It cannot start.
+pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<String>, NodeError> {
+    let NodeArgs { relay, config: file, command } = args;
+    let relay = relay.into_config()?;
+    if let Some(NodeCommand::CheckConfig { file }) = command {
+        config::load(&file, &relay)?;
+        return Ok(Some(format!("{}: nothing is wrong with it", file.display())));
+    }
+    let wanted = match file {
+        Some(file) => config::load(&file, &relay)?,
+        None => None,
+    };
+    let Some(wanted) = wanted else {
+        mykube_relay::run(relay, None, output).await?;
+        return Ok(None);
+    };
+    if wanted.settings.dev.is_some() {
+        warn!(
+            "DEV MODE: whoever knows the dev secret signs in as anybody; for this machine alone, and never for people"
+        );
+    }
+    let accounts = accounts::open(wanted).await?;
+    let fallback: Arc<dyn Fallback> = Arc::new(accounts.clone());
+    let served = mykube_relay::run(relay, Some(fallback), output).await;
+    accounts.close().await;
+    served?;
+    Ok(None)
+}

@@ -1,0 +1,373 @@
+//! `relay.toml`: what flags are too small for. Every mistake is told with its line, and what is not built yet by its name.
+
+use std::{
+    fmt, fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use mykube_relay::Config as RelayConfig;
+use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings};
+use mykube_relay_store::Database;
+use serde::Deserialize;
+use toml::{Spanned, de::DeTable};
+
+use crate::config::secret::Secret;
+
+mod not_built;
+mod secret;
+
+/// Where the dev secret may also stand.
+pub(crate) const DEV_SECRET: &str = "MYKUBE_DEV_SECRET";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    public_url: Option<Spanned<String>>,
+    #[serde(default)]
+    aliases: Vec<Spanned<String>>,
+    keys_file: Option<PathBuf>,
+    database: Option<DatabaseTable>,
+    accounts: Option<Spanned<AccountsTable>>,
+    dev: Option<Spanned<DevTable>>,
+    browser: Option<BrowserTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DatabaseTable {
+    url: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountsTable {
+    sign_up: Option<Spanned<toml::Value>>,
+    boot_scope: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DevTable {
+    secret: Option<Secret>,
+    secret_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BrowserTable {
+    #[serde(default)]
+    allow_origin: Vec<Spanned<String>>,
+}
+
+/// What the file says about accounts, once it makes sense.
+pub(crate) struct Accounts {
+    pub(crate) settings: Settings,
+    pub(crate) database: Database,
+    pub(crate) keys_file: PathBuf,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1; nothing where it is about the whole file.
+    pub line: Option<usize>,
+    /// What is wrong, and what to do.
+    pub text: String,
+}
+
+/// A file that cannot be used, with all that is wrong with it.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// The file.
+    pub file: PathBuf,
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, Problem { line, text }) in self.problems.iter().enumerate() {
+            let end = if number == 0 { "" } else { "\n" };
+            let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+            write!(f, "{end}{}{line}: {text}", self.file.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a file. Nothing where it has no `[accounts]`. Paths in it count from its own directory.
+///
+/// # Errors
+/// It cannot be read, or anything in it is wrong.
+pub(crate) fn load(file: &Path, relay: &RelayConfig) -> Result<Option<Accounts>, ConfigError> {
+    let failed = |problems| ConfigError { file: file.to_owned(), problems };
+    let text = fs::read_to_string(file)
+        .map_err(|error| failed(vec![Problem { line: None, text: format!("cannot be read: {error}") }]))?;
+    let directory = file.parent().unwrap_or(Path::new(""));
+    let mut reader = Reader { text: &text, directory, problems: Vec::new() };
+    let accounts = reader.read(relay);
+    if reader.problems.is_empty() { Ok(accounts) } else { Err(failed(reader.problems)) }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    directory: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn wrong(&mut self, at: Option<usize>, text: impl Into<String>) {
+        let line = at.and_then(|at| self.text.get(..at)).map(|before| before.matches('\n').count() + 1);
+        self.problems.push(Problem { line, text: text.into() });
+    }
+
+    fn read(&mut self, relay: &RelayConfig) -> Option<Accounts> {
+        let parsed = match DeTable::parse(self.text) {
+            Ok(table) => table,
+            // Its message names what was expected, and quotes nothing.
+            Err(error) => {
+                self.wrong(error.span().map(|span| span.start), error.message());
+                return None;
+            }
+        };
+        let not_built = not_built::find(parsed.get_ref());
+        for (name, span) in &not_built {
+            self.wrong(Some(span.start), format!("`{name}` is not built yet: remove it"));
+        }
+        if !not_built.is_empty() {
+            return None;
+        }
+        match File::deserialize(toml::de::Deserializer::from(parsed)) {
+            Ok(file) => self.understand(file, relay),
+            Err(error) => {
+                self.wrong(error.span().map(|span| span.start), error.message());
+                None
+            }
+        }
+    }
+
+    fn understand(&mut self, file: File, relay: &RelayConfig) -> Option<Accounts> {
+        let Some(accounts) = &file.accounts else {
+            if let Some(dev) = &file.dev {
+                self.wrong(Some(dev.span().start), "[dev] is a way to sign in: it needs [accounts]");
+            }
+            return None;
+        };
+        let Some(public_url) = &file.public_url else {
+            self.wrong(
+                Some(accounts.span().start),
+                "[accounts] needs `public_url`: the address people reach this relay by",
+            );
+            return None;
+        };
+        let public_url = self.url(public_url);
+        let aliases: Vec<_> = file.aliases.iter().filter_map(|alias| self.url(alias)).collect();
+        let boot_scope = self.boot_scope(accounts.get_ref().boot_scope.as_ref());
+        if let Some(sign_up) = &accounts.get_ref().sign_up
+            && sign_up.get_ref().as_str() != Some("closed")
+        {
+            let text = "only sign_up = \"closed\" is built yet: no provider is, whose people could sign up";
+            self.wrong(Some(sign_up.span().start), text);
+        }
+        let database = self.database(file.database.as_ref(), relay);
+        let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
+        let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
+        let allow_origins = origins.filter_map(|origin| self.origin(origin)).collect();
+        let keys_file = file.keys_file.as_ref().map(|path| self.directory.join(path));
+        Some(Accounts {
+            settings: Settings {
+                public_url: public_url?,
+                aliases,
+                boot_scope,
+                dev,
+                allow_origins,
+                body_max: relay.request_body_max,
+                body_time: relay.header_timeout,
+            },
+            database: database?,
+            keys_file: keys_file.unwrap_or_else(|| relay.data_dir.join("keys")),
+        })
+    }
+
+    fn url(&mut self, given: &Spanned<String>) -> Option<PublicUrl> {
+        let url = PublicUrl::parse(given.get_ref());
+        url.map_err(|error| self.wrong(Some(given.span().start), error.to_string())).ok()
+    }
+
+    fn origin(&mut self, given: &Spanned<String>) -> Option<String> {
+        match PublicUrl::parse(given.get_ref()) {
+            Ok(url) if url.is_origin() => Some(url.origin().to_owned()),
+            _ => {
+                let text = "an origin is scheme, host and port, as https://console.example.com";
+                self.wrong(Some(given.span().start), text);
+                None
+            }
+        }
+    }
+
+    fn boot_scope(&mut self, given: Option<&Spanned<String>>) -> BootScope {
+        match given.map(|given| given.get_ref().as_str()) {
+            None | Some("browser") => BootScope::Browser,
+            Some("all") => BootScope::All,
+            Some(_) => {
+                self.wrong(given.map(|given| given.span().start), "boot_scope is \"browser\" or \"all\"");
+                BootScope::Browser
+            }
+        }
+    }
+
+    fn database(&mut self, table: Option<&DatabaseTable>, relay: &RelayConfig) -> Option<Database> {
+        let Some(url) = table.and_then(|table| table.url.as_ref()) else {
+            return Some(Database::Sqlite(relay.data_dir.join("relay.db")));
+        };
+        match Database::parse(url.get_ref()) {
+            Ok(Database::Sqlite(path)) => Some(Database::Sqlite(self.directory.join(path))),
+            Err(error) => {
+                self.wrong(Some(url.span().start), error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Dev mode lets in whoever knows one secret, as whomever they name: on this machine alone.
+    fn dev(&mut self, dev: &Spanned<DevTable>, url: Option<&PublicUrl>, relay: &RelayConfig) -> Option<Dev> {
+        let at = Some(dev.span().start);
+        let table = dev.get_ref();
+        let file = table.secret_file.as_ref().map(|path| self.directory.join(path));
+        let secret = match secret::from_one_of("secret", table.secret.as_ref(), file.as_deref(), DEV_SECRET) {
+            Ok(Some(secret)) => Some(secret),
+            Ok(None) => {
+                self.wrong(at, format!("[dev] needs `secret`, `secret_file` or {DEV_SECRET}"));
+                None
+            }
+            Err(why) => {
+                self.wrong(at, why);
+                None
+            }
+        };
+        let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+        if !is_loopback(relay.listen.ip()) {
+            self.wrong(
+                at,
+                format!("[dev] is for this machine alone: --listen must be a loopback address, not {}", relay.listen),
+            );
+        }
+        if url.is_some_and(|url| !url.is_loopback()) {
+            self.wrong(
+                at,
+                "[dev] is for this machine alone: `public_url` must be a loopback address, as http://127.0.0.1:8000",
+            );
+        }
+        if !relay.trusted_proxies.is_empty() {
+            self.wrong(at, "[dev] is for this machine alone: no --trusted-proxy may stand in front");
+        }
+        secret.map(Dev::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with this text, a line each.
+    fn problems(text: &str, change: impl FnOnce(&mut RelayConfig)) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("relay.toml");
+        fs::write(&file, text).unwrap();
+        let mut relay = RelayConfig::new(dir.path());
+        change(&mut relay);
+        let prefix = format!("{}:", file.display());
+        match load(&file, &relay) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.to_string().lines().map(|line| line.replace(&prefix, "")).collect(),
+        }
+    }
+
+    const GOOD: &str = "public_url = \"http://127.0.0.1:8000\"\n[accounts]\n[dev]\nsecret = \"canary-of-dev\"\n";
+
+    #[test]
+    fn a_file_without_accounts_is_a_relay_of_codes() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("relay.toml");
+        fs::write(&file, "# nothing\n").unwrap();
+        assert!(load(&file, &RelayConfig::new(dir.path())).unwrap().is_none());
+        fs::write(&file, GOOD).unwrap();
+        let accounts = load(&file, &RelayConfig::new(dir.path())).unwrap().unwrap();
+        assert_eq!(accounts.database, Database::Sqlite(dir.path().join("relay.db")));
+        assert_eq!(accounts.keys_file, dir.path().join("keys"));
+        assert!(accounts.settings.dev.is_some());
+    }
+
+    #[test]
+    fn every_mistake_has_its_line() {
+        for (text, expected) in [
+            ("a = \n", "1: "),
+            ("\npublik_url = \"x\"\n", "2: unknown field `publik_url`"),
+            ("[accounts]\nsign_ups = true\n", "2: unknown field `sign_ups`"),
+            ("[accounts]\n", "1: [accounts] needs `public_url`"),
+            ("[dev]\nsecret = \"x\"\n", "1: [dev] is a way to sign in: it needs [accounts]"),
+            ("public_url = \"relay.example\"\n[accounts]\n", "1: "),
+            ("public_url = \"https://r.example\"\n[accounts]\nboot_scope = \"none\"\n", "3: boot_scope"),
+            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"open\"\n", "3: only sign_up"),
+            (
+                "public_url = \"https://r.example\"\n[accounts]\n[database]\nurl = \"postgres://u:p@db\"\n",
+                "4: PostgreSQL is not built yet",
+            ),
+            (
+                "public_url = \"https://r.example\"\n[accounts]\n[browser]\nallow_origin = [\"https://a/b\"]\n",
+                "4: an origin",
+            ),
+        ] {
+            let problems = problems(text, |_| {});
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].starts_with(expected), "{text:?}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_refused_by_its_name() {
+        let text = "[mail]\nsmtp = \"x\"\n\n[[provider]]\nname = \"google\"\n[accounts]\npublished_exchange = true\n";
+        let expected = [
+            "1: `mail` is not built yet: remove it",
+            "4: `provider` is not built yet: remove it",
+            "7: `accounts.published_exchange` is not built yet: remove it",
+        ];
+        let mut problems = problems(text, |_| {});
+        problems.sort();
+        assert_eq!(problems, expected);
+    }
+
+    #[test]
+    fn dev_mode_is_for_this_machine_alone() {
+        assert_eq!(problems(GOOD, |_| {}), Vec::<String>::new());
+        let far = problems(GOOD, |relay| relay.listen = "0.0.0.0:8000".parse().unwrap());
+        assert!(far[0].starts_with("3: [dev]") && far[0].contains("--listen"), "{far:?}");
+        let proxied = problems(GOOD, |relay| relay.trusted_proxies.push("127.0.0.1/32".parse().unwrap()));
+        assert!(proxied[0].contains("--trusted-proxy"), "{proxied:?}");
+        let public = problems(&GOOD.replace("http://127.0.0.1:8000", "https://relay.example"), |_| {});
+        assert!(public[0].contains("`public_url` must be a loopback address"), "{public:?}");
+        let none = problems(&GOOD.replace("secret = \"canary-of-dev\"", ""), |_| {});
+        assert!(none[0].contains("MYKUBE_DEV_SECRET"), "{none:?}");
+        let twice = problems(&format!("{GOOD}secret_file = \"x\"\n"), |_| {});
+        assert!(twice[0].contains("give one of"), "{twice:?}");
+    }
+
+    #[test]
+    fn no_message_shows_a_secret() {
+        for (from, to) in [
+            ("\"canary-of-dev\"", "70707070"),
+            ("\"canary-of-dev\"", "7070.7070"),
+            ("\"canary-of-dev\"", "\"canary-of-dev"),
+            ("secret = ", "secrets = "),
+            ("[accounts]", "[accounts]\nboot_scope = \"none\""),
+        ] {
+            let problems = problems(&GOOD.replace(from, to), |_| {});
+            assert!(!problems.is_empty(), "{to}");
+            let told = problems.concat();
+            assert!(!told.contains("7070") && !told.contains("canary"), "{told}");
+        }
+    }
+}

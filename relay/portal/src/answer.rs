@@ -1,0 +1,96 @@
+//! From a request to its answer: what is asked before any call is.
+
+use axum::{
+    BoxError,
+    body::{Body, HttpBody},
+    response::IntoResponse as _,
+};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use tokio::time::timeout;
+use tower_service::Service as _;
+
+use crate::{arrival::Arrival, failure::Failure, portal::Portal};
+
+impl Portal {
+    /// The answer to one request. Nothing in it can panic this thread's other work, and none of it takes long but for the
+    /// database.
+    pub async fn answer<B>(&self, request: Request<B>, arrival: Arrival) -> Response<Full<Bytes>>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let path = request.uri().path().to_owned();
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let preflight = is_preflight(&request);
+        let mut answer = match self.admit(&request, &path, arrival) {
+            Err(failure) => whole(failure.into_response()).await,
+            Ok(()) if preflight => with_status(StatusCode::NO_CONTENT),
+            Ok(()) => self.route(request, arrival).await,
+        };
+        self.shared().origins.share(&path, origin.as_ref(), preflight, answer.headers_mut());
+        let headers = answer.headers_mut();
+        // Answers are one person's, and hold tokens.
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        answer
+    }
+
+    fn admit<B>(&self, request: &Request<B>, path: &str, arrival: Arrival) -> Result<(), Failure> {
+        let shared = self.shared();
+        let is_public = path == "/health";
+        if !is_public && !arrival.is_private && !arrival.address.to_canonical().is_loopback() {
+            let text =
+                "signing in needs https: by --tls-cert on this relay, or by a proxy that it knows as --trusted-proxy";
+            return Err(Failure::json(StatusCode::FORBIDDEN, text));
+        }
+        if !shared.origins.admits(request.method(), path, request.headers()) {
+            return Err(Failure::json(StatusCode::FORBIDDEN, "this origin is not allowed"));
+        }
+        let admitted = shared.limits.admit(request.method(), path, arrival.address, shared.now());
+        admitted.map_err(Failure::too_many)
+    }
+
+    async fn route<B>(&self, request: Request<B>, arrival: Arrival) -> Response<Full<Bytes>>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let (head, body) = request.into_parts();
+        let settings = &self.shared().settings;
+        let body = match timeout(settings.body_time, Limited::new(body, settings.body_max).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(cut)) if cut.is::<LengthLimitError>() => {
+                return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large").await;
+            }
+            Ok(Err(_)) => return error(StatusCode::BAD_REQUEST, "the body cannot be read").await,
+            Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time").await,
+        };
+        let mut request = Request::from_parts(head, Body::from(body));
+        request.extensions_mut().insert(arrival);
+        let Ok(answer) = self.router().call(request).await;
+        whole(answer).await
+    }
+}
+
+async fn error(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    whole(Failure::json(status, text).into_response()).await
+}
+
+fn is_preflight<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn with_status(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut answer = Response::default();
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Calls answer with bodies that are already there.
+async fn whole(answer: Response<Body>) -> Response<Full<Bytes>> {
+    let (head, body) = answer.into_parts();
+    match body.collect().await {
+        Ok(body) => Response::from_parts(head, Full::new(body.to_bytes())),
+        Err(_) => with_status(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}

@@ -1,0 +1,31 @@
+//! Signing in and out: calls that other relays have published, with their texts and statuses, and what ours have besides.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+
+use crate::shared::Shared;
+
+mod begin;
+mod dev;
+mod device;
+mod end;
+mod refresh;
+mod status;
+
+pub(crate) fn router() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/auth/dev", get(dev::is_on).post(dev::sign_in_browser))
+        .route("/auth/dev/token", post(dev::sign_in_program))
+        .route("/auth/device", post(device::begin))
+        .route("/auth/device/poll", post(device::poll))
+        .route("/auth/device/verify", post(device::verify))
+        .route("/auth/status", get(status::status))
+        .route("/auth/logout", post(end::log_out))
+        .route("/auth/refresh", post(refresh::refresh))
+        .route("/auth/refresh/received", post(refresh::received))
+        .route("/auth/revoke", post(end::revoke))
+}

@@ -1,0 +1,156 @@
+//! Dev mode: whoever knows one secret is whom they say, on a relay of this machine alone. Its published calls, and ours.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Extension, Json,
+    extract::{State, rejection::JsonRejection},
+    response::{AppendHeaders, IntoResponse},
+};
+use data_encoding::BASE64URL_NOPAD;
+use http::{HeaderMap, StatusCode, header::SET_COOKIE};
+use mykube_protocol::account::CLIENT;
+use mykube_relay_accounts::{id::TokenId, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey};
+use mykube_relay_store::Identity;
+use rand::Rng as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
+use tracing::info;
+use zeroize::Zeroizing;
+
+use super::{begin::begin, end, refresh};
+use crate::{arrival::Arrival, cookies, failure::Failure, settings::Dev, shared::Shared};
+
+/// The provider of accounts in dev mode.
+const ISSUER: &str = "dev";
+/// The published text.
+pub(super) const WRONG_SECRET: &str = "Invalid or missing secret";
+/// Who signs in where nobody is named.
+const NOBODY: &str = "dev@localhost";
+/// RFC 5321 section 4.5.3.1.3, less the angle brackets.
+const EMAIL_MAX: usize = 254;
+
+#[derive(Deserialize)]
+pub(super) struct Body {
+    email: Option<String>,
+    secret: Option<Zeroizing<String>>,
+    /// Ours: [`CLIENT`].
+    client: Option<String>,
+    /// Ours: the machine's key.
+    key: Option<String>,
+}
+
+/// `GET /auth/dev`.
+pub(super) async fn is_on(State(portal): State<Arc<Shared>>) -> Result<Json<Value>, Failure> {
+    let dev = portal.settings.dev.as_ref();
+    let answer = dev.map(|_| Json(json!({"devMode": true, "requiresSecret": true})));
+    answer.ok_or_else(|| Failure::text(StatusCode::NOT_FOUND, "Dev login not enabled"))
+}
+
+/// `POST /auth/dev`: a browser signs in, and whoever was signed in there is out.
+pub(super) async fn sign_in_browser(
+    State(portal): State<Arc<Shared>>,
+    Extension(Arrival { address, .. }): Extension<Arrival>,
+    headers: HeaderMap,
+    body: Result<Json<Body>, JsonRejection>,
+) -> Result<impl IntoResponse, Failure> {
+    let (identity, _) = prove(&portal, body, "Dev login not enabled")?;
+    end::end_browsers(&portal, &headers, address).await?;
+    let mut begun = begin(&portal, &identity, address, Method::Dev, "dev mode, a browser").await?;
+    let cookie = {
+        let mut bytes = Zeroizing::new([0; 32]);
+        rand::rng().fill_bytes(bytes.as_mut());
+        Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_ref()))
+    };
+    let (_, hash) = portal.cookies.hash(begun.now, &[cookie.as_bytes()]);
+    begun.transaction.begin_browser_session(hash, begun.subject.sign_in, begun.now).await?;
+    begun.transaction.commit().await?;
+    info!(account = %begun.account.id, %address, "signed in by dev mode in a browser");
+    let published = portal.issue(Class::Browser, &begun.subject, begun.now);
+    let cookies = cookies::set(published.token.expose(), &cookie, portal.origins.has_foreign());
+    let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
+    Ok((cookies, Json(json!({"ok": true, "email": identity.email}))))
+}
+
+/// `POST /auth/dev/token`: a program signs in. A published daemon gets one token; a program of ours one for an hour, and
+/// another that replaces it.
+pub(super) async fn sign_in_program(
+    State(portal): State<Arc<Shared>>,
+    Extension(Arrival { address, .. }): Extension<Arrival>,
+    body: Result<Json<Body>, JsonRejection>,
+) -> Result<Json<Value>, Failure> {
+    let (identity, body) = prove(&portal, body, "Dev mode not enabled")?;
+    match (body.client.as_deref(), body.key) {
+        (None, None) => {}
+        (Some(CLIENT), Some(key)) => return sign_in_ours(&portal, &identity, address, &key).await,
+        (Some(CLIENT), None) => return Err(unprocessable("`client` wants a `key`")),
+        (Some(_), _) => return Err(unprocessable("no such `client`")),
+        (None, Some(_)) => return Err(unprocessable("`key` is for `client`")),
+    }
+    let begun = begin(&portal, &identity, address, Method::Dev, "dev mode, a daemon").await?;
+    begun.transaction.commit().await?;
+    info!(account = %begun.account.id, %address, "signed in by dev mode as a daemon");
+    let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
+    let user_id = begun.account.id.to_string();
+    Ok(Json(json!({"token": issued.token.expose(), "userId": user_id, "email": identity.email})))
+}
+
+/// Whom the secret makes whoever sent it.
+fn prove(
+    portal: &Shared,
+    body: Result<Json<Body>, JsonRejection>,
+    off: &'static str,
+) -> Result<(Identity, Body), Failure> {
+    let dev = portal.settings.dev.as_ref().ok_or_else(|| Failure::text(StatusCode::NOT_FOUND, off))?;
+    let Json(body) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
+    if !is_secret(dev, body.secret.as_ref()) {
+        return Err(Failure::text(StatusCode::UNAUTHORIZED, WRONG_SECRET));
+    }
+    Ok((identity(body.email.as_deref())?, body))
+}
+
+/// Whether this is the dev secret. Compared in constant time.
+pub(super) fn is_secret(dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
+    let shown = shown.map(|secret| secret.as_bytes()).unwrap_or_default();
+    shown.ct_eq(dev.secret()).into()
+}
+
+/// Who is named; each address is a person of its own.
+pub(super) fn identity(email: Option<&str>) -> Result<Identity, Failure> {
+    let email = email.unwrap_or(NOBODY);
+    let is_plain = email.chars().all(|char| !char.is_control() && !char.is_whitespace());
+    if email.is_empty() || email.len() > EMAIL_MAX || !is_plain {
+        return Err(unprocessable("`email` is no address"));
+    }
+    Ok(Identity {
+        issuer: ISSUER.to_owned(),
+        subject: email.to_owned(),
+        user_id: format!("dev:{email}"),
+        email: email.to_owned(),
+    })
+}
+
+fn unprocessable(text: &str) -> Failure {
+    Failure::text(StatusCode::UNPROCESSABLE_ENTITY, text)
+}
+
+/// A program of ours signs in with its machine's key.
+async fn sign_in_ours(
+    portal: &Shared,
+    identity: &Identity,
+    address: IpAddr,
+    key: &str,
+) -> Result<Json<Value>, Failure> {
+    let key = BASE64URL_NOPAD.decode(key.as_bytes()).ok();
+    let key = key.and_then(|key| MachineKey::from_bytes(&key).ok());
+    let key = key.ok_or_else(|| unprocessable("`key` is no uncompressed point of P-256 in base64url"))?;
+    let mut begun = begin(portal, identity, address, Method::Dev, "dev mode, mykube").await?;
+    let (sid, account, now) = (begun.subject.sign_in, begun.account.id, begun.now);
+    let (family, token) = Family::new(sid, account, key, &portal.refresh, now, &mut rand::rng());
+    begun.transaction.keep_family(&family).await?;
+    begun.transaction.commit().await?;
+    info!(%account, %address, "signed in by dev mode");
+    let access = TokenId::random(&mut rand::rng());
+    Ok(Json(refresh::signed_in(portal, &begun.subject, access, &token, now)))
+}

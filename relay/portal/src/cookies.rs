@@ -1,0 +1,61 @@
+//! The two cookies of a browser: the published one, which browsers of other clients know, and the portal's own.
+
+use http::{HeaderMap, HeaderValue, header};
+
+/// The published one holds a token of class `browser`.
+pub(crate) const PUBLISHED: &str = "lukan_token";
+/// The portal's own: no page of another host can set it, nor one without TLS (RFC 6265bis section 4.1.3.2).
+pub(crate) const OWN: &str = "__Host-mykube";
+
+/// How long the published one is kept, in seconds: as long as its token lives.
+const PUBLISHED_AGE: u64 = 30 * 24 * 3600;
+/// How long the portal's own is kept, in seconds: a session in a browser lasts no longer.
+const OWN_AGE: u64 = 30 * 24 * 3600;
+
+/// The first value under a name that is not empty.
+pub(crate) fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value).next()
+}
+
+/// Both, for a browser that signs in; or, with empty values, for one that signs out. `foreign`: pages of other origins use
+/// the published one, which other sites' requests carry too then.
+pub(crate) fn set(published: &str, own: &str, foreign: bool) -> [HeaderValue; 2] {
+    let age = |value: &str, age| if value.is_empty() { 0 } else { age };
+    let site = if foreign { "None" } else { "Lax" };
+    let published = format!(
+        "{PUBLISHED}={published}; HttpOnly; SameSite={site}; Path=/; Max-Age={}; Secure",
+        age(published, PUBLISHED_AGE)
+    );
+    let own = format!("{OWN}={own}; HttpOnly; SameSite=Lax; Path=/; Max-Age={}; Secure", age(own, OWN_AGE));
+    [published, own].map(|cookie| {
+        let mut value = HeaderValue::try_from(cookie).expect("tokens are of letters, digits and signs");
+        value.set_sensitive(true);
+        value
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_value_that_is_not_empty_counts() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("a=1; lukan_token=; xlukan_token=no"));
+        headers.append(header::COOKIE, HeaderValue::from_static("lukan_token=first;lukan_token=second"));
+        assert_eq!(read(&headers, PUBLISHED), Some("first"));
+        assert_eq!(read(&headers, OWN), None);
+    }
+
+    #[test]
+    fn cookies_are_for_https_and_scripts_never_see_them() {
+        let [published, own] = set("a.b", "c", false).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(published, "lukan_token=a.b; HttpOnly; SameSite=Lax; Path=/; Max-Age=2592000; Secure");
+        assert_eq!(own, "__Host-mykube=c; HttpOnly; SameSite=Lax; Path=/; Max-Age=2592000; Secure");
+        let [published, own] = set("", "", true).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(published, "lukan_token=; HttpOnly; SameSite=None; Path=/; Max-Age=0; Secure");
+        assert_eq!(own, "__Host-mykube=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0; Secure");
+    }
+}

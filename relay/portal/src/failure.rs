@@ -1,0 +1,93 @@
+//! Answers that are errors: `{"error": "..."}`, or plain text where a published call has that.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use mykube_relay_accounts::limits::TOO_MANY;
+use mykube_relay_store::StoreError;
+use serde_json::json;
+use tracing::error;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: StatusCode,
+    text: String,
+    time: Option<TimeFailure>,
+    form: Form,
+    /// Seconds.
+    retry_after: Option<u64>,
+}
+
+/// What a statement's time must be: near `now`, later than `after`, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeFailure {
+    pub(crate) now: u64,
+    pub(crate) after: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Json,
+    Text,
+}
+
+impl Failure {
+    /// Ours.
+    pub(crate) fn json(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), time: None, form: Form::Json, retry_after: None }
+    }
+
+    /// A published call's.
+    pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), time: None, form: Form::Text, retry_after: None }
+    }
+
+    /// A machine's clock is wrong: it may sign again with the time that it is told.
+    pub(crate) fn time(time: TimeFailure) -> Self {
+        let text = "the statement's time is not the relay's: sign again";
+        Self { time: Some(time), ..Self::json(StatusCode::CONFLICT, text) }
+    }
+
+    /// Over a limit, as published.
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        let failure = Self::text(StatusCode::TOO_MANY_REQUESTS, TOO_MANY);
+        failure.retry_after(wait.as_secs() + 1)
+    }
+
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::json(StatusCode::NOT_FOUND, "not found")
+    }
+}
+
+impl From<StoreError> for Failure {
+    /// What cannot be read or written now is said, and once logged; the rest of the relay goes on.
+    fn from(error: StoreError) -> Self {
+        error!(%error, "no answer could be made");
+        let text = "this relay's database gives no answer: try again in a moment";
+        Self::json(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self { status, text, time, form, retry_after } = self;
+        let mut answer = match (form, time) {
+            (Form::Json, Some(TimeFailure { now, after })) => {
+                (status, Json(json!({"error": text, "now": now, "after": after}))).into_response()
+            }
+            (Form::Json, None) => (status, Json(json!({"error": text}))).into_response(),
+            (Form::Text, _) => (status, text).into_response(),
+        };
+        answer.headers_mut().extend(retry_after.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+        answer
+    }
+}

@@ -1,0 +1,27 @@
+//! A relay's HTTP interface for people and programs: signing in and out, tokens, who one is.
+//!
+//! A request comes to [`Portal::answer`] (`answer`): over what, from where, of which page (`origin`), how often (`limits`).
+//! Then axum's router has it: `auth` are the calls of signing in, `v1` are our own. What a token is worth is decided in
+//! [`mykube_relay_accounts`], what is kept is kept by [`mykube_relay_store`].
+
+mod answer;
+mod arrival;
+mod auth;
+mod cookies;
+mod failure;
+mod health;
+mod limits;
+mod origin;
+mod portal;
+mod settings;
+mod shared;
+mod url;
+mod v1;
+
+#[cfg(test)]
+mod tests;
+
+pub use arrival::Arrival;
+pub use portal::Portal;
+pub use settings::{BootScope, Dev, Settings};
+pub use url::{PublicUrl, PublicUrlError};

@@ -1,0 +1,72 @@
+//! How often an address may ask. The figures are [`mykube_relay_accounts::limits`]'.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use http::Method;
+use mykube_relay_accounts::{
+    id::AccountId,
+    limits::{Call, Caller, Limits as Counted},
+    time::UnixTime,
+};
+
+/// What was asked of late.
+pub(crate) struct Limits {
+    counted: Mutex<Counted>,
+    /// Its clock begins here.
+    start: (Instant, UnixTime),
+}
+
+impl Limits {
+    pub(crate) fn new(now: UnixTime) -> Self {
+        Self { counted: Mutex::default(), start: (Instant::now(), now) }
+    }
+
+    /// Counts a request, or says how long until it is admitted.
+    pub(crate) fn admit(&self, method: &Method, path: &str, address: IpAddr, now: UnixTime) -> Result<(), Duration> {
+        let Some(call) = call(method, path) else { return Ok(()) };
+        let now = self.instant(now);
+        let mut counted = self.lock();
+        counted.handle_tick(now);
+        counted.handle(now, call, Caller { address, account: None })
+    }
+
+    /// Whether this account may try another code that somebody else shows.
+    pub(crate) fn may_guess(&self, address: IpAddr, account: AccountId, now: UnixTime) -> Result<(), Duration> {
+        let caller = Caller { address, account: Some(account) };
+        self.lock().admits(self.instant(now), Call::DeviceGuess, caller)
+    }
+
+    /// It tried one that nobody has.
+    pub(crate) fn guessed(&self, address: IpAddr, account: AccountId, now: UnixTime) {
+        let caller = Caller { address, account: Some(account) };
+        // Over the limit, the next one is refused as it is.
+        let _ = self.lock().handle(self.instant(now), Call::DeviceGuess, caller);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn instant(&self, now: UnixTime) -> Instant {
+        self.start.0 + now.since(self.start.1)
+    }
+}
+
+/// What a request calls, where that is counted.
+fn call(method: &Method, path: &str) -> Option<Call> {
+    Some(match (method.as_str(), path) {
+        ("POST", "/auth/dev") => Call::DevLogin,
+        ("POST", "/auth/dev/token") => Call::DevToken,
+        ("POST", "/auth/device") => Call::DeviceBegin,
+        ("POST", "/auth/device/poll") => Call::DevicePoll,
+        ("POST", "/auth/device/verify") => Call::DeviceVerify,
+        ("POST", "/auth/refresh" | "/auth/refresh/received") => Call::Refresh,
+        ("POST", "/auth/revoke") => Call::Revoke,
+        ("POST", "/auth/logout") | ("GET" | "HEAD", "/auth/dev" | "/auth/status") => Call::Status,
+        _ => return None,
+    })
+}

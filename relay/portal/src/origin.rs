@@ -1,0 +1,97 @@
+//! Pages in browsers, and what they may do here: a page says where it is from, and what it may not do, it may not do in its
+//! visitor's name either.
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use crate::url::PublicUrl;
+
+/// Origins whose pages may use published calls; our own API is for our own origin alone.
+pub(crate) struct Origins {
+    own: String,
+    foreign: Vec<String>,
+}
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS");
+/// The published ones, and the one that published clients of other origins need and cannot send there.
+const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, cookie, x-lukan-device");
+
+impl Origins {
+    pub(crate) fn new(url: &PublicUrl, foreign: Vec<String>) -> Self {
+        Self { own: url.origin().to_owned(), foreign }
+    }
+
+    /// Pages of other origins are admitted at all.
+    pub(crate) fn has_foreign(&self) -> bool {
+        !self.foreign.is_empty()
+    }
+
+    /// Whether this request may change something. A program names no origin.
+    pub(crate) fn admits(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
+        let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+        is_safe || headers.get_all(header::ORIGIN).iter().all(|origin| self.knows(path, origin))
+    }
+
+    /// What lets a page read the answer, if it may.
+    pub(crate) fn share(&self, path: &str, origin: Option<&HeaderValue>, preflight: bool, answer: &mut HeaderMap) {
+        answer.append(header::VARY, HeaderValue::from_static("origin"));
+        let Some(origin) = origin.filter(|origin| !is_own_api(path) && self.knows(path, origin)) else { return };
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        if preflight {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+            answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
+        }
+    }
+
+    fn knows(&self, path: &str, origin: &HeaderValue) -> bool {
+        let origin = origin.to_str().unwrap_or_default();
+        let foreign = self.foreign.iter().filter(|_| !is_own_api(path));
+        foreign.chain([&self.own]).any(|known| known.eq_ignore_ascii_case(origin))
+    }
+}
+
+fn is_own_api(path: &str) -> bool {
+    path == "/v1" || path.starts_with("/v1/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins() -> Origins {
+        let url = PublicUrl::parse("https://relay.example/prefix").unwrap();
+        Origins::new(&url, vec!["https://console.example".to_owned()])
+    }
+
+    fn headers(origin: &'static str) -> HeaderMap {
+        [(header::ORIGIN, HeaderValue::from_static(origin))].into_iter().collect()
+    }
+
+    #[test]
+    fn other_pages_change_nothing() {
+        let may = |path, origin| origins().admits(&Method::POST, path, &headers(origin));
+        assert!(origins().admits(&Method::POST, "/auth/logout", &HeaderMap::new()), "a program");
+        assert!(may("/auth/logout", "https://relay.example") && may("/auth/logout", "https://console.example"));
+        for foreign in
+            ["https://evil.example", "null", "", "https://relay.example.evil.example", "http://relay.example"]
+        {
+            assert!(!may("/auth/logout", foreign), "{foreign}");
+        }
+        assert!(!may("/v1/tokens", "https://console.example") && may("/v1/tokens", "https://relay.example"));
+    }
+
+    #[test]
+    fn only_published_calls_are_shared_and_only_with_known_pages() {
+        let shared = |path, origin: &'static str| {
+            let mut answer = HeaderMap::new();
+            origins().share(path, Some(&HeaderValue::from_static(origin)), true, &mut answer);
+            assert_eq!(answer[header::VARY], "origin");
+            answer.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).map(|origin| origin.to_str().unwrap().to_owned())
+        };
+        assert_eq!(shared("/auth/status", "https://console.example").as_deref(), Some("https://console.example"));
+        assert_eq!(shared("/auth/status", "https://evil.example"), None);
+        for own in ["/v1", "/v1/whoami"] {
+            assert_eq!(shared(own, "https://relay.example"), None, "{own}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What every call has: who may ask, over what, from which page, and how often; and our own calls.
+
+use super::*;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[tokio::test]
+async fn a_token_is_good_for_its_class_alone() {
+    let site = Site::new(settings()).await;
+    let (account, daemon) = site.daemon("alice@example.com").await;
+    for class in Class::ALL {
+        let answer = site.get("/v1/whoami", &[("authorization", &bearer(&site.token(class, &daemon)))]).await;
+        if class == Class::Mykube {
+            let body = answer.json();
+            assert_eq!((&body["account"], &body["user_id"]), (&json!(account), &json!("dev:alice@example.com")));
+            assert!(body["organisation"].as_str().unwrap().starts_with("org_"), "{body}");
+            assert_eq!(body["signed_in_at"], "2027-01-15T08:00:00Z");
+        } else {
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{class:?}");
+        }
+    }
+    for none in [&[][..], &[("authorization", "Basic x")], &[("authorization", "Bearer x")]] {
+        assert_eq!(site.get("/v1/whoami", none).await.status, StatusCode::UNAUTHORIZED);
+    }
+    let token = site.token(Class::Mykube, &daemon);
+    wait(std::time::Duration::from_secs(3600));
+    let late = site.get("/v1/whoami", &[("authorization", &bearer(&token))]).await;
+    assert_eq!(late.error().0, 401, "after its hour");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_get_published_calls_if_they_are_known() {
+    let site = Site::new(settings()).await;
+    let shared = |answer: &Answer| answer.headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).cloned();
+    let known = ("origin", "https://console.example");
+    let preflight = [known, ("access-control-request-method", "POST")];
+    let answer = site.call(Method::OPTIONS, "/auth/dev/token", &preflight, "").await;
+    assert_eq!(
+        (answer.status, shared(&answer).unwrap()),
+        (StatusCode::NO_CONTENT, "https://console.example".parse().unwrap())
+    );
+    assert!(answer.headers[header::ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().contains("x-lukan-device"));
+    assert_eq!(answer.headers[header::ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
+    for path in ["/v1/whoami", "/v1/anything"] {
+        assert_eq!(shared(&site.call(Method::OPTIONS, path, &preflight, "").await), None);
+        assert_eq!(shared(&site.get(path, &[known]).await), None);
+    }
+    let foreign = ("origin", "https://evil.example");
+    assert_eq!(shared(&site.get("/auth/status", &[foreign]).await), None);
+    let body = json!({"secret": SECRET}).to_string();
+    let refused = site.call(Method::POST, "/auth/dev", &[foreign, JSON], &body).await;
+    assert_eq!(refused.error(), (403, "this origin is not allowed".to_owned()));
+    assert!(refused.cookies().is_empty());
+    let taken = site.call(Method::POST, "/auth/dev", &[known, JSON], &body).await;
+    assert!(taken.status == StatusCode::OK && shared(&taken).is_some());
+    let cookies: Vec<_> = taken.headers.get_all(header::SET_COOKIE).iter().map(|it| it.to_str().unwrap()).collect();
+    assert!(cookies[0].contains("SameSite=None") && cookies[1].contains("SameSite=Lax"), "{cookies:?}");
+}
+
+#[tokio::test]
+async fn no_secret_crosses_a_network_in_the_clear() {
+    let site = Site::new(settings()).await;
+    let body = json!({"secret": SECRET}).to_string();
+    for (address, is_private, status) in [
+        ("192.0.2.1", false, 403),
+        ("192.0.2.1", true, 200),
+        ("127.0.0.1", false, 200),
+        ("::ffff:127.0.0.1", false, 200),
+    ] {
+        let arrival = Arrival { address: address.parse().unwrap(), is_private };
+        let answer = site.ask(request(Method::POST, "/auth/dev/token", &[JSON], &body), arrival).await;
+        assert_eq!(answer.status.as_u16(), status, "{arrival:?}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_or_not_there_is_said() {
+    let site = Site::new(settings()).await;
+    let long = json!({"email": "x".repeat(16 * 1024), "secret": SECRET});
+    assert_eq!(site.post("/auth/dev/token", &long).await.error().0, 413);
+    assert_eq!(site.get("/nothing", &[]).await.error(), (404, "not found".to_owned()));
+    assert_eq!(site.get("/auth/refresh", &[]).await.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_calls_a_minute() {
+    let site = Site::new(settings()).await;
+    let body = json!({"secret": "no"});
+    for _ in 0..5 {
+        assert_eq!(site.post("/auth/dev/token", &body).await.status, StatusCode::UNAUTHORIZED);
+    }
+    let over = site.post("/auth/dev/token", &json!({"secret": SECRET})).await;
+    assert_eq!(over.text(), (429, "Rate limit exceeded — try again later"));
+    assert!(over.headers.contains_key(header::RETRY_AFTER));
+    assert_eq!(site.get("/auth/status", &[]).await.status, StatusCode::UNAUTHORIZED, "each call has its own");
+    let arrival = Arrival { address: [192, 0, 2, 2].into(), is_private: true };
+    let other = site.ask(request(Method::POST, "/auth/dev/token", &[JSON], &body.to_string()), arrival).await;
+    assert_eq!(other.status, StatusCode::UNAUTHORIZED, "and each address");
+    wait(std::time::Duration::from_mins(1));
+    assert_eq!(site.post("/auth/dev/token", &json!({"secret": SECRET})).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_said() {
+    let site = Site::new(settings()).await;
+    let (_, daemon) = site.daemon("alice@example.com").await;
+    let token = bearer(&site.token(Class::Mykube, &daemon));
+    site.portal.close().await;
+    let answer = site.get("/v1/whoami", &[("authorization", &token)]).await;
+    assert_eq!(answer.error().0, 503);
+    assert!(answer.headers.contains_key(header::RETRY_AFTER));
+    // What needs none goes on.
+    assert_eq!(site.get("/health", &[]).await.status, StatusCode::OK);
+}

@@ -1,0 +1,159 @@
+//! Sign-ins, the browsers that have one, and what ends them.
+
+use std::net::IpAddr;
+
+use mykube_relay_accounts::{
+    id::{AccountId, SignInId, TokenId},
+    jwt::DenyList,
+    keyed_hash::Digest,
+    sign_in::Method,
+    time::UnixTime,
+};
+use sqlx::{Row as _, any::AnyRow};
+
+use crate::{database::Store, error::StoreError, transaction::Transaction};
+
+/// A sign-in that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignIn {
+    /// Which.
+    pub id: SignInId,
+    /// Whose.
+    pub account: AccountId,
+    /// How the person showed who they are.
+    pub method: Method,
+    /// When it began.
+    pub signed_in_at: UnixTime,
+}
+
+impl Store {
+    /// Every sign-in and every token that is refused now.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn denied(&self, now: UnixTime) -> Result<DenyList, StoreError> {
+        const FORGET: [&str; 2] =
+            ["DELETE FROM denied_sign_ins WHERE until <= $1", "DELETE FROM denied_tokens WHERE until <= $1"];
+        const SIGN_INS: &str = "SELECT sid, until FROM denied_sign_ins";
+        const TOKENS: &str = "SELECT jti, until FROM denied_tokens";
+        for forget in FORGET {
+            sqlx::query(forget).bind(now.millis()).execute(&self.pool).await?;
+        }
+        let mut denied = DenyList::default();
+        for row in sqlx::query(SIGN_INS).fetch_all(&self.pool).await? {
+            denied.restore_sign_in(sign_in_id(&row)?, UnixTime::from_millis(row.try_get("until")?));
+        }
+        for row in sqlx::query(TOKENS).fetch_all(&self.pool).await? {
+            let id = bytes(&row, "jti").map(TokenId::from_bytes)?;
+            denied.restore_token(id, UnixTime::from_millis(row.try_get("until")?));
+        }
+        Ok(denied)
+    }
+}
+
+impl Transaction {
+    /// A sign-in begins.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn begin_sign_in(&mut self, sign_in: SignIn, address: IpAddr) -> Result<(), StoreError> {
+        const BEGIN: &str = "INSERT INTO sign_ins (sid, account, method, signed_in_at, address, ended_at)
+            VALUES ($1, $2, $3, $4, $5, NULL)";
+        let begin = sqlx::query(BEGIN).bind(sign_in.id.to_bytes().to_vec()).bind(sign_in.account.to_string());
+        let begin = begin.bind(name(sign_in.method)).bind(sign_in.signed_in_at.millis()).bind(address.to_string());
+        begin.execute(self.connection()).await?;
+        Ok(())
+    }
+
+    /// A sign-in, if it has not ended.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn sign_in(&mut self, id: SignInId) -> Result<Option<SignIn>, StoreError> {
+        const LIVE: &str =
+            "SELECT sid, account, method, signed_in_at FROM sign_ins WHERE sid = $1 AND ended_at IS NULL";
+        let row = sqlx::query(LIVE).bind(id.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
+        row.as_ref().map(sign_in).transpose()
+    }
+
+    /// A sign-in ends, with every browser that has it. Its tokens are to be refused until `until`.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn end_sign_in(&mut self, id: SignInId, until: UnixTime, now: UnixTime) -> Result<(), StoreError> {
+        const END: &str = "UPDATE sign_ins SET ended_at = $1 WHERE sid = $2 AND ended_at IS NULL";
+        const FORGET: &str = "DELETE FROM browser_sessions WHERE sid = $1";
+        const DENY: &str = "INSERT INTO denied_sign_ins (sid, until) VALUES ($1, $2)
+            ON CONFLICT (sid) DO UPDATE SET until = $2 WHERE denied_sign_ins.until < $2";
+        let sid = id.to_bytes().to_vec();
+        sqlx::query(END).bind(now.millis()).bind(sid.clone()).execute(self.connection()).await?;
+        sqlx::query(FORGET).bind(sid.clone()).execute(self.connection()).await?;
+        sqlx::query(DENY).bind(sid).bind(until.millis()).execute(self.connection()).await?;
+        Ok(())
+    }
+
+    /// One token is refused until `until`.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn deny_token(&mut self, id: TokenId, until: UnixTime) -> Result<(), StoreError> {
+        const DENY: &str = "INSERT INTO denied_tokens (jti, until) VALUES ($1, $2) ON CONFLICT (jti) DO NOTHING";
+        let deny = sqlx::query(DENY).bind(id.to_bytes().to_vec()).bind(until.millis());
+        deny.execute(self.connection()).await?;
+        Ok(())
+    }
+
+    /// A browser has this sign-in, by a cookie of which the hash is kept.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn begin_browser_session(&mut self, hash: Digest, id: SignInId, now: UnixTime) -> Result<(), StoreError> {
+        const BEGIN: &str = "INSERT INTO browser_sessions (hash, sid, created_at, used_at) VALUES ($1, $2, $3, $3)";
+        let begin = sqlx::query(BEGIN).bind(hash.to_bytes().to_vec()).bind(id.to_bytes().to_vec());
+        begin.bind(now.millis()).execute(self.connection()).await?;
+        Ok(())
+    }
+
+    /// The sign-in of the browser that showed a cookie.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn browser_session(&mut self, hash: Digest) -> Result<Option<SignInId>, StoreError> {
+        const FIND: &str = "SELECT sid FROM browser_sessions WHERE hash = $1";
+        let row = sqlx::query(FIND).bind(hash.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
+        row.as_ref().map(sign_in_id).transpose()
+    }
+}
+
+const METHODS: [Method; 5] = [Method::Browser, Method::Program, Method::DeviceCode, Method::IdToken, Method::Dev];
+
+const fn name(method: Method) -> &'static str {
+    match method {
+        Method::Browser => "browser",
+        Method::Program => "program",
+        Method::DeviceCode => "device_code",
+        Method::IdToken => "id_token",
+        Method::Dev => "dev",
+    }
+}
+
+fn sign_in(row: &AnyRow) -> Result<SignIn, StoreError> {
+    let (account, method): (String, String) = (row.try_get("account")?, row.try_get("method")?);
+    let method = METHODS.into_iter().find(|known| name(*known) == method);
+    Ok(SignIn {
+        id: sign_in_id(row)?,
+        account: account.parse().map_err(|_| StoreError::Damaged("sign_ins.account"))?,
+        method: method.ok_or(StoreError::Damaged("sign_ins.method"))?,
+        signed_in_at: UnixTime::from_millis(row.try_get("signed_in_at")?),
+    })
+}
+
+fn sign_in_id(row: &AnyRow) -> Result<SignInId, StoreError> {
+    bytes(row, "sid").map(SignInId::from_bytes)
+}
+
+/// A column of so many bytes.
+pub(crate) fn bytes<const N: usize>(row: &AnyRow, column: &'static str) -> Result<[u8; N], StoreError> {
+    let bytes: Vec<u8> = row.try_get(column)?;
+    bytes.try_into().map_err(|_| StoreError::Damaged(column))
+}

@@ -1,0 +1,119 @@
+//! Rows, on a real file.
+
+use mykube_relay_accounts::{id::SignInId, keyed_hash::Digest, sign_in::Method, time::UnixTime};
+
+use crate::{Account, Actor, Database, Identity, SignIn, Store};
+
+const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
+
+fn identity(subject: &str) -> Identity {
+    let (user_id, email) = (format!("dev:{subject}"), format!("{subject}@example.com"));
+    Identity { issuer: "dev".to_owned(), subject: subject.to_owned(), user_id, email }
+}
+
+async fn open(dir: &tempfile::TempDir) -> Store {
+    Store::open(&Database::Sqlite(dir.path().join("relay.db"))).await.unwrap()
+}
+
+/// Signs in, and says so in the audit log.
+async fn sign_in(store: &Store, subject: &str, id: SignInId) -> Account {
+    let mut transaction = store.begin().await.unwrap();
+    let account = transaction.account_of(&identity(subject), NOW).await.unwrap();
+    let begun = SignIn { id, account: account.id, method: Method::Dev, signed_in_at: NOW };
+    transaction.begin_sign_in(begun, [192, 0, 2, 1].into()).await.unwrap();
+    let actor = Actor { account: account.id, sign_in: id, address: [192, 0, 2, 1].into() };
+    transaction.record(account.organisation, actor, ("sign_in.begin", subject), NOW).await.unwrap();
+    transaction.commit().await.unwrap();
+    account
+}
+
+#[tokio::test]
+async fn a_person_is_one_account_with_an_organisation() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let alice = sign_in(&store, "alice", SignInId::from_bytes([1; 16])).await;
+    let bob = sign_in(&store, "bob", SignInId::from_bytes([2; 16])).await;
+    assert!(alice.id != bob.id && alice.organisation != bob.organisation);
+    store.close().await;
+    drop(store);
+    let store = open(&dir).await;
+    assert_eq!(store.account(alice.id).await.unwrap(), Some(alice.clone()));
+    let mut renamed = identity("alice");
+    renamed.email = "a@example.org".to_owned();
+    let mut transaction = store.begin().await.unwrap();
+    let again = transaction.account_of(&renamed, NOW).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!((again.id, again.organisation), (alice.id, alice.organisation));
+    assert_eq!(store.account(alice.id).await.unwrap().unwrap().identity, renamed, "an address decides nothing");
+}
+
+#[tokio::test]
+async fn an_organisation_sees_its_own_lines_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let alice = sign_in(&store, "alice", SignInId::from_bytes([1; 16])).await;
+    let bob = sign_in(&store, "bob", SignInId::from_bytes([2; 16])).await;
+    sign_in(&store, "alice", SignInId::from_bytes([3; 16])).await;
+    for (account, numbers) in [(alice, &[2, 1][..]), (bob, &[1])] {
+        let log = store.organisation(account.organisation).audit(10).await.unwrap();
+        assert_eq!(log.iter().map(|line| line.number).collect::<Vec<_>>(), numbers);
+        assert!(log.iter().all(|line| line.account == account.id.to_string() && line.at == NOW));
+        assert_eq!(store.organisation(account.organisation).audit(1).await.unwrap(), log[..1]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_kept_was_never_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let mut transaction = store.begin().await.unwrap();
+    let nobody = transaction.account_of(&identity("nobody"), NOW).await.unwrap();
+    drop(transaction);
+    assert_eq!(store.account(nobody.id).await.unwrap(), None);
+    sign_in(&store, "nobody", SignInId::from_bytes([1; 16])).await;
+}
+
+#[tokio::test]
+async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (id, cookie) = (SignInId::from_bytes([1; 16]), Digest::from_bytes([7; 32]));
+    let account = sign_in(&store, "alice", id).await;
+    let mut transaction = store.begin().await.unwrap();
+    transaction.begin_browser_session(cookie, id, NOW).await.unwrap();
+    assert_eq!(transaction.browser_session(cookie).await.unwrap(), Some(id));
+    let live = SignIn { id, account: account.id, method: Method::Dev, signed_in_at: NOW };
+    assert_eq!(transaction.sign_in(id).await.unwrap(), Some(live));
+    let until = NOW + std::time::Duration::from_secs(60);
+    transaction.end_sign_in(id, until, NOW).await.unwrap();
+    assert_eq!(transaction.sign_in(id).await.unwrap(), None);
+    assert_eq!(transaction.browser_session(cookie).await.unwrap(), None);
+    // A second end of the same does not bring it forward.
+    transaction.end_sign_in(id, NOW, NOW).await.unwrap();
+    transaction.commit().await.unwrap();
+    store.close().await;
+    drop(store);
+    let store = open(&dir).await;
+    assert!(store.denied(NOW).await.unwrap().denies_sign_in(id));
+    assert!(!store.denied(until).await.unwrap().denies_sign_in(id));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_leaves_nothing_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let pages = async |most: i64| {
+        // No more pages than there are, at the least: as if the disk had no room for another.
+        let set = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
+        sqlx::query(set).execute(&store.pool).await.unwrap();
+    };
+    pages(1).await;
+    let big = Identity { email: "x".repeat(64 * 1024), ..identity("alice") };
+    let mut transaction = store.begin().await.unwrap();
+    let full = transaction.account_of(&big, NOW).await.unwrap_err();
+    assert!(matches!(&full, crate::StoreError::Unavailable(why) if why.contains("full")), "{full}");
+    drop(transaction);
+    pages(1_000_000).await;
+    let alice = sign_in(&store, "alice", SignInId::from_bytes([1; 16])).await;
+    assert_eq!(store.organisation(alice.organisation).audit(10).await.unwrap().len(), 1);
+}

@@ -1,0 +1,95 @@
+//! What is asked of the relay.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use mykube_dial::{DialError, Dialer};
+use mykube_protocol::{
+    account::{DevToken, Revoke, Signed, SignedIn, WhoAmI, WrongTime},
+    text::printable,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::error::SignInError;
+
+/// Longest message of a relay that is shown.
+const MESSAGE_MAX: usize = 200;
+
+pub(crate) async fn dev_token(dialer: &Dialer, body: &DevToken<'_>) -> Result<SignedIn, SignInError> {
+    read(dialer, &post(dialer, "/auth/dev/token", body).await?)
+}
+
+/// What a refresh comes to.
+pub(crate) enum Refreshed {
+    Given(SignedIn),
+    /// This machine's clock is wrong: sign again.
+    WrongTime(WrongTime),
+}
+
+pub(crate) async fn refresh(dialer: &Dialer, body: &Signed<'_>) -> Result<Refreshed, SignInError> {
+    let answer = post(dialer, "/auth/refresh", body).await?;
+    if answer.status() == StatusCode::CONFLICT
+        && let Ok(wrong) = serde_json::from_slice(answer.body())
+    {
+        return Ok(Refreshed::WrongTime(wrong));
+    }
+    read(dialer, &answer).map(Refreshed::Given).map_err(|error| ended(dialer, &answer, error))
+}
+
+pub(crate) async fn received(dialer: &Dialer, body: &Signed<'_>) -> Result<(), SignInError> {
+    let answer = post(dialer, "/auth/refresh/received", body).await?;
+    if answer.status().is_success() { Ok(()) } else { Err(refusal(dialer, &answer)) }
+}
+
+pub(crate) async fn revoke(dialer: &Dialer, body: &Revoke<'_>) -> Result<(), SignInError> {
+    let answer = post(dialer, "/auth/revoke", body).await?;
+    if answer.status().is_success() { Ok(()) } else { Err(refusal(dialer, &answer)) }
+}
+
+pub(crate) async fn who_am_i(dialer: &Dialer, token: &str) -> Result<WhoAmI, SignInError> {
+    let bearer =
+        HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| SignInError::Ended(dialer.url().to_string()))?;
+    let answer = dialer.call(Method::GET, "/v1/whoami", Some(bearer), None).await?;
+    read(dialer, &answer).map_err(|error| ended(dialer, &answer, error))
+}
+
+async fn post(dialer: &Dialer, call: &str, body: &impl Serialize) -> Result<Response<Bytes>, SignInError> {
+    let body = serde_json::to_vec(body).expect("texts and numbers are JSON");
+    Ok(dialer.call(Method::POST, call, None, Some(body.into())).await?)
+}
+
+fn read<T: DeserializeOwned>(dialer: &Dialer, answer: &Response<Bytes>) -> Result<T, SignInError> {
+    if answer.status() != StatusCode::OK {
+        return Err(refusal(dialer, answer));
+    }
+    // What serde says may quote a token.
+    let reason = "its answer is not the JSON that a relay sends".to_owned();
+    serde_json::from_slice(answer.body())
+        .map_err(|_| DialError::NotARelay { url: dialer.url().to_string(), reason }.into())
+}
+
+/// A token that is not taken any more.
+fn ended(dialer: &Dialer, answer: &Response<Bytes>, error: SignInError) -> SignInError {
+    match answer.status() {
+        StatusCode::UNAUTHORIZED => SignInError::Ended(dialer.url().to_string()),
+        _ => error,
+    }
+}
+
+/// Published calls say in plain text why they refuse; all others in JSON.
+fn refusal(dialer: &Dialer, answer: &Response<Bytes>) -> SignInError {
+    let relay = dialer.url().to_string();
+    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let error = dialer.refusal(answer);
+    match (answer.status(), error) {
+        (_, error @ (DialError::Unreachable { .. } | DialError::RateLimited { .. })) => error.into(),
+        (StatusCode::NOT_FOUND, DialError::Refused { message, .. }) if message == "not found" => {
+            SignInError::NoAccounts(relay)
+        }
+        (_, DialError::Refused { message, .. }) => SignInError::Refused { relay, reason: message },
+        (status, _) if status.is_client_error() && kind.starts_with("text/plain") => {
+            let reason = printable(&String::from_utf8_lossy(answer.body()), MESSAGE_MAX);
+            SignInError::Refused { relay, reason }
+        }
+        (_, error) => error.into(),
+    }
+}

@@ -1,0 +1,72 @@
+//! Why somebody is not signed in, and what to do.
+
+use std::{io, path::PathBuf};
+
+use mykube_dial::DialError;
+
+/// What failed. It holds no token.
+#[derive(Debug, thiserror::Error)]
+pub enum SignInError {
+    /// The relay was not reached, or did not answer as one.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// Nobody signed in here.
+    #[error("you are not signed in at {0}: `mykube login`")]
+    NotSignedIn(String),
+    /// Whoever runs the relay, or another of one's own programs, ended it.
+    #[error("the relay {0} does not know this sign-in any more (it has ended, or was ended): `mykube login`")]
+    Ended(String),
+    /// What was shown to sign in is not good.
+    #[error("the relay {relay} does not let you in: {reason}")]
+    Refused {
+        /// Its address.
+        relay: String,
+        /// In its words.
+        reason: String,
+    },
+    /// The relay is one of codes only.
+    #[error("the relay {0} has no accounts: codes work there without signing in")]
+    NoAccounts(String),
+    /// Refresh tokens are signed for an address, and this is none of the relay's.
+    #[error(
+        "this relay calls itself {known}, not {used}: use that with --relay-url, or have {used} added to `aliases` in its relay.toml"
+    )]
+    OtherName {
+        /// Its own.
+        known: String,
+        /// The one that was dialed.
+        used: String,
+    },
+    /// A file of the sign-in.
+    #[error("cannot use {path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others could sign in with it.
+    #[error("other users may read {path} (mode {mode:o}): run `chmod 600 {path}`, or delete it and `mykube login`", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not what this program wrote.
+    #[error("{path} is damaged: delete it, then `mykube login`", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `config.toml` was edited, and is not what this program reads.
+    #[error("{path}:{line}: {reason}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        reason: String,
+    },
+}

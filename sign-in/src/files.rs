@@ -1,0 +1,89 @@
+//! Private files: only the user's, whole or not at all.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+use crate::error::SignInError;
+
+/// Longest file that is read.
+const LONGEST: u64 = 64 * 1024;
+
+/// A private file's content; nothing where there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SignInError> {
+    let at = |source| SignInError::File { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(at)?,
+    };
+    let mode = file.metadata().map_err(at)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(SignInError::Exposed { path: path.to_owned(), mode });
+    }
+    let mut content = Zeroizing::new(Vec::with_capacity(4096));
+    file.take(LONGEST).read_to_end(&mut content).map_err(at)?;
+    Ok(Some(content))
+}
+
+/// Writes a private file in the place of what was there: after a crash it is the one or the other.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), SignInError> {
+    let at = |source| SignInError::File { path: path.to_owned(), source };
+    let directory = path.parent().ok_or_else(|| at(io::ErrorKind::InvalidInput.into()))?;
+    create_directory(directory).map_err(at)?;
+    let mut draft =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o600)).tempfile_in(directory).map_err(at)?;
+    draft.write_all(content).and_then(|()| draft.as_file().sync_all()).map_err(at)?;
+    draft.persist(path).map_err(|error| at(error.error))?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(at)
+}
+
+/// Removes a file that may not be there.
+pub(crate) fn remove(path: &Path) -> Result<(), SignInError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(SignInError::File { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits until no other process of this user holds it; it is let go of with the file.
+pub(crate) fn lock(path: &Path) -> Result<File, SignInError> {
+    let at = |source| SignInError::File { path: path.to_owned(), source };
+    path.parent().map_or(Ok(()), create_directory).map_err(at)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(at)?;
+    file.lock().map_err(at)?;
+    Ok(file)
+}
+
+fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_the_users_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/credentials");
+        assert!(read(&path).unwrap().is_none());
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap().as_slice(), b"two");
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft stays behind");
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(read(&path), Err(SignInError::Exposed { mode: 0o640, .. })));
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(read(&path).unwrap().is_none());
+    }
+}

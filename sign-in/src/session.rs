@@ -1,0 +1,213 @@
+//! Signing in and out, and a token that works now.
+
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use mykube_dial::Dialer;
+use mykube_protocol::account::{Act, CLIENT, DevToken, Revoke, Signed, SignedIn, WhoAmI, WrongTime};
+use tracing::debug;
+use zeroize::Zeroizing;
+
+use crate::{
+    calls::{self, Refreshed},
+    config,
+    credentials::Credentials,
+    error::SignInError,
+    files,
+    home::Home,
+    key::MachineKey,
+};
+
+/// A token that lives no longer than this is replaced before it is used, in seconds: what is begun with it shall not end for it.
+const REFRESH_BELOW: u64 = 300;
+
+/// How often a refresh is signed: by this machine's clock, then by the relay's, and once more as a second may pass.
+const TIMES: u32 = 3;
+
+/// Who is signed in, as the relay says.
+pub type Account = WhoAmI;
+
+/// This user's sign-in at one relay, or the place for one.
+pub struct Session {
+    home: Home,
+    dialer: Dialer,
+    directory: PathBuf,
+}
+
+impl Session {
+    /// The one at the relay that is dialed.
+    #[must_use]
+    pub fn new(home: Home, dialer: Dialer) -> Self {
+        let directory = home.relay(dialer.url());
+        Self { home, dialer, directory }
+    }
+
+    /// The relay's address.
+    #[must_use]
+    pub fn relay(&self) -> String {
+        self.dialer.url().to_string()
+    }
+
+    /// Signs in at a relay in dev mode, by its secret, and remembers the relay.
+    ///
+    /// # Errors
+    /// The relay is not reached, has no dev mode or another secret; or nothing can be kept here.
+    pub async fn log_in_by_dev_secret(&self, email: &str, secret: &str) -> Result<Account, SignInError> {
+        let _lock = self.lock().await?;
+        let key = MachineKey::load_or_create(&self.file("relay.key"))?.public();
+        let body = DevToken { email, secret, client: CLIENT, key: &key };
+        let given = calls::dev_token(&self.dialer, &body).await?;
+        let url = self.dialer.url().to_string();
+        if !given.relay.contains(&url) {
+            let revoked = calls::revoke(&self.dialer, &Revoke { refresh_token: &given.refresh_token }).await;
+            debug!(revoked = revoked.is_ok(), "the relay has another name");
+            let known = given.relay.join(" or ");
+            return Err(SignInError::OtherName { known, used: url });
+        }
+        let before = Credentials::load(&self.file("credentials")).ok().flatten();
+        let credentials = self.keep(given)?;
+        if let Some(before) = before {
+            // The new one takes its place: nobody would ever end it.
+            let revoked = calls::revoke(&self.dialer, &Revoke { refresh_token: &before.refresh_token }).await;
+            debug!(revoked = revoked.is_ok(), "there was a sign-in before");
+        }
+        config::remember(&self.home, self.dialer.url())?;
+        calls::who_am_i(&self.dialer, &credentials.token).await
+    }
+
+    /// Who is signed in here, by the relay's word.
+    ///
+    /// # Errors
+    /// Nobody, or the relay does not know the sign-in any more, or it is not reached.
+    pub async fn who_am_i(&self) -> Result<Account, SignInError> {
+        let token = self.token().await?;
+        match calls::who_am_i(&self.dialer, &token).await {
+            // It may have ended before its time, by the relay's clock; the sign-in itself has not, where it can be replaced.
+            Err(SignInError::Ended(_)) => {
+                let token = self.token_but(Some(&token)).await?;
+                calls::who_am_i(&self.dialer, &token).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Ends the sign-in at the relay, then here. Where the relay is not reached, it stays in both places.
+    ///
+    /// # Errors
+    /// Nobody is signed in, or the relay is not reached.
+    pub async fn log_out(&self) -> Result<(), SignInError> {
+        let _lock = self.lock().await?;
+        let credentials = self.load()?;
+        let revoked = calls::revoke(&self.dialer, &Revoke { refresh_token: &credentials.refresh_token }).await;
+        match revoked {
+            // What the relay does not know, or does not have, is over.
+            Ok(()) | Err(SignInError::Refused { .. } | SignInError::NoAccounts(_)) => {
+                files::remove(&self.file("credentials"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A token for `Authorization: Bearer` that lives for five minutes at least. One process of a user at a time has it
+    /// replaced; others find the new one.
+    ///
+    /// # Errors
+    /// Nobody is signed in, or the sign-in is over, or the relay is not reached.
+    pub async fn token(&self) -> Result<Zeroizing<String>, SignInError> {
+        self.token_but(None).await
+    }
+
+    /// The same, but for one that the relay did not take.
+    async fn token_but(&self, refused: Option<&str>) -> Result<Zeroizing<String>, SignInError> {
+        let is_good = |credentials: &Credentials| {
+            is_fresh(credentials, now()) && refused.is_none_or(|refused| refused != credentials.token)
+        };
+        let credentials = self.load()?;
+        if is_good(&credentials) {
+            return Ok(credentials.token.clone().into());
+        }
+        let _lock = self.lock().await?;
+        let credentials = self.load()?;
+        if is_good(&credentials) {
+            return Ok(credentials.token.clone().into());
+        }
+        let key = MachineKey::load_or_create(&self.file("relay.key"))?;
+        let (given, time) = self.refresh(&key, &credentials.refresh_token).await?;
+        let credentials = self.keep(given)?;
+        // It is kept: whatever was copied from here before is worth nothing from now on. Where the relay does not hear of
+        // that, the next refresh says it too.
+        let sig = key.sign(Act::Received, self.dialer.url(), &credentials.refresh_token, time + 1);
+        let body = Signed { refresh_token: &credentials.refresh_token, time: time + 1, sig: &sig };
+        let told = calls::received(&self.dialer, &body).await;
+        debug!(told = told.is_ok(), "the token was replaced");
+        Ok(credentials.token.clone().into())
+    }
+
+    /// Has a token replaced; also says the time that was signed, by the relay's clock if need be.
+    async fn refresh(&self, key: &MachineKey, refresh_token: &str) -> Result<(SignedIn, u64), SignInError> {
+        let mut time = now_millis();
+        for _ in 0..TIMES {
+            let sig = key.sign(Act::Refresh, self.dialer.url(), refresh_token, time);
+            match calls::refresh(&self.dialer, &Signed { refresh_token, time, sig: &sig }).await? {
+                Refreshed::Given(given) => return Ok((given, time)),
+                Refreshed::WrongTime(WrongTime { now, after }) => time = now.max(after.saturating_add(1)),
+            }
+        }
+        let relay = self.dialer.url().to_string();
+        Err(SignInError::Refused { relay, reason: "it takes no time that this machine signs".to_owned() })
+    }
+
+    fn keep(&self, given: SignedIn) -> Result<Credentials, SignInError> {
+        let SignedIn { token, expires_in, refresh_token, .. } = given;
+        let expires_at = now().saturating_add(expires_in);
+        let credentials = Credentials { relay: self.dialer.url().to_string(), token, expires_at, refresh_token };
+        credentials.store(&self.file("credentials"))?;
+        Ok(credentials)
+    }
+
+    fn load(&self) -> Result<Credentials, SignInError> {
+        Credentials::load(&self.file("credentials"))?
+            .ok_or_else(|| SignInError::NotSignedIn(self.dialer.url().to_string()))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    async fn lock(&self) -> Result<std::fs::File, SignInError> {
+        let path = self.file("lock");
+        let file = tokio::task::spawn_blocking(move || files::lock(&path)).await;
+        file.expect("taking a lock does not panic")
+    }
+}
+
+/// Whether nothing has to be asked before it is used.
+fn is_fresh(credentials: &Credentials, now: u64) -> bool {
+    credentials.expires_at > now.saturating_add(REFRESH_BELOW)
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    now_millis() / 1000
+}
+
+fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_used_until_its_last_five_minutes() {
+        let credentials =
+            Credentials { relay: String::new(), token: String::new(), expires_at: 1000, refresh_token: String::new() };
+        assert!(is_fresh(&credentials, 699));
+        assert!(!is_fresh(&credentials, 700));
+        assert!(!is_fresh(&credentials, u64::MAX));
+    }
+}

@@ -1,0 +1,223 @@
+//! A relay with accounts, and signing in at it: both are programs, and so is whoever looks for secrets in what they say.
+
+use std::{
+    cell::RefCell,
+    fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::told;
+
+const SECRET: &str = "canary-of-the-dev-secret";
+
+/// A relay with accounts, at one address for all its starts.
+struct Relay {
+    dir: tempfile::TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Relay {
+    fn new() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("dev-secret"), format!("{SECRET}\n")).unwrap();
+        let config =
+            format!("public_url = \"http://127.0.0.1:{port}\"\n[accounts]\n[dev]\nsecret_file = \"dev-secret\"\n");
+        fs::write(dir.path().join("relay.toml"), config).unwrap();
+        let mut relay = Self { dir, port, child: None };
+        relay.start();
+        relay
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
+        command.env_clear().arg("relay").args(args).arg("--config").arg(self.path("relay.toml"));
+        command.arg("--data-dir").arg(self.path("data")).stdin(Stdio::null());
+        command
+    }
+
+    fn start(&mut self) {
+        let log = fs::OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
+        let listen = format!("127.0.0.1:{}", self.port);
+        let mut command = self.command(&["--listen", &listen, "--output", "json", "-vvv"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains(r#""event":"listening""#), "{line} {}", self.log());
+        self.child = Some(child);
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+            assert!(child.wait().unwrap().success(), "{}", self.log());
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A user's machine.
+struct Laptop(tempfile::TempDir);
+
+impl Laptop {
+    /// Its exit code and what it said, at the most talkative.
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        told(self.command(args).output().unwrap())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
+        command.args(args).args(["--output", "json", "-vvv"]).env_clear().env("HOME", self.0.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// The one file of this name below its configuration.
+    fn find(&self, name: &str) -> PathBuf {
+        let relays = self.0.path().join(".config/mykube/relays");
+        let mut found = fs::read_dir(relays).unwrap().map(|relay| relay.unwrap().path().join(name));
+        found.next().unwrap()
+    }
+}
+
+/// The account in the one event of standard output.
+fn account(out: &str) -> Value {
+    let event: Value = serde_json::from_str(out).unwrap_or_else(|_| panic!("not one event: {out}"));
+    assert_eq!(event["event"], "account");
+    event
+}
+
+#[test]
+fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
+    let (mut relay, laptop) = (Relay::new(), Laptop(tempfile::tempdir().unwrap()));
+    let said = RefCell::new(Vec::new());
+    let run = |args: &[&str], expected| {
+        let (code, out, err) = laptop.run(args);
+        assert_eq!(code, expected, "{args:?}: {err}");
+        said.borrow_mut().extend([out.clone(), err.clone()]);
+        (out, err)
+    };
+    assert!(run(&["whoami"], 2).1.contains("no relay is named"));
+    assert!(run(&["whoami", "--relay-url", &relay.url()], 1).1.contains("you are not signed in at"));
+    assert!(run(&["login", "--relay-url", &relay.url()], 2).1.contains("--dev-secret-file"));
+
+    let (url, secret) = (relay.url(), relay.path("dev-secret"));
+    let log_in = ["login", "--relay-url", &url, "--dev-email", "alice@example.com", "--dev-secret-file"];
+    let log_in = |secret: &Path, expected| run(&[&log_in[..], &[secret.to_str().unwrap()]].concat(), expected);
+    let alice = account(&log_in(&secret, 0).0);
+    assert_eq!((&alice["user_id"], &alice["email"]), (&"dev:alice@example.com".into(), &"alice@example.com".into()));
+    // The relay is remembered.
+    assert_eq!(account(&run(&["whoami"], 0).0), alice);
+    let credentials = laptop.find("credentials");
+    for private in [&credentials, &laptop.find("relay.key"), &relay.path("data/keys"), &relay.path("data/relay.db")] {
+        assert_eq!(fs::metadata(private).unwrap().mode() & 0o077, 0, "{}", private.display());
+    }
+    // Four need another token at once: one of them has it replaced, and the others find it.
+    let first: Value = serde_json::from_slice(&fs::read(&credentials).unwrap()).unwrap();
+    let mut stale = first.clone();
+    stale["expires_at"] = 0.into();
+    fs::write(&credentials, stale.to_string()).unwrap();
+    let four = [(); 4].map(|()| laptop.command(&["whoami"]).spawn().unwrap());
+    for child in four {
+        let (code, out, err) = told(child.wait_with_output().unwrap());
+        assert_eq!((code, account(&out)), (0, alice.clone()), "{err}");
+        said.borrow_mut().extend([out, err]);
+    }
+    // One that the relay does not take, whatever this machine's clock says, is replaced too.
+    let mut spoilt: Value = serde_json::from_slice(&fs::read(&credentials).unwrap()).unwrap();
+    spoilt["token"] = "spoilt".into();
+    fs::write(&credentials, spoilt.to_string()).unwrap();
+    assert_eq!(account(&run(&["whoami"], 0).0), alice);
+    let kept = fs::read(&credentials).unwrap();
+
+    relay.stop();
+    assert!(run(&["whoami"], 4).1.contains("connection refused"));
+    relay.start();
+    assert_eq!(account(&run(&["whoami"], 0).0), alice);
+
+    assert_eq!(run(&["logout"], 0).0.trim(), format!(r#"{{"event":"signed_out","relay":"{url}"}}"#));
+    assert!(run(&["whoami"], 1).1.contains("you are not signed in at"));
+    // Whoever kept the file has nothing, after another start of the relay too.
+    fs::write(&credentials, &kept).unwrap();
+    assert!(run(&["whoami"], 1).1.contains("other users may read"));
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600)).unwrap();
+    for _ in 0..2 {
+        assert!(run(&["whoami"], 1).1.contains("does not know this sign-in any more"));
+        relay.stop();
+        relay.start();
+    }
+    let wrong = relay.path("wrong-secret");
+    fs::write(&wrong, "not-it").unwrap();
+    assert!(log_in(&wrong, 1).1.contains("Invalid or missing secret"));
+
+    relay.stop();
+    let log = relay.log();
+    assert!(log.contains("DEV MODE") && log.contains("sign-in ended"), "{log}");
+    let kept: Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(log.matches("token replaced").count(), 2, "{log}");
+    let tokens = [&first, &kept].map(|file| ["token", "refresh_token"].map(|name| file[name].as_str().unwrap()));
+    let secrets = [&[SECRET], tokens.as_flattened()].concat();
+    for text in said.borrow().iter().chain([&log]) {
+        assert!(secrets.iter().all(|secret| !text.contains(secret)), "a secret is told:\n{text}");
+    }
+}
+
+/// A relay that does not start: its exit code and what it said. One that does start is killed, and has no exit code.
+fn refused(mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.args(["--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    if !line.is_empty() {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_configuration_that_cannot_be_is_2_with_its_lines() {
+    let relay = Relay::new();
+    let (code, err) = refused(relay.command(&["--listen", "127.0.0.1:0"]));
+    assert!(code == Some(1) && err.contains("another relay uses the database"), "{err}");
+    let (code, err) = refused(relay.command(&["--listen", "0.0.0.0:0"]));
+    assert!(code == Some(2) && err.contains("relay.toml:3: [dev] is for this machine alone"), "{err}");
+
+    let check = |text: &str| {
+        let file = relay.path("other.toml");
+        fs::write(&file, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
+        command.env_clear().env("HOME", relay.dir.path()).args(["relay", "check-config"]).arg(&file);
+        told(command.stdin(Stdio::null()).output().unwrap())
+    };
+    let (code, _, err) = check("public_url = \"http://127.0.0.1:8000\"\n[accounts]\n");
+    assert!(code == 0 && err.contains("nothing is wrong with it"), "{err}");
+    let (code, _, err) = check("\n[mail]\nsmtp = \"x\"\n");
+    assert!(code == 2 && err.contains("other.toml:2: `mail` is not built yet"), "{err}");
+}
