@@ -32,6 +32,11 @@ impl Desk {
         self
     }
 
+    /// The same at another clock.
+    fn clone_row(&self) -> Self {
+        Self { row: self.row.clone(), now: self.now, ..desk() }
+    }
+
     /// Five wrong tries of a code that was just sent.
     fn lock(&mut self) {
         let code = self.ask().unwrap();
@@ -136,6 +141,8 @@ fn of_all_the_guesses_of_a_day_twenty_are_judged() {
 fn a_code_a_minute_and_five_an_hour() {
     let mut desk = desk();
     desk.ask().unwrap();
+    let error = desk.clone_row().pass(Duration::from_secs(18)).ask().unwrap_err();
+    assert!(error.to_string().ends_with("try again in 42 s"), "{error}");
     assert_eq!(desk.pass(PAUSE.checked_sub(MS).unwrap()).ask().unwrap_err(), TooManyCodes(MS));
     desk.pass(MS);
     for _ in 1..CODES_AN_HOUR {
@@ -160,7 +167,10 @@ fn a_row_is_kept_while_it_means_something() {
 
 #[test]
 fn codes_are_six_digits_however_they_are_typed() {
-    for (typed, read) in [("012345", "012345"), (" 012 345\n", "012345"), ("012-345", "012345")] {
+    let padded = format!("012345{}", " ".repeat(26));
+    for (typed, read) in
+        [("012345", "012345"), (padded.as_str(), "012345"), (" 012 345\n", "012345"), ("012-345", "012345")]
+    {
         assert_eq!(Code::parse(typed).unwrap().expose(), read);
     }
     for typed in ["", "12345", "1234567", "12345a", "\u{661}\u{662}\u{663}\u{664}\u{665}\u{666}", &" ".repeat(40)] {
