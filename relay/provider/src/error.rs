@@ -132,6 +132,7 @@ impl ProviderError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
+            Self::Unreachable { error: DialError::ProxySetting { .. }, .. } => Fault::Setting,
             Self::Unreachable { .. }
             | Self::Status { .. }
             | Self::Unreadable { .. }

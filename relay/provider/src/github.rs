@@ -9,8 +9,7 @@ use crate::{
     address::{parse_issuer, under, uri},
     callback::Code,
     error::{Call, ProviderError, SettingError},
-    party::ClientSecret,
-    token_call::{Client, Grant, Secret, redeem},
+    token_call::{Client, ClientSecret, Grant, Secret, redeem},
     web::{Web, get_with},
 };
 

@@ -38,6 +38,7 @@ pub use callback::{Callback, Code, InvalidCallback, Outcome};
 pub use error::{Call, Fault, ProviderError, SettingError};
 pub use id_token::{IdTokenError, LEEWAY, TOKEN_MAX};
 pub use keys::KEYS_MAX;
-pub use party::{ClientSecret, RelyingParty, Settings};
+pub use party::{RelyingParty, Settings};
 pub use providers::Providers;
+pub use token_call::ClientSecret;
 pub use web::{CALL_LIMIT, Web};

@@ -18,8 +18,7 @@ use crate::{
     error::{Call, ProviderError, SettingError},
     id_token::{self, Expected, Header, IdTokenError, Standard},
     keys::Keys,
-    party::ClientSecret,
-    token_call::{Client, Grant, Secret, redeem},
+    token_call::{Client, ClientSecret, Grant, Secret, redeem},
     web::{Web, get, get_with},
 };
 
@@ -39,16 +38,14 @@ pub(crate) struct OpenId {
 
 impl OpenId {
     pub(crate) fn new(issuer: &str, kind: Kind, web: Web) -> Result<Self, SettingError> {
-        // Google's is the same with and without `https://`, which its documents are under.
-        let issuer = if kind == Kind::Google && issuer == GOOGLE_ALSO { GOOGLE } else { issuer };
+        let issuer = issuers(kind, issuer)[0];
         let url = parse_issuer(issuer).map_err(SettingError::Issuer)?;
         let issuer = issuer.to_owned();
         Ok(Self { issuer, url, kind, web, metadata: Cached::new(), keys: Cached::new() })
     }
 
     pub(crate) fn issuers(&self) -> Vec<&str> {
-        let also = (self.kind == Kind::Google && self.issuer == GOOGLE).then_some(GOOGLE_ALSO);
-        [self.issuer.as_str()].into_iter().chain(also).collect()
+        issuers(self.kind, &self.issuer)
     }
 
     /// Where the browser is sent (OpenID Connect Core, section 3.1.2.1; RFC 7636, section 4.3).
@@ -177,5 +174,24 @@ impl OpenId {
             Keys::read(&body).map_err(|problem| ProviderError::Unreadable { call: Call::Keys, problem })
         };
         self.keys.get(enough, now, fetch).await
+    }
+}
+
+/// As whom a provider signs; under the first of these names it has its discovery document.
+fn issuers(kind: Kind, issuer: &str) -> Vec<&str> {
+    let google = kind == Kind::Google && [GOOGLE, GOOGLE_ALSO].contains(&issuer);
+    if google { vec![GOOGLE, GOOGLE_ALSO] } else { vec![issuer] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn google_alone_has_two_names() {
+        assert_eq!(issuers(Kind::Google, GOOGLE), [GOOGLE, GOOGLE_ALSO]);
+        assert_eq!(issuers(Kind::Google, GOOGLE_ALSO), [GOOGLE, GOOGLE_ALSO]);
+        assert_eq!(issuers(Kind::Oidc, GOOGLE), [GOOGLE]);
+        assert_eq!(issuers(Kind::Google, "http://127.0.0.1:9"), ["http://127.0.0.1:9"]);
     }
 }

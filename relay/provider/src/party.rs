@@ -1,13 +1,10 @@
 //! One `[[provider]]` of the configuration.
 
-use std::fmt;
-
 use mykube_relay_accounts::{
     identity::{Kind, Person, Provider},
     provider_state::Sent,
     time::UnixTime,
 };
-use zeroize::Zeroizing;
 
 use crate::{
     callback::Outcome,
@@ -15,11 +12,9 @@ use crate::{
     github::GitHub,
     id_token::IdTokenError,
     open_id::OpenId,
+    token_call::ClientSecret,
     web::Web,
 };
-
-/// `client_secret`. Wiped on drop, prints nothing.
-pub struct ClientSecret(Zeroizing<String>);
 
 /// A provider, and how the relay is known there.
 #[derive(Debug)]
@@ -132,23 +127,5 @@ impl RelyingParty {
     pub(crate) fn takes_id_tokens_of(&self, issuer: &str) -> bool {
         let Protocol::OpenId(open_id) = &self.protocol else { return false };
         !self.settings.id_token_audiences.is_empty() && open_id.issuers().contains(&issuer)
-    }
-}
-
-impl ClientSecret {
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for ClientSecret {
-    fn from(secret: String) -> Self {
-        Self(Zeroizing::new(secret))
-    }
-}
-
-impl fmt::Debug for ClientSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientSecret")
     }
 }

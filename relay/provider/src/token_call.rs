@@ -1,5 +1,7 @@
 //! The token endpoint: a code is redeemed (RFC 6749, sections 2.3.1, 4.1.3 and 5; RFC 7636, section 4.5).
 
+use std::fmt;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -12,6 +14,9 @@ use crate::{
     error::{Call, ProviderError},
     web::Web,
 };
+
+/// `client_secret`. Wiped on drop, prints nothing.
+pub struct ClientSecret(Zeroizing<String>);
 
 /// A client as the token endpoint is told of it.
 pub(crate) struct Client<'a> {
@@ -48,6 +53,24 @@ struct Answer {
     id_token: Option<String>,
     error: Option<String>,
     error_description: Option<String>,
+}
+
+impl ClientSecret {
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for ClientSecret {
+    fn from(secret: String) -> Self {
+        Self(Zeroizing::new(secret))
+    }
+}
+
+impl fmt::Debug for ClientSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientSecret")
+    }
 }
 
 /// Redeems a code.
