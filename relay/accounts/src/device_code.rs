@@ -2,7 +2,7 @@
 //! are signed in, and confirms. `/auth/device`, `/auth/device/poll`, `/auth/device/verify` and the page `/device`.
 //!
 //! A code goes one way: pending, confirmed by one account, fetched. Whoever shows one that is over, unknown or fetched is
-//! told the same. Guesses are counted by address and in all (`limits`): of 32^8 codes at most
+//! told the same. Guesses are counted by address and in all ([`limits`](crate::limits)): of 32^8 codes at most
 //! [`PENDING_MAX`] are live.
 
 use std::{fmt, net::IpAddr, time::Duration};
@@ -64,15 +64,20 @@ impl fmt::Debug for DeviceCode {
     }
 }
 
-/// What the person types: `XXXX-XXXX`. Prints nothing.
+/// What the person types: `XXXX-XXXX`. Wiped on drop, prints nothing.
 #[derive(Clone, PartialEq, Eq)]
-pub struct UserCode(String);
+pub struct UserCode(Zeroizing<String>);
 
 impl UserCode {
     fn random(rng: &mut impl CryptoRng) -> Self {
-        let mut drawn = (0..8).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]));
-        let first: String = drawn.by_ref().take(4).collect();
-        Self(format!("{first}-{}", drawn.collect::<String>()))
+        let mut text = Zeroizing::new(String::with_capacity(9));
+        for at in 0..8 {
+            if at == 4 {
+                text.push('-');
+            }
+            text.push(char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]));
+        }
+        Self(text)
     }
 
     /// What was typed: case, and all but letters and digits, do not count. None if it has not eight of them.
@@ -80,8 +85,11 @@ impl UserCode {
     pub fn parse(typed: &str) -> Option<Self> {
         // The length first: what is typed is anybody's.
         let signs = Some(typed).filter(|typed| typed.len() <= 64)?.chars().filter(char::is_ascii_alphanumeric);
-        let code: String = signs.map(|sign| sign.to_ascii_uppercase()).collect();
-        (code.len() == 8).then(|| Self(format!("{}-{}", &code[..4], &code[4..])))
+        let mut code = Zeroizing::new(signs.map(|sign| sign.to_ascii_uppercase()).collect::<String>());
+        (code.len() == 8).then(|| {
+            code.insert(4, '-');
+            Self(code)
+        })
     }
 
     /// The text, for the program to show.

@@ -24,7 +24,7 @@ pub const WRONG_A_DAY: u8 = 20;
 pub const DAY: Duration = Duration::from_hours(24);
 /// Between two codes for an address.
 pub const PAUSE: Duration = Duration::from_mins(1);
-/// Codes for an address in [`HOUR`]. An address's network has a limit of its own (`limits`).
+/// Codes for an address in [`HOUR`]. An address's network has a limit of its own ([`limits`](crate::limits)).
 pub const CODES_AN_HOUR: usize = 5;
 /// The time for [`CODES_AN_HOUR`].
 pub const HOUR: Duration = Duration::from_hours(1);

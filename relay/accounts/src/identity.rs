@@ -159,7 +159,7 @@ mod tests {
             Kind::GitHub => "github",
             Kind::Oidc => "okta",
         };
-        let email_domains = vec!["Example.com".to_owned()];
+        let email_domains = vec!["Example.com".to_owned(), "example.org".to_owned()];
         Provider { name: name.parse().unwrap(), kind, issuer: issuer.to_owned(), email_domains }
     }
 
@@ -225,6 +225,8 @@ mod tests {
             let nobody = Profile { subject: subject.into(), ..profile("ada@example.com", true) };
             assert_eq!(person(Kind::Oidc, &nobody), Err(ProfileError::NoSubject), "{subject:?}");
         }
+        let longest = Profile { subject: "x".repeat(255), ..profile("ada@example.com", true) };
+        person(Kind::Oidc, &longest).unwrap();
         let odd = Profile { login: Some("a b".into()), ..profile("", false) };
         assert_eq!(person(Kind::GitHub, &odd).unwrap().user_id, "github:42");
     }

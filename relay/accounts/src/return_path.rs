@@ -54,6 +54,8 @@ fn is_own_page(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
     use super::*;
 
     #[test]
@@ -125,9 +127,58 @@ mod tests {
             all.extend([format!("/{control}/evil.test"), format!("{control}//evil.test"), format!("/x{control}")]);
             all.extend([format!("/x?{control}"), format!("/\r\nLocation:{control}//evil.test")]);
         }
-        all.push(format!("/{}", "x".repeat(MAX)));
+        let longest = format!("/{}", "x".repeat(MAX - 1));
+        assert_eq!(ReturnPath::parse(&longest).as_str(), longest);
+        all.push(format!("{longest}x"));
         for path in all {
             assert_eq!(ReturnPath::parse(&path), ReturnPath::default(), "{path:?}");
         }
+    }
+
+    /// What passes means to a browser's parser (`url` implements the same standard) just what it says.
+    #[test]
+    fn no_path_that_passes_is_another_to_a_browser() {
+        const SIGNS: [&str; 24] = [
+            "/",
+            "/",
+            "\\",
+            ".",
+            "..",
+            "@",
+            ":",
+            "?",
+            "#",
+            "%",
+            "%2f",
+            "%5C",
+            "%2e",
+            "%00",
+            " ",
+            "\t",
+            "\n",
+            "\0",
+            "a",
+            "b-1",
+            "evil.test",
+            "\u{ff0f}",
+            "\u{3002}",
+            "=",
+        ];
+        let base = url::Url::parse("https://relay.example.com").unwrap();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut passed = 0;
+        for _ in 0..100_000 {
+            let signs = rng.random_range(0..7);
+            let tail: String = (0..signs).map(|_| SIGNS[rng.random_range(0..SIGNS.len())]).collect();
+            let asked = if rng.random_bool(0.8) { format!("/{tail}") } else { tail };
+            let path = ReturnPath::parse(&asked);
+            passed += u32::from(path.as_str() == asked);
+            // By itself, as in `Location`, and behind the base URL.
+            let behind = url::Url::parse(&format!("https://relay.example.com{path}")).unwrap();
+            for url in [base.join(path.as_str()).unwrap(), behind] {
+                assert_eq!(url.as_str(), format!("https://relay.example.com{path}"), "{asked:?}");
+            }
+        }
+        assert!(passed > 5000, "{passed}");
     }
 }

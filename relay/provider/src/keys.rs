@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    fn rsa(kid: &str, more: Value) -> Value {
+    fn rsa(kid: &str, more: &Value) -> Value {
         let mut key = json!({ "kty": "RSA", "kid": kid, "n": "wVsx", "e": "AQAB" });
         for (name, value) in more.as_object().unwrap() {
             key[name] = value.clone();
@@ -122,7 +122,7 @@ mod tests {
         key
     }
 
-    fn ec(curve: &str, more: Value) -> Value {
+    fn ec(curve: &str, more: &Value) -> Value {
         let mut key = json!({ "kty": "EC", "kid": "ec", "crv": curve, "x": "AAAA", "y": "AAAA" });
         for (name, value) in more.as_object().unwrap() {
             key[name] = value.clone();
@@ -137,7 +137,7 @@ mod tests {
     /// Which algorithms a key may sign with.
     fn allowed(key: Value) -> Vec<Algorithm> {
         let kid = key["kid"].as_str().unwrap().to_owned();
-        let other = rsa("another", json!({}));
+        let other = rsa("another", &json!({}));
         let keys = read(&[key, other]).unwrap();
         let hmac = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
         let all = RSA.into_iter().chain(ED).chain([Algorithm::ES256, Algorithm::ES384]).chain(hmac);
@@ -149,20 +149,20 @@ mod tests {
         use Algorithm::{ES256, ES384, EdDSA, PS384, RS256};
         let okp = |more: Value| json!({ "kty": "OKP", "kid": "ed", "crv": more["crv"], "x": "AAAA" });
         for (key, algorithms) in [
-            (rsa("k", json!({})), vec![RS256]),
-            (rsa("k", json!({ "alg": "RS256", "use": "sig" })), vec![RS256]),
-            (rsa("k", json!({ "alg": "PS384", "key_ops": ["verify"] })), vec![PS384]),
-            (rsa("k", json!({ "alg": "ES256" })), vec![]),
-            (rsa("k", json!({ "alg": "HS256" })), vec![]),
-            (rsa("k", json!({ "alg": "none" })), vec![]),
-            (rsa("k", json!({ "alg": "RSA-OAEP" })), vec![]),
-            (rsa("k", json!({ "alg": 1 })), vec![]),
-            (rsa("k", json!({ "use": "enc" })), vec![]),
-            (rsa("k", json!({ "key_ops": ["encrypt"] })), vec![]),
-            (ec("P-256", json!({})), vec![ES256]),
-            (ec("P-384", json!({ "alg": "ES384" })), vec![ES384]),
-            (ec("P-256", json!({ "alg": "ES384" })), vec![]),
-            (ec("P-521", json!({})), vec![]),
+            (rsa("k", &json!({})), vec![RS256]),
+            (rsa("k", &json!({ "alg": "RS256", "use": "sig" })), vec![RS256]),
+            (rsa("k", &json!({ "alg": "PS384", "key_ops": ["verify"] })), vec![PS384]),
+            (rsa("k", &json!({ "alg": "ES256" })), vec![]),
+            (rsa("k", &json!({ "alg": "HS256" })), vec![]),
+            (rsa("k", &json!({ "alg": "none" })), vec![]),
+            (rsa("k", &json!({ "alg": "RSA-OAEP" })), vec![]),
+            (rsa("k", &json!({ "alg": 1 })), vec![]),
+            (rsa("k", &json!({ "use": "enc" })), vec![]),
+            (rsa("k", &json!({ "key_ops": ["encrypt"] })), vec![]),
+            (ec("P-256", &json!({})), vec![ES256]),
+            (ec("P-384", &json!({ "alg": "ES384" })), vec![ES384]),
+            (ec("P-256", &json!({ "alg": "ES384" })), vec![]),
+            (ec("P-521", &json!({})), vec![]),
             (okp(json!({ "crv": "Ed25519" })), vec![EdDSA]),
             (okp(json!({ "crv": "X25519" })), vec![]),
             (json!({ "kty": "oct", "kid": "k", "k": "c2VjcmV0", "alg": "HS256" }), vec![]),
@@ -176,18 +176,18 @@ mod tests {
 
     #[test]
     fn a_token_without_a_key_id_is_the_only_keys() {
-        let one = read(&[rsa("a", json!({})), ec("P-256", json!({}))]).unwrap();
+        let one = read(&[rsa("a", &json!({})), ec("P-256", &json!({}))]).unwrap();
         assert!(one.find(None, Algorithm::RS256).is_some() && one.find(None, Algorithm::ES256).is_some());
-        let two = read(&[rsa("a", json!({})), rsa("b", json!({}))]).unwrap();
+        let two = read(&[rsa("a", &json!({})), rsa("b", &json!({}))]).unwrap();
         assert!(two.find(None, Algorithm::RS256).is_none() && two.find(Some("c"), Algorithm::RS256).is_none());
         assert!(two.find(Some("b"), Algorithm::RS256).is_some());
     }
 
     #[test]
     fn a_set_has_keys_and_not_too_many() {
-        let many: Vec<_> = (0..KEYS_MAX).map(|at| rsa(&at.to_string(), json!({}))).collect();
+        let many: Vec<_> = (0..KEYS_MAX).map(|at| rsa(&at.to_string(), &json!({}))).collect();
         assert!(read(&many).is_ok());
-        let too_many: Vec<_> = (0..=KEYS_MAX).map(|at| rsa(&at.to_string(), json!({}))).collect();
+        let too_many: Vec<_> = (0..=KEYS_MAX).map(|at| rsa(&at.to_string(), &json!({}))).collect();
         assert_eq!(read(&too_many).err(), Some("has far too many keys"));
         for body in ["", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[]}"#, r#"{"keys":[1,"x",null]}"#] {
             assert!(Keys::read(body.as_bytes()).is_err(), "{body}");

@@ -84,14 +84,13 @@ impl Call {
     pub fn limit(self) -> Limit {
         let minute = |address| Limit { address, account: None, all: None, per: MINUTE };
         match self {
-            Self::DeviceBegin => minute(10),
             // The same for a person at many addresses.
             Self::DeviceVerify => Limit { account: Some(5), ..minute(5) },
             // Only of people who are signed in. Of 32^8 codes with 16,384 live ones, all of them find one in about 900 days.
             Self::DeviceGuess => Limit { all: Some(50), ..minute(5) },
             Self::DevLogin | Self::DevToken => minute(5),
-            // A code is random: these bound what is asked of the database.
-            Self::Exchange | Self::OtpVerify | Self::Invite => minute(10),
+            // The first is the published figure; the others bound what is asked of the database: a code is random.
+            Self::DeviceBegin | Self::Exchange | Self::OtpVerify | Self::Invite => minute(10),
             Self::DevicePoll
             | Self::ProviderBegin
             | Self::ProviderCallback
@@ -278,7 +277,7 @@ mod tests {
             let _ = limits.handle(start + Duration::from_secs(second), Call::DevToken, from("192.0.2.1"));
         }
         // Five a minute for ten minutes, however often it is asked.
-        let now = start + Duration::from_secs(600);
+        let now = start + 10 * MINUTE;
         assert_eq!(limits.admits(now, Call::DevToken, from("192.0.2.1")), Ok(()));
         limits.handle_tick(start + 2 * HOUR);
         assert_eq!(limits.minute.len(), (0, 0));

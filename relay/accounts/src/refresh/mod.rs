@@ -11,7 +11,8 @@
 //!
 //! A machine that has stored a successor says so ([`Family::handle_received`]), which makes it current at once. From then
 //! on whatever somebody copied from the machine before is spent: a thief who refreshed before the owner did, beside them
-//! or after, has either ended the family at the owner's next refresh or ends it by trying.
+//! or after, has either ended the family at the owner's next refresh or ends it by trying
+//! (docs/decisions/0021).
 //!
 //! Statements have a time, and the family takes only those later than the last it took. So a request that was held up on
 //! its way, and arrives when it was long repeated, does nothing. A machine whose clock is wrong is told which time to use,

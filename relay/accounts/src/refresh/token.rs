@@ -27,7 +27,7 @@ impl RefreshToken {
         text.push_str(PREFIX);
         text.push_str(&sid.to_string());
         text.push('_');
-        BASE64_URL_SAFE_NO_PAD.encode_string(&*secret, &mut text);
+        BASE64_URL_SAFE_NO_PAD.encode_string(secret.as_slice(), &mut text);
         Self { sid, text }
     }
 

@@ -156,7 +156,11 @@ impl World {
             had[self.rng.random_range(0..had.len())].clone()
         };
         let ahead = millis(self.desk.now + CLOCK);
-        let time = if self.rng.random_bool(0.5) { ahead } else { (self.desk.family.signed_at + 1).min(ahead) };
+        let time = match self.rng.random_range(0..5) {
+            0 => u64::MAX - 1,
+            1 | 2 => (self.desk.family.signed_at + 1).min(ahead),
+            _ => ahead,
+        };
         let received = self.rng.random_bool(0.3);
         let answer = self.relay(&Sent { received, token: token.clone(), time });
         let thief = &mut self.thieves[which];
