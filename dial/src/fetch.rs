@@ -45,7 +45,7 @@ pub async fn fetch(request: Request<Bytes>, way: &Way<'_>) -> Result<Response<By
         } else {
             Transport::Tcp(connect_tcp(&host, port, true, &address, way.limit).await?)
         };
-        let answer = call(stream, origin_form(request, &address))
+        let answer = call(stream, origin_form(request, authority(&address, tls)))
             .await
             .map_err(|_| failed(Unreachable::Closed("instead of answering, or does not speak HTTP/1.1")))?;
         let (status, headers) = (answer.response.status(), answer.response.headers().clone());
@@ -84,16 +84,41 @@ pub fn target(uri: &Uri) -> Result<(String, u16, bool), DialError> {
     Ok((host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls))
 }
 
-fn origin_form(request: Request<Bytes>, address: &str) -> Request<Full<Bytes>> {
+/// The `Host` header (RFC 9110 section 7.2): the port only where it is not the scheme's own.
+fn authority(address: &str, tls: bool) -> &str {
+    address.strip_suffix(if tls { ":443" } else { ":80" }).unwrap_or(address)
+}
+
+fn origin_form(request: Request<Bytes>, authority: &str) -> Request<Full<Bytes>> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let path = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
     parts.uri = path;
-    let host = HeaderValue::from_str(address).expect("host and port of a URI are a header value");
+    let host = HeaderValue::from_str(authority).expect("host and port of a URI are a header value");
     parts.headers.insert(header::HOST, host);
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if parts.method != Method::GET {
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     Request::from_parts(parts, Full::new(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_has_a_port_where_it_is_not_the_schemes_own() {
+        for (uri, authority) in [
+            ("https://id.example/x", "id.example"),
+            ("https://id.example:443/x", "id.example"),
+            ("https://id.example:80/x", "id.example:80"),
+            ("https://[2001:db8::443]/x", "[2001:db8::443]"),
+            ("http://127.0.0.1/x", "127.0.0.1"),
+            ("http://127.0.0.1:443/x", "127.0.0.1:443"),
+        ] {
+            let (host, port, tls) = target(&uri.parse().unwrap()).unwrap();
+            assert_eq!(super::authority(&host_port(&host, port), tls), authority, "{uri}");
+        }
+    }
 }
