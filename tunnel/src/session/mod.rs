@@ -572,10 +572,10 @@ mod tests {
         let established = crate::seam::established(Role::Client, [1; 32], [2; 32]);
         let mut session = Session::new(Time::default(), established, Config::default());
         let mut sealer = Sealer::from_secret([2; 32]);
-        for part in [[b' '; 10_000]; 20] {
+        for _ in 0..20 {
             let mut frame = BytesMut::new();
             crate::message::start_record(&mut frame);
-            crate::message::put_welcome(&mut frame, false, &part);
+            crate::message::put_welcome(&mut frame, false, &[b' '; 10_000]);
             sealer.seal(&mut frame);
             session.handle_frame(Time::default(), frame).unwrap();
             assert_eq!(session.welcome_in.capacity(), limits::WELCOME_MAX);
