@@ -80,7 +80,7 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         let _ = timeout(FLUSH_LIMIT / 2, audit.flush()).await;
     }
     let (reason, result) = match ended {
-        Ok(Ended::Client(reason) | Ended::Evicted(reason)) => (reason, Ok(())),
+        Ok(Ended::Client(reason) | Ended::ByServer(reason)) => (reason, Ok(())),
         Ok(Ended::Stopped) => ("stopped by a signal".to_owned(), Ok(())),
         Err(failure) => (failure.message.clone(), Err(failure)),
     };

@@ -27,13 +27,13 @@ pub(super) struct ClientNotice {
 
 /// What one client's task has of the operator: it sends events, and asks questions.
 #[derive(Clone)]
-pub(super) struct Operator {
+pub(super) struct OperatorHandle {
     pub(super) client: u64,
     pub(super) name: String,
     pub(super) sender: mpsc::UnboundedSender<ClientNotice>,
 }
 
-impl Operator {
+impl OperatorHandle {
     /// Tells the operator. The queue has no limit because events are few: at most some dozens in a code's life, and the
     /// task limits those of failing streams.
     pub(super) fn event(&self, event: Event) {
