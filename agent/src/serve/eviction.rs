@@ -12,7 +12,7 @@ pub(super) enum Why {
     Killed,
     /// Its code was to replace a client that is back.
     Withdrawn,
-    /// It was away for so long that another client has its slot.
+    /// It was away for `replace_after`, and another client has its slot.
     Replaced,
 }
 
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_replaced_clients_are_remembered_than_there_are_places() {
+    fn no_more_replaced_clients_are_remembered_than_there_are_slots() {
         let mut unaware = Unaware::default();
         let clients: Vec<_> = (0..4).map(|_| CancellationToken::new()).collect();
         for client in &clients {

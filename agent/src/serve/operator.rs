@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn questions_are_put_one_at_a_time_and_only_for_whoever_waits() {
+    async fn questions_are_put_one_at_a_time_and_only_for_tasks_that_wait() {
         let (mut person, mut questions) = (Person::default(), Questions::default());
         let (first, answer) = oneshot::channel();
         person.answers.push_back(answer);
