@@ -149,23 +149,25 @@ fn the_rate_is_what_an_acknowledgement_shows_and_the_cap_follows_it() {
     assert!((1..=newest).contains(&sender.under_way()));
     assert_eq!(sender.peer.session.audit().rate, Some(rate));
     sender.ack(0);
-    // Bursts every 10 ms. An acknowledgement of some shows what came since the newest of them left, and not what came since
-    // the oldest did.
-    sender.wait(10 * MS);
+    // An acknowledgement of some bursts shows what came since the newest of them left, and not what came since the oldest did.
+    let step = 30 * MS;
+    sender.wait(step);
     let (first, _) = sender.counted_burst();
-    sender.wait(10 * MS);
+    sender.wait(step);
     let (second, messages) = sender.counted_burst();
-    sender.wait(10 * MS);
+    sender.wait(step);
     sender.ack(messages);
     assert_eq!(sender.under_way(), second);
     let (third, _) = sender.counted_burst();
-    sender.wait(10 * MS);
+    sender.wait(step);
     let (fourth, messages) = sender.counted_burst();
-    sender.wait(10 * MS);
+    sender.wait(step);
     sender.ack(messages);
     assert_eq!(sender.under_way(), fourth);
-    let shown = (second + third) * 50;
-    assert!(shown > rate.max(first * 50), "{shown} is the best: {first} {second} {third} {fourth}");
+    assert!([first, second, third, fourth].iter().all(|sent| *sent > 0), "{first} {second} {third} {fourth}");
+    let of_two_steps = |bytes: u64| u64::try_from(u128::from(bytes) * 1_000_000 / (2 * step).as_micros()).unwrap();
+    let shown = of_two_steps(second + third);
+    assert!(shown > rate.max(of_two_steps(first)), "{shown} is the best");
     assert_eq!(sender.peer.session.audit().rate, Some(shown));
 }
 
