@@ -151,7 +151,7 @@ async fn a_killed_relay_takes_its_sessions_up_again() {
 }
 
 #[tokio::test]
-async fn nobody_who_leaves_the_log_unread_stops_the_relay_and_no_agent_fills_it() {
+async fn a_log_that_nobody_reads_does_not_stop_the_relay_and_no_agent_fills_it() {
     let dir = tempfile::tempdir().unwrap();
     let program = start(&dir, &["-v", "--log-format", "json", "--api-rate", "0"]).await;
     let relay = TestRelay { addr: program.address(), ..TestRelay::start().await };
