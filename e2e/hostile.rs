@@ -475,7 +475,7 @@ async fn heads(pattern: &Heads, upstream: SocketAddr) -> Row {
 }
 
 #[test]
-fn who_leaves_with_a_byte_too_many_leaves_no_request_behind() {
+fn a_client_that_leaves_with_a_byte_too_many_leaves_no_request_behind() {
     const MOST: usize = 8;
     let sandbox = Sandbox::new();
     let upstream = reads_no_body(&sandbox);

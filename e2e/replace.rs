@@ -183,7 +183,7 @@ fn a_client_that_comes_back_keeps_its_place() {
 }
 
 #[test]
-fn whoever_was_replaced_is_told_when_it_comes_back() {
+fn a_client_that_was_replaced_is_told_when_it_comes_back() {
     let world = World::start();
     let door = Door::to(world.relay.address());
     let first = Mykube::client(&door.url).start_with(&world.server.code());

@@ -75,7 +75,7 @@ fn a_namespace_that_is_not_there_is_told() {
     server.process.says("--namespace names what is not there: no-such-namespace.");
     let invited = sessions(&server, &["new", "--namespace=default"]).start();
     invited.event("invited");
-    assert!(!invited.process.done().stderr.contains("not there"), "what is there is no reason for a word");
+    assert!(!invited.process.done().stderr.contains("not there"), "a namespace that exists is no reason for a word");
     let invited = sessions(&server, &["new", "--namespace=no-such-namespace"]).start();
     invited.event("invited");
     assert!(invited.process.done().stderr.contains("--namespace names what is not there: no-such-namespace."));

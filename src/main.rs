@@ -112,8 +112,8 @@ fn fail(output: Output, failure: &Failure) -> process::ExitCode {
 
 /// Buffers of bulk data are freed and allocated all the time. glibc returns free memory at the end of a heap to the
 /// system as soon as it is more than twice the largest block that was ever freed, at most 64 MiB (mallopt(3),
-/// `M_MMAP_THRESHOLD`). After this block of 4 MiB, which is never written to, it keeps that much. Otherwise returning
-/// the same pages over and over takes a quarter of a sender's processor time.
+/// `M_MMAP_THRESHOLD`). After this block of 4 MiB, which is never written to, it keeps 8 MiB. Otherwise returning the
+/// same pages over and over takes a quarter of a sender's processor time.
 fn keep_freed_memory() {
     const BLOCK: usize = 4 << 20;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(BLOCK)));

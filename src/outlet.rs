@@ -118,7 +118,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn nobody_waits_for_whoever_reads_and_what_is_told_keeps_its_order() {
+    fn no_caller_waits_for_the_reader_and_what_is_told_keeps_its_order() {
         let outlet = Outlet::start().unwrap();
         let (free, stuck) = mpsc::channel::<()>();
         let (wrote, written) = mpsc::channel();

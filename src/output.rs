@@ -332,7 +332,7 @@ mod tests {
         let since = Instant::now();
         let after = |ms| over(since, since + Duration::from_millis(ms)) - since;
         assert_eq!([0, 3000, 4400, 4700, 4800].map(|ms| after(ms).as_millis()), [500, 3500, 4900, 4900, 4900]);
-        assert_eq!(after(4900), ALL + 2 * LAST_WORD, "whoever reads at all gets them");
+        assert_eq!(after(4900), ALL + 2 * LAST_WORD, "a reader that reads at all gets them");
     }
 
     #[test]

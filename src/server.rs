@@ -42,7 +42,8 @@ const STOP_LIMIT: Duration = Duration::from_millis(3800);
 /// How long the audit log may take to write its last lines.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Serves clients; returns once the last has left, or a signal came.
+/// Serves clients until a signal comes, the access expires, or no more codes can be made and the last client has left;
+/// without `--stay`, and with one client at a time, also no longer than until that client has left.
 pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
     let dialer = dial::dialer(args.relay_url.clone(), ca_file.clone())?;
     let attended = prompt::can_ask();
@@ -80,7 +81,7 @@ pub(crate) async fn run(args: ServerArgs, ca_file: Option<PathBuf>, output: Outp
         let _ = timeout(FLUSH_LIMIT / 2, audit.flush()).await;
     }
     let (reason, result) = match ended {
-        Ok(Ended::Client(reason) | Ended::Evicted(reason)) => (reason, Ok(())),
+        Ok(Ended::Client(reason) | Ended::ByServer(reason)) => (reason, Ok(())),
         Ok(Ended::Stopped) => ("stopped by a signal".to_owned(), Ok(())),
         Err(failure) => (failure.message.clone(), Err(failure)),
     };

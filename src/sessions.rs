@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mykube_agent::{
-    control_socket::{self, Answer, Client, Question, Review, Socket},
+    control_socket::{self, Answer, ListedClient, Question, Review, Socket},
     serve::Command,
 };
 use tokio::sync::mpsc;
@@ -70,8 +70,8 @@ pub(crate) async fn run(args: SessionsArgs, output: Output) -> Result<(), Failur
     Ok(())
 }
 
-fn list(server: u32, clients: &[Client], output: Output) {
-    for Client { id, name, state, since, policy } in clients {
+fn list(server: u32, clients: &[ListedClient], output: Output) {
+    for ListedClient { id, name, state, since, policy } in clients {
         let seconds = since.elapsed().unwrap_or_default().as_secs();
         let may = summary(policy);
         output.event(&JsonEvent::Session { server, id: *id, name, state, seconds, may: &may });

@@ -66,7 +66,7 @@ pub enum Answer {
     /// The clients.
     Clients {
         /// All of them.
-        clients: Vec<Client>,
+        clients: Vec<ListedClient>,
     },
     /// The client is being ended.
     Killed,
@@ -89,7 +89,7 @@ pub enum Answer {
 
 /// One client of the list.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Client {
+pub struct ListedClient {
     /// Its number.
     pub id: u64,
     /// Its name.
@@ -102,7 +102,7 @@ pub struct Client {
     pub policy: Policy,
 }
 
-impl From<Listed> for Client {
+impl From<Listed> for ListedClient {
     fn from(listed: Listed) -> Self {
         let state = match listed.state {
             State::Waiting => "waiting",
@@ -220,7 +220,7 @@ async fn ask_server(question: Question, commands: &mpsc::Sender<Command>, review
         Question::List {} => {
             let (reply, answer) = oneshot::channel();
             commands.send(Command::List(reply)).await.ok()?;
-            let clients = answer.await.ok()?.into_iter().map(Client::from).collect();
+            let clients = answer.await.ok()?.into_iter().map(ListedClient::from).collect();
             Some(Answer::Clients { clients })
         }
         Question::Kill { id } => {

@@ -95,7 +95,7 @@ mod tests {
         (parent, dir, terminals)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn terminals_hear_of_the_end_before_anything_is_cut() {
         let (_parent, dir, terminals) = session();
         let (one, other) = (join(dir.path()).unwrap(), join(dir.path()).unwrap());

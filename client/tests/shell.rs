@@ -62,7 +62,7 @@ fn inner() {
     let terminal = File::open("/dev/tty").unwrap();
     // Outside of our PID namespace neither has a number.
     let ours = Pid::from_raw(getpgrp().as_raw());
-    assert_eq!(tcgetpgrp(&terminal).ok(), ours, "whoever waits for us finds its terminal");
+    assert_eq!(tcgetpgrp(&terminal).ok(), ours, "the shell that waits for us has its terminal again");
     match exit {
         Exit::Code(code) => std::process::exit(code.into()),
         Exit::Stopped => std::process::exit(5),
@@ -549,7 +549,7 @@ async fn a_commands_code_is_its_own() {
     assert!(error.to_string().starts_with("cannot run /proc/nonexistent"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_child_has_left_is_ended_with_it_unless_it_ignores_a_hang_up() {
     if !apart("what_a_child_has_left_is_ended_with_it_unless_it_ignores_a_hang_up") {
         return;
@@ -557,7 +557,7 @@ async fn what_a_child_has_left_is_ended_with_it_unless_it_ignores_a_hang_up() {
     let parent = tempfile::tempdir().unwrap();
     let start = "sh -c 'trap : TERM; while :; do sleep 0.1; done' & echo $! >left; \
                  trap '' HUP TERM; sleep 1000 & echo $! >kept; trap - HUP; trap exit TERM";
-    stopped(&parent, start).await;
+    stopped(&parent, start, WhenAsked::Ends).await;
     let read = |name| fs::read_to_string(parent.path().join(name)).unwrap().trim().to_owned();
     has_ended(&read("left"));
     let kept = read("kept");
@@ -590,38 +590,64 @@ async fn in_guarded_mode_kubectl_execs_by_spdy_unless_it_is_recorded() {
     }
 }
 
-/// Runs `script`, stops it once it says that it is ready, and returns its process id.
-async fn stopped(parent: &tempfile::TempDir, script: &str) -> String {
+/// Whether a child ends by itself when it is asked to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhenAsked {
+    Ends,
+    RunsOn,
+}
+
+/// Runs `script`, stops it once it says that it is ready, and returns its process id. To be called on a paused clock: a
+/// child that ends when it is asked to has all the time it needs, and one that runs on is killed at once.
+async fn stopped(parent: &tempfile::TempDir, script: &str, when_asked: WhenAsked) -> String {
     let workspace = workspace(parent);
     let fifo = parent.path().join("ready");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let script = format!("cd '{}'; {script}; echo $$ >ready; read -r line <ready", parent.path().display());
-    let (tell, pid) = tokio::sync::oneshot::channel();
+    let (tell, id) = tokio::sync::oneshot::channel();
     let stop = async move {
-        tell.send(tokio::task::spawn_blocking(move || fs::read_to_string(fifo)).await.unwrap().unwrap()).unwrap();
+        let id = tokio::task::spawn_blocking(move || fs::read_to_string(fifo)).await.unwrap().unwrap();
+        let id = id.trim().to_owned();
+        if when_asked == WhenAsked::Ends {
+            let child = pid(&id);
+            // While this thread waits for the child to be reaped, the clock stands still.
+            tokio::task::spawn_blocking(move || wait_until_reaped(child));
+        }
+        tell.send(id).unwrap();
     };
     assert_eq!(command(&workspace, &script).run(stop).await.unwrap(), Exit::Stopped);
-    pid.await.unwrap().trim().to_owned()
+    id.await.unwrap()
 }
 
-#[tokio::test]
+/// Returns when no process has this number any more; where that does not happen, after the deadline.
+fn wait_until_reaped(child: Pid) {
+    let (began, entry) = (Instant::now(), Path::new("/proc").join(child.as_raw_nonzero().to_string()));
+    if let Ok(child) = pidfd_open(child, PidfdFlags::empty()) {
+        let _ = poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&DEADLINE.try_into().unwrap()));
+    }
+    while entry.exists() && began.elapsed() < DEADLINE {
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_child_is_asked_to_end() {
     if !apart("a_child_is_asked_to_end") {
         return;
     }
     let parent = tempfile::tempdir().unwrap();
-    let pid = stopped(&parent, "trap 'echo asked >asked; exit' TERM").await;
+    let pid = stopped(&parent, "trap 'echo asked >asked; exit' TERM", WhenAsked::Ends).await;
     assert!(!Path::new("/proc").join(pid).exists(), "the child is gone");
     assert!(parent.path().join("asked").exists());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_child_that_does_not_listen_is_killed() {
     if !apart("a_child_that_does_not_listen_is_killed") {
         return;
     }
     let parent = tempfile::tempdir().unwrap();
-    let pid = stopped(&parent, "trap '' TERM").await;
+    let pid = stopped(&parent, "trap '' TERM", WhenAsked::RunsOn).await;
     has_ended(&pid);
 }
 

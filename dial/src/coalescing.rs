@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_enough_takes_no_more() {
+    async fn a_buffer_that_has_enough_takes_no_more() {
         let mut from = Coalescing::until(Script([Ok(&b"one"[..]), Ok(b"two"), Ok(b"x")].into()), 4);
         assert_eq!(read(&mut from).await.unwrap(), b"onetwo");
         assert_eq!(read(&mut from).await.unwrap(), b"x");

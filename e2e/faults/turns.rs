@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_makes_room_and_comes_back_without_asking() {
+    fn a_job_that_waits_makes_room_and_comes_back_without_asking() {
         let turns = Turns::new(1);
         let busy = || *turns.lock();
         let first = turns.begin();

@@ -105,13 +105,13 @@ impl Channel {
         self.shared.status.subscribe()
     }
 
-    /// From here on streams do not fail with the channel: they wait. For a caller that wants to stop those that use them
-    /// before they see the failure, as some take it for an end (kubectl over SPDY exits with 0).
+    /// From here on streams do not fail with the channel: they wait. For a caller that wants to stop the programs that use
+    /// them before these see the failure, as some take it for an end (kubectl over SPDY exits with 0).
     pub fn hold(&self) {
         self.shared.held.store(true, Ordering::Release);
     }
 
-    /// Those that were to be stopped first are stopped: streams fail with the channel again.
+    /// The programs that were to be stopped first are stopped: streams fail with the channel again.
     pub fn let_go(&self) {
         self.shared.held.store(false, Ordering::Release);
         self.shared.let_go.notify_waiters();

@@ -24,17 +24,18 @@ use tokio::{
 
 use crate::stream::{ChannelStream, StreamFailed};
 
-/// Read at once from a connection that has little to say, and from one that has much. Where many share the room it is this
-/// many of a stream's shares, and the stream waits for its turn with nothing more in hand: larger steps cost fewer turns.
+/// Bytes that are read at once from a connection that has little to say, and from one that has much. Where many streams share
+/// the room, a read takes this many of a stream's shares, and the stream waits for its turn with nothing more in hand: larger
+/// steps cost fewer turns.
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 256 * 1024;
 const READ_SHARES: usize = 8;
-/// Keep reading this long after the last write, so that it survives three retransmissions in a row (200, 400 and 800 ms, RFC
-/// 6298 with Linux's least timeout).
+/// A connection is read for this long after the last write to it, so that the write survives three retransmissions in a row
+/// (200, 400 and 800 ms, RFC 6298 with Linux's least timeout).
 const LINGER: Duration = Duration::from_secs(2);
-/// ... and keep reading up to this many bytes: the other end may have to be rid of them before it reads.
+/// ... and up to this many bytes more: the connection's program may have to be rid of them before it reads.
 const FORGOTTEN_MAX: u64 = 1024 * 1024;
-/// Taken from a stream at once.
+/// Bytes that are taken from a stream at once.
 const WRITE_MAX: u64 = 256 * 1024;
 
 /// Why a copy ended early.
@@ -106,7 +107,8 @@ where
     Err(error)
 }
 
-/// Takes what has come for a connection that says no more, which may still read. Gives whether the other end was done with it.
+/// Takes from the stream what has come for a connection that says no more, which may still read. Gives whether the other end
+/// was done with the stream.
 fn take_rest(stream: &ChannelStream, chunks: &mut Vec<Bytes>) -> bool {
     let mut read = || stream.read(u64::MAX, chunks).now_or_never();
     // The end comes after all bytes that are queued.
@@ -122,11 +124,11 @@ async fn write_rest<W: AsyncWrite + Unpin>(writer: &mut W, mut chunks: Vec<Bytes
     if ended { writer.shutdown().await } else { writer.flush().await }
 }
 
-/// From the connection into the stream. Where the other end takes no more, the rest is dropped, and what it has sent
-/// before still reaches the connection: whether it is whole, the other direction knows. A connection that was closed
-/// with something unread would be reset, and what is on its way lost. `received`: the other direction is through, and
-/// when its last byte was written. `believed`: whether an end of the connection is one. The system tells of a reset once, to
-/// the task that asks first, and of an end from then on.
+/// From the connection into the stream. Where the other end takes no more, the rest is read and dropped, and the bytes that the
+/// other end has sent before still reach the connection; whether these are whole, the other direction knows. A connection that
+/// is closed with something unread is reset, and bytes on their way to it are lost. `received` says that the other direction
+/// is through, and when its last byte was written. `believed` says whether an end of the connection is one: the system tells of
+/// a reset once, to the task that asks first, and of an end from then on.
 async fn outward<R: AsyncRead + Unpin>(
     reader: &mut R,
     stream: &ChannelStream,
@@ -173,9 +175,9 @@ fn take(buffer: &mut BytesMut) -> Bytes {
     read
 }
 
-/// Reads and drops what the stream does not take any more, until its sender is done too. When the other direction is through as well, a
-/// sender without end (a download that was left) is given up [`LINGER`] after the last byte it was sent, which may be
-/// long ago: what it sends on stands in the kernel's buffers.
+/// Reads and drops the bytes that the stream does not take any more, until their sender is done too. When the other direction is
+/// through as well, a sender without end (a download that was left) is given up [`LINGER`] after the last byte that it was
+/// sent, which may be long ago: the bytes that it sends on stand in the kernel's buffers.
 async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: oneshot::Receiver<Instant>) {
     // Where the other direction failed the whole copy ends.
     let Some(Ok(written)) = drain_until(reader, received).await else { return };
@@ -185,8 +187,8 @@ async fn forget<R: AsyncRead + Unpin>(reader: &mut R, received: oneshot::Receive
     }
 }
 
-/// From the stream into the connection; when its last byte was written. `chunks` are those that are not written yet, also where
-/// this future is dropped.
+/// From the stream into the connection. Gives when the last byte was written. `chunks` has the bytes that are not written yet,
+/// also where this future is dropped.
 async fn inward<W: AsyncWrite + Unpin>(
     writer: &mut W,
     stream: &ChannelStream,
@@ -212,7 +214,7 @@ async fn inward<W: AsyncWrite + Unpin>(
     Ok(written)
 }
 
-/// Writes them all, and has them sent. `left`: whether the client has failed the stream that they came from.
+/// Writes all chunks, and flushes the connection. `left`: why the client has failed the stream that they came from, if it has.
 async fn write_all<W: AsyncWrite + Unpin>(
     writer: &mut W,
     chunks: &mut Vec<Bytes>,
@@ -249,10 +251,10 @@ async fn write_all<W: AsyncWrite + Unpin>(
     unless_left(writer.flush(), &left).await
 }
 
-/// Writes something, or has sent what TLS still holds of it. Where the client has failed the stream before it was whole the rest
-/// is given up once an API server takes nothing of it for [`RELEASED_UNTAKEN`], as the client's system would give it up of a
-/// connection whose program is gone; until then it keeps the stream's slot. What is complete waits for as long as the session
-/// lasts, and so does all that comes to a client: there a person may be reading.
+/// Does a write or a flush. Where the client has failed the stream before it was whole, the rest is given up once an API server
+/// takes nothing of it for [`RELEASED_UNTAKEN`], as the client's system does with the rest on a connection whose program is gone;
+/// until then the rest keeps the stream's slot. A stream that is whole waits for as long as the session lasts, and so does
+/// everything that comes to a client: there a person may be reading.
 async fn unless_left<T>(
     work: impl Future<Output = io::Result<T>>,
     left: impl Fn() -> Option<StreamFailed>,

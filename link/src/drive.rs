@@ -183,7 +183,7 @@ async fn over(connection: &mut Option<ConnectionTasks>) -> (ConnectionId, Over) 
     (*id, over)
 }
 
-/// What a task left, once; nothing where it panicked.
+/// A task's result, once; `None` where the task panicked.
 async fn done<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
     let Some(running) = task else { return std::future::pending().await };
     let left = running.await.ok();

@@ -51,7 +51,7 @@ pub enum AgentOutcome {
 }
 
 /// Waits for a client that knows the secret. `notice` hears of attempts, refusals and the code's end at the moment they happen,
-/// before anything else is waited for: a caller that counts them loses none when this is dropped.
+/// before anything else is waited for: a caller that counts them loses none when this future is dropped.
 ///
 /// # Errors
 /// The socket is lost; the machine may go on over another one.

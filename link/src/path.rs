@@ -43,13 +43,13 @@ pub(crate) trait Connection: Send + 'static {
 
 /// The incoming half of a connection.
 pub(crate) trait Receiver: Send + 'static {
-    /// The next frame or text; nothing where the relay sent something else that shows it is there.
+    /// The next frame or text; `None` where the relay sent something else, which shows that it still answers.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Incoming>, SocketLost>>;
 }
 
 /// The outgoing half of a connection.
 pub(crate) trait Sender: Send + 'static {
-    /// Sends texts, then frames, then a ping for the relay, all in one go. Done once it takes more.
+    /// Sends texts, then frames, then a ping for the relay, all in one go. Resolves once the connection takes more.
     fn send(
         &mut self,
         texts: &mut Vec<FromAgent>,

@@ -68,7 +68,8 @@ impl ChannelStream {
         self.write(Bytes::new()).await
     }
 
-    /// At the agent, why the client has failed the stream before its own direction was whole, if it did; also while bytes are unread.
+    /// At the agent, why the client has failed the stream before its own direction was whole, if it did; also while bytes are
+    /// unread.
     pub(crate) fn is_left(&self) -> Option<StreamFailed> {
         let state = self.shared.lock();
         let session = state.endpoint.session();

@@ -22,13 +22,13 @@ pub(crate) struct Connection {
 /// The slot that a connection keeps from others while it is open.
 enum Occupies {
     /// One of its own.
-    Slot { _slot: Slot },
+    Slot { _slot: ConnectionSlot },
     /// A proxy's: the client's requests arrive on the proxy's connection.
     Proxy { _proxy: Arc<Connection> },
 }
 
 /// How many connections are open, and how many may be.
-pub(crate) struct Slots {
+pub(crate) struct ConnectionSlots {
     all_max: usize,
     address_max: usize,
     taken: Mutex<Taken>,
@@ -45,17 +45,17 @@ struct Taken {
 pub(crate) struct TooMany(pub(crate) &'static str);
 
 /// One slot among all, until it is dropped.
-pub(crate) struct Slot(Arc<Slots>);
+pub(crate) struct ConnectionSlot(Arc<ConnectionSlots>);
 
 /// One slot of an address, until it is dropped.
 pub(crate) struct Share {
-    slots: Arc<Slots>,
+    slots: Arc<ConnectionSlots>,
     address: AddressKey,
 }
 
 impl Connection {
     /// A connection that has its slot, and has been charged to its address.
-    pub(crate) fn new(peer: IpAddr, slot: Slot, share: Option<Share>) -> Arc<Self> {
+    pub(crate) fn new(peer: IpAddr, slot: ConnectionSlot, share: Option<Share>) -> Arc<Self> {
         Arc::new(Self { peer, _occupies: Occupies::Slot { _slot: slot }, _share: share })
     }
 
@@ -64,7 +64,7 @@ impl Connection {
     /// # Errors
     /// The client has as many as it may.
     pub(crate) fn named(
-        slots: &Arc<Slots>,
+        slots: &Arc<ConnectionSlots>,
         proxies: &TrustedProxies,
         proxy: Arc<Self>,
         client: IpAddr,
@@ -77,7 +77,7 @@ impl Connection {
     }
 }
 
-impl Slots {
+impl ConnectionSlots {
     /// `all_max` connections, and `address_max` of an address.
     pub(crate) fn new(all_max: usize, address_max: usize) -> Arc<Self> {
         Arc::new(Self { all_max, address_max, taken: Mutex::default() })
@@ -87,13 +87,13 @@ impl Slots {
     ///
     /// # Errors
     /// There is none left.
-    pub(crate) fn take(self: &Arc<Self>) -> Result<Slot, TooMany> {
+    pub(crate) fn take(self: &Arc<Self>) -> Result<ConnectionSlot, TooMany> {
         let taken = &mut *lock(&self.taken);
         if taken.all >= self.all_max {
             return Err(TooMany("--max-connections"));
         }
         taken.all += 1;
-        Ok(Slot(self.clone()))
+        Ok(ConnectionSlot(self.clone()))
     }
 
     /// How many connections there are.
@@ -123,7 +123,7 @@ impl Slots {
     /// The same, unless the address is a trusted proxy's, from which the connections of many clients come.
     ///
     /// # Errors
-    /// See [`Slots::share`].
+    /// See [`ConnectionSlots::share`].
     pub(crate) fn charge(
         self: &Arc<Self>,
         proxies: &TrustedProxies,
@@ -133,7 +133,7 @@ impl Slots {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         lock(&self.0.taken).all -= 1;
     }
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn many_addresses_of_one_network_do_not_have_as_many_connections() {
         for (addresses, times) in [(256, 4), (65_536, 16)] {
-            let slots = Slots::new(usize::MAX, 10);
+            let slots = ConnectionSlots::new(usize::MAX, 10);
             let held: Vec<_> = (0..addresses)
                 .flat_map(|n| (0..20).map_while(|_| slots.share(network(n)).ok()).collect::<Vec<_>>())
                 .collect();
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn all_together_have_a_limit_too() {
-        let slots = Slots::new(1, 10);
+        let slots = ConnectionSlots::new(1, 10);
         let slot = slots.take();
         assert_eq!(slots.take().err(), Some(TooMany("--max-connections")));
         drop(slot);

@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     address::TrustedProxies,
     config::Config,
-    connections::Slots,
+    connections::ConnectionSlots,
     directory::Directory,
     fallback::{Fallback, Transport},
     lock::lock,
@@ -45,7 +45,7 @@ pub(crate) struct Hub {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) key: TicketKey,
     pub(crate) quota: Mutex<RequestQuota>,
-    pub(crate) slots: Arc<Slots>,
+    pub(crate) slots: Arc<ConnectionSlots>,
     /// WebSockets and connections that are still served.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the relay ends: connections end then, and the workers.
@@ -114,7 +114,7 @@ impl Hub {
             metrics: Arc::default(),
             key,
             quota: Mutex::new(RequestQuota::new(config.api_requests_per_minute)),
-            slots: Slots::new(config.connections, config.connections_per_address),
+            slots: ConnectionSlots::new(config.connections, config.connections_per_address),
             tasks: TaskTracker::new(),
             stop,
             directory: Directory::Here,

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::{Config, DRAIN_MAX},
-    connections::{Connection, Share, Slot, TooMany},
+    connections::{Connection, ConnectionSlot, Share, TooMany},
     fallback::Fallback,
     http::{self as api, Failure, Reply},
     hub::Hub,
@@ -219,7 +219,7 @@ async fn connection(
     hub: Arc<Hub>,
     stream: TcpStream,
     peer: SocketAddr,
-    (slot, mut charged): (Slot, Option<Share>),
+    (slot, mut charged): (ConnectionSlot, Option<Share>),
     tls: Option<Arc<Tls>>,
 ) {
     let timeout = hub.config.handshake_timeout;

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_takes_nothing_is_given_up_and_who_takes_something_is_not() {
+    async fn a_reader_that_takes_nothing_is_given_up_and_one_that_takes_something_is_not() {
         let (near, mut far) = tokio::io::duplex(4);
         let mut near = Stalling::new(near, Duration::from_millis(10));
         let stalled = near.write_all(&[7; 40]).await.unwrap_err();

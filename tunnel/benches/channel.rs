@@ -75,7 +75,7 @@ fn record(len: usize) -> Operation {
     })
 }
 
-/// A MiB through a session, over `streams` streams in turn.
+/// A MiB through a session, over `count` streams in turn.
 fn streams(count: usize) -> Operation {
     const CHUNK: usize = 16 * 1024;
     let mut ends = Ends::new(count);

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_little_is_told_from_who_says_much_slowly() {
+    fn a_stream_that_says_little_is_told_from_one_that_says_much_slowly() {
         let (mut scheduler, mut turn, mut now) = (Scheduler::default(), Turn::default(), Time::from_micros(1_000_000));
         assert_eq!(say(&mut scheduler, &mut turn, now, 100), (Place::Sparse, true), "a keystroke");
         assert_eq!(say(&mut scheduler, &mut turn, now, 3 * QUANTUM), (Place::Sparse, false), "a download");

@@ -138,7 +138,7 @@ impl Audit {
         Ok(())
     }
 
-    /// Writes the same where the caller cannot wait; without room the line is left out.
+    /// Writes the same at once, for a task that is being dropped and cannot wait; without room the line is left out.
     pub fn client_at_once(&self, name: &str, id: Option<u64>, event: ClientEvent<'_>) {
         if let Some(Ok(permit)) = self.lines.clone().map(mpsc::Sender::try_reserve_owned) {
             write_client(LineSlot { room: Some(permit), _promise: self.promise() }, name, id, event);

@@ -144,7 +144,7 @@ impl Record {
 
 impl Exchange {
     pub(crate) fn new(
-        client: &Caller,
+        caller: &Caller,
         method: Option<&http::Method>,
         raw_path: &str,
         headers: &HeaderMap,
@@ -155,13 +155,13 @@ impl Exchange {
         let mut record = Record {
             time: audit::now(),
             event: "request",
-            client_id: client.id,
+            client_id: caller.id,
             audit_id: audit_id(),
             decision: "allowed",
             end: "aborted",
             ..Record::default()
         };
-        record.client = record.field("client", &client.name);
+        record.client = record.field("client", &caller.name);
         record.method = record.field("method", method.map_or("", http::Method::as_str));
         record.path = record.path("path", raw_path);
         record.user_agent = record.field("user_agent", &user_agent.unwrap_or_default());
@@ -175,7 +175,7 @@ impl Exchange {
             slot: None,
             progress,
             connection: None,
-            answer: client.heads.enter(),
+            answer: caller.heads.enter(),
         }
     }
 
@@ -296,9 +296,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
         let log = audit::Audit::file(&path, audit::AuditSettings::default()).unwrap();
-        let client = Caller { name: "ann".into(), id: None, policy: Arc::default(), heads: HeadRoom::default() };
+        let caller = Caller { name: "ann".into(), id: None, policy: Arc::default(), heads: HeadRoom::default() };
         let (progress, headers) = (Arc::<Progress>::default(), HeaderMap::new());
-        let mut exchange = Exchange::new(&client, Some(&http::Method::GET), "/api", &headers, progress, None);
+        let mut exchange = Exchange::new(&caller, Some(&http::Method::GET), "/api", &headers, progress, None);
         exchange.reserved(log.reserve().await.unwrap());
         let began = Instant::now();
         let earlier = Duration::from_millis(5007);

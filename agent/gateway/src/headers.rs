@@ -1,7 +1,7 @@
 //! Headers on their way to the API server and back.
 //!
 //! Headers that belong to one hop are rebuilt (RFC 9110 section 7.6.1). Headers that say who the sender is are removed,
-//! whoever wrote them: the agent's credentials decide, and a `--token` must not silently act as someone else. Cookies
+//! whichever program wrote them: the agent's credentials decide, and a `--token` must not silently act as someone else. Cookies
 //! that a proxy before the API server sets are between it and the agent.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};

@@ -14,8 +14,9 @@ use crate::{caller::Caller, gateway::Gateway};
 const PIPE: usize = 64 * 1024;
 
 impl Gateway {
-    /// Makes one request, whose body is JSON or empty, on a connection of its own. Of the answer's body at most `most`
-    /// bytes are read.
+    /// Makes one request, whose body is JSON or empty, on a connection of its own. `Host`, `Accept` and
+    /// `Content-Type` are set here, whatever the request has. Of the answer's body at most `most` bytes are read. There is no
+    /// time limit: the caller of this method sets one.
     ///
     /// # Errors
     /// The request broke off, or the answer's body is too long. A refusal, of the API server or this gateway, is an

@@ -21,7 +21,7 @@ use crate::{
     exchange::Exchange,
     record::{
         Recording, UNWRITABLE,
-        copy::{self as recorded, Ended},
+        tee::{Ended, copy_and_record},
     },
     retarget::Retarget,
 };
@@ -46,7 +46,7 @@ impl Upgrading {
         let mut client = Counted { inner: TokioIo::new(client), read: &exchange.uploaded.bytes, done: false };
         let mut upstream = Counted { inner: TokioIo::new(upstream), read: &exchange.bytes_out, done: false };
         let ended = match recording {
-            Some(recording) => recorded::copy(&mut client, &mut upstream, recording).await,
+            Some(recording) => copy_and_record(&mut client, &mut upstream, recording).await,
             None => match copy(&mut client, &mut upstream).await {
                 Ok(_) => Ended::Over,
                 Err(_) => Ended::Broken,

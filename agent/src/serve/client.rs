@@ -16,9 +16,9 @@ use tracing::debug;
 
 use super::{
     error::{Ended, ServeError},
-    eviction::{Evicted, Why},
+    eviction::{EvictionReceiver, Why},
     offer::Access,
-    operator::Operator,
+    operator::OperatorHandle,
     ui::Event,
 };
 
@@ -36,21 +36,21 @@ const STOPPED: &str = "the server was stopped";
 const CANNOT: &str = "the server cannot serve this client; its log says why";
 
 /// See the module.
-pub(super) struct Client<'a> {
+pub(super) struct ClientTask<'a> {
     pub(super) upstream: Arc<Upstream>,
     pub(super) access: Access,
     pub(super) caller: Arc<Caller>,
     pub(super) attended: bool,
-    pub(super) operator: &'a Operator,
+    pub(super) operator: &'a OperatorHandle,
     /// The server stops.
     pub(super) stop: CancellationToken,
     /// The server ends this client.
-    pub(super) evicted: Evicted,
+    pub(super) evicted: EvictionReceiver,
     /// This client was replaced, and the server no longer waits to tell it so.
     pub(super) forgotten: CancellationToken,
 }
 
-impl Client<'_> {
+impl ClientTask<'_> {
     pub(super) async fn run(
         self,
         established: Established,
@@ -99,7 +99,7 @@ impl Client<'_> {
             () = self.caller.policy.expired() => EXPIRED,
             why = self.evicted.wait() => why.reason(),
         };
-        (Ended::Evicted(reason.into()), reason)
+        (Ended::ByServer(reason.into()), reason)
     }
 
     /// Serves the client from the welcome to the end.
@@ -179,7 +179,7 @@ impl Client<'_> {
             let (channel, reason) = (channel.clone(), reason.to_owned());
             async move {
                 channel.bye(&reason).await;
-                Ok(Ended::Evicted(reason))
+                Ok(Ended::ByServer(reason))
             }
         };
         let ended = loop {
@@ -220,7 +220,7 @@ impl Client<'_> {
                     // It is away and will be told later (`see_off`); the streams it left running end now.
                     Why::Replaced => {
                         channel.say_bye(why.reason());
-                        Ok(Ended::Evicted(why.reason().into()))
+                        Ok(Ended::ByServer(why.reason().into()))
                     }
                     Why::Killed | Why::Withdrawn => evicted(why.reason()).await,
                 },

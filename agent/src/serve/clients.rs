@@ -13,13 +13,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client::Client,
+    client::ClientTask,
     command::{Command, Invitation, Listed, State},
     config::Config,
     error::{Ended, ServeError},
-    eviction::{Evict, Unaware, Why},
+    eviction::{EvictionSender, Unaware, Why},
     offer::{Access, Offer},
-    operator::{ClientNotice, Notice, Operator, Questions},
+    operator::{ClientNotice, Notice, OperatorHandle, Questions},
     pairing::{Guesses, Pairing},
     slots::{Full, Slots, Wanted},
     ui::{Absent, Event, Ui},
@@ -28,7 +28,7 @@ use super::{
 /// One client, or a code that waits for one.
 struct Entry {
     listed: Listed,
-    eviction: Evict,
+    eviction: EvictionSender,
     /// Ends its task's wait for a replaced client to come back and hear so.
     forget: CancellationToken,
     /// Gives the code to the operator's command that asked for it.
@@ -124,7 +124,7 @@ impl Clients {
                     for entry in self.entries.values().filter(|entry| entry.listed.state == State::Waiting) {
                         entry.eviction.evict(Why::Killed);
                     }
-                    ended = Ended::Evicted("the access has expired".into());
+                    ended = Ended::ByServer("the access has expired".into());
                     break;
                 }
                 () = &mut stop => break,
@@ -166,8 +166,8 @@ impl Clients {
             policy: invitation.policy.clone(),
             heads: HeadRoom::default(),
         });
-        let ((eviction, evicted), forget) = (Evict::new(), CancellationToken::new());
-        let operator = Operator { client: id, name: name.clone(), sender: self.sender.clone() };
+        let ((eviction, evicted), forget) = (EvictionSender::new(), CancellationToken::new());
+        let operator = OperatorHandle { client: id, name: name.clone(), sender: self.sender.clone() };
         let (dialer, config, guesses) = (self.dialer.clone(), self.config, self.guesses.clone());
         let (upstream, access, stop) = (self.upstream.clone(), self.access.clone(), self.stop.clone());
         let (first, standing, forgotten) = (id == 1, invited.is_none(), forget.clone());
@@ -184,11 +184,12 @@ impl Clients {
                 Ok(Err(error)) => return (id, Err(error)),
                 Err(why) => {
                     pairing.withdraw().await;
-                    return (id, Ok(Ended::Evicted(why.reason().into())));
+                    return (id, Ok(Ended::ByServer(why.reason().into())));
                 }
             };
             let attended = config.attended;
-            let client = Client { upstream, access, caller, attended, operator: &operator, stop, evicted, forgotten };
+            let client =
+                ClientTask { upstream, access, caller, attended, operator: &operator, stop, evicted, forgotten };
             (id, client.run(*established, socket, reconnect).await)
         });
         let listed = Listed { id, name, state: State::Waiting, since: SystemTime::now(), policy: invitation.policy };
@@ -324,12 +325,12 @@ impl Clients {
         self.slots.handle_gone(client);
         if entry.listed.state != State::Waiting {
             let reason = match ended {
-                Ok(Ended::Client(reason) | Ended::Evicted(reason)) => reason.clone(),
+                Ok(Ended::Client(reason) | Ended::ByServer(reason)) => reason.clone(),
                 Ok(Ended::Stopped) => "the server stopped".to_owned(),
                 Err(error) => error.to_string(),
             };
             ui.event(&entry.listed.name, Event::ClientGone(reason));
-        } else if entry.shown && matches!(ended, Ok(Ended::Evicted(_))) {
+        } else if entry.shown && matches!(ended, Ok(Ended::ByServer(_))) {
             ui.event(&entry.listed.name, Event::Withdrawn);
         }
         Some(entry)

@@ -47,7 +47,7 @@ pub enum Ended {
     /// `stop` came.
     #[error("the server was stopped")]
     Stopped,
-    /// The operator ended this client, its access expired, or another client replaced it.
+    /// The server ended it: its operator did, its access expired, or another client replaced this one.
     #[error("{0}")]
-    Evicted(String),
+    ByServer(String),
 }

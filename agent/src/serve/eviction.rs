@@ -12,7 +12,7 @@ pub(super) enum Why {
     Killed,
     /// Its code was to replace a client that is back.
     Withdrawn,
-    /// It was away for so long that another client has its slot.
+    /// It was away for `replace_after`, and another client has its slot.
     Replaced,
 }
 
@@ -29,16 +29,16 @@ impl Why {
 
 /// Held by the server's list of clients.
 #[derive(Debug)]
-pub(super) struct Evict(watch::Sender<Option<Why>>);
+pub(super) struct EvictionSender(watch::Sender<Option<Why>>);
 
 /// Held by the client's task.
 #[derive(Clone, Debug)]
-pub(super) struct Evicted(watch::Receiver<Option<Why>>);
+pub(super) struct EvictionReceiver(watch::Receiver<Option<Why>>);
 
-impl Evict {
-    pub(super) fn new() -> (Self, Evicted) {
+impl EvictionSender {
+    pub(super) fn new() -> (Self, EvictionReceiver) {
         let (sender, receiver) = watch::channel(None);
-        (Self(sender), Evicted(receiver))
+        (Self(sender), EvictionReceiver(receiver))
     }
 
     /// Only the first call counts.
@@ -47,7 +47,7 @@ impl Evict {
     }
 }
 
-impl Evicted {
+impl EvictionReceiver {
     /// Waits until the server ends this client.
     pub(super) async fn wait(&self) -> Why {
         let mut evicted = self.0.clone();
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_replaced_clients_are_remembered_than_there_are_places() {
+    fn no_more_replaced_clients_are_remembered_than_there_are_slots() {
         let mut unaware = Unaware::default();
         let clients: Vec<_> = (0..4).map(|_| CancellationToken::new()).collect();
         for client in &clients {
@@ -96,12 +96,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_word_counts_and_silence_is_none() {
-        let (eviction, evicted) = Evict::new();
+        let (eviction, evicted) = EvictionSender::new();
         eviction.evict(Why::Replaced);
         eviction.evict(Why::Killed);
         assert!(evicted.is_replaced());
         assert_eq!(evicted.wait().await, Why::Replaced);
-        let (eviction, evicted) = Evict::new();
+        let (eviction, evicted) = EvictionSender::new();
         drop(eviction);
         assert!(futures_util::FutureExt::now_or_never(evicted.wait()).is_none());
     }

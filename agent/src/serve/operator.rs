@@ -27,13 +27,13 @@ pub(super) struct ClientNotice {
 
 /// What one client's task has of the operator: it sends events, and asks questions.
 #[derive(Clone)]
-pub(super) struct Operator {
+pub(super) struct OperatorHandle {
     pub(super) client: u64,
     pub(super) name: String,
     pub(super) sender: mpsc::UnboundedSender<ClientNotice>,
 }
 
-impl Operator {
+impl OperatorHandle {
     /// Tells the operator. The queue has no limit because events are few: at most some dozens in a code's life, and the
     /// task limits those of failing streams.
     pub(super) fn event(&self, event: Event) {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn questions_are_put_one_at_a_time_and_only_for_whoever_waits() {
+    async fn questions_are_put_one_at_a_time_and_only_for_tasks_that_wait() {
         let (mut person, mut questions) = (Person::default(), Questions::default());
         let (first, answer) = oneshot::channel();
         person.answers.push_back(answer);

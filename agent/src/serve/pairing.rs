@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::{
     config::{BURNED_BACKOFF, BURNED_BACKOFF_MAX, BURNED_MAX, Config, RECONNECT, RECONNECT_MAX},
     error::ServeError,
-    operator::Operator,
+    operator::OperatorHandle,
     ui::Event,
 };
 
@@ -65,7 +65,7 @@ pub(super) struct Pairing<'a> {
     pub(super) dialer: &'a Dialer,
     pub(super) config: Config,
     pub(super) guesses: Guesses,
-    pub(super) operator: &'a Operator,
+    pub(super) operator: &'a OperatorHandle,
     /// The server's very first code, until it waits at the relay. A relay out of reach ends the server then; later the server
     /// waits for it.
     pub(super) first: bool,

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_back_keeps_the_place_and_the_time_begins_anew() {
+    fn a_client_that_is_back_keeps_its_slot_and_its_time_begins_anew() {
         let mut slots = slots(1, Some(MINUTE), &[1]);
         slots.handle_lost(1, at(0));
         assert_eq!(slots.handle_back(1), None, "no code was made yet");
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(slots.handle_paired(3), None);
         assert_eq!(slots.poll_code(at(500)), Some(Wanted::InsteadOf(2)));
         slots.handle_code(4, true, Wanted::InsteadOf(2));
-        assert_eq!(slots.handle_back(2), Some(4), "a code says whose place it is for");
+        assert_eq!(slots.handle_back(2), Some(4), "a code says whose slot it is for");
         assert_eq!(slots.poll_code(at(500)), Some(Wanted::InsteadOf(1)));
         slots.handle_code(5, true, Wanted::InsteadOf(1));
         assert_eq!(slots.handle_paired(5), Some(1));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_loses_a_place_while_another_is_free() {
+    fn no_client_loses_its_slot_while_another_is_free() {
         let mut slots = slots(2, Some(MINUTE), &[1, 2]);
         slots.handle_lost(1, at(0));
         slots.handle_code(3, true, slots.poll_code(at(60)).unwrap());
@@ -270,7 +270,7 @@ mod tests {
         slots.handle_lost(1, at(0));
         // A code that the operator asked for is never given up for another.
         slots.handle_code(4, true, slots.poll_code(at(60)).unwrap());
-        assert_eq!(slots.make_room(), Err(Full), "a code in another's stead has no place to give");
+        assert_eq!(slots.make_room(), Err(Full), "a code in another's stead has no slot to give");
         assert_eq!(slots.handle_paired(3), None);
         assert_eq!(slots.handle_paired(4), Some(1));
     }

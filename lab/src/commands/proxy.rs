@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// As an HTTP proxy, where `CONNECT NAME:PORT` leads
     #[arg(long, value_name = "NAME:PORT=ADDRESS", value_parser = route)]
     route: Vec<(String, SocketAddr)>,
-    /// Cut a connection on which nothing moved for so long
+    /// Cut a connection on which nothing moved for this long
     #[arg(long, value_parser = parse_duration)]
     idle: Option<Duration>,
     /// Cut a connection of this age

@@ -39,7 +39,7 @@ pub struct Load {
     /// What is behind the tunnel.
     target: Arc<target::Counters>,
     watched: Vec<Watched>,
-    /// When no reply comes for so long, the tunnel hangs.
+    /// How long to wait for a reply before the tunnel counts as hung.
     patience: Duration,
 }
 

@@ -28,7 +28,7 @@ pub enum Cut {
 pub struct ForwardOptions {
     /// Where they lead.
     pub target: ForwardTarget,
-    /// Cuts a connection on which nothing moved for so long.
+    /// Cuts a connection on which nothing moved for this long.
     pub idle: Option<Duration>,
     /// Cuts a connection of this age, busy or not.
     pub life: Option<Duration>,

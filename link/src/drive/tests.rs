@@ -151,7 +151,7 @@ async fn anything_that_moves_frames_carries_a_channel() {
 }
 
 #[tokio::test]
-async fn who_waits_is_told_why_and_then_that_it_is_over() {
+async fn a_task_that_waits_is_told_why_and_then_that_it_is_over() {
     within(async {
         let (relay, client, agent) = channels(Duration::from_secs(1));
         relay.away.store(true, Ordering::Relaxed);

@@ -182,7 +182,7 @@ async fn a_failure_reaches_the_other_end_with_its_reason() {
 }
 
 #[tokio::test]
-async fn the_257th_stream_waits_for_a_place() {
+async fn the_257th_stream_waits_for_a_slot() {
     within(async {
         let (agent, client, _relay) = channels().await;
         let mut open = Vec::new();

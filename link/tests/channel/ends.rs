@@ -79,7 +79,7 @@ async fn what_came_before_a_reset_arrives_and_then_there_is_a_reset() {
 
 /// What stands in this end's kernel when the reset comes is not thrown away because its reader is slow.
 #[tokio::test]
-async fn a_reset_waits_for_whoever_reads_late() {
+async fn a_reset_waits_for_a_reader_that_is_late() {
     const LEN: usize = 200_000;
     within(async {
         let (agent, client, _relay) = channels().await;

@@ -15,7 +15,7 @@ const WINDOWS_MAX: usize = 65_536;
 /// Windows forgotten in one tick, so that a request that waits for the quota's lock meanwhile waits for microseconds.
 const FORGOTTEN_AT_ONCE: usize = 1024;
 
-/// What is said of that to who asked, in whole seconds: `Retry-After` (RFC 9110 section 10.2.3).
+/// The `Retry-After` of a refused request (RFC 9110 section 10.2.3), in whole seconds: after at least `wait`.
 #[must_use]
 pub fn retry_after(wait: Duration) -> u64 {
     wait.as_secs() + 1
@@ -145,7 +145,7 @@ mod tests {
         for _ in 0..20 {
             assert_eq!(quota.handle_request(start, key(u32::MAX)), Ok(()));
         }
-        assert!(quota.handle_request(start, key(u32::MAX)).is_err(), "and whoever comes has its limit");
+        assert!(quota.handle_request(start, key(u32::MAX)).is_err(), "and an address that is new has its limit");
     }
 
     #[test]

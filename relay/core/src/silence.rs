@@ -5,20 +5,20 @@ use std::time::Duration;
 /// When an end that says nothing is pinged, and when it is given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// After so long, and after each further time so long.
+    /// An end that has said nothing for this long is pinged, and again each time it has passed.
     pub ping_interval: Duration,
-    /// After so long in all, not even a pong having come.
+    /// An end that has said nothing for this long, not even a pong, is given up.
     pub limit: Duration,
 }
 
 impl Silence {
-    /// After so long a silence: how long until the next look at it.
+    /// How long until the next look at an end that has been `silent` for this time.
     #[must_use]
     pub fn next(self, silent: Duration) -> Duration {
         self.ping_interval.min(self.limit.saturating_sub(silent))
     }
 
-    /// Whether after so long nobody is there any more; if not, the end is to be pinged.
+    /// Whether an end that has been `silent` for this time is given up; if not, it is to be pinged.
     #[must_use]
     pub fn is_over(self, silent: Duration) -> bool {
         silent >= self.limit

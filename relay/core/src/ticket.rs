@@ -59,7 +59,7 @@ impl TicketKey {
         if claims.expires_at <= unix { Err(TicketError::Expired) } else { Ok(claims) }
     }
 
-    /// The same, for whoever asks for that end of that session.
+    /// The same, for a socket that asks to be that end of that session: the claims must name both.
     ///
     /// # Errors
     /// Forged, expired, or for another session or end.

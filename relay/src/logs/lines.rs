@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn who_logs_never_waits_for_who_reads() {
+    fn a_thread_that_logs_never_waits_for_the_logs_reader() {
         let (free, until) = mpsc::channel();
         let (taken, took) = mpsc::channel();
         let (told, tells) = mpsc::channel();

@@ -4,8 +4,8 @@
 const FLAT_ROUNDS: u32 = 3;
 
 /// Bulk finds out what a line takes by doubling, until acknowledgements take longer than the best round trip. By then twice of
-/// what the line holds may be under way, more than queues hold: so when one acknowledgement does, which a burst can do, less is
-/// added, and when all of a round trip do, no more.
+/// what the line holds may be under way, more than queues hold: so when one acknowledgement takes longer, which a burst can
+/// cause, less is added, and when all of a round trip take longer, no more.
 #[derive(Debug)]
 pub(super) struct Startup {
     plateau: u64,

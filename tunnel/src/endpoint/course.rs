@@ -61,10 +61,7 @@ impl Endpoint {
 
     /// What follows from what the session has just heard.
     pub(super) fn follow(&mut self, now: Time) {
-        if self.told.is_none()
-            && let Some(reason) = self.session.heard_bye()
-        {
-            let end = End::Bye(reason.to_owned());
+        if let Some(end @ End::Bye(_)) = self.end_by_farewell() {
             self.tell(now, end);
         }
         if self.session.is_over() && self.told.is_none() {
@@ -132,9 +129,8 @@ impl Endpoint {
     /// The connection is gone: the session goes on over another, or is over.
     pub(super) fn lost(&mut self, now: Time, lost: Lost, rng: &mut impl CryptoRng) {
         self.dials.give_up(now, &mut self.orders);
-        // The other end has heard this one's farewell and left.
-        if self.session.is_over() {
-            return self.finish(now, End::Here);
+        if let Some(end) = self.end_by_farewell() {
+            return self.finish(now, end);
         }
         let is_over = self.window.is_zero()
             || match verdict(lost.code(), Stage::Session) {
@@ -185,8 +181,15 @@ impl Endpoint {
         }
     }
 
+    /// How the channel ends where one end has heard the other's farewell, whatever happens after that.
+    pub(super) fn end_by_farewell(&self) -> Option<End> {
+        let heard = self.session.heard_bye().map(|reason| End::Bye(reason.to_owned()));
+        heard.or_else(|| self.session.is_over().then_some(End::Here))
+    }
+
     /// The channel is over; its connection, if it has one, still ends in an orderly way.
     pub(super) fn close(&mut self, now: Time, end: End) {
+        let end = self.end_by_farewell().unwrap_or(end);
         match &self.line {
             Line::Up(connection) if connection.failed.is_none() => {
                 self.dials.give_up(now, &mut self.orders);

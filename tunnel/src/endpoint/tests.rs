@@ -295,9 +295,9 @@ fn an_error_on_a_connection_whose_writes_fail_ends_a_session_at_once() {
     assert!(matches!(endpoint.ended(), Some(End::Session(SessionError::Misbehaved(_)))), "{:?}", endpoint.ended());
 }
 
-/// An agent's end of window zero that says farewell by `bye`, and whose client has heard it and is gone.
-fn heard_to_leave(bye: impl FnOnce(&mut Endpoint, Time)) -> (Endpoint, Time) {
-    let (mut endpoint, mut rng, mut now) = (agent(Duration::ZERO), rand::rng(), Time::default());
+/// An agent's end that says farewell by `bye`, and whose client has heard it; and how many records the client has sent.
+fn heard(window: Duration, bye: impl FnOnce(&mut Endpoint, Time)) -> (Endpoint, Time, usize) {
+    let (mut endpoint, mut rng, mut now, mut records) = (agent(window), rand::rng(), Time::default(), 0);
     let client = crate::test_api::established(Role::Client, [1; 32], [2; 32]);
     let mut client = Session::new(now, client, Config::default());
     bye(&mut endpoint, now);
@@ -309,7 +309,14 @@ fn heard_to_leave(bye: impl FnOnce(&mut Endpoint, Time)) -> (Endpoint, Time) {
     client.handle_timeout(now);
     while let Some(frame) = client.poll_transmit(now).unwrap() {
         endpoint.handle_frame(now, ConnectionId::FIRST, frame, &mut rng);
+        records += 1;
     }
+    (endpoint, now, records)
+}
+
+/// The same, and the client is gone.
+fn heard_to_leave(window: Duration, bye: impl FnOnce(&mut Endpoint, Time)) -> (Endpoint, Time) {
+    let ((mut endpoint, now, _), mut rng) = (heard(window, bye), rand::rng());
     endpoint.handle_text(now, ConnectionId::FIRST, FromRelay::PeerGone(Peer::Session), &mut rng);
     endpoint.handle_timeout(now, &mut rng);
     (endpoint, now)
@@ -317,7 +324,7 @@ fn heard_to_leave(bye: impl FnOnce(&mut Endpoint, Time)) -> (Endpoint, Time) {
 
 #[test]
 fn an_end_whose_farewell_was_heard_ends_by_it_and_not_by_its_window() {
-    let (mut endpoint, now) = heard_to_leave(|endpoint, now| endpoint.leave(now, "through"));
+    let (mut endpoint, now) = heard_to_leave(Duration::ZERO, |endpoint, now| endpoint.leave(now, "through"));
     assert_eq!(endpoint.ended(), None);
     while endpoint.poll_transmit(now, ConnectionId::FIRST).is_some() {}
     assert!(endpoint.is_closing(ConnectionId::FIRST));
@@ -326,9 +333,41 @@ fn an_end_whose_farewell_was_heard_ends_by_it_and_not_by_its_window() {
 }
 
 #[test]
+fn an_end_whose_farewell_was_heard_ends_by_it_and_not_by_a_refused_ticket() {
+    let (mut endpoint, now) = heard_to_leave(Duration::from_mins(1), |endpoint, _| endpoint.session.bye("through"));
+    let mut rng = rand::rng();
+    endpoint.handle_network_changed(now, false);
+    let Some(Order::Dial(dial)) = orders(&mut endpoint).pop() else { panic!("no dial") };
+    endpoint.handle_dial_failed(now, dial, DialFailure::TicketRefused("no".into()), &mut rng);
+    assert!(endpoint.is_closing(ConnectionId::FIRST));
+    endpoint.handle_closed(now, ConnectionId::FIRST);
+    assert_eq!(endpoint.ended(), Some(&End::Here));
+}
+
+#[test]
+fn an_end_whose_farewell_was_heard_ends_by_it_and_not_by_what_its_peer_says_wrongly_after_that() {
+    let bye = |endpoint: &mut Endpoint, _| endpoint.session.bye("through");
+    let (mut endpoint, now, records) = heard(Duration::from_mins(1), bye);
+    let mut sealer = crate::test_api::Sealer::from_secret([1; 32]);
+    let mut record = |plaintext: &[u8]| {
+        let mut frame = BytesMut::from(&[&[frame::RECORD], plaintext].concat()[..]);
+        sealer.seal(&mut frame);
+        frame
+    };
+    for _ in 0..records {
+        record(&[]);
+    }
+    let frame = record(&[9, 0, 0, 0, 0]);
+    endpoint.handle_frame(now, ConnectionId::FIRST, frame, &mut rand::rng());
+    assert!(endpoint.is_closing(ConnectionId::FIRST));
+    endpoint.handle_closed(now, ConnectionId::FIRST);
+    assert_eq!(endpoint.ended(), Some(&End::Here));
+}
+
+#[test]
 fn a_connection_that_takes_nothing_keeps_no_end_whose_farewell_was_heard() {
     let mut rng = rand::rng();
-    let (mut endpoint, begun) = heard_to_leave(|endpoint, _| endpoint.session.bye("through"));
+    let (mut endpoint, begun) = heard_to_leave(Duration::ZERO, |endpoint, _| endpoint.session.bye("through"));
     endpoint.handle_blocked(ConnectionId::FIRST, true);
     let mut now = begun;
     while endpoint.ended().is_none() {

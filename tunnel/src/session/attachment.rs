@@ -43,10 +43,11 @@ impl Attachment {
         self.stands = true;
     }
 
-    /// The client asks, and once more at `again`.
-    pub(super) fn ask(&mut self, request: BytesMut, again: Time) {
+    /// The client sends `frame` in place of all that waited: its request to attach, or its first record after the agent's
+    /// answer. Where no transport stands by `again`, it is to ask then.
+    pub(super) fn ask(&mut self, frame: BytesMut, again: Time) {
         self.out.clear();
-        self.push(request);
+        self.push(frame);
         self.ask_due = Some(again);
     }
 
@@ -66,7 +67,7 @@ impl Attachment {
         self.push(answer);
     }
 
-    /// A first record, under an attach's keys.
+    /// Queues an attach frame, or a first record under an attach's keys, behind those that wait.
     pub(super) fn push(&mut self, frame: BytesMut) {
         self.out.push_back(frame);
     }

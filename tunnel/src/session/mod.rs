@@ -8,9 +8,9 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | `attachment`, `silence` | whether a transport serves the session's keys, and whether the peer still answers on it |
+//! | `attachment`, `liveness` | whether a transport serves the session's keys, and whether the peer still answers on it |
 //! | `slots` | how many streams there are |
-//! | `control`, `welcome` | what waits to be sent beside the streams |
+//! | `control_queue`, `welcome` | what waits to be sent beside the streams |
 //! | `unacked` | what was sent, until the peer has it |
 //! | `acks`, `credit` | what the peer is told of what it has sent |
 //! | `pings` | round trips |
@@ -20,14 +20,14 @@
 
 mod acks;
 mod attachment;
-mod control;
+mod control_queue;
 mod credit;
 mod farewell;
+mod liveness;
 mod opening;
 mod pings;
 mod receive;
 mod release;
-mod silence;
 mod slots;
 mod transmit;
 mod transport;
@@ -60,11 +60,11 @@ use crate::{
 };
 use acks::Acks;
 use attachment::Attachment;
-use control::ControlQueue;
+use control_queue::ControlQueue;
 use credit::CreditPolicy;
 use farewell::Farewell;
+use liveness::Liveness;
 use pings::Pings;
-use silence::Silence;
 use slots::Slots;
 use unacked::Unacked;
 use welcome::{WelcomeIn, WelcomeOut};
@@ -85,7 +85,7 @@ pub struct Session {
     opener: Opener,
     resume: Resume,
     attachment: Attachment,
-    silence: Silence,
+    liveness: Liveness,
     pings: Pings,
 
     streams: HashMap<StreamId, Stream>,
@@ -128,7 +128,7 @@ impl Session {
             opener,
             resume,
             attachment: Attachment::new(),
-            silence: Silence::default(),
+            liveness: Liveness::default(),
             pings: Pings::new(now),
             streams: HashMap::new(),
             slots: Slots::new(now, role),
@@ -226,8 +226,8 @@ impl Session {
         }
         // Messages that are sent again go first.
         let credit = self.credit.due().filter(|_| !self.unacked.is_resending());
-        let silence = self.silence.due(self.waits());
-        [self.acks.due(), credit, self.pings.due(), silence, self.pace_due(), self.untaken_due]
+        let liveness = self.liveness.due(self.waits());
+        [self.acks.due(), credit, self.pings.due(), liveness, self.pace_due(), self.untaken_due]
             .into_iter()
             .flatten()
             .min()
@@ -235,7 +235,7 @@ impl Session {
 
     /// A timer ran out.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.notice_silence(now);
+        self.check_liveness(now);
         self.give_up_untaken(now);
         if self.ping_is_due(now) {
             self.pings.send(now);

@@ -13,7 +13,7 @@ use rand_core::CryptoRng;
 
 use super::{
     Session,
-    silence::{Verdict, Waits},
+    liveness::{Verdict, Waits},
     types::{Event, SessionError, SessionError::Misbehaved},
     unacked::SentMessage,
 };
@@ -42,7 +42,7 @@ impl Session {
     pub fn handle_transport_lost(&mut self, now: Time) {
         let ask_due = (self.role == Role::Client).then(|| now + ATTACH_UNASKED);
         self.attachment.handle_lost(ask_due);
-        self.silence.end();
+        self.liveness.clear();
         self.pings.handle_transport_lost();
         self.congestion = Congestion::new(now);
     }
@@ -93,14 +93,14 @@ impl Session {
     pub fn probe(&mut self, now: Time) {
         if self.is_attached() {
             self.pings.send(now);
-            self.silence.probe(now);
+            self.liveness.probe(now);
         }
     }
 
     /// Whether the transport is still to show life after [`Session::probe`].
     #[must_use]
     pub fn is_probing(&self) -> bool {
-        self.silence.is_probing()
+        self.liveness.is_probing()
     }
 
     /// The peer's farewell, as long as it waits to be polled.
@@ -140,13 +140,13 @@ impl Session {
     pub(super) fn heard(&mut self) {
         self.attachment.handle_good();
         self.resume.unproved = None;
-        self.silence.end();
+        self.liveness.clear();
     }
 
     /// From when on the peer owes an acknowledgement or an answer, if it does.
     pub(super) fn reckon_debt(&mut self, now: Time) {
         if self.unacked.is_owed() || self.pings.is_owed() {
-            self.silence.begin(now);
+            self.liveness.expect(now);
         }
     }
 
@@ -155,11 +155,11 @@ impl Session {
         Waits { for_ack: self.unacked.is_owed(), rtt: self.congestion.rtt() }
     }
 
-    pub(super) fn notice_silence(&mut self, now: Time) {
+    pub(super) fn check_liveness(&mut self, now: Time) {
         if !self.is_attached() {
             return;
         }
-        match self.silence.notice(now, self.waits()) {
+        match self.liveness.handle_timeout(now, self.waits()) {
             Verdict::Patience => {}
             Verdict::Ask => self.pings.send(now),
             Verdict::Dead => {

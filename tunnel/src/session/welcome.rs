@@ -98,4 +98,15 @@ mod tests {
         // What is kept until it is acknowledged is a part as well: `SentMessage::Welcome`.
         wiped(&Part::default());
     }
+
+    #[test]
+    fn credentials_that_come_in_parts_are_never_moved() {
+        let mut coming = WelcomeIn::default();
+        coming.push(false, b"{").unwrap();
+        let stands_at = coming.0.as_ptr();
+        for _ in 0..20 {
+            coming.push(false, &[b' '; 10_000]).unwrap();
+            assert_eq!(coming.0.as_ptr(), stands_at, "a copy was left behind");
+        }
+    }
 }

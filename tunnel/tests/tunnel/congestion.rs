@@ -98,6 +98,12 @@ impl Sender {
         }
     }
 
+    /// The same, and how many messages that is.
+    fn counted_burst(&mut self) -> (u64, u64) {
+        let before = self.heard;
+        (self.burst(), self.heard - before)
+    }
+
     /// Acknowledges all but the newest `late` messages that came, in a record.
     fn ack(&mut self, late: u64) {
         self.peer.say(&[upkeep(&format!("ack:{}", self.heard - late))]).unwrap();
@@ -134,7 +140,7 @@ fn the_rate_is_what_an_acknowledgement_shows_and_the_cap_follows_it() {
     // Twice what the line holds while bulk finds out, a record, what comes in 4 ms, and between two acknowledgements.
     let expected = 2 * sent + RECORD + bytes_in(rate, SLACK_TIME) + bytes_in(rate, 20 * MS).saturating_sub(RECORD);
     assert_eq!(sender.cap(), expected.max(FLOOR));
-    // An acknowledgement of a part shows what came since that part left, and a lower rate does not count against the best.
+    // A lower rate does not count against the best.
     sender.burst();
     sender.wait(40 * MS);
     let newest = sender.burst();
@@ -142,6 +148,27 @@ fn the_rate_is_what_an_acknowledgement_shows_and_the_cap_follows_it() {
     sender.ack(1);
     assert!((1..=newest).contains(&sender.under_way()));
     assert_eq!(sender.peer.session.audit().rate, Some(rate));
+    sender.ack(0);
+    // An acknowledgement of some bursts shows what came since the newest of them left, and not what came since the oldest did.
+    let step = 30 * MS;
+    sender.wait(step);
+    let (first, _) = sender.counted_burst();
+    sender.wait(step);
+    let (second, messages) = sender.counted_burst();
+    sender.wait(step);
+    sender.ack(messages);
+    assert_eq!(sender.under_way(), second);
+    let (third, _) = sender.counted_burst();
+    sender.wait(step);
+    let (fourth, messages) = sender.counted_burst();
+    sender.wait(step);
+    sender.ack(messages);
+    assert_eq!(sender.under_way(), fourth);
+    assert!([first, second, third, fourth].iter().all(|sent| *sent > 0), "{first} {second} {third} {fourth}");
+    let of_two_steps = |bytes: u64| u64::try_from(u128::from(bytes) * 1_000_000 / (2 * step).as_micros()).unwrap();
+    let shown = of_two_steps(second + third);
+    assert!(shown > rate.max(of_two_steps(first)), "{shown} is the best");
+    assert_eq!(sender.peer.session.audit().rate, Some(shown));
 }
 
 #[test]

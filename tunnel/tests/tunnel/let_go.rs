@@ -46,7 +46,7 @@ fn assert_gone(pair: &Pair, what: &str) {
 }
 
 #[test]
-fn whoever_lets_go_of_a_stream_that_is_full_both_ways_it_is_gone_at_both_ends() {
+fn a_stream_that_is_full_both_ways_is_gone_at_both_ends_once_either_lets_go_of_it() {
     for case in 0..128_u32 {
         let bit = |n: u32| case >> n & 1 == 1;
         let (opener, first) = (ROLES[usize::from(bit(0))], ROLES[usize::from(bit(1))]);

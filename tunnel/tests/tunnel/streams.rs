@@ -468,6 +468,22 @@ fn streams_that_both_ends_open_at_the_same_moment_end_no_session() {
 }
 
 #[test]
+fn an_agents_stream_for_which_there_is_no_place_is_refused() {
+    let mut peer = Hostile::against(Role::Client);
+    while peer.session.open(peer.now, None).is_ok() {}
+    peer.hear();
+    let free = limits::STREAMS_MAX - peer.session.streams();
+    for n in 1..=free + 2 {
+        peer.now = peer.now + SECOND / 10;
+        peer.say_text(&format!("new:{}", 2 * n)).unwrap();
+    }
+    let reason = "all streams of the session are in use";
+    let refused = [free + 1, free + 2].map(|n| format!("done:{}:{reason}", 2 * n));
+    assert_eq!(peer.texts().into_iter().filter(|text| text.starts_with("done:")).collect::<Vec<_>>(), refused);
+    assert_eq!(peer.session.streams(), limits::STREAMS_MAX);
+}
+
+#[test]
 fn an_agent_opens_fifty_streams_a_second() {
     let mut pair = pair();
     let ids: Vec<u32> = (0..60).map(|_| pair.open(Role::Agent)).collect();

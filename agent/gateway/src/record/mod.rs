@@ -9,8 +9,8 @@
 //! can be read: any other way to run a command is refused.
 
 mod cast;
-pub(crate) mod copy;
 mod frames;
+pub(crate) mod tee;
 
 use std::{
     fmt::Write as _,

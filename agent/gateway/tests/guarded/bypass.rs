@@ -178,7 +178,7 @@ async fn what_a_request_does_besides_is_judged_too() {
 }
 
 #[tokio::test]
-async fn whoever_is_refused_is_told_why() {
+async fn a_client_that_is_refused_is_told_why() {
     let mut setup = Setup::plain().await;
     let service = "/api/v1/namespaces/a/services/web";
     let mut told = async |policy, method: &str, target: &str, headers: &str| {

@@ -266,7 +266,7 @@ async fn a_thousand_at_once_are_served_by_a_few_connections() {
 }
 
 #[tokio::test]
-async fn who_finds_every_connection_taken_is_told() {
+async fn a_request_that_finds_every_connection_taken_is_told_so() {
     let settings = Settings { upstream_connections: 1, queue_timeout: Duration::ZERO, ..Settings::default() };
     let mut setup = Setup::with(|_, _| "token: t".into(), settings).await;
     let mut other = setup.client();

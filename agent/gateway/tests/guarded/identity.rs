@@ -30,7 +30,7 @@ async fn cookies_are_for_programs_behind_the_api_server_only() {
 }
 
 #[tokio::test]
-async fn who_somebody_is_is_ours_to_say() {
+async fn a_clients_identity_is_ours_to_say() {
     let mut setup = Setup::plain().await;
     let mut client = setup.client_under(acting());
     let headers = "Authorization: Bearer stolen\r\nX-Remote-User: admin\r\nX-Remote-Group: system:masters\r\n\

@@ -70,7 +70,7 @@ async fn place() -> (TcpListener, Dialer) {
 async fn waits(relay: impl AsyncFnOnce(TcpListener)) -> (Option<Code>, Vec<Event>) {
     let (listener, dialer) = place().await;
     let (sender, mut sent) = mpsc::unbounded_channel();
-    let operator = Operator { client: 1, name: "client-1".into(), sender };
+    let operator = OperatorHandle { client: 1, name: "client-1".into(), sender };
     let (config, guesses) = (config(), Guesses::default());
     let mut waiting =
         Pairing { dialer: &dialer, config, guesses, operator: &operator, first: true, standing: true, open: None };
@@ -134,7 +134,7 @@ async fn a_code_ends_with_the_relays_own_word() {
 async fn what_answers_in_the_relays_place_is_waited_out_once_there_was_a_session() {
     let (listener, dialer) = place().await;
     let (sender, _sent) = mpsc::unbounded_channel();
-    let operator = Operator { client: 1, name: "client-1".into(), sender };
+    let operator = OperatorHandle { client: 1, name: "client-1".into(), sender };
     for first in [true, false] {
         let (config, guesses) = (config(), Guesses::default());
         let mut waiting =
@@ -222,7 +222,7 @@ async fn guesses_wrong(relay: &mut tokio_tungstenite::WebSocketStream<TcpStream>
 async fn wrong_guesses_at_codes_that_are_given_up_count() {
     let (listener, dialer) = place().await;
     let (sender, mut sent) = mpsc::unbounded_channel();
-    let operator = Operator { client: 1, name: "client-1".into(), sender };
+    let operator = OperatorHandle { client: 1, name: "client-1".into(), sender };
     let guesses = Guesses::default();
     let code: PairingCode = "483 20417".parse().unwrap();
     let session_id = SessionId::from_bytes([2; 16]);

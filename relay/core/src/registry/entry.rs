@@ -11,8 +11,8 @@ use crate::owner::Owner;
 pub(super) struct SessionEntry {
     pub(super) owner: Owner,
     pub(super) state: State,
-    pub(super) agent: Slot,
-    pub(super) client: Slot,
+    pub(super) agent: EndSlot,
+    pub(super) client: EndSlot,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -26,8 +26,9 @@ pub(super) enum State {
     Paired { attempt: Option<Attempt>, renew_at: Instant, half_until: Option<Instant> },
 }
 
+/// An end of a session: the socket that has it, if one does, and when a newer one last took it over.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct EndSlot {
     pub(super) socket: Option<Socket>,
     pub(super) replaced: Option<Instant>,
 }
@@ -39,7 +40,7 @@ pub(super) struct Socket {
 }
 
 impl SessionEntry {
-    pub(super) fn slot_mut(&mut self, role: Role) -> &mut Slot {
+    pub(super) fn slot_mut(&mut self, role: Role) -> &mut EndSlot {
         match role {
             Role::Agent => &mut self.agent,
             Role::Client => &mut self.client,

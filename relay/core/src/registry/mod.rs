@@ -34,7 +34,7 @@ pub use limits::Limits;
 
 use crate::owner::Owner;
 use disclosed::Disclosed;
-use entry::{SessionEntry, Slot, Socket, State, rank};
+use entry::{EndSlot, SessionEntry, Socket, State, rank};
 use legacy::LegacySessions;
 use limits::{AGENT_GRACE, CODE_GRACE};
 use nameplates::Nameplates;
@@ -400,7 +400,8 @@ impl Registry {
         let waiting = matches!(state, State::Waiting { .. });
         self.owners.add(owner, waiting);
         self.waiting += usize::from(waiting);
-        let session = SessionEntry { owner, state, agent: Slot::default(), client: Slot::default(), deadline: None };
+        let session =
+            SessionEntry { owner, state, agent: EndSlot::default(), client: EndSlot::default(), deadline: None };
         self.sessions.insert(id, session);
         self.schedule(id);
     }

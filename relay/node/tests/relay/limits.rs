@@ -81,7 +81,7 @@ async fn connections_at_once() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_not_waited_for() {
+async fn a_connection_that_says_nothing_is_not_waited_for() {
     let relay = TestRelay::with(|config| config.header_timeout = std::time::Duration::from_millis(100)).await;
     for start in ["", "GET / HTTP/1.1\r\nHost: relay\r\nX-Slow"] {
         let mut stream = TcpStream::connect(relay.addr).await.unwrap();
@@ -97,7 +97,7 @@ async fn who_says_nothing_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn who_asks_and_never_reads_the_answers_is_not_waited_for() {
+async fn a_client_that_asks_and_never_reads_the_answers_is_not_waited_for() {
     let relay = TestRelay::with(|config| {
         config.header_timeout = std::time::Duration::from_millis(100);
         config.metrics_listen = Some("127.0.0.1:0".parse().unwrap());

@@ -106,7 +106,7 @@ async fn sessions_run_over_tls() {
 }
 
 #[tokio::test]
-async fn who_does_not_finish_a_handshake_is_not_waited_for() {
+async fn a_client_that_does_not_finish_a_handshake_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let made = certificate();

@@ -119,6 +119,18 @@ fn every_kind_of_message_is_sent_again_once_and_in_order() {
 }
 
 #[test]
+fn what_is_yet_to_be_sent_again_cannot_be_acknowledged() {
+    let (mut agent, keys, mut rng) = against_agent();
+    agent.open(at(1), None).unwrap();
+    quiet(&mut agent);
+    let (_, _, attached) = ask_agent(&mut agent, &keys, 1, &mut rng).unwrap();
+    agent.handle_frame(at(1), second_first(&attached.client(), &0_u64.to_be_bytes())).unwrap();
+    let early = second::seal(&attached.client(), 1, &[(4, b"ack:1")]);
+    let result = agent.handle_frame(at(1), BytesMut::from(&early[..]));
+    assert_eq!(result, Err(SessionError::Misbehaved("an acknowledgement of what was never sent")));
+}
+
+#[test]
 fn a_repeat_is_answered_alike_and_an_older_question_not_at_all() {
     let (mut agent, keys, mut rng) = against_agent();
     quiet(&mut agent);

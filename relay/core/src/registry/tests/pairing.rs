@@ -86,7 +86,7 @@ fn a_burned_code_is_gone() {
 }
 
 #[test]
-fn a_spent_code_keeps_its_agents_place_for_a_while_and_nobody_elses() {
+fn a_spent_code_keeps_its_agents_slot_for_a_while_and_no_clients() {
     let mut world = World::new(|_| {});
     let meeting = world.meet();
     world.registry.handle_text(world.now, meeting.agent, FromAgent::Burned);

@@ -124,6 +124,6 @@ fn an_organisations_session_stays_its_own_wherever_its_agent_is() {
     assert_eq!(come_back(&mut world, organisation(2)), organisation(2));
     world.restart();
     world.join(&client).unwrap();
-    assert_eq!(world.registry.sessions[&id].owner, address(1), "whoever comes first");
+    assert_eq!(world.registry.sessions[&id].owner, address(1), "the owner of the first end that comes");
     assert_eq!(come_back(&mut world, organisation(1)), organisation(1));
 }

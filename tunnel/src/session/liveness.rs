@@ -8,7 +8,7 @@ use crate::time::Time;
 
 /// What the peer owes, if it owes anything.
 #[derive(Debug, Default)]
-pub(super) struct Silence(Option<Owed>);
+pub(super) struct Liveness(Option<Owed>);
 
 /// The peer owes this end a word.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ impl Waits {
     }
 }
 
-/// What follows from a silence.
+/// What follows from a liveness.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Patience,
@@ -49,14 +49,14 @@ pub(super) enum Verdict {
     Dead,
 }
 
-impl Silence {
+impl Liveness {
     /// A record of the peer came, or the transport is gone: nothing is owed any more.
-    pub(super) fn end(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.0 = None;
     }
 
     /// The peer owes a word from now on, if it did not before.
-    pub(super) fn begin(&mut self, now: Time) {
+    pub(super) fn expect(&mut self, now: Time) {
         self.0.get_or_insert(Owed { since: now, probed: false, within: None });
     }
 
@@ -70,7 +70,7 @@ impl Silence {
         self.0.is_some_and(|owed| owed.within.is_some())
     }
 
-    /// When [`Silence::notice`] is to be called.
+    /// When [`Liveness::handle_timeout`] is to be called.
     pub(super) fn due(&self, waits: Waits) -> Option<Time> {
         let owed = self.0?;
         let dead = owed.since + waits.patience(owed);
@@ -78,7 +78,7 @@ impl Silence {
     }
 
     /// Time has passed: gives what follows.
-    pub(super) fn notice(&mut self, now: Time, waits: Waits) -> Verdict {
+    pub(super) fn handle_timeout(&mut self, now: Time, waits: Waits) -> Verdict {
         match &mut self.0 {
             Some(owed) if now >= owed.since + waits.patience(*owed) => Verdict::Dead,
             Some(owed) if !owed.probed && now >= owed.since + waits.probe_after() => {
@@ -99,29 +99,29 @@ mod tests {
 
     #[test]
     fn a_silent_peer_is_asked_once_and_then_given_up() {
-        let (mut silence, start) = (Silence::default(), Time::from_micros(1_000_000));
-        assert_eq!((silence.due(ACK), silence.notice(start, ACK)), (None, Verdict::Patience));
-        silence.begin(start);
-        silence.begin(start + PROBE_AFTER);
-        assert_eq!(silence.due(ACK), Some(start + PROBE_AFTER), "since the first");
-        assert_eq!(silence.notice(start + PROBE_AFTER, ACK), Verdict::Ask);
-        assert_eq!(silence.notice(start + PROBE_AFTER, ACK), Verdict::Patience);
-        assert_eq!((silence.due(ACK), silence.due(ANSWER)), (Some(start + DEAD_AFTER), Some(start + PING_TIMEOUT)));
-        assert_eq!(silence.notice(start + DEAD_AFTER, ACK), Verdict::Dead);
-        silence.end();
-        assert_eq!(silence.notice(start + DEAD_AFTER, ACK), Verdict::Patience);
+        let (mut liveness, start) = (Liveness::default(), Time::from_micros(1_000_000));
+        assert_eq!((liveness.due(ACK), liveness.handle_timeout(start, ACK)), (None, Verdict::Patience));
+        liveness.expect(start);
+        liveness.expect(start + PROBE_AFTER);
+        assert_eq!(liveness.due(ACK), Some(start + PROBE_AFTER), "since the first");
+        assert_eq!(liveness.handle_timeout(start + PROBE_AFTER, ACK), Verdict::Ask);
+        assert_eq!(liveness.handle_timeout(start + PROBE_AFTER, ACK), Verdict::Patience);
+        assert_eq!((liveness.due(ACK), liveness.due(ANSWER)), (Some(start + DEAD_AFTER), Some(start + PING_TIMEOUT)));
+        assert_eq!(liveness.handle_timeout(start + DEAD_AFTER, ACK), Verdict::Dead);
+        liveness.clear();
+        assert_eq!(liveness.handle_timeout(start + DEAD_AFTER, ACK), Verdict::Patience);
     }
 
     #[test]
     fn a_long_path_is_asked_later_and_a_probe_has_two_seconds() {
-        let (mut silence, start) = (Silence::default(), Time::from_micros(1_000_000));
-        silence.begin(start);
+        let (mut liveness, start) = (Liveness::default(), Time::from_micros(1_000_000));
+        liveness.expect(start);
         let far = Waits { rtt: Some(PROBE_AFTER), ..ACK };
-        assert_eq!(silence.due(far), Some(start + PROBE_AFTER * 3));
-        assert!(!silence.is_probing());
-        silence.probe(start);
-        assert!(silence.is_probing());
-        assert_eq!(silence.due(far), Some(start + JUMP_TIMEOUT));
-        assert_eq!(silence.notice(start + JUMP_TIMEOUT, far), Verdict::Dead);
+        assert_eq!(liveness.due(far), Some(start + PROBE_AFTER * 3));
+        assert!(!liveness.is_probing());
+        liveness.probe(start);
+        assert!(liveness.is_probing());
+        assert_eq!(liveness.due(far), Some(start + JUMP_TIMEOUT));
+        assert_eq!(liveness.handle_timeout(start + JUMP_TIMEOUT, far), Verdict::Dead);
     }
 }

@@ -42,7 +42,7 @@ struct Downstream<W> {
 }
 
 /// Copies both ways, each direction with its own end, and records.
-pub(crate) async fn copy<C, U>(client: &mut C, upstream: &mut U, recording: Recording) -> Ended
+pub(crate) async fn copy_and_record<C, U>(client: &mut C, upstream: &mut U, recording: Recording) -> Ended
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
@@ -257,7 +257,7 @@ mod tests {
         };
         let (ended, typed, heard) = tokio::join!(
             async {
-                let ended = copy(&mut near, &mut far, recording).await;
+                let ended = copy_and_record(&mut near, &mut far, recording).await;
                 drop((near, far));
                 ended
             },
@@ -282,7 +282,7 @@ mod tests {
             let recording = recording(&dir).await;
             let (name, disk) = (recording.name.clone(), recording.disk.clone());
             let session = async {
-                let ended = copy(&mut near, &mut far, recording).await;
+                let ended = copy_and_record(&mut near, &mut far, recording).await;
                 drop((near, far));
                 ended
             };
@@ -320,7 +320,7 @@ mod tests {
         let recording = recording(&dir).await;
         let disk = recording.disk.clone();
         let session = async {
-            let ended = copy(&mut near, &mut far, recording).await;
+            let ended = copy_and_record(&mut near, &mut far, recording).await;
             drop((near, far));
             ended
         };
