@@ -77,7 +77,9 @@ enum Place {
         /// Read, and not looked at yet.
         early: Vec<Vec<u8>>,
     },
-    In,
+    In {
+        since: Duration,
+    },
 }
 
 pub(crate) struct Relay {
@@ -90,6 +92,10 @@ pub(crate) struct Relay {
     ahead: Duration,
     sockets: BTreeMap<u32, Socket>,
     numbers: BTreeMap<SocketId, u32>,
+    /// Those that the registry has closed, and that have not ended yet.
+    closing: BTreeMap<u32, SocketId>,
+    /// Client, agent: when, by this clock, a socket last lost its place.
+    left: [Duration; 2],
     effects: VecDeque<Effect>,
     starts: u32,
 }
@@ -106,13 +112,20 @@ impl Relay {
             ahead: Duration::ZERO,
             sockets: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            closing: BTreeMap::new(),
+            left: [Duration::ZERO; 2],
             effects: VecDeque::new(),
             starts: 1,
         }
     }
 
+    /// Its own clock.
+    pub(crate) fn clock(&self, at: Time) -> Duration {
+        self.ahead + at.since(Time::default())
+    }
+
     fn now(&self, at: Time) -> Now {
-        let since = self.ahead + at.since(Time::default());
+        let since = self.clock(at);
         Now { mono: self.start + since, unix: EPOCH + since.as_secs() }
     }
 
@@ -186,7 +199,7 @@ impl Relay {
 
     /// A socket whose place another one has gets it when something was heard of it, and when it is time.
     pub(crate) fn ask_place(&mut self, at: Time, number: u32) {
-        let now = self.now(at);
+        let (now, since) = (self.now(at), self.clock(at));
         let Some(socket) = self.sockets.get_mut(&number) else { return };
         let Place::Taken { heard, ready, by, early } = &mut socket.place else { return };
         if ready.is_some_and(|ready| !*heard || at < ready) {
@@ -198,9 +211,10 @@ impl Relay {
         match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, *heard) {
             Ok(()) => {
                 let (heard, early) = (*heard, std::mem::take(early));
-                (socket.place, socket.heard, socket.listened) = (Place::In, at, at);
+                socket.place = Place::In { since };
+                (socket.heard, socket.listened) = (at, at);
                 self.effects.push_back(Effect::Listen(number, SILENCE.next(Duration::ZERO)));
-                self.act();
+                self.act(at);
                 let replaces = self.effects().any(|effect| matches!(effect, Effect::Close(_, close::REPLACED, _)));
                 assert!(heard || !replaces, "nobody is there, and takes another's place");
                 for bytes in early {
@@ -215,7 +229,7 @@ impl Relay {
                 self.effects.extend([wait, HANDSHAKE_TIMEOUT].map(|after| Effect::Place(number, after)));
             }
             Err(Denied::Refused((code, reason))) => {
-                self.act();
+                self.act(at);
                 self.close(at, number, code, reason);
             }
         }
@@ -244,7 +258,7 @@ impl Relay {
             Ok(Step::Text(text, _)) => {
                 self.registry.handle_text(now, socket.id, text);
                 self.effects.push_back(Effect::Heard(text));
-                self.act();
+                self.act(at);
             }
             Ok(Step::Ping(..)) => self.effects.push_back(Effect::Pong(number)),
             Ok(Step::Partial) => panic!("whole frames arrive"),
@@ -283,17 +297,55 @@ impl Relay {
     /// A socket ended.
     pub(crate) fn leave(&mut self, at: Time, number: u32, clean: bool) {
         if let Some(socket) = self.sockets.remove(&number) {
+            self.loses_place(at, &socket);
             self.registry.handle_leave(self.now(at), socket.id, clean);
             self.numbers.remove(&socket.id);
-            self.act();
+            self.act(at);
         }
+    }
+
+    /// A socket that the registry has closed ended by now, however it did.
+    pub(crate) fn ended(&mut self, at: Time, number: u32, clean: bool) {
+        if let Some(id) = self.closing.remove(&number) {
+            self.registry.handle_leave(self.now(at), id, clean);
+            self.act(at);
+        }
+    }
+
+    fn loses_place(&mut self, at: Time, socket: &Socket) {
+        if let Place::In { .. } = socket.place {
+            self.left[index(socket.claims.role)] = self.clock(at);
+        }
+    }
+
+    /// How long that end has had no place, if it has none.
+    pub(crate) fn absent(&self, at: Time, role: Role) -> Option<Duration> {
+        self.place_of(role).is_none().then(|| self.clock(at).saturating_sub(self.left[index(role)]))
+    }
+
+    /// How long one end waits for the other.
+    pub(crate) fn session_grace(&self) -> Duration {
+        self.limits.session_grace
+    }
+
+    /// Its clock, if it has said to that socket's end every ticket that was due: it has its place there, and not only just now.
+    pub(crate) fn renewed(&self, at: Time, number: u32) -> Option<Duration> {
+        let (place, clock) = (&self.sockets.get(&number)?.place, self.clock(at));
+        let placed = matches!(place, Place::In { since } if *since < clock);
+        (placed && self.knows_pairing()).then_some(clock)
+    }
+
+    /// After so long at the least does a ticket expire of an end that had all that were due; but for one look at the clock.
+    pub(crate) fn ticket_lasts(&self) -> Duration {
+        // Tickets count whole seconds.
+        self.limits.ticket_ttl - self.renewal() - Duration::from_secs(1)
     }
 
     pub(crate) fn tick(&mut self, at: Time) {
         let now = self.now(at);
         self.registry.handle_tick(now);
         self.quota.handle_tick(now.mono);
-        self.act();
+        self.act(at);
     }
 
     /// So much time passes here at once.
@@ -309,10 +361,11 @@ impl Relay {
     }
 
     /// It is started again: all that it knows is its key.
-    pub(crate) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self, at: Time) {
         self.registry = Registry::new(self.limits.clone());
         self.quota = RequestQuota::new(limits::API_REQUESTS_PER_MINUTE);
-        (self.sockets, self.numbers) = (BTreeMap::new(), BTreeMap::new());
+        (self.sockets, self.numbers, self.closing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        self.left = [self.clock(at); 2];
         self.effects.clear();
         self.starts += 1;
     }
@@ -334,19 +387,21 @@ impl Relay {
 
     /// The socket that has the place of that end.
     pub(crate) fn place_of(&self, role: Role) -> Option<u32> {
-        let has = |socket: &Socket| socket.claims.role == role && matches!(socket.place, Place::In);
+        let has = |socket: &Socket| socket.claims.role == role && matches!(socket.place, Place::In { .. });
         self.sockets.iter().find(|(_, socket)| has(socket)).map(|(number, _)| *number)
     }
 
     /// Does what the registry says, as the real one's hub.
-    fn act(&mut self) {
+    fn act(&mut self, at: Time) {
         while let Some(action) = self.registry.poll_action() {
             match action {
                 Action::Send(id, text) => self.say(id, text),
                 Action::SendTicket(id, claims) => self.say(id, FromRelay::Ticket(self.key.sign(&claims))),
                 Action::Close(id, code, reason) => {
                     if let Some(number) = self.numbers.remove(&id) {
-                        self.sockets.remove(&number);
+                        let socket = self.sockets.remove(&number).expect("it is open");
+                        self.loses_place(at, &socket);
+                        self.closing.insert(number, id);
                         self.effects.push_back(Effect::Close(number, code, reason.to_owned()));
                     }
                 }
@@ -376,4 +431,8 @@ impl Relay {
             socket.peer = peer;
         }
     }
+}
+
+fn index(role: Role) -> usize {
+    usize::from(role == Role::Agent)
 }

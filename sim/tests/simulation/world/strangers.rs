@@ -18,7 +18,7 @@ use mykube_tunnel::pairing::ClientPairing;
 use rand::RngExt as _;
 
 use super::{
-    Answer, DIAL_TIMEOUT, Ev, MS, SECOND, Stage, TICK, World,
+    Answer, DIAL_TIMEOUT, Ev, MS, SECOND, Shown, Stage, TICK, World,
     stranger::{Fate, Stranger, address, code},
 };
 use crate::{net::Item, relay::ClaimError};
@@ -66,7 +66,7 @@ impl World {
                 (stranger.attempt, stranger.pairing) = (Some(attempt), Some(Box::new(pairing)));
                 self.next_socket += 1;
                 let (socket, took) = (self.next_socket, self.stranger(who).delay * 3);
-                self.shown.insert(socket, ticket);
+                self.shown.insert(socket, Shown { ticket, renewed: None });
                 self.schedule(took, Ev::Admit(who, socket));
                 self.schedule(DIAL_TIMEOUT, Ev::DialFailed(who, socket, Answer::None));
             }
@@ -203,7 +203,7 @@ impl World {
             for id in self.relay.sockets() {
                 self.cut(id, true, false);
             }
-            self.relay.restart();
+            self.relay.restart(self.now);
         }
         let (now, owner) = (self.now, self.ends[who].owner);
         let mut made = 0;

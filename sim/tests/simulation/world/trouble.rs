@@ -153,7 +153,7 @@ impl World {
         for id in self.relay.sockets() {
             self.cut(id, true, false);
         }
-        self.relay.restart();
+        self.relay.restart(self.now);
         self.down = true;
         let most = [100 * MS, 5 * SECOND, 60 * SECOND][self.rng.random_range(0..3)];
         let after = self.random_delay(most);
@@ -167,7 +167,7 @@ impl World {
             let reason = close::retry_reason(self.random_delay(most), "");
             self.relay_closes(id, close::RESTART, &reason);
         }
-        self.relay.restart();
+        self.relay.restart(self.now);
         self.down = true;
         let after = self.random_delay(5 * SECOND);
         self.schedule(after, Ev::RelayUp);
