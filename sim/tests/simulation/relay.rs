@@ -10,21 +10,16 @@ use bytes::BytesMut;
 use mykube_protocol::{Attempt, Claims, FromAgent, FromRelay, Nameplate, Role, SessionId, Ticket, close, limits};
 use mykube_relay_core::{
     address::AddressKey,
+    defaults::{BUFFER, HANDSHAKE_TIMEOUT, SILENCE},
     frames::{Batch, Frames, NORMAL, Step, Stop, codec::HEADER_MAX},
     owner::Owner,
     quota::RequestQuota,
     registry::{Action, Counts, CreateError, Created, Denied, Limits, NoSuchNameplate, Now, Registry, SocketId},
-    silence::Silence,
     ticket::{TicketError, TicketKey},
 };
 use mykube_tunnel::Time;
 use rand::CryptoRng;
 
-/// The defaults of `mykube-relay`.
-const BUFFER: usize = 128 * 1024;
-const SILENCE: Silence = Silence { ping_interval: Duration::from_secs(15), limit: Duration::from_secs(45) };
-/// How long a socket that waits for its place may say nothing.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The Unix time at which a schedule begins.
 const EPOCH: u64 = 1_700_000_000;
 

@@ -47,8 +47,6 @@ const CALM: Duration = Duration::from_secs(90);
 const BACKLOG: Duration = Duration::from_millis(250);
 /// How often the relay looks at the time. The real one does every half second, and nothing here is as exact.
 const TICK: Duration = Duration::from_secs(10);
-/// A socket that the relay closes is gone after this.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A window is over when it is, or a look at the clock later.
 const SLACK: Duration = Duration::from_secs(3);

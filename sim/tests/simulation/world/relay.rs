@@ -9,11 +9,11 @@ use mykube_protocol::{
     frame,
     relay_text::Peer,
 };
-use mykube_relay_core::ticket::TicketError;
+use mykube_relay_core::{defaults::CLOSE_TIMEOUT, ticket::TicketError};
 use mykube_tunnel::Time;
 use rand::RngExt as _;
 
-use super::{Answer, CLOSE_TIMEOUT, Ev, ROLES, SECOND, Stage, TICK, World};
+use super::{Answer, Ev, ROLES, SECOND, Stage, TICK, World};
 use crate::{
     net::{Item, Socket},
     relay::{Effect, Relay},
