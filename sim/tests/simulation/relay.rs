@@ -7,18 +7,22 @@ use std::{
 };
 
 use bytes::BytesMut;
-use mykube_protocol::{Attempt, Claims, FromAgent, FromRelay, Nameplate, Role, SessionId, Ticket, close, limits};
+use mykube_protocol::{
+    Attempt, Claims, Class, FromAgent, FromRelay, Nameplate, Role, SessionId, Ticket, close, limits,
+};
 use mykube_relay_core::{
     address::AddressKey,
     defaults::{BUFFER, HANDSHAKE_TIMEOUT, SILENCE},
     frames::{Batch, Frames, NORMAL, Step, Stop, codec::HEADER_MAX},
     owner::Owner,
     quota::RequestQuota,
-    registry::{Action, Counts, CreateError, Created, Denied, Limits, NoSuchNameplate, Now, Registry, SocketId},
+    registry::{Action, Count, Counts, CreateError, Created, Denied, Limits, NoSuchNameplate, Now, Registry, SocketId},
     ticket::{TicketError, TicketKey},
 };
 use mykube_tunnel::Time;
 use rand::CryptoRng;
+
+use crate::books::Books;
 
 /// The Unix time at which a schedule begins.
 const EPOCH: u64 = 1_700_000_000;
@@ -27,6 +31,8 @@ const EPOCH: u64 = 1_700_000_000;
 #[derive(Debug)]
 pub(crate) enum Effect {
     Say(u32, FromRelay),
+    /// A socket has its place.
+    Joined(u32),
     /// What an agent has said is heard.
     Heard(FromAgent),
     Forward {
@@ -93,11 +99,16 @@ pub(crate) struct Relay {
     left: [Duration; 2],
     effects: VecDeque<Effect>,
     starts: u32,
+    books: Books,
+    /// A session was made again for the socket that joins.
+    readmitted: bool,
+    /// It was stopped before either end had the ticket that says that this claim has paired: until it is told so again.
+    unaware: Option<(Nameplate, Attempt)>,
 }
 
 impl Relay {
     #[allow(clippy::disallowed_methods, reason = "there is no other way to an instant")]
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, owner: Owner) -> Self {
         Self {
             registry: Registry::new(limits.clone()),
             limits,
@@ -111,6 +122,9 @@ impl Relay {
             left: [Duration::ZERO; 2],
             effects: VecDeque::new(),
             starts: 1,
+            books: Books::new(owner),
+            readmitted: false,
+            unaware: None,
         }
     }
 
@@ -155,6 +169,18 @@ impl Relay {
         Ok((created, ticket))
     }
 
+    /// A code whose agent never comes.
+    pub(crate) fn create_idle(&mut self, at: Time, owner: Owner, rng: &mut impl CryptoRng) -> Result<(), CreateError> {
+        self.create(at, owner, rng)?;
+        self.books.create_idle(self.clock(at), owner);
+        Ok(())
+    }
+
+    /// How many sessions that owner may still make.
+    pub(crate) fn room(&self, owner: Owner) -> usize {
+        self.books.room(owner, self.counts(), &self.limits)
+    }
+
     pub(crate) fn claim(
         &mut self,
         at: Time,
@@ -181,7 +207,8 @@ impl Relay {
     }
 
     /// A socket's upgrade is answered: it asks for its place.
-    pub(crate) fn open(&mut self, at: Time, number: u32, claims: Claims, owner: Owner) {
+    pub(crate) fn open(&mut self, at: Time, number: u32, mut claims: Claims, owner: Owner) {
+        self.age(at, &mut claims);
         let id = self.registry.handle_arrival();
         let frames = Frames::new(claims.role, false, limits::FRAME_MAX, BUFFER);
         let place = Place::Taken { heard: false, ready: None, by: at + HANDSHAKE_TIMEOUT, early: Vec::new() };
@@ -190,6 +217,32 @@ impl Relay {
         self.sockets.insert(number, socket);
         self.numbers.insert(id, number);
         self.ask_place(at, number);
+    }
+
+    /// Of a relay that is unaware of the pairing, the ends have the tickets that they paired with.
+    fn age(&self, at: Time, claims: &mut Claims) {
+        let Some((nameplate, attempt)) = &self.unaware else { return };
+        if claims.class != Class::Session || self.knows_pairing() {
+            return;
+        }
+        if claims.role == Role::Agent {
+            claims.expires_at = self.now(at).unix + self.limits.code_ttl.as_secs();
+            (claims.confirmed, claims.nameplate) = (None, Some(nameplate.clone()));
+        } else if self.place_of(Role::Agent).is_some() {
+            // A client that waits for its agent would not wait for long.
+            (claims.confirmed, claims.class) = (None, Class::Pair(*attempt));
+        }
+    }
+
+    /// Whether it was told of the pairing once, and is not aware of it now.
+    pub(crate) fn is_unaware(&self) -> bool {
+        self.unaware.is_some()
+    }
+
+    fn becomes_aware(&mut self) {
+        if self.unaware.is_some() && self.knows_pairing() {
+            self.unaware = None;
+        }
     }
 
     /// A socket whose place another one has gets it when something was heard of it, and when it is time.
@@ -206,10 +259,18 @@ impl Relay {
         match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, *heard) {
             Ok(()) => {
                 let (heard, early) = (*heard, std::mem::take(early));
+                let (role, owner) = (socket.claims.role, socket.owner);
                 socket.place = Place::In { since };
                 (socket.heard, socket.listened) = (at, at);
-                self.effects.push_back(Effect::Listen(number, SILENCE.next(Duration::ZERO)));
+                self.effects.extend([Effect::Joined(number), Effect::Listen(number, SILENCE.next(Duration::ZERO))]);
                 self.act(at);
+                if std::mem::take(&mut self.readmitted) {
+                    self.books.readmit(owner);
+                }
+                if role == Role::Agent && self.knows_pairing() {
+                    self.books.charge(owner, &self.limits);
+                }
+                self.becomes_aware();
                 let replaces = self.effects().any(|effect| matches!(effect, Effect::Close(_, close::REPLACED, _)));
                 assert!(heard || !replaces, "nobody is there, and takes another's place");
                 for bytes in early {
@@ -254,6 +315,7 @@ impl Relay {
                 self.registry.handle_text(now, socket.id, text);
                 self.effects.push_back(Effect::Heard(text));
                 self.act(at);
+                self.becomes_aware();
             }
             Ok(Step::Ping(..)) => self.effects.push_back(Effect::Pong(number)),
             Ok(Step::Partial) => panic!("whole frames arrive"),
@@ -340,6 +402,7 @@ impl Relay {
         let now = self.now(at);
         self.registry.handle_tick(now);
         self.quota.handle_tick(now.mono);
+        self.books.tick(self.clock(at));
         self.act(at);
     }
 
@@ -355,8 +418,10 @@ impl Relay {
         self.limits.ticket_ttl / limits::SESSION_TICKET_RENEWALS
     }
 
-    /// It is started again: all that it knows is its key.
-    pub(crate) fn restart(&mut self, at: Time) {
+    /// It is started again: all that it knows is its key. `unaware`: and what has paired, neither end has a ticket that says so.
+    pub(crate) fn restart(&mut self, at: Time, unaware: Option<(Nameplate, Attempt)>) {
+        self.unaware = unaware;
+        self.books.restart();
         self.registry = Registry::new(self.limits.clone());
         self.quota = RequestQuota::new(limits::API_REQUESTS_PER_MINUTE);
         (self.sockets, self.numbers, self.closing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -410,7 +475,7 @@ impl Relay {
                         self.set_peer(*number, None);
                     }
                 }
-                Action::Count(_) => {}
+                Action::Count(count) => self.readmitted |= count == Count::Readmitted,
                 Action::SendPaired(_) => panic!("nobody speaks the legacy form"),
             }
         }

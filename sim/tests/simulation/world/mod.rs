@@ -194,8 +194,6 @@ pub(crate) struct World {
     /// The last owner that had too many sessions.
     crowd: u32,
     crowd_owner: Option<Owner>,
-    /// Sessions that an owner may have.
-    room: usize,
     model: Model,
     config: Config,
     /// What the relay has seen, by its sender.

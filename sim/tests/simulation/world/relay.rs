@@ -43,6 +43,11 @@ impl World {
     pub(super) fn relay_acts(&mut self) {
         while let Some(effect) = self.relay.poll_effect() {
             match effect {
+                Effect::Joined(id) => {
+                    if self.sockets.get(&id).is_some_and(|socket| socket.who == 1) {
+                        self.tell_lies(id);
+                    }
+                }
                 Effect::Say(id, text) => self.push(id, false, Item::Text(text.to_string())),
                 Effect::Heard(text) => {
                     if let FromAgent::Refused(attempt) = text {
@@ -67,7 +72,7 @@ impl World {
         }
     }
 
-    /// A relay that is asked nothing of the sort ends a session for one reason only: the other end was away for too long.
+    /// A relay that is asked nothing of the sort, and knows the pairing, ends a session for one reason only: the other end was away for too long.
     fn judge_close(&self, id: u32, code: u16, reason: &str) {
         let Some(who) = self.sockets.get(&id).map(|socket| socket.who).filter(|who| *who < 2) else { return };
         let reconnects = matches!(verdict(Some(code), Of::Session), Verdict::Reconnect | Verdict::Replaced);
@@ -75,7 +80,9 @@ impl World {
             return;
         }
         let away = self.relay.absent(self.now, ROLES[1 - who]);
-        let right = code == close::EXPIRED && away.is_some_and(|away| away >= self.relay.session_grace());
+        // Where it does not know that they are paired, it waits for a code's agent, and not for long.
+        let unaware = self.relay.is_unaware() && [close::EXPIRED, close::NO_SESSION].contains(&code);
+        let right = unaware || code == close::EXPIRED && away.is_some_and(|away| away >= self.relay.session_grace());
         assert!(right, "the relay ends the session of {who}: {code} {reason}, the other end is away for {away:?}");
     }
 
@@ -106,9 +113,14 @@ impl World {
         self.relay.tick(self.now);
         self.relay_acts();
         if let Some(agent) = self.relay.place_of(Role::Agent) {
-            for lie in self.lies.clone() {
-                self.push(agent, false, Item::Text(FromRelay::PeerHere(Peer::Attempt(lie)).to_string()));
-            }
+            self.tell_lies(agent);
+        }
+    }
+
+    /// Attempts that nobody has made are said to be here.
+    fn tell_lies(&mut self, agent: u32) {
+        for lie in self.lies.clone() {
+            self.push(agent, false, Item::Text(FromRelay::PeerHere(Peer::Attempt(lie)).to_string()));
         }
     }
 

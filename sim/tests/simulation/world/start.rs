@@ -35,14 +35,13 @@ impl World {
             waiting_per_address: [4, 16][rng.random_range(0..2)],
             ..Limits::default()
         };
-        let room = limits.sessions_per_address.min(limits.waiting_per_address);
-        let mut relay = Relay::new(limits);
         let organisation = Owner::Organisation(OrganisationId::from_bytes([3; 16]));
         let owners = match rng.random_range(0..3) {
             0 => [address(0).into(), address(1).into()],
             1 => [address(0).into(); 2],
             _ => [organisation; 2],
         };
+        let mut relay = Relay::new(limits, owners[1]);
         let (created, agent_ticket) = relay.create(now, owners[1], &mut rng).expect("there is room");
         let (id, nameplate) = (created.claims.session, created.nameplate);
         let (_, attempt, client_ticket) = relay.claim(now, address(0), &nameplate, &mut rng).expect("it waits");
@@ -117,7 +116,6 @@ impl World {
             lies: BTreeSet::new(),
             crowd: 0,
             crowd_owner: None,
-            room,
             model: Model::default(),
             config,
             tape: Default::default(),
