@@ -1,6 +1,8 @@
 //! The relay: all that it decides is `relay/core`'s. Here is what has sockets in the real one, and no more: which of them are
 //! open, what was read before a socket had its place, and what is written to whom.
 
+mod known;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
@@ -16,8 +18,10 @@ use mykube_relay_core::{
     frames::{Batch, Frames, NORMAL, Step, Stop, codec::HEADER_MAX},
     owner::Owner,
     quota::RequestQuota,
-    registry::{Action, Count, Counts, CreateError, Created, Denied, Limits, NoSuchNameplate, Now, Registry, SocketId},
+    registry::{Action, Count, CreateError, Created, Denied, Limits, NoSuchNameplate, Now, Registry, SocketId},
+    silence::{Silent, Verdict},
     ticket::{TicketError, TicketKey},
+    waiting::{Next, Waiting},
 };
 use mykube_tunnel::Time;
 use rand::CryptoRng;
@@ -67,14 +71,12 @@ struct Socket {
     /// When it last said something, since when it is listened to, and how long it has said nothing by then.
     heard: Time,
     listened: Time,
-    silent: Duration,
+    silent: Silent,
 }
 
 enum Place {
     Taken {
-        heard: bool,
-        ready: Option<Time>,
-        by: Time,
+        waiting: Waiting,
         /// Read, and not looked at yet.
         early: Vec<Vec<u8>>,
     },
@@ -142,22 +144,6 @@ impl Relay {
         self.effects.pop_front()
     }
 
-    /// What is still to be done, and for whom.
-    pub(crate) fn effects(&self) -> impl Iterator<Item = &Effect> {
-        self.effects.iter()
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        self.registry.counts()
-    }
-
-    /// Whether it knows of a session whose ends are paired. There is one such at the most.
-    pub(crate) fn knows_pairing(&self) -> bool {
-        let Counts { paired, away, .. } = self.counts();
-        assert!(paired + away <= 1, "one code has paired twice");
-        paired + away == 1
-    }
-
     pub(crate) fn create(
         &mut self,
         at: Time,
@@ -174,11 +160,6 @@ impl Relay {
         self.create(at, owner, rng)?;
         self.books.create_idle(self.clock(at), owner);
         Ok(())
-    }
-
-    /// How many sessions that owner may still make.
-    pub(crate) fn room(&self, owner: Owner) -> usize {
-        self.books.room(owner, self.counts(), &self.limits)
     }
 
     pub(crate) fn claim(
@@ -211,12 +192,15 @@ impl Relay {
         self.age(at, &mut claims);
         let id = self.registry.handle_arrival();
         let frames = Frames::new(claims.role, false, limits::FRAME_MAX, BUFFER);
-        let place = Place::Taken { heard: false, ready: None, by: at + HANDSHAKE_TIMEOUT, early: Vec::new() };
-        let (heard, listened, silent) = (at, at, Duration::ZERO);
+        let place = Place::Taken { waiting: Waiting::default(), early: Vec::new() };
+        let (heard, listened, silent) = (at, at, Silent::default());
         let socket = Socket { id, claims, owner, frames, peer: None, place, heard, listened, silent };
         self.sockets.insert(number, socket);
         self.numbers.insert(id, number);
         self.ask_place(at, number);
+        if self.sockets.get(&number).is_some_and(|socket| matches!(socket.place, Place::Taken { .. })) {
+            self.effects.push_back(Effect::Ping(number));
+        }
     }
 
     /// Of a relay that is unaware of the pairing, the ends have the tickets that they paired with.
@@ -234,11 +218,6 @@ impl Relay {
         }
     }
 
-    /// Whether it was told of the pairing once, and is not aware of it now.
-    pub(crate) fn is_unaware(&self) -> bool {
-        self.unaware.is_some()
-    }
-
     fn becomes_aware(&mut self) {
         if self.unaware.is_some() && self.knows_pairing() {
             self.unaware = None;
@@ -247,47 +226,47 @@ impl Relay {
 
     /// A socket whose place another one has gets it when something was heard of it, and when it is time.
     pub(crate) fn ask_place(&mut self, at: Time, number: u32) {
-        let (now, since) = (self.now(at), self.clock(at));
-        let Some(socket) = self.sockets.get_mut(&number) else { return };
-        let Place::Taken { heard, ready, by, early } = &mut socket.place else { return };
-        if ready.is_some_and(|ready| !*heard || at < ready) {
-            if *by <= at {
-                self.close(at, number, close::SILENT, "");
+        let (now, mono) = (self.now(at), self.start + at.since(Time::default()));
+        loop {
+            let Some(socket) = self.sockets.get_mut(&number) else { return };
+            let Place::Taken { waiting, .. } = &mut socket.place else { return };
+            match waiting.poll(mono) {
+                Next::Join => {}
+                Next::Wait(until) => return self.effects.push_back(Effect::Place(number, until - mono)),
+                Next::GiveUp => return self.close(at, number, close::SILENT, ""),
             }
-            return;
+            let heard = waiting.heard();
+            match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, heard) {
+                Ok(()) => return self.joined(at, number),
+                Err(Denied::Taken(wait)) => waiting.handle_taken(mono, wait, HANDSHAKE_TIMEOUT),
+                Err(Denied::Refused((code, reason))) => {
+                    self.act(at);
+                    return self.close(at, number, code, reason);
+                }
+            }
         }
-        match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, *heard) {
-            Ok(()) => {
-                let (heard, early) = (*heard, std::mem::take(early));
-                let (role, owner) = (socket.claims.role, socket.owner);
-                socket.place = Place::In { since };
-                (socket.heard, socket.listened) = (at, at);
-                self.effects.extend([Effect::Joined(number), Effect::Listen(number, SILENCE.next(Duration::ZERO))]);
-                self.act(at);
-                if std::mem::take(&mut self.readmitted) {
-                    self.books.readmit(owner);
-                }
-                if role == Role::Agent && self.knows_pairing() {
-                    self.books.charge(owner, &self.limits);
-                }
-                self.becomes_aware();
-                let replaces = self.effects().any(|effect| matches!(effect, Effect::Close(_, close::REPLACED, _)));
-                assert!(heard || !replaces, "nobody is there, and takes another's place");
-                for bytes in early {
-                    self.hear(at, number, &bytes);
-                }
-            }
-            Err(Denied::Taken(wait)) => {
-                if ready.is_none() {
-                    self.effects.push_back(Effect::Ping(number));
-                }
-                (*ready, *by) = (Some(at + wait), at + HANDSHAKE_TIMEOUT);
-                self.effects.extend([wait, HANDSHAKE_TIMEOUT].map(|after| Effect::Place(number, after)));
-            }
-            Err(Denied::Refused((code, reason))) => {
-                self.act(at);
-                self.close(at, number, code, reason);
-            }
+    }
+
+    /// A socket has its place: what was read before is heard now.
+    fn joined(&mut self, at: Time, number: u32) {
+        let since = self.clock(at);
+        let Some(socket) = self.sockets.get_mut(&number) else { return };
+        let Place::Taken { waiting, early } = std::mem::replace(&mut socket.place, Place::In { since }) else { return };
+        (socket.heard, socket.listened) = (at, at);
+        let (role, owner, look) = (socket.claims.role, socket.owner, socket.silent.wait(SILENCE));
+        self.effects.extend([Effect::Joined(number), Effect::Listen(number, look)]);
+        self.act(at);
+        if std::mem::take(&mut self.readmitted) {
+            self.books.readmit(owner);
+        }
+        if role == Role::Agent && self.knows_pairing() {
+            self.books.charge(owner, &self.limits);
+        }
+        self.becomes_aware();
+        let replaces = self.effects().any(|effect| matches!(effect, Effect::Close(_, close::REPLACED, _)));
+        assert!(waiting.heard() || !replaces, "nobody is there, and takes another's place");
+        for bytes in early {
+            self.hear(at, number, &bytes);
         }
     }
 
@@ -296,8 +275,8 @@ impl Relay {
         let now = self.now(at);
         let Some(socket) = self.sockets.get_mut(&number) else { return };
         socket.heard = at;
-        if let Place::Taken { heard, early, .. } = &mut socket.place {
-            *heard = true;
+        if let Place::Taken { waiting, early } = &mut socket.place {
+            waiting.handle_heard();
             early.push(bytes.to_vec());
             return self.ask_place(at, number);
         }
@@ -331,16 +310,17 @@ impl Relay {
     pub(crate) fn listen(&mut self, at: Time, number: u32) {
         let Some(socket) = self.sockets.get_mut(&number) else { return };
         if socket.heard > socket.listened {
-            (socket.listened, socket.silent) = (socket.heard, Duration::ZERO);
-            let due = socket.heard + SILENCE.next(Duration::ZERO);
+            (socket.listened, socket.silent) = (socket.heard, Silent::default());
+            let due = socket.heard + socket.silent.wait(SILENCE);
             return self.effects.push_back(Effect::Listen(number, due.since(at)));
         }
-        socket.silent += SILENCE.next(socket.silent);
-        let silent = socket.silent;
-        if SILENCE.is_over(silent) {
-            return self.close(at, number, close::SILENT, "");
+        match socket.silent.handle_timeout(SILENCE) {
+            Verdict::Ping => {
+                let again = socket.silent.wait(SILENCE);
+                self.effects.extend([Effect::Ping(number), Effect::Listen(number, again)]);
+            }
+            Verdict::GiveUp => self.close(at, number, close::SILENT, ""),
         }
-        self.effects.extend([Effect::Ping(number), Effect::Listen(number, SILENCE.next(silent))]);
     }
 
     /// Closes a socket, and hears nothing more of it.
@@ -375,29 +355,6 @@ impl Relay {
         }
     }
 
-    /// How long that end has had no place, if it has none.
-    pub(crate) fn absent(&self, at: Time, role: Role) -> Option<Duration> {
-        self.place_of(role).is_none().then(|| self.clock(at).saturating_sub(self.left[index(role)]))
-    }
-
-    /// How long one end waits for the other.
-    pub(crate) fn session_grace(&self) -> Duration {
-        self.limits.session_grace
-    }
-
-    /// Its clock, if it has said to that socket's end every ticket that was due: it has its place there, and not only just now.
-    pub(crate) fn renewed(&self, at: Time, number: u32) -> Option<Duration> {
-        let (place, clock) = (&self.sockets.get(&number)?.place, self.clock(at));
-        let placed = matches!(place, Place::In { since } if *since < clock);
-        (placed && self.knows_pairing()).then_some(clock)
-    }
-
-    /// After so long at the least does a ticket expire of an end that had all that were due; but for one look at the clock.
-    pub(crate) fn ticket_lasts(&self) -> Duration {
-        // Tickets count whole seconds.
-        self.limits.ticket_ttl - self.renewal() - Duration::from_secs(1)
-    }
-
     pub(crate) fn tick(&mut self, at: Time) {
         let now = self.now(at);
         self.registry.handle_tick(now);
@@ -413,11 +370,6 @@ impl Relay {
         self.tick(at);
     }
 
-    /// How long it is from one ticket to the next.
-    pub(crate) fn renewal(&self) -> Duration {
-        self.limits.ticket_ttl / limits::SESSION_TICKET_RENEWALS
-    }
-
     /// It is started again: all that it knows is its key. `unaware`: and what has paired, neither end has a ticket that says so.
     pub(crate) fn restart(&mut self, at: Time, unaware: Option<(Nameplate, Attempt)>) {
         self.unaware = unaware;
@@ -430,25 +382,9 @@ impl Relay {
         self.starts += 1;
     }
 
-    /// How often it was started, or so much time passed that nothing counts any more that was asked before.
-    pub(crate) fn starts(&self) -> u32 {
-        self.starts
-    }
-
     /// It is set up anew: no ticket that was made before is taken.
     pub(crate) fn forget_key(&mut self) {
         self.key = TicketKey::new([2; 32].into());
-    }
-
-    /// All sockets that are open.
-    pub(crate) fn sockets(&self) -> Vec<u32> {
-        self.sockets.keys().copied().collect()
-    }
-
-    /// The socket that has the place of that end.
-    pub(crate) fn place_of(&self, role: Role) -> Option<u32> {
-        let has = |socket: &Socket| socket.claims.role == role && matches!(socket.place, Place::In { .. });
-        self.sockets.iter().find(|(_, socket)| has(socket)).map(|(number, _)| *number)
     }
 
     /// Does what the registry says, as the real one's hub.
