@@ -261,6 +261,32 @@ impl Relay {
     }
 }
 
+#[tokio::test]
+async fn the_proxy_hands_on_what_the_relay_says_to_an_end_that_says_no_more() {
+    within(async {
+        let (relay, address) = Relay::start().await;
+        let created = dialer(format!("http://{address}")).create_session().await.unwrap();
+        let mut tcp = BufReader::new(TcpStream::connect(address).await.unwrap());
+        let request = format!(
+            "GET /ws/agent/{} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            created.session_id,
+            created.ticket.expose()
+        );
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        assert!(head(&mut tcp).await.unwrap().starts_with("HTTP/1.1 101"));
+        assert!(relay.0.live.lock().unwrap().contains_key("agent"), "it can be cut");
+        // A close frame with 1000, masked with zeros, and an end of the stream behind it.
+        tcp.write_all(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8]).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        let mut said = Vec::new();
+        tcp.read_to_end(&mut said).await.unwrap();
+        assert!(said.starts_with(&[0x88, 2, 3, 0xe8]), "{said:?}");
+    })
+    .await;
+}
+
 /// A request or an answer up to its body.
 async fn head(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<String> {
     let mut head = String::new();
