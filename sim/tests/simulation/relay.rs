@@ -106,6 +106,8 @@ pub(crate) struct Relay {
     readmitted: bool,
     /// It was stopped before either end had the ticket that says that this claim has paired: until it is told so again.
     unaware: Option<(Nameplate, Attempt)>,
+    /// It has known of the pairing since it was started.
+    aware: bool,
 }
 
 impl Relay {
@@ -127,6 +129,7 @@ impl Relay {
             books: Books::new(owner),
             readmitted: false,
             unaware: None,
+            aware: false,
         }
     }
 
@@ -219,8 +222,8 @@ impl Relay {
     }
 
     fn becomes_aware(&mut self) {
-        if self.unaware.is_some() && self.knows_pairing() {
-            self.unaware = None;
+        if self.knows_pairing() {
+            (self.aware, self.unaware) = (true, None);
         }
     }
 
@@ -372,7 +375,7 @@ impl Relay {
 
     /// It is started again: all that it knows is its key. `unaware`: and what has paired, neither end has a ticket that says so.
     pub(crate) fn restart(&mut self, at: Time, unaware: Option<(Nameplate, Attempt)>) {
-        self.unaware = unaware;
+        (self.aware, self.unaware) = (false, unaware);
         self.books.restart();
         self.registry = Registry::new(self.limits.clone());
         self.quota = RequestQuota::new(limits::API_REQUESTS_PER_MINUTE);

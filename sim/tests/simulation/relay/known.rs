@@ -30,9 +30,10 @@ impl Relay {
         self.books.room(owner, self.counts(), &self.limits)
     }
 
-    /// Whether it was told of the pairing once, and is not aware of it now.
-    pub(crate) fn is_unaware(&self) -> bool {
-        self.unaware.is_some()
+    /// Whether it has not heard since its start that the two are paired, not even from the ticket of an end that has one that
+    /// says so.
+    pub(crate) fn is_unaware(&self, has_session_ticket: bool) -> bool {
+        !self.aware && (!has_session_ticket || self.unaware.is_some())
     }
 
     /// How long that end has had no place, if it has none.

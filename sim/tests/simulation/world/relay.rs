@@ -81,7 +81,8 @@ impl World {
         }
         let away = self.relay.absent(self.now, ROLES[1 - who]);
         // Where it does not know that they are paired, it waits for a code's agent, and not for long.
-        let unaware = self.relay.is_unaware() && [close::EXPIRED, close::NO_SESSION].contains(&code);
+        let has_session_ticket = self.ends[who].ticket != self.ends[who].first_ticket;
+        let unaware = self.relay.is_unaware(has_session_ticket) && [close::EXPIRED, close::NO_SESSION].contains(&code);
         let right = unaware || code == close::EXPIRED && away.is_some_and(|away| away >= self.relay.session_grace());
         assert!(right, "the relay ends the session of {who}: {code} {reason}, the other end is away for {away:?}");
     }
