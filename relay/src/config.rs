@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mykube_protocol::limits;
-use mykube_relay_core::{registry::Limits, silence::Silence};
+use mykube_relay_core::{defaults, registry::Limits, silence::Silence};
 
 use crate::workers;
 
@@ -94,12 +94,12 @@ impl Config {
             request_body_max: limits::REQUEST_BODY_MAX,
             frame_max: limits::FRAME_MAX,
             legacy_frame_max: limits::LEGACY_FRAME_MAX,
-            buffer: 128 * 1024,
-            handshake_timeout: Duration::from_secs(10),
+            buffer: defaults::BUFFER,
+            handshake_timeout: defaults::HANDSHAKE_TIMEOUT,
             header_timeout: Duration::from_secs(10),
-            ping_interval: Duration::from_secs(15),
-            silence_limit: Duration::from_secs(45),
-            close_timeout: Duration::from_secs(2),
+            ping_interval: defaults::SILENCE.ping_interval,
+            silence_limit: defaults::SILENCE.limit,
+            close_timeout: defaults::CLOSE_TIMEOUT,
             drain_spread: Duration::from_secs(2),
         }
     }

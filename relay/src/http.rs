@@ -146,7 +146,7 @@ async fn create(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Resul
         Some(VERSION) => {}
         None if hub.config.legacy => {
             let (session_id, code) = hub.with_registry(|r, now| r.handle_legacy_create(now, &mut rand::rng()))?;
-            info!(session = %session_id, %address, "legacy session created");
+            info!(session = %session_id, %address, "plain-form session created");
             return json(StatusCode::OK, &LegacyCreated { session_id, code });
         }
         None => return Err(Failure::only_version_2()),
@@ -192,7 +192,7 @@ async fn pair(hub: &Hub, address: IpAddr, request: Request<Incoming>) -> Result<
             });
             let session_id = paired.inspect_err(|_| hub.metrics.pair_attempt(PairResult::NotFound))?;
             hub.metrics.pair_attempt(PairResult::Claimed);
-            info!(session = %session_id, %address, "legacy session paired");
+            info!(session = %session_id, %address, "plain-form session paired");
             json(StatusCode::OK, &LegacyPaired { session_id })
         }
         (None, None) if !hub.config.legacy => Err(Failure::only_version_2()),

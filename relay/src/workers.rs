@@ -34,7 +34,8 @@ impl Workers {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (handle, stop) = (runtime.handle().clone(), stop.clone());
             let run = move || runtime.block_on(stop.cancelled());
-            thread::Builder::new().name(format!("worker-{number}")).spawn(run)?;
+            // `top -H` shows this name, which operators know.
+            thread::Builder::new().name(format!("carrier-{number}")).spawn(run)?;
             Ok(handle)
         };
         Ok(Self { handles: (0..count.get()).map(start).collect::<io::Result<_>>()?, next: AtomicUsize::new(0) })

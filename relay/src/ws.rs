@@ -16,11 +16,13 @@ use mykube_relay_core::{
     frames::{Batch, Frames, NORMAL, Step, Stop, codec::HEADER_MAX},
     owner::Owner,
     registry::SocketId,
+    silence::{Silent, Verdict},
+    waiting::{Next, Waiting},
 };
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
     task::coop::consume_budget,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info};
 
@@ -143,28 +145,26 @@ async fn wait_for_slot(
 ) -> Joined {
     let Registration { hub, outlet, socket } = registration;
     outlet.post_ping();
-    let mut heard = false;
+    let mut waiting = Waiting::default();
     loop {
-        let wait = match hub.join(*socket, admission, owner, outlet, heard) {
-            Joined::Taken(wait) => wait,
-            joined => return joined,
-        };
-        let ready = async {
-            let mut over = pin!(sleep(wait));
-            let mut waited = wait.is_zero();
-            while !(heard && waited) {
-                tokio::select! {
-                    () = &mut over, if !waited => waited = true,
-                    alive = reader.hear(outlet) => if alive { heard = true } else { return false },
-                    _ = outlet.write_posted() => return false,
+        match waiting.poll(Instant::now().into_std()) {
+            Next::Join => match hub.join(*socket, admission, owner, outlet, waiting.heard()) {
+                Joined::Taken(wait) => {
+                    waiting.handle_taken(Instant::now().into_std(), wait, hub.config.handshake_timeout);
                 }
-            }
-            true
-        };
-        match timeout(hub.config.handshake_timeout, ready).await {
-            Ok(true) => {}
-            Ok(false) => return Joined::Taken(wait),
-            Err(_) => return Joined::Away(CloseWith { code: close::SILENT, reason: SILENT.to_owned() }),
+                joined => return joined,
+            },
+            Next::Wait(until) => tokio::select! {
+                () = sleep_until(until.into()) => {}
+                alive = reader.hear(outlet) => {
+                    if !alive {
+                        return Joined::Taken(Duration::ZERO);
+                    }
+                    waiting.handle_heard();
+                }
+                _ = outlet.write_posted() => return Joined::Taken(Duration::ZERO),
+            },
+            Next::GiveUp => return Joined::Away(CloseWith { code: close::SILENT, reason: SILENT.to_owned() }),
         }
     }
 }
@@ -257,20 +257,19 @@ impl Reader {
     /// Waits for data. An end that sends nothing is pinged, and given up if it does not answer. Only the time spent waiting here
     /// counts: an end whose peer is slow is not read meanwhile, and may have sent much.
     async fn listen(&mut self, hub: &Hub, outlet: &Outlet) -> Result<(Vec<u8>, usize), Ended> {
-        let silence = || hub.config.silence();
-        let mut silent = Duration::ZERO;
-        let mut due = pin!(sleep(silence().next(silent)));
+        let limits = || hub.config.silence();
+        let mut silent = Silent::default();
+        let mut due = pin!(sleep(silent.wait(limits())));
         loop {
             tokio::select! {
                 biased;
                 filled = self.fill(outlet) => return filled.ok().flatten().ok_or(Ended::Lost),
                 () = &mut due, if self.pinged => {
-                    silent += silence().next(silent);
-                    if silence().is_over(silent) {
-                        return Err(Ended::Silent);
+                    match silent.handle_timeout(limits()) {
+                        Verdict::Ping => outlet.post_ping(),
+                        Verdict::GiveUp => return Err(Ended::Silent),
                     }
-                    outlet.post_ping();
-                    due.as_mut().reset(Instant::now() + silence().next(silent));
+                    due.as_mut().reset(Instant::now() + silent.wait(limits()));
                 }
             }
         }

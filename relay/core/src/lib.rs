@@ -3,6 +3,8 @@
 //! - [`registry`]: sessions, nameplates, and which socket is joined to which. Its head describes the order of calls.
 //! - [`frames`]: what a socket's bytes mean, frame by frame.
 //! - [`silence`]: when a socket that says nothing is pinged, and when it is given up.
+//! - [`waiting`]: when a socket asks for a slot that another has.
+//! - [`defaults`]: the settings that nobody has changed.
 //! - [`ticket`]: signing and checking the tickets that admit ends.
 //! - [`quota`], [`address`], [`owner`]: how many requests an address may make, and to whom sessions are charged.
 //!
@@ -13,9 +15,11 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod address;
+pub mod defaults;
 pub mod frames;
 pub mod owner;
 pub mod quota;
 pub mod registry;
 pub mod silence;
 pub mod ticket;
+pub mod waiting;

@@ -5,23 +5,36 @@ use std::time::Duration;
 /// When an end that says nothing is pinged, and when it is given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// An end that has said nothing for this long is pinged, and again each time it has passed.
+    /// After so long, and after each further time so long.
     pub ping_interval: Duration,
-    /// An end that has said nothing for this long, not even a pong, is given up.
+    /// After so long in all, not even a pong having come.
     pub limit: Duration,
 }
 
-impl Silence {
-    /// How long until the next look at an end that has been `silent` for this time.
+/// For how long an end has said nothing; a new one whenever bytes come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent(Duration);
+
+/// What follows from a silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The end is to be pinged.
+    Ping,
+    /// Nobody is there any more.
+    GiveUp,
+}
+
+impl Silent {
+    /// How long until [`Self::handle_timeout`] is due.
     #[must_use]
-    pub fn next(self, silent: Duration) -> Duration {
-        self.ping_interval.min(self.limit.saturating_sub(silent))
+    pub fn wait(self, limits: Silence) -> Duration {
+        limits.ping_interval.min(limits.limit.saturating_sub(self.0))
     }
 
-    /// Whether an end that has been `silent` for this time is given up; if not, it is to be pinged.
-    #[must_use]
-    pub fn is_over(self, silent: Duration) -> bool {
-        silent >= self.limit
+    /// That time has passed, and nothing came.
+    pub fn handle_timeout(&mut self, limits: Silence) -> Verdict {
+        self.0 += self.wait(limits);
+        if self.0 >= limits.limit { Verdict::GiveUp } else { Verdict::Ping }
     }
 }
 
@@ -31,12 +44,9 @@ mod tests {
 
     #[test]
     fn pings_come_before_the_end_and_the_last_wait_is_not_too_long() {
-        let silence = Silence { ping_interval: Duration::from_secs(20), limit: Duration::from_secs(45) };
-        let (mut silent, mut waits) = (Duration::ZERO, Vec::new());
-        while !silence.is_over(silent) {
-            waits.push(silence.next(silent).as_secs());
-            silent += silence.next(silent);
-        }
-        assert_eq!(waits, [20, 20, 5]);
+        let limits = Silence { ping_interval: Duration::from_secs(20), limit: Duration::from_secs(45) };
+        let mut silent = Silent::default();
+        let looks = [(); 3].map(|()| (silent.wait(limits).as_secs(), silent.handle_timeout(limits)));
+        assert_eq!(looks, [(20, Verdict::Ping), (20, Verdict::Ping), (5, Verdict::GiveUp)]);
     }
 }

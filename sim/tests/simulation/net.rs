@@ -48,26 +48,42 @@ impl Item {
 pub(crate) struct Pipe {
     free_at: Time,
     last_at: Time,
-    items: VecDeque<(Time, Item)>,
+    items: VecDeque<(Time, Option<Duration>, Item)>,
+    renewed: Option<Duration>,
     dead: bool,
 }
 
 impl Pipe {
-    /// Takes an item; says when it arrives, if it does.
-    pub(crate) fn push(&mut self, now: Time, item: Item, rate: u64, delay: Duration) -> Option<Time> {
+    /// Takes an item; says when it arrives, if it does. `renewed`: until when, by the relay's clock, all tickets are said that
+    /// whoever is there is to have.
+    pub(crate) fn push(
+        &mut self,
+        now: Time,
+        item: Item,
+        renewed: Option<Duration>,
+        rate: u64,
+        delay: Duration,
+    ) -> Option<Time> {
         if self.dead {
             return None;
         }
         let took = (item.len() * 1_000_000).checked_div(rate).unwrap_or(0);
         self.free_at = self.free_at.max(now) + Duration::from_micros(took);
         self.last_at = self.last_at.max(self.free_at + delay);
-        self.items.push_back((self.last_at, item));
+        self.items.push_back((self.last_at, renewed, item));
         Some(self.last_at)
     }
 
     /// What has arrived by then.
     pub(crate) fn pop(&mut self, by: Time) -> Option<Item> {
-        self.items.pop_front_if(|(at, _)| *at <= by).map(|(_, item)| item)
+        let (_, renewed, item) = self.items.pop_front_if(|(at, ..)| *at <= by)?;
+        self.renewed = self.renewed.max(renewed);
+        Some(item)
+    }
+
+    /// Until when, by the relay's clock, its reader has had its tickets from here.
+    pub(crate) fn renewed(&self) -> Option<Duration> {
+        self.renewed
     }
 
     /// When its sender may go on.

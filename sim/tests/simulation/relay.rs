@@ -1,30 +1,33 @@
 //! The relay: all that it decides is `relay/core`'s. Here is what has sockets in the real one, and no more: which of them are
 //! open, what was read before a socket had its place, and what is written to whom.
 
+mod known;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use mykube_protocol::{Attempt, Claims, FromAgent, FromRelay, Nameplate, Role, SessionId, Ticket, close, limits};
+use mykube_protocol::{
+    Attempt, Claims, Class, FromAgent, FromRelay, Nameplate, Role, SessionId, Ticket, close, limits,
+};
 use mykube_relay_core::{
     address::AddressKey,
+    defaults::{BUFFER, HANDSHAKE_TIMEOUT, SILENCE},
     frames::{Batch, Frames, NORMAL, Step, Stop, codec::HEADER_MAX},
     owner::Owner,
     quota::RequestQuota,
-    registry::{Action, Counts, CreateError, Created, Denied, Limits, NoSuchNameplate, Now, Registry, SocketId},
-    silence::Silence,
+    registry::{Action, Count, CreateError, Created, Denied, Limits, NoSuchNameplate, Now, Registry, SocketId},
+    silence::{Silent, Verdict},
     ticket::{TicketError, TicketKey},
+    waiting::{Next, Waiting},
 };
 use mykube_tunnel::Time;
 use rand::CryptoRng;
 
-/// The defaults of `mykube-relay`.
-const BUFFER: usize = 128 * 1024;
-const SILENCE: Silence = Silence { ping_interval: Duration::from_secs(15), limit: Duration::from_secs(45) };
-/// How long a socket that waits for its place may say nothing.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::books::Books;
+
 /// The Unix time at which a schedule begins.
 const EPOCH: u64 = 1_700_000_000;
 
@@ -32,6 +35,8 @@ const EPOCH: u64 = 1_700_000_000;
 #[derive(Debug)]
 pub(crate) enum Effect {
     Say(u32, FromRelay),
+    /// A socket has its place.
+    Joined(u32),
     /// What an agent has said is heard.
     Heard(FromAgent),
     Forward {
@@ -66,18 +71,18 @@ struct Socket {
     /// When it last said something, since when it is listened to, and how long it has said nothing by then.
     heard: Time,
     listened: Time,
-    silent: Duration,
+    silent: Silent,
 }
 
 enum Place {
     Taken {
-        heard: bool,
-        ready: Option<Time>,
-        by: Time,
+        waiting: Waiting,
         /// Read, and not looked at yet.
         early: Vec<Vec<u8>>,
     },
-    In,
+    In {
+        since: Duration,
+    },
 }
 
 pub(crate) struct Relay {
@@ -90,13 +95,24 @@ pub(crate) struct Relay {
     ahead: Duration,
     sockets: BTreeMap<u32, Socket>,
     numbers: BTreeMap<SocketId, u32>,
+    /// Those that the registry has closed, and that have not ended yet.
+    closing: BTreeMap<u32, SocketId>,
+    /// Client, agent: when, by this clock, a socket last lost its place.
+    left: [Duration; 2],
     effects: VecDeque<Effect>,
     starts: u32,
+    books: Books,
+    /// A session was made again for the socket that joins.
+    readmitted: bool,
+    /// It was stopped before either end had the ticket that says that this claim has paired: until it is told so again.
+    unaware: Option<(Nameplate, Attempt)>,
+    /// It has known of the pairing since it was started.
+    aware: bool,
 }
 
 impl Relay {
     #[allow(clippy::disallowed_methods, reason = "there is no other way to an instant")]
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, owner: Owner) -> Self {
         Self {
             registry: Registry::new(limits.clone()),
             limits,
@@ -106,34 +122,29 @@ impl Relay {
             ahead: Duration::ZERO,
             sockets: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            closing: BTreeMap::new(),
+            left: [Duration::ZERO; 2],
             effects: VecDeque::new(),
             starts: 1,
+            books: Books::new(owner),
+            readmitted: false,
+            unaware: None,
+            aware: false,
         }
     }
 
+    /// Its own clock.
+    pub(crate) fn clock(&self, at: Time) -> Duration {
+        self.ahead + at.since(Time::default())
+    }
+
     fn now(&self, at: Time) -> Now {
-        let since = self.ahead + at.since(Time::default());
+        let since = self.clock(at);
         Now { mono: self.start + since, unix: EPOCH + since.as_secs() }
     }
 
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
-    }
-
-    /// What is still to be done, and for whom.
-    pub(crate) fn effects(&self) -> impl Iterator<Item = &Effect> {
-        self.effects.iter()
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        self.registry.counts()
-    }
-
-    /// Whether it knows of a session whose ends are paired. There is one such at the most.
-    pub(crate) fn knows_pairing(&self) -> bool {
-        let Counts { paired, away, .. } = self.counts();
-        assert!(paired + away <= 1, "one code has paired twice");
-        paired + away == 1
     }
 
     pub(crate) fn create(
@@ -145,6 +156,13 @@ impl Relay {
         let created = self.registry.handle_create(self.now(at), owner, rng)?;
         let ticket = self.key.sign(&created.claims);
         Ok((created, ticket))
+    }
+
+    /// A code whose agent never comes.
+    pub(crate) fn create_idle(&mut self, at: Time, owner: Owner, rng: &mut impl CryptoRng) -> Result<(), CreateError> {
+        self.create(at, owner, rng)?;
+        self.books.create_idle(self.clock(at), owner);
+        Ok(())
     }
 
     pub(crate) fn claim(
@@ -173,51 +191,85 @@ impl Relay {
     }
 
     /// A socket's upgrade is answered: it asks for its place.
-    pub(crate) fn open(&mut self, at: Time, number: u32, claims: Claims, owner: Owner) {
+    pub(crate) fn open(&mut self, at: Time, number: u32, mut claims: Claims, owner: Owner) {
+        self.age(at, &mut claims);
         let id = self.registry.handle_arrival();
         let frames = Frames::new(claims.role, false, limits::FRAME_MAX, BUFFER);
-        let place = Place::Taken { heard: false, ready: None, by: at + HANDSHAKE_TIMEOUT, early: Vec::new() };
-        let (heard, listened, silent) = (at, at, Duration::ZERO);
+        let place = Place::Taken { waiting: Waiting::default(), early: Vec::new() };
+        let (heard, listened, silent) = (at, at, Silent::default());
         let socket = Socket { id, claims, owner, frames, peer: None, place, heard, listened, silent };
         self.sockets.insert(number, socket);
         self.numbers.insert(id, number);
         self.ask_place(at, number);
+        if self.sockets.get(&number).is_some_and(|socket| matches!(socket.place, Place::Taken { .. })) {
+            self.effects.push_back(Effect::Ping(number));
+        }
+    }
+
+    /// Of a relay that is unaware of the pairing, the ends have the tickets that they paired with.
+    fn age(&self, at: Time, claims: &mut Claims) {
+        let Some((nameplate, attempt)) = &self.unaware else { return };
+        if claims.class != Class::Session || self.knows_pairing() {
+            return;
+        }
+        if claims.role == Role::Agent {
+            claims.expires_at = self.now(at).unix + self.limits.code_ttl.as_secs();
+            (claims.confirmed, claims.nameplate) = (None, Some(nameplate.clone()));
+        } else if self.place_of(Role::Agent).is_some() {
+            // A client that waits for its agent would not wait for long.
+            (claims.confirmed, claims.class) = (None, Class::Pair(*attempt));
+        }
+    }
+
+    fn becomes_aware(&mut self) {
+        if self.knows_pairing() {
+            (self.aware, self.unaware) = (true, None);
+        }
     }
 
     /// A socket whose place another one has gets it when something was heard of it, and when it is time.
     pub(crate) fn ask_place(&mut self, at: Time, number: u32) {
-        let now = self.now(at);
-        let Some(socket) = self.sockets.get_mut(&number) else { return };
-        let Place::Taken { heard, ready, by, early } = &mut socket.place else { return };
-        if ready.is_some_and(|ready| !*heard || at < ready) {
-            if *by <= at {
-                self.close(at, number, close::SILENT, "");
+        let (now, mono) = (self.now(at), self.start + at.since(Time::default()));
+        loop {
+            let Some(socket) = self.sockets.get_mut(&number) else { return };
+            let Place::Taken { waiting, .. } = &mut socket.place else { return };
+            match waiting.poll(mono) {
+                Next::Join => {}
+                Next::Wait(until) => return self.effects.push_back(Effect::Place(number, until - mono)),
+                Next::GiveUp => return self.close(at, number, close::SILENT, ""),
             }
-            return;
+            let heard = waiting.heard();
+            match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, heard) {
+                Ok(()) => return self.joined(at, number),
+                Err(Denied::Taken(wait)) => waiting.handle_taken(mono, wait, HANDSHAKE_TIMEOUT),
+                Err(Denied::Refused((code, reason))) => {
+                    self.act(at);
+                    return self.close(at, number, code, reason);
+                }
+            }
         }
-        match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, *heard) {
-            Ok(()) => {
-                let (heard, early) = (*heard, std::mem::take(early));
-                (socket.place, socket.heard, socket.listened) = (Place::In, at, at);
-                self.effects.push_back(Effect::Listen(number, SILENCE.next(Duration::ZERO)));
-                self.act();
-                let replaces = self.effects().any(|effect| matches!(effect, Effect::Close(_, close::REPLACED, _)));
-                assert!(heard || !replaces, "nobody is there, and takes another's place");
-                for bytes in early {
-                    self.hear(at, number, &bytes);
-                }
-            }
-            Err(Denied::Taken(wait)) => {
-                if ready.is_none() {
-                    self.effects.push_back(Effect::Ping(number));
-                }
-                (*ready, *by) = (Some(at + wait), at + HANDSHAKE_TIMEOUT);
-                self.effects.extend([wait, HANDSHAKE_TIMEOUT].map(|after| Effect::Place(number, after)));
-            }
-            Err(Denied::Refused((code, reason))) => {
-                self.act();
-                self.close(at, number, code, reason);
-            }
+    }
+
+    /// A socket has its place: what was read before is heard now.
+    fn joined(&mut self, at: Time, number: u32) {
+        let since = self.clock(at);
+        let Some(socket) = self.sockets.get_mut(&number) else { return };
+        let Place::Taken { waiting, early } = std::mem::replace(&mut socket.place, Place::In { since }) else { return };
+        (socket.heard, socket.listened) = (at, at);
+        let (role, owner, look) = (socket.claims.role, socket.owner, socket.silent.wait(SILENCE));
+        self.effects.extend([Effect::Joined(number), Effect::Listen(number, look)]);
+        self.act(at);
+        if std::mem::take(&mut self.readmitted) {
+            self.books.readmit(owner);
+        }
+        if role == Role::Agent && self.knows_pairing() {
+            self.books.charge(owner, &self.limits);
+        }
+        self.becomes_aware();
+        let replaces = self.effects().any(|effect| matches!(effect, Effect::Close(_, close::REPLACED, _)));
+        assert!(waiting.heard() || !replaces, "nobody is there, and takes another's place");
+        for bytes in early {
+            self.hear(at, number, &bytes);
         }
     }
 
@@ -226,8 +278,8 @@ impl Relay {
         let now = self.now(at);
         let Some(socket) = self.sockets.get_mut(&number) else { return };
         socket.heard = at;
-        if let Place::Taken { heard, early, .. } = &mut socket.place {
-            *heard = true;
+        if let Place::Taken { waiting, early } = &mut socket.place {
+            waiting.handle_heard();
             early.push(bytes.to_vec());
             return self.ask_place(at, number);
         }
@@ -244,7 +296,8 @@ impl Relay {
             Ok(Step::Text(text, _)) => {
                 self.registry.handle_text(now, socket.id, text);
                 self.effects.push_back(Effect::Heard(text));
-                self.act();
+                self.act(at);
+                self.becomes_aware();
             }
             Ok(Step::Ping(..)) => self.effects.push_back(Effect::Pong(number)),
             Ok(Step::Partial) => panic!("whole frames arrive"),
@@ -260,16 +313,17 @@ impl Relay {
     pub(crate) fn listen(&mut self, at: Time, number: u32) {
         let Some(socket) = self.sockets.get_mut(&number) else { return };
         if socket.heard > socket.listened {
-            (socket.listened, socket.silent) = (socket.heard, Duration::ZERO);
-            let due = socket.heard + SILENCE.next(Duration::ZERO);
+            (socket.listened, socket.silent) = (socket.heard, Silent::default());
+            let due = socket.heard + socket.silent.wait(SILENCE);
             return self.effects.push_back(Effect::Listen(number, due.since(at)));
         }
-        socket.silent += SILENCE.next(socket.silent);
-        let silent = socket.silent;
-        if SILENCE.is_over(silent) {
-            return self.close(at, number, close::SILENT, "");
+        match socket.silent.handle_timeout(SILENCE) {
+            Verdict::Ping => {
+                let again = socket.silent.wait(SILENCE);
+                self.effects.extend([Effect::Ping(number), Effect::Listen(number, again)]);
+            }
+            Verdict::GiveUp => self.close(at, number, close::SILENT, ""),
         }
-        self.effects.extend([Effect::Ping(number), Effect::Listen(number, SILENCE.next(silent))]);
     }
 
     /// Closes a socket, and hears nothing more of it.
@@ -283,9 +337,24 @@ impl Relay {
     /// A socket ended.
     pub(crate) fn leave(&mut self, at: Time, number: u32, clean: bool) {
         if let Some(socket) = self.sockets.remove(&number) {
+            self.loses_place(at, &socket);
             self.registry.handle_leave(self.now(at), socket.id, clean);
             self.numbers.remove(&socket.id);
-            self.act();
+            self.act(at);
+        }
+    }
+
+    /// A socket that the registry has closed ended by now, however it did.
+    pub(crate) fn ended(&mut self, at: Time, number: u32, clean: bool) {
+        if let Some(id) = self.closing.remove(&number) {
+            self.registry.handle_leave(self.now(at), id, clean);
+            self.act(at);
+        }
+    }
+
+    fn loses_place(&mut self, at: Time, socket: &Socket) {
+        if let Place::In { .. } = socket.place {
+            self.left[index(socket.claims.role)] = self.clock(at);
         }
     }
 
@@ -293,7 +362,8 @@ impl Relay {
         let now = self.now(at);
         self.registry.handle_tick(now);
         self.quota.handle_tick(now.mono);
-        self.act();
+        self.books.tick(self.clock(at));
+        self.act(at);
     }
 
     /// So much time passes here at once.
@@ -303,23 +373,16 @@ impl Relay {
         self.tick(at);
     }
 
-    /// How long it is from one ticket to the next.
-    pub(crate) fn renewal(&self) -> Duration {
-        self.limits.ticket_ttl / limits::SESSION_TICKET_RENEWALS
-    }
-
-    /// It is started again: all that it knows is its key.
-    pub(crate) fn restart(&mut self) {
+    /// It is started again: all that it knows is its key. `unaware`: and what has paired, neither end has a ticket that says so.
+    pub(crate) fn restart(&mut self, at: Time, unaware: Option<(Nameplate, Attempt)>) {
+        (self.aware, self.unaware) = (false, unaware);
+        self.books.restart();
         self.registry = Registry::new(self.limits.clone());
         self.quota = RequestQuota::new(limits::API_REQUESTS_PER_MINUTE);
-        (self.sockets, self.numbers) = (BTreeMap::new(), BTreeMap::new());
+        (self.sockets, self.numbers, self.closing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        self.left = [self.clock(at); 2];
         self.effects.clear();
         self.starts += 1;
-    }
-
-    /// How often it was started, or so much time passed that nothing counts any more that was asked before.
-    pub(crate) fn starts(&self) -> u32 {
-        self.starts
     }
 
     /// It is set up anew: no ticket that was made before is taken.
@@ -327,26 +390,17 @@ impl Relay {
         self.key = TicketKey::new([2; 32].into());
     }
 
-    /// All sockets that are open.
-    pub(crate) fn sockets(&self) -> Vec<u32> {
-        self.sockets.keys().copied().collect()
-    }
-
-    /// The socket that has the place of that end.
-    pub(crate) fn place_of(&self, role: Role) -> Option<u32> {
-        let has = |socket: &Socket| socket.claims.role == role && matches!(socket.place, Place::In);
-        self.sockets.iter().find(|(_, socket)| has(socket)).map(|(number, _)| *number)
-    }
-
     /// Does what the registry says, as the real one's hub.
-    fn act(&mut self) {
+    fn act(&mut self, at: Time) {
         while let Some(action) = self.registry.poll_action() {
             match action {
                 Action::Send(id, text) => self.say(id, text),
                 Action::SendTicket(id, claims) => self.say(id, FromRelay::Ticket(self.key.sign(&claims))),
                 Action::Close(id, code, reason) => {
                     if let Some(number) = self.numbers.remove(&id) {
-                        self.sockets.remove(&number);
+                        let socket = self.sockets.remove(&number).expect("it is open");
+                        self.loses_place(at, &socket);
+                        self.closing.insert(number, id);
                         self.effects.push_back(Effect::Close(number, code, reason.to_owned()));
                     }
                 }
@@ -360,7 +414,7 @@ impl Relay {
                         self.set_peer(*number, None);
                     }
                 }
-                Action::Count(_) => {}
+                Action::Count(count) => self.readmitted |= count == Count::Readmitted,
                 Action::SendPaired(_) => panic!("nobody speaks the legacy form"),
             }
         }
@@ -376,4 +430,8 @@ impl Relay {
             socket.peer = peer;
         }
     }
+}
+
+fn index(role: Role) -> usize {
+    usize::from(role == Role::Agent)
 }

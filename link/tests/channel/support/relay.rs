@@ -4,6 +4,8 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
+    num::NonZeroUsize,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -34,6 +36,13 @@ pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(BOUND, work).await.expect("it hangs")
+}
+
+/// Once one way of a connection is over: the other has its time, or is cut too.
+#[derive(PartialEq, Eq)]
+enum Then {
+    GoOn,
+    Cut,
 }
 
 /// A relay for the two ends of one session.
@@ -76,7 +85,10 @@ impl Drop for Inner {
 impl Relay {
     pub(crate) async fn start() -> (Self, SocketAddr) {
         let data = tempfile::tempdir().unwrap();
-        let real = mykube_relay::Relay::bind(Config::new(data.path())).await.unwrap();
+        let mut config = Config::new(data.path());
+        // Each test has a relay of its own.
+        config.threads = NonZeroUsize::MIN;
+        let real = mykube_relay::Relay::bind(config).await.unwrap();
         let relay = Self(Arc::new(Inner {
             real: real.local_addr(),
             serves: tokio::spawn(real.serve(std::future::pending())),
@@ -150,22 +162,36 @@ impl Relay {
         let (read, mut to_relay) = relay.into_split();
         let mut from_relay = BufReader::new(read);
         to_relay.write_all(request.as_bytes()).await?;
-        let up = async { tokio::io::copy_buf(&mut from_end, &mut to_relay).await.map(drop) };
-        let down = async {
-            let answer = head(&mut from_relay).await?;
-            to_end.write_all(answer.as_bytes()).await?;
-            match role {
-                Some(role) if answer.starts_with("HTTP/1.1 101") => {
-                    self.0.live.lock().unwrap().insert(role, handle);
-                    self.frames(role, &mut from_relay, &mut to_end).await
-                }
-                _ => tokio::io::copy_buf(&mut from_relay, &mut to_end).await.map(drop),
-            }
+        // What has ended one way is ended for its reader, and the other way goes on to its own end.
+        let up = async {
+            let _ = tokio::io::copy_buf(&mut from_end, &mut to_relay).await;
+            let _ = to_relay.shutdown().await;
         };
+        let down = async {
+            let Ok(answer) = head(&mut from_relay).await else { return Then::GoOn };
+            let role = role.filter(|_| answer.starts_with("HTTP/1.1 101"));
+            if let Some(role) = role {
+                // Before the end knows that it stands, so that whoever heard so can cut it.
+                self.0.live.lock().unwrap().insert(role, handle);
+            }
+            let mut then = Then::GoOn;
+            if to_end.write_all(answer.as_bytes()).await.is_ok() {
+                match role {
+                    Some(role) => then = self.frames(role, &mut from_relay, &mut to_end).await.unwrap_or(Then::GoOn),
+                    None => drop(tokio::io::copy_buf(&mut from_relay, &mut to_end).await),
+                }
+            }
+            if then == Then::GoOn {
+                let _ = to_end.shutdown().await;
+            }
+            then
+        };
+        let (mut up, mut down) = (pin!(up), pin!(down));
         tokio::select! {
-            done = up => done,
-            done = down => done,
+            () = &mut up => drop(timeout(BOUND, down).await),
+            then = &mut down => if then == Then::GoOn { drop(timeout(BOUND, up).await) },
         }
+        Ok(())
     }
 
     /// Hands on what the relay says, frame by frame.
@@ -174,7 +200,7 @@ impl Relay {
         role: &'static str,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut OwnedWriteHalf,
-    ) -> io::Result<()> {
+    ) -> io::Result<Then> {
         const TEXT: u8 = 0x81;
         const BINARY: u8 = 0x82;
         loop {
@@ -197,7 +223,7 @@ impl Relay {
                 let ticket = String::from_utf8(ticket.to_vec()).unwrap();
                 self.0.told.lock().unwrap().push((role, ticket));
                 if role == "client" && self.0.cuts_at_paired.swap(false, Ordering::Relaxed) {
-                    return Ok(());
+                    return Ok(Then::Cut);
                 }
             }
             if frame[0] == BINARY && role == "client" && self.0.flips.swap(false, Ordering::Relaxed) {
@@ -233,6 +259,32 @@ impl Relay {
         // A text comes with the place; until then it answers the relay's ping.
         while !socket.next().await.unwrap().unwrap().is_text() {}
     }
+}
+
+#[tokio::test]
+async fn the_proxy_hands_on_what_the_relay_says_to_an_end_that_says_no_more() {
+    within(async {
+        let (relay, address) = Relay::start().await;
+        let created = dialer(format!("http://{address}")).create_session().await.unwrap();
+        let mut tcp = BufReader::new(TcpStream::connect(address).await.unwrap());
+        let request = format!(
+            "GET /ws/agent/{} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            created.session_id,
+            created.ticket.expose()
+        );
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        assert!(head(&mut tcp).await.unwrap().starts_with("HTTP/1.1 101"));
+        assert!(relay.0.live.lock().unwrap().contains_key("agent"), "it can be cut");
+        // A close frame with 1000, masked with zeros, and an end of the stream behind it.
+        tcp.write_all(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8]).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        let mut said = Vec::new();
+        tcp.read_to_end(&mut said).await.unwrap();
+        assert!(said.starts_with(&[0x88, 2, 3, 0xe8]), "{said:?}");
+    })
+    .await;
 }
 
 /// A request or an answer up to its body.

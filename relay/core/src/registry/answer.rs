@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use mykube_protocol::{Claims, FromRelay, Nameplate};
 
+use super::limits::AGENT_GRACE;
+
 /// The time on both clocks: one never jumps, and tickets have the time of the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -69,10 +71,10 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    /// When to ask again: a code that nobody typed is gone by then, or many a session.
+    /// When to ask again: a code whose agent is not there any more is gone by then.
     #[must_use]
     pub fn retry_after(self) -> Duration {
-        Duration::from_secs(30)
+        AGENT_GRACE
     }
 }
 

@@ -16,7 +16,7 @@ use mykube_tunnel::{
 };
 use rand::RngExt as _;
 
-use super::{Answer, BACKLOG, DIAL_TIMEOUT, Ev, MS, ROLES, SECOND, Stage, World};
+use super::{Answer, BACKLOG, DIAL_TIMEOUT, Ev, MS, ROLES, SECOND, Shown, Stage, World};
 use crate::net::Item;
 
 /// Whoever slept for so long notices it: two seconds between looks at the clock, and three more.
@@ -42,7 +42,8 @@ impl World {
             _ => self.ends[who].ticket.clone(),
         };
         assert!(ticket == self.ends[who].ticket, "it dials with its newest ticket");
-        self.shown.insert(socket, ticket);
+        let renewed = self.ends[who].renewed;
+        self.shown.insert(socket, Shown { ticket, renewed });
         // Some packets are late: the relay may hear of a dial that has failed here long ago.
         let late = self.rng.random_ratio(1, 40).then(|| self.random_delay(20 * SECOND));
         let took = late.unwrap_or_else(|| self.ends[who].delay * 3 + self.random_delay(20 * MS));
@@ -203,6 +204,10 @@ impl World {
                 self.counted.counts.late += 1;
             }
             return;
+        }
+        if self.stands(who) {
+            let renewed = self.sockets.get(&socket).and_then(|socket| socket.down.renewed());
+            self.ends[who].renewed = self.ends[who].renewed.max(renewed);
         }
         match item {
             Item::Frame(frame) => self.frame(who, frame),

@@ -83,6 +83,7 @@ impl World {
         if code == close::REPLACED {
             self.another_comes(who)
         } else {
+            self.last_word = Some(code);
             self.relay_closes(id, code, "")
         }
         self.pass(10 * SECOND);

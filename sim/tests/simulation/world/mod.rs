@@ -39,6 +39,7 @@ use crate::{
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 /// Once nothing is in the way any more, all is delivered within this: 20 s until silence is noticed, 10 s until the
 /// next attempt, 10 s until a question is asked again, and some round trips.
 const CALM: Duration = Duration::from_secs(90);
@@ -60,6 +61,8 @@ enum Ev {
     /// An end, or the relay, notices that a connection is gone.
     EndLost(u32),
     RelayLost(u32),
+    /// A socket that the relay has closed is gone.
+    RelayEnded(u32),
     /// An end dials; the relay admits it; it does not.
     Reconnect(usize),
     Admit(usize, u32),
@@ -106,6 +109,10 @@ struct End {
     dials: BTreeMap<u32, Option<ConnectionId>>,
     /// The newest ticket that has reached it.
     ticket: Ticket,
+    /// The one it paired with.
+    first_ticket: Ticket,
+    /// Until when, by the relay's clock, it has had its tickets.
+    renewed: Option<Duration>,
     /// Who is charged for its session.
     owner: Owner,
     reconnect: Option<PairingReconnect>,
@@ -151,6 +158,12 @@ struct End {
     rate: u64,
 }
 
+/// A ticket, and until when its end had had its tickets when it dialled.
+struct Shown {
+    ticket: Ticket,
+    renewed: Option<Duration>,
+}
+
 pub(crate) struct World {
     rng: StdRng,
     now: Time,
@@ -164,8 +177,8 @@ pub(crate) struct World {
     /// The relay is not there; a login page answers in its place until then.
     down: bool,
     portal_until: Time,
-    /// The ticket that a dial shows.
-    shown: BTreeMap<u32, Ticket>,
+    /// What a dial shows.
+    shown: BTreeMap<u32, Shown>,
     session: SessionId,
     nameplate: Nameplate,
     /// The client's claim, and the one that the agent has paired.
@@ -181,8 +194,6 @@ pub(crate) struct World {
     /// The last owner that had too many sessions.
     crowd: u32,
     crowd_owner: Option<Owner>,
-    /// Sessions that an owner may have.
-    room: usize,
     model: Model,
     config: Config,
     /// What the relay has seen, by its sender.
@@ -195,6 +206,8 @@ pub(crate) struct World {
     tampered: u32,
     trace: bool,
     unpaired: bool,
+    /// The word by which the relay was made to end a session.
+    last_word: Option<u16>,
     /// An end has ended, and neither has said farewell.
     ended: bool,
     /// It is the handshake that is troubled.
@@ -351,6 +364,11 @@ impl World {
                 }
             }
             Ev::RelayLost(id) => self.relay_lost(id),
+            Ev::RelayEnded(id) => {
+                let clean = self.rng.random_ratio(1, 2);
+                self.relay.ended(self.now, id, clean);
+                self.relay_acts();
+            }
             Ev::Reconnect(who) => self.reconnect(who),
             Ev::Admit(who, id) => self.admit(who, id),
             Ev::DialFailed(who, id, answer) => self.dial_failed(who, id, answer),

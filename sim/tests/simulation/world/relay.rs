@@ -3,8 +3,13 @@
 use std::{cmp::Reverse, time::Duration};
 
 use bytes::BytesMut;
-use mykube_protocol::{FromAgent, FromRelay, Role, close, frame, relay_text::Peer};
-use mykube_relay_core::ticket::TicketError;
+use mykube_protocol::{
+    FromAgent, FromRelay, Role,
+    close::{self, Stage as Of, Verdict, verdict},
+    frame,
+    relay_text::Peer,
+};
+use mykube_relay_core::{defaults::CLOSE_TIMEOUT, ticket::TicketError};
 use mykube_tunnel::Time;
 use rand::RngExt as _;
 
@@ -22,7 +27,8 @@ impl World {
             None => (self.strangers[socket.who - 2].delay, 0),
         };
         let jitter = Duration::from_micros(self.rng.random_range(0..=delay.as_micros() as u64 / 4 + 50));
-        if let Some(at) = socket.pipe(up).push(self.now, item, rate, delay + jitter) {
+        let renewed = if up { None } else { self.relay.renewed(self.now, id) };
+        if let Some(at) = socket.pipe(up).push(self.now, item, renewed, rate, delay + jitter) {
             self.serial += 1;
             self.queue.push(Reverse((at, self.serial, Ev::Arrive(id, up))));
         }
@@ -37,6 +43,11 @@ impl World {
     pub(super) fn relay_acts(&mut self) {
         while let Some(effect) = self.relay.poll_effect() {
             match effect {
+                Effect::Joined(id) => {
+                    if self.sockets.get(&id).is_some_and(|socket| socket.who == 1) {
+                        self.tell_lies(id);
+                    }
+                }
                 Effect::Say(id, text) => self.push(id, false, Item::Text(text.to_string())),
                 Effect::Heard(text) => {
                     if let FromAgent::Refused(attempt) = text {
@@ -47,6 +58,9 @@ impl World {
                 Effect::Ping(id) => self.push(id, false, Item::Ping),
                 Effect::Pong(id) => self.push(id, false, Item::Pong),
                 Effect::Close(id, code, reason) => {
+                    self.judge_close(id, code, &reason);
+                    let after = self.random_delay(CLOSE_TIMEOUT);
+                    self.schedule(after, Ev::RelayEnded(id));
                     if let Some(socket) = self.sockets.get_mut(&id) {
                         socket.up.kill();
                         self.push(id, false, Item::Close(code, reason));
@@ -56,6 +70,21 @@ impl World {
                 Effect::Listen(id, after) => self.schedule(after, Ev::Listen(id)),
             }
         }
+    }
+
+    /// A relay that is asked nothing of the sort, and knows the pairing, ends a session for one reason only: the other end was away for too long.
+    fn judge_close(&self, id: u32, code: u16, reason: &str) {
+        let Some(who) = self.sockets.get(&id).map(|socket| socket.who).filter(|who| *who < 2) else { return };
+        let reconnects = matches!(verdict(Some(code), Of::Session), Verdict::Reconnect | Verdict::Replaced);
+        if reconnects || !self.stands(who) || self.last_word == Some(code) {
+            return;
+        }
+        let away = self.relay.absent(self.now, ROLES[1 - who]);
+        // Where it does not know that they are paired, it waits for a code's agent, and not for long.
+        let has_session_ticket = self.ends[who].ticket != self.ends[who].first_ticket;
+        let unaware = self.relay.is_unaware(has_session_ticket) && [close::EXPIRED, close::NO_SESSION].contains(&code);
+        let right = unaware || code == close::EXPIRED && away.is_some_and(|away| away >= self.relay.session_grace());
+        assert!(right, "the relay ends the session of {who}: {code} {reason}, the other end is away for {away:?}");
     }
 
     /// The relay looks at a socket, and does what is due. Of who comes too late nobody else hears.
@@ -85,9 +114,14 @@ impl World {
         self.relay.tick(self.now);
         self.relay_acts();
         if let Some(agent) = self.relay.place_of(Role::Agent) {
-            for lie in self.lies.clone() {
-                self.push(agent, false, Item::Text(FromRelay::PeerHere(Peer::Attempt(lie)).to_string()));
-            }
+            self.tell_lies(agent);
+        }
+    }
+
+    /// Attempts that nobody has made are said to be here.
+    fn tell_lies(&mut self, agent: u32) {
+        for lie in self.lies.clone() {
+            self.push(agent, false, Item::Text(FromRelay::PeerHere(Peer::Attempt(lie)).to_string()));
         }
     }
 
@@ -113,7 +147,7 @@ impl World {
         } else if self.portal_until > self.now {
             Answer::Portal
         } else {
-            match self.relay.admit(self.now, &shown, self.session, role) {
+            match self.relay.admit(self.now, &shown.ticket, self.session, role) {
                 Ok(claims) => {
                     if let Some(stranger) = who.checked_sub(2) {
                         self.strangers[stranger].late = self.relay.knows_pairing();
@@ -134,6 +168,10 @@ impl World {
                     assert!(expired || self.forgotten, "it is a ticket of this end: {error}");
                     self.counted.counts.expired += u64::from(expired);
                     if let Some(end) = self.ends.get_mut(who) {
+                        let since = shown.renewed.map(|at| self.relay.clock(self.now) - at);
+                        let lasts = self.relay.ticket_lasts() - TICK;
+                        let right = !expired || shown.ticket == end.first_ticket || since.is_none_or(|it| it >= lasts);
+                        assert!(right, "{}: its ticket has expired, {since:?} after it was there", ROLES[who]);
                         end.refused = true;
                     }
                     Answer::Refused

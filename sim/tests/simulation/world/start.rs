@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mykube_protocol::limits;
+use mykube_protocol::{Ticket, limits};
 use mykube_relay_core::{
     owner::{OrganisationId, Owner},
     registry::Limits,
@@ -18,7 +18,7 @@ use mykube_tunnel::{
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
 use super::{
-    DAYS, End, MINUTE, MS, SECOND, Stage, World,
+    DAYS, End, HOUR, MINUTE, MS, SECOND, Stage, World,
     stranger::{address, code},
     totals::Totals,
 };
@@ -30,24 +30,26 @@ impl World {
         let now = Time::from_micros(1_000_000);
         let limits = Limits {
             ticket_ttl: [40, 240, 240, 240, 2880, 2880, 2880, 2880][rng.random_range(0..8)] * MINUTE,
+            session_grace: [2 * HOUR, 24 * HOUR, 24 * HOUR, 24 * HOUR][rng.random_range(0..4)],
             sessions_per_address: 8,
             waiting_per_address: [4, 16][rng.random_range(0..2)],
             ..Limits::default()
         };
-        let room = limits.sessions_per_address.min(limits.waiting_per_address);
-        let mut relay = Relay::new(limits);
         let organisation = Owner::Organisation(OrganisationId::from_bytes([3; 16]));
         let owners = match rng.random_range(0..3) {
             0 => [address(0).into(), address(1).into()],
             1 => [address(0).into(); 2],
             _ => [organisation; 2],
         };
+        let mut relay = Relay::new(limits, owners[1]);
         let (created, agent_ticket) = relay.create(now, owners[1], &mut rng).expect("there is room");
         let (id, nameplate) = (created.claims.session, created.nameplate);
         let (_, attempt, client_ticket) = relay.claim(now, address(0), &nameplate, &mut rng).expect("it waits");
         let mut end = |stage, ticket, owner| End {
             stage,
+            first_ticket: Ticket::clone(&ticket),
             ticket,
+            renewed: None,
             owner,
             refused: false,
             socket: None,
@@ -114,7 +116,6 @@ impl World {
             lies: BTreeSet::new(),
             crowd: 0,
             crowd_owner: None,
-            room,
             model: Model::default(),
             config,
             tape: Default::default(),
@@ -125,6 +126,7 @@ impl World {
             tampered: 0,
             trace,
             unpaired: false,
+            last_word: None,
             ended: false,
             early: false,
             parting: false,

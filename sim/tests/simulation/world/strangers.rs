@@ -18,7 +18,7 @@ use mykube_tunnel::pairing::ClientPairing;
 use rand::RngExt as _;
 
 use super::{
-    Answer, DIAL_TIMEOUT, Ev, MS, SECOND, Stage, TICK, World,
+    Answer, DIAL_TIMEOUT, Ev, MS, SECOND, Shown, Stage, TICK, World,
     stranger::{Fate, Stranger, address, code},
 };
 use crate::{net::Item, relay::ClaimError};
@@ -66,7 +66,7 @@ impl World {
                 (stranger.attempt, stranger.pairing) = (Some(attempt), Some(Box::new(pairing)));
                 self.next_socket += 1;
                 let (socket, took) = (self.next_socket, self.stranger(who).delay * 3);
-                self.shown.insert(socket, ticket);
+                self.shown.insert(socket, Shown { ticket, renewed: None });
                 self.schedule(took, Ev::Admit(who, socket));
                 self.schedule(DIAL_TIMEOUT, Ev::DialFailed(who, socket, Answer::None));
             }
@@ -203,24 +203,22 @@ impl World {
             for id in self.relay.sockets() {
                 self.cut(id, true, false);
             }
-            self.relay.restart();
+            self.relay.restart(self.now, None);
         }
         let (now, owner) = (self.now, self.ends[who].owner);
-        let mut made = 0;
-        let refused = loop {
-            match self.relay.create(now, owner, &mut self.rng) {
-                Ok(_) => made += 1,
-                Err(error) => break error,
-            }
-            assert!(made <= self.room, "an owner has more than it may");
-        };
+        let room = self.relay.room(owner);
+        for made in 0..room {
+            let made_one = self.relay.create_idle(now, owner, &mut self.rng);
+            assert!(made_one.is_ok(), "{owner:?} has made {made}, and has room for {room}: {made_one:?}");
+        }
+        let refused = self.relay.create_idle(now, owner, &mut self.rng).expect_err("an owner has more than it may");
         let expected = match owner {
             Owner::Address(_) => CreateError::Address,
             Owner::Organisation(_) => CreateError::Organisation,
         };
         assert_eq!(refused, expected);
         let other = self.another_address();
-        let other = self.relay.create(now, other.into(), &mut self.rng);
+        let other = self.relay.create_idle(now, other.into(), &mut self.rng);
         assert!(other.is_ok(), "another owner has its own room: {other:?}");
         self.counted.counts.crowds += 1;
         self.counted.counts.organisations += u64::from(expected == CreateError::Organisation);
@@ -232,7 +230,7 @@ impl World {
     pub(super) fn create_again(&mut self, n: u32) {
         // Nobody else has filled the room meanwhile.
         if let Some(owner) = self.crowd_owner.filter(|_| n == self.crowd) {
-            let again = self.relay.create(self.now, owner, &mut self.rng);
+            let again = self.relay.create_idle(self.now, owner, &mut self.rng);
             assert!(again.is_ok(), "it has waited as it was told: {again:?}");
         }
     }
