@@ -241,7 +241,12 @@ impl Relay {
             let heard = waiting.heard();
             match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, heard) {
                 Ok(()) => return self.joined(at, number),
-                Err(Denied::Taken(wait)) => waiting.handle_taken(mono, wait, HANDSHAKE_TIMEOUT),
+                Err(Denied::Taken(wait)) => {
+                    waiting.handle_taken(mono, wait, HANDSHAKE_TIMEOUT);
+                    // Its ticket may have told the relay of the pairing.
+                    self.act(at);
+                    self.becomes_aware();
+                }
                 Err(Denied::Refused((code, reason))) => {
                     self.act(at);
                     return self.close(at, number, code, reason);
