@@ -283,7 +283,7 @@ mod tests {
         for start in [at(0), at(1000)] {
             congestion.handle_little_said(start);
             assert!(!congestion.alone);
-            congestion.sample(start + (ALONE - MS), &stamp);
+            congestion.sample(start + 249 * MS, &stamp);
             assert!(!congestion.alone);
             congestion.sample(start + ALONE, &stamp);
             assert!(congestion.alone);

@@ -90,7 +90,7 @@ mod tests {
             path.handle_rtt(at(0), rtt);
             (path.of_long_path(), path.ack_interval(), path.ack_delay())
         };
-        let short = 4 * MS - Duration::from_micros(1);
+        let short = Duration::from_micros(3999);
         assert_eq!(delays(short), (None, Duration::ZERO, ACK_DELAY));
         assert_eq!(delays(4 * MS), (Some(4 * MS), Duration::from_micros(800), ACK_DELAY));
         assert_eq!(delays(200 * MS), (Some(200 * MS), 40 * MS, 40 * MS));
