@@ -223,4 +223,20 @@ mod tests {
         window.consume(at(21), 1000, RTT, &mut pool);
         assert_eq!(window.size(), 1000);
     }
+
+    #[test]
+    fn a_window_that_was_drained_once_is_measured_anew() {
+        let (mut window, mut pool) = (RecvWindow::new(1000, 8000), GrowthPool::new(9000));
+        window.receive(at(0), 1000).unwrap();
+        assert_eq!(window.consume(at(21), 1000, RTT, &mut pool), Some((1000, false)));
+        window.receive(at(21), 1000).unwrap();
+        assert_eq!(window.consume(at(41), 1000, RTT, &mut pool), Some((2000, true)));
+    }
+
+    #[test]
+    fn a_window_never_grows_beyond_its_largest() {
+        let (mut window, mut pool) = (RecvWindow::new(1000, 1999), GrowthPool::new(9000));
+        window.receive(at(0), 1000).unwrap();
+        assert_eq!(window.consume(at(0), 1000, RTT, &mut pool), Some((1000, false)));
+    }
 }

@@ -166,4 +166,35 @@ mod tests {
         now = now + ALONE;
         assert_eq!(say(&mut scheduler, &mut turn, now, 100), (Place::Sparse, true), "a prompt after it");
     }
+
+    #[test]
+    fn streams_with_little_to_say_go_first_and_bulk_takes_turns() {
+        let (mut scheduler, now) = (Scheduler::default(), Time::from_micros(1_000_000));
+        let [mut one, mut two, mut little] = [(); 3].map(|()| Turn::default());
+        let next = |scheduler: &Scheduler| {
+            [Room::None, Room::Sparse, Room::Bulk].map(|room| scheduler.next(room).map(|(id, _)| id))
+        };
+        assert!(!scheduler.has_bulk());
+        scheduler.activate(now, 1, &mut one, None, true);
+        scheduler.activate(now, 3, &mut two, None, true);
+        assert!(scheduler.has_bulk());
+        assert_eq!(next(&scheduler), [None, None, Some(1)]);
+        scheduler.activate(now, 5, &mut little, None, false);
+        assert_eq!(next(&scheduler), [None, Some(5), Some(5)]);
+        scheduler.remove(5, &mut little);
+        assert_eq!(next(&scheduler), [None, None, Some(1)]);
+        assert_eq!(Scheduler::allowance(&mut one, QUANTUM), QUANTUM);
+        scheduler.handle_sent(now, 1, &mut one, QUANTUM - 1, true);
+        assert_eq!(
+            (next(&scheduler)[2], Scheduler::allowance(&mut one, QUANTUM)),
+            (Some(1), 1),
+            "the rest of its turn"
+        );
+        scheduler.handle_sent(now, 1, &mut one, 1, true);
+        assert_eq!(next(&scheduler)[2], Some(3));
+        scheduler.remove(3, &mut two);
+        assert_eq!(next(&scheduler)[2], Some(1));
+        scheduler.handle_sent(now, 1, &mut one, 1, false);
+        assert!(!scheduler.has_bulk() && next(&scheduler) == [None; 3]);
+    }
 }

@@ -106,7 +106,7 @@ pub(crate) struct Relay {
     readmitted: bool,
     /// It was stopped before either end had the ticket that says that this claim has paired: until it is told so again.
     unaware: Option<(Nameplate, Attempt)>,
-    /// It has known of the pairing since it was started.
+    /// It has known of the pairing since it was started, or since neither end was there.
     aware: bool,
 }
 
@@ -241,7 +241,12 @@ impl Relay {
             let heard = waiting.heard();
             match self.registry.handle_join(now, socket.id, &socket.claims, socket.owner, heard) {
                 Ok(()) => return self.joined(at, number),
-                Err(Denied::Taken(wait)) => waiting.handle_taken(mono, wait, HANDSHAKE_TIMEOUT),
+                Err(Denied::Taken(wait)) => {
+                    waiting.handle_taken(mono, wait, HANDSHAKE_TIMEOUT);
+                    // Its ticket may have told the relay of the pairing.
+                    self.act(at);
+                    self.becomes_aware();
+                }
                 Err(Denied::Refused((code, reason))) => {
                     self.act(at);
                     return self.close(at, number, code, reason);
@@ -338,6 +343,8 @@ impl Relay {
     pub(crate) fn leave(&mut self, at: Time, number: u32, clean: bool) {
         if let Some(socket) = self.sockets.remove(&number) {
             self.loses_place(at, &socket);
+            // It keeps nothing of a session that neither end is at.
+            self.aware &= [Role::Client, Role::Agent].into_iter().any(|role| self.place_of(role).is_some());
             self.registry.handle_leave(self.now(at), socket.id, clean);
             self.numbers.remove(&socket.id);
             self.act(at);

@@ -60,3 +60,50 @@ impl Line {
         self.cap_on_the_line().saturating_add(unheard.saturating_sub(RECORD)).min(UNACKED_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    /// A megabyte of it is the line's product.
+    const LINE: Line = Line {
+        min_rtt: Some(Duration::from_millis(100)),
+        rate: Some(10_000_000),
+        settled: true,
+        queued: false,
+        alone: false,
+    };
+
+    #[test]
+    fn bulk_is_the_lines_product_with_what_is_asked_for_beyond_it() {
+        let without_slack = |line: Line| line.cap_on_the_line() - 40_000 - RECORD;
+        assert_eq!(LINE.product(), Some(1_000_000));
+        assert_eq!(without_slack(LINE), 1_031_250);
+        assert_eq!(without_slack(Line { queued: true, ..LINE }), 1_031_250);
+        assert_eq!(without_slack(Line { settled: false, ..LINE }), 2_000_000);
+        assert_eq!(without_slack(Line { settled: false, queued: true, ..LINE }), 1_500_000);
+    }
+
+    #[test]
+    fn the_cap_has_a_floor_and_a_ceiling() {
+        for line in [Line { rate: None, ..LINE }, Line { min_rtt: None, ..LINE }, Line { rate: Some(1000), ..LINE }] {
+            assert_eq!(line.cap(Duration::ZERO), 65_536);
+        }
+        let quick = Line { rate: Some(10_000_000_000), ..LINE };
+        assert_eq!((quick.cap_on_the_line(), quick.cap(MS)), (UNACKED_MAX, UNACKED_MAX));
+    }
+
+    #[test]
+    fn the_slack_is_bounded_and_more_where_bulk_is_alone() {
+        let quick = Line { min_rtt: Some(MS), rate: Some(1_000_000_000), ..LINE };
+        let slack = |line: Line| line.cap_on_the_line() - 1_031_250 - RECORD;
+        assert_eq!([quick, Line { alone: true, ..quick }].map(slack), [ACK_BYTES_MAX, 2_097_152]);
+    }
+
+    #[test]
+    fn what_comes_between_two_acknowledgements_is_room_beyond_a_record() {
+        assert_eq!(LINE.cap(MS), LINE.cap_on_the_line(), "no more than the record that counts already");
+        assert_eq!(LINE.cap(20 * MS), LINE.cap_on_the_line() + 200_000 - RECORD);
+    }
+}

@@ -126,3 +126,80 @@ impl Delivery {
         self.rate.add(0, RATE_HALF_ROUNDS, rate, |a, b| a > b);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_micros(ms * 1000)
+    }
+
+    /// One message of 1,000 bytes, acknowledged after `took` milliseconds.
+    fn deliver(delivery: &mut Delivery, now: &mut u64, took: u64, limited_by_application: bool) {
+        let stamp = delivery.handle_sent(at(*now), 1000, limited_by_application);
+        *now += took;
+        delivery.handle_acked(at(*now), 1000, &stamp);
+        delivery.sample(at(*now), &stamp);
+    }
+
+    #[test]
+    fn a_rate_is_what_was_delivered_since_the_message_left() {
+        let mut delivery = Delivery::new(at(0));
+        let first = delivery.handle_sent(at(10), 1000, false);
+        let second = delivery.handle_sent(at(20), 3000, false);
+        assert_eq!((delivery.in_flight(), delivery.rate()), (4000, None));
+        delivery.handle_acked(at(60), 1000, &first);
+        assert!(delivery.sample(at(60), &first), "the first round trip");
+        assert_eq!((delivery.in_flight(), delivery.rate()), (3000, Some(20_000)));
+        delivery.handle_acked(at(70), 3000, &second);
+        assert!(!delivery.sample(at(70), &second), "it left in the same round trip");
+        assert_eq!((delivery.in_flight(), delivery.rate()), (0, Some(66_666)));
+        let third = delivery.handle_sent(at(80), 1000, false);
+        delivery.handle_acked(at(90), 1000, &third);
+        assert!(delivery.sample(at(90), &third));
+        assert_eq!(delivery.rate(), Some(100_000), "idle time does not count");
+    }
+
+    #[test]
+    fn acknowledgements_that_come_together_show_no_more_than_was_sent() {
+        let mut delivery = Delivery::new(at(0));
+        let first = delivery.handle_sent(at(100), 1000, false);
+        let second = delivery.handle_sent(at(200), 1000, false);
+        delivery.handle_acked(at(210), 1000, &first);
+        let third = delivery.handle_sent(at(300), 1000, false);
+        delivery.handle_acked(at(310), 1000, &second);
+        delivery.handle_acked(at(310), 1000, &third);
+        delivery.sample(at(310), &third);
+        assert_eq!(delivery.rate(), Some(10_000), "2,000 bytes left in 200 ms");
+    }
+
+    #[test]
+    fn a_slow_application_does_not_make_the_line_slower() {
+        let (mut delivery, mut now) = (Delivery::new(at(0)), 0);
+        deliver(&mut delivery, &mut now, 10, true);
+        assert_eq!(delivery.rate(), Some(100_000));
+        (0..20).for_each(|_| deliver(&mut delivery, &mut now, 100, true));
+        assert_eq!(delivery.rate(), Some(100_000));
+        deliver(&mut delivery, &mut now, 5, true);
+        assert_eq!(delivery.rate(), Some(200_000), "what it shows is at least the line's");
+        (0..20).for_each(|_| deliver(&mut delivery, &mut now, 100, false));
+        assert_eq!(delivery.rate(), Some(10_000), "now it is the line's");
+    }
+
+    #[test]
+    fn a_message_counts_with_what_it_takes_beside_its_payload() {
+        let now = at(0);
+        let full = |bytes: u64| {
+            let mut delivery = Delivery::new(now);
+            delivery.handle_sent(now, bytes, false);
+            delivery.is_full()
+        };
+        assert_eq!([UNACKED_MAX - MESSAGE - 1, UNACKED_MAX - MESSAGE].map(full), [false, true]);
+        let mut delivery = Delivery::new(now);
+        let stamps: Vec<_> = (0..UNACKED_MAX / MESSAGE).map(|_| delivery.handle_sent(now, 0, false)).collect();
+        assert!(delivery.is_full());
+        delivery.handle_acked(now, 0, &stamps[0]);
+        assert!(!delivery.is_full());
+    }
+}

@@ -246,4 +246,95 @@ mod tests {
         assert!(congestion.in_flight() >= congestion.cap());
         assert_eq!(congestion.pacer.until(), Time::default(), "nor does it count against what follows");
     }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(ms: u64) -> Time {
+        Time::from_micros(ms * 1000)
+    }
+
+    /// A path of 100 ms that gives 10 MB/s: a megabyte is under way.
+    fn long() -> Congestion {
+        let mut congestion = Congestion::new(at(0));
+        congestion.handle_rtt(at(0), 100 * MS);
+        congestion.delivery.set_rate(10_000_000);
+        congestion
+    }
+
+    #[test]
+    fn an_acknowledgement_that_takes_longer_than_the_path_shows_a_queue() {
+        let queued = |waited: Duration| {
+            let mut congestion = Congestion::new(at(0));
+            congestion.handle_rtt(at(0), 8 * MS);
+            let stamp = congestion.handle_sent(at(0), 1000, false);
+            congestion.handle_acked(at(0) + waited, 1000, &stamp);
+            congestion.sample(at(0) + waited, &stamp);
+            assert_eq!(congestion.in_flight(), 0);
+            congestion.startup.is_queued()
+        };
+        // The round trip, an eighth of it, the delay of an acknowledgement, the slack.
+        assert_eq!([33 * MS, 33 * MS + Duration::from_micros(1)].map(queued), [false, true]);
+    }
+
+    #[test]
+    fn bulk_is_alone_a_while_after_the_last_little_word() {
+        let mut congestion = Congestion::new(at(0));
+        let stamp = congestion.handle_sent(at(0), 1, false);
+        for start in [at(0), at(1000)] {
+            congestion.handle_little_said(start);
+            assert!(!congestion.alone);
+            congestion.sample(start + 249 * MS, &stamp);
+            assert!(!congestion.alone);
+            congestion.sample(start + ALONE, &stamp);
+            assert!(congestion.alone);
+        }
+    }
+
+    #[test]
+    fn who_has_bulk_under_way_joins_the_peers_pause() {
+        let (mut congestion, now) = (Congestion::new(at(0)), at(6000));
+        congestion.handle_sent(now, FLOOR / 2, false);
+        congestion.handle_peer_ping(now);
+        assert_eq!(congestion.room(now), Room::Bulk);
+        congestion.handle_sent(now, 1, false);
+        congestion.handle_peer_ping(now);
+        assert_eq!(congestion.room(now), Room::Sparse);
+    }
+
+    #[test]
+    fn a_paused_line_is_probed_when_half_of_it_is_empty() {
+        let (mut congestion, now) = (long(), at(8000));
+        let stamp = congestion.handle_sent(at(0), 500_001, false);
+        assert!(!congestion.take_probe(now, false));
+        congestion.probe.handle_acked(now, None);
+        assert!(!congestion.wants_probe() && !congestion.take_probe(now, false));
+        assert_eq!((congestion.room(now), congestion.paced_until()), (Room::Sparse, None));
+        congestion.handle_acked(now, 1, &stamp);
+        assert!(congestion.wants_probe() && congestion.take_probe(now, false));
+        assert_eq!(congestion.room(now), Room::Bulk);
+    }
+
+    #[test]
+    fn bulk_on_a_long_path_waits_for_its_pace() {
+        let (mut congestion, now) = (long(), at(1000));
+        let half = congestion.line().cap_on_the_line() / 2;
+        congestion.handle_sent(now, half, false);
+        let due = Time::from_micros(996_000 + 100_000 / 2 / 3);
+        assert!(congestion.pacer.until().since(due) <= Duration::from_micros(1), "a third, as it starts");
+        let until = congestion.paced_until().unwrap();
+        assert_eq!(until, congestion.pacer.until());
+        assert_eq!(congestion.room(until), Room::Bulk);
+        assert_eq!(congestion.room(Time::from_micros(until.as_micros() - 1)), Room::Sparse);
+        congestion.handle_sent(now, congestion.cap() - half, false);
+        assert_eq!((congestion.room(at(5000)), congestion.paced_until()), (Room::Sparse, None));
+    }
+
+    #[test]
+    fn many_small_messages_fill_the_line() {
+        let (mut congestion, now) = (long(), at(0));
+        for _ in 0..delivery::UNACKED_MAX / MESSAGE {
+            congestion.delivery.handle_sent(now, 0, false);
+        }
+        assert_eq!((congestion.room(now), congestion.paced_until()), (Room::None, None));
+    }
 }

@@ -47,3 +47,21 @@ impl Pacer {
         self.until
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caps_worth_is_spread_over_a_round_trip_but_for_a_burst() {
+        let ms = Duration::from_millis;
+        let spread = Spread { rtt: ms(100), cap: 1_000_000, starting: false, burst: ms(4) };
+        let (mut pacer, now) = (Pacer::new(Time::default()), Time::from_micros(1_000_000));
+        pacer.handle_sent(now, 10_000, &spread);
+        assert_eq!(pacer.until(), Time::from_micros(996_000 + 800));
+        pacer.handle_sent(now, 10_000, &spread);
+        assert_eq!(pacer.until(), Time::from_micros(996_000 + 2 * 800));
+        pacer.handle_sent(now, 10_000, &Spread { starting: true, ..spread });
+        assert_eq!(pacer.until(), Time::from_micros(996_000 + 2 * 800 + 333));
+    }
+}

@@ -94,3 +94,79 @@ impl Probe {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn bulk_pauses_when_the_minimum_is_old_until_a_ping_has_left() {
+        let mut probe = Probe::new(at(0));
+        for start in [0, 8010] {
+            probe.handle_acked(at(start + 7999), None);
+            assert!(!probe.is_paused() && !probe.wants_ping());
+            probe.handle_acked(at(start + 8000), None);
+            assert!(probe.is_paused() && probe.wants_ping());
+            probe.handle_ping_sent(at(start + 8010), false);
+            assert!(!probe.is_paused() && !probe.wants_ping());
+        }
+    }
+
+    #[test]
+    fn a_round_trip_near_the_minimum_puts_the_pause_off() {
+        let mut probe = Probe::new(at(0));
+        probe.handle_rtt(at(5000), true);
+        probe.handle_rtt(at(7000), false);
+        probe.handle_acked(at(12_999), None);
+        assert!(!probe.is_paused());
+        probe.handle_acked(at(13_000), None);
+        assert!(probe.is_paused());
+    }
+
+    #[test]
+    fn where_the_peer_sends_bulk_too_one_short_round_trip_ends_the_pause_or_two_others() {
+        let mut probe = Probe::new(at(0));
+        probe.handle_acked(at(8000), None);
+        probe.handle_rtt(at(8001), true);
+        assert!(probe.is_paused() && probe.wants_ping(), "that ping did not leave on the empty line");
+        probe.handle_ping_sent(at(8002), true);
+        assert!(probe.is_paused() && !probe.wants_ping());
+        probe.handle_rtt(at(8100), true);
+        assert!(!probe.is_paused());
+        probe.handle_acked(at(16_100), None);
+        probe.handle_ping_sent(at(16_100), true);
+        probe.handle_rtt(at(16_200), false);
+        assert!(probe.is_paused() && probe.wants_ping());
+        probe.handle_ping_sent(at(16_200), false);
+        assert!(probe.is_paused() && !probe.wants_ping(), "the second is waited for");
+        probe.handle_rtt(at(16_300), false);
+        assert!(!probe.is_paused());
+        probe.handle_acked(at(24_299), None);
+        assert!(!probe.is_paused(), "the minimum counts as new");
+    }
+
+    #[test]
+    fn the_peers_pause_is_joined_earlier() {
+        let mut probe = Probe::new(at(0));
+        probe.handle_peer_ping(at(5999));
+        assert!(!probe.is_paused());
+        probe.handle_peer_ping(at(6000));
+        assert!(probe.is_paused());
+    }
+
+    #[test]
+    fn a_pause_is_given_up_after_a_second_or_four_round_trips() {
+        for (rtt, most) in [(None, 1000), (Some(Duration::from_millis(500)), 2000)] {
+            let mut probe = Probe::new(at(0));
+            probe.handle_acked(at(8000), rtt);
+            probe.handle_acked(at(8000 + most - 1), rtt);
+            assert!(probe.is_paused());
+            probe.handle_acked(at(8000 + most), rtt);
+            assert!(!probe.is_paused());
+        }
+    }
+}

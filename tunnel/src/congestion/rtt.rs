@@ -55,3 +55,44 @@ impl RoundTrip {
         ACK_DELAY.max(self.ack_interval())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(ms: u64) -> Time {
+        Time::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn round_trips_are_smoothed_and_the_shortest_of_the_newest_is_the_paths() {
+        let mut path = RoundTrip::default();
+        assert_eq!((path.smoothed(), path.min()), (None, None));
+        assert!(path.handle_rtt(at(0), 80 * MS));
+        assert_eq!((path.smoothed(), path.min()), (Some(80 * MS), Some(80 * MS)));
+        assert!(!path.handle_rtt(at(1), 160 * MS));
+        assert_eq!((path.smoothed(), path.min()), (Some(90 * MS), Some(80 * MS)));
+        assert!(path.handle_rtt(at(2), 90 * MS) && !path.handle_rtt(at(3), 91 * MS), "nearly as short");
+        assert!(path.handle_rtt(at(4), 40 * MS));
+        assert_eq!(path.min(), Some(40 * MS));
+        assert!(!path.handle_rtt(at(10_000), 100 * MS));
+        assert_eq!(path.min(), Some(40 * MS), "of the ten seconds before");
+        path.handle_rtt(at(20_000), 100 * MS);
+        assert_eq!(path.min(), Some(100 * MS));
+    }
+
+    #[test]
+    fn acknowledgements_are_few_on_a_long_path() {
+        let delays = |rtt: Duration| {
+            let mut path = RoundTrip::default();
+            path.handle_rtt(at(0), rtt);
+            (path.of_long_path(), path.ack_interval(), path.ack_delay())
+        };
+        let short = Duration::from_micros(3999);
+        assert_eq!(delays(short), (None, Duration::ZERO, ACK_DELAY));
+        assert_eq!(delays(4 * MS), (Some(4 * MS), Duration::from_micros(800), ACK_DELAY));
+        assert_eq!(delays(200 * MS), (Some(200 * MS), 40 * MS, 40 * MS));
+    }
+}

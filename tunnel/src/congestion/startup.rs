@@ -59,3 +59,59 @@ impl Startup {
         self.queued
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An acknowledgement with which a round trip ends.
+    fn round(rate: u64) -> Sample {
+        Sample { rate, queued: false, new_round: true, limited_by_application: false }
+    }
+
+    fn within(rate: u64, queued: bool) -> Sample {
+        Sample { queued, new_round: false, ..round(rate) }
+    }
+
+    #[test]
+    fn a_rate_that_has_not_grown_by_a_quarter_for_three_round_trips_is_the_lines() {
+        let mut startup = Startup::new();
+        for rate in [100, 124, 124, 125, 125, 155] {
+            startup.handle_sample(&round(rate));
+            startup.handle_sample(&within(rate, false));
+            startup.handle_sample(&Sample { limited_by_application: true, ..round(rate) });
+            assert!(!startup.is_over(), "{rate}");
+        }
+        startup.handle_sample(&round(50));
+        assert!(startup.is_over());
+    }
+
+    #[test]
+    fn a_line_that_has_become_slower_may_become_quicker_again() {
+        let mut startup = Startup::new();
+        for rate in [100, 100, 100, 50] {
+            startup.handle_sample(&round(rate));
+        }
+        assert!(startup.is_over());
+        startup.handle_sample(&round(62));
+        assert!(startup.is_over(), "less than it was known to take");
+        startup.handle_sample(&round(76));
+        assert!(startup.is_over());
+        startup.handle_sample(&round(95));
+        assert!(!startup.is_over(), "a quarter more than a round trip ago");
+    }
+
+    #[test]
+    fn a_queue_that_stands_for_a_round_trip_ends_it_at_once() {
+        let mut startup = Startup::new();
+        startup.handle_sample(&round(100));
+        startup.handle_sample(&within(110, false));
+        assert!(!startup.is_queued());
+        startup.handle_sample(&Sample { queued: true, ..round(110) });
+        assert!(startup.is_queued() && !startup.is_over(), "one acknowledgement found no queue");
+        startup.handle_sample(&within(110, true));
+        assert!(!startup.is_over(), "the round trip has not ended");
+        startup.handle_sample(&Sample { queued: true, ..round(110) });
+        assert!(startup.is_over());
+    }
+}

@@ -30,8 +30,8 @@ impl Relay {
         self.books.room(owner, self.counts(), &self.limits)
     }
 
-    /// Whether it has not heard since its start that the two are paired, not even from the ticket of an end that has one that
-    /// says so.
+    /// Whether it has not heard since its start, or since neither end was there, that the two are paired, not even from the
+    /// ticket of an end that has one that says so.
     pub(crate) fn is_unaware(&self, has_session_ticket: bool) -> bool {
         !self.aware && (!has_session_ticket || self.unaware.is_some())
     }
