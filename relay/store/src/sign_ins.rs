@@ -27,18 +27,14 @@ pub struct SignIn {
 }
 
 impl Store {
-    /// Every sign-in and every token that is refused now.
+    /// Every sign-in and every token that is refused, whatever the time is: a clock that is wrong at one start brings
+    /// nothing back.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn denied(&self, now: UnixTime) -> Result<DenyList, StoreError> {
-        const FORGET: [&str; 2] =
-            ["DELETE FROM denied_sign_ins WHERE until <= $1", "DELETE FROM denied_tokens WHERE until <= $1"];
-        const SIGN_INS: &str = "SELECT sid, until FROM denied_sign_ins";
+    pub async fn denied(&self) -> Result<DenyList, StoreError> {
+        const SIGN_INS: &str = "SELECT sid, denied_until AS until FROM sign_ins WHERE denied_until IS NOT NULL";
         const TOKENS: &str = "SELECT jti, until FROM denied_tokens";
-        for forget in FORGET {
-            sqlx::query(forget).bind(now.millis()).execute(&self.pool).await?;
-        }
         let mut denied = DenyList::default();
         for row in sqlx::query(SIGN_INS).fetch_all(&self.pool).await? {
             denied.restore_sign_in(sign_in_id(&row)?, UnixTime::from_millis(row.try_get("until")?));
@@ -81,26 +77,45 @@ impl Transaction {
     /// # Errors
     /// The database gives no answer.
     pub async fn end_sign_in(&mut self, id: SignInId, until: UnixTime, now: UnixTime) -> Result<(), StoreError> {
-        const END: &str = "UPDATE sign_ins SET ended_at = $1 WHERE sid = $2 AND ended_at IS NULL";
+        const END: &str = "UPDATE sign_ins SET ended_at = $1, denied_until = $2 WHERE sid = $3 AND ended_at IS NULL";
         const FORGET: &str = "DELETE FROM browser_sessions WHERE sid = $1";
-        const DENY: &str = "INSERT INTO denied_sign_ins (sid, until) VALUES ($1, $2)
-            ON CONFLICT (sid) DO UPDATE SET until = $2 WHERE denied_sign_ins.until < $2";
         let sid = id.to_bytes().to_vec();
-        sqlx::query(END).bind(now.millis()).bind(sid.clone()).execute(self.connection()).await?;
-        sqlx::query(FORGET).bind(sid.clone()).execute(self.connection()).await?;
-        sqlx::query(DENY).bind(sid).bind(until.millis()).execute(self.connection()).await?;
+        let end = sqlx::query(END).bind(now.millis()).bind(until.millis()).bind(sid.clone());
+        end.execute(self.connection()).await?;
+        sqlx::query(FORGET).bind(sid).execute(self.connection()).await?;
         Ok(())
     }
 
-    /// One token is refused until `until`.
+    /// Every sign-in of the accounts of an issuer ends, as does every code that one of them has confirmed. Their tokens are
+    /// to be refused until `until`. Says how many sign-ins ended.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn deny_token(&mut self, id: TokenId, until: UnixTime) -> Result<(), StoreError> {
+    pub async fn end_sign_ins_of(&mut self, issuer: &str, until: UnixTime, now: UnixTime) -> Result<u64, StoreError> {
+        const FAMILIES: &str = "UPDATE families SET ended_at = $1, ended_why = 'revoked', successor = NULL,
+                successor_access = NULL
+            WHERE ended_at IS NULL AND account IN (SELECT id FROM accounts WHERE issuer = $2)";
+        const BROWSERS: &str = "DELETE FROM browser_sessions WHERE sid IN
+            (SELECT sid FROM sign_ins WHERE account IN (SELECT id FROM accounts WHERE issuer = $1))";
+        const CODES: &str = "DELETE FROM device_codes WHERE account IN (SELECT id FROM accounts WHERE issuer = $1)";
+        const SIGN_INS: &str = "UPDATE sign_ins SET ended_at = $1, denied_until = $2
+            WHERE ended_at IS NULL AND account IN (SELECT id FROM accounts WHERE issuer = $3)";
+        sqlx::query(FAMILIES).bind(now.millis()).bind(issuer.to_owned()).execute(self.connection()).await?;
+        for delete in [BROWSERS, CODES] {
+            sqlx::query(delete).bind(issuer.to_owned()).execute(self.connection()).await?;
+        }
+        let end = sqlx::query(SIGN_INS).bind(now.millis()).bind(until.millis()).bind(issuer.to_owned());
+        Ok(end.execute(self.connection()).await?.rows_affected())
+    }
+
+    /// One token is refused, and could be shown until `until`. Says whether it was not refused before.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn deny_token(&mut self, id: TokenId, until: UnixTime) -> Result<bool, StoreError> {
         const DENY: &str = "INSERT INTO denied_tokens (jti, until) VALUES ($1, $2) ON CONFLICT (jti) DO NOTHING";
         let deny = sqlx::query(DENY).bind(id.to_bytes().to_vec()).bind(until.millis());
-        deny.execute(self.connection()).await?;
-        Ok(())
+        Ok(deny.execute(self.connection()).await?.rows_affected() > 0)
     }
 
     /// A browser has this sign-in, by a cookie of which the hash is kept.

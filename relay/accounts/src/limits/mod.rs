@@ -87,7 +87,7 @@ impl Call {
             // The same for a person at many addresses.
             Self::DeviceVerify => Limit { account: Some(5), ..minute(5) },
             // Only of people who are signed in. Of 32^8 codes with 16,384 live ones, all of them find one in about 900 days.
-            Self::DeviceGuess => Limit { all: Some(50), ..minute(5) },
+            Self::DeviceGuess => Limit { account: Some(5), all: Some(50), ..minute(5) },
             Self::DevLogin | Self::DevToken => minute(5),
             // The first is the published figure; the others bound what is asked of the database: a code is random.
             Self::DeviceBegin | Self::Exchange | Self::OtpVerify | Self::Invite => minute(10),
@@ -171,6 +171,23 @@ impl Limits {
             window.count(now, (call, key));
         }
         Ok(())
+    }
+
+    /// Counts a call that may be made against the account alone, where who it is was found out after its address was counted.
+    ///
+    /// # Errors
+    /// How long until it may be.
+    pub fn handle_account(&mut self, now: Instant, call: Call, account: AccountId) -> Result<(), Duration> {
+        let Some(most) = call.limit().account else { return Ok(()) };
+        let window = if call.limit().per == HOUR { &mut self.hour } else { &mut self.minute };
+        let key = (call, Counted::Account(account));
+        match window.wait(now, &key, usize::try_from(most).unwrap_or(usize::MAX)) {
+            Some(wait) => Err(wait),
+            None => {
+                window.count(now, key);
+                Ok(())
+            }
+        }
     }
 
     /// Forgets some of what is over.
@@ -257,6 +274,7 @@ mod tests {
         };
         let admitted = (0..50).filter(|n| verify(&mut limits, *n, ada).is_ok()).count();
         assert_eq!(admitted, 5);
+        assert_eq!(limits.handle_account(start, Call::DeviceVerify, ada.unwrap()), Err(MINUTE), "the same count");
         assert_eq!(verify(&mut limits, 60, Some(AccountId::from_bytes([2; 16]))), Ok(()));
         assert_eq!(verify(&mut limits, 61, None), Ok(()));
     }

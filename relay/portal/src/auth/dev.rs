@@ -23,7 +23,7 @@ use super::{begin::begin, end, refresh};
 use crate::{arrival::Arrival, cookies, failure::Failure, settings::Dev, shared::Shared};
 
 /// The provider of accounts in dev mode.
-const ISSUER: &str = "dev";
+pub(crate) const ISSUER: &str = "dev";
 /// The published text.
 pub(super) const WRONG_SECRET: &str = "Invalid or missing secret";
 /// Who signs in where nobody is named.
@@ -148,7 +148,7 @@ async fn sign_in_ours(
     let mut begun = begin(portal, identity, address, Method::Dev, "dev mode, mykube").await?;
     let (sid, account, now) = (begun.subject.sign_in, begun.account.id, begun.now);
     let (family, token) = Family::new(sid, account, key, &portal.refresh, now, &mut rand::rng());
-    begun.transaction.keep_family(&family).await?;
+    begun.transaction.begin_family(&family).await?;
     begun.transaction.commit().await?;
     info!(%account, %address, "signed in by dev mode");
     let access = TokenId::random(&mut rand::rng());
