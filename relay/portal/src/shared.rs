@@ -14,7 +14,7 @@ use mykube_relay_accounts::{
     refresh::LIFE,
     time::UnixTime,
 };
-use mykube_relay_store::{Store, StoreError};
+use mykube_relay_store::{MARGIN, Store, StoreError};
 use tracing::info;
 
 use crate::{
@@ -99,6 +99,14 @@ impl Shared {
             polled.retain(|_, at| now.since(*at) < INTERVAL);
         }
         polled.insert(code.to_bytes(), now);
+    }
+
+    /// Forgets what is over, in steps between which others have the database.
+    pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
+        let time = self.store.swept_at(self.now()).await?;
+        self.denied().handle_tick(time - MARGIN);
+        while self.store.forget(time).await? {}
+        Ok(())
     }
 
     /// Judges a token of these classes.

@@ -105,3 +105,9 @@ CREATE TABLE audit (
     detail       TEXT   NOT NULL,
     PRIMARY KEY (organisation, number)
 );
+
+-- The time by which rows are judged to be over: one row.
+CREATE TABLE swept (
+    one BIGINT NOT NULL PRIMARY KEY CHECK (one = 1),
+    at  BIGINT NOT NULL
+);

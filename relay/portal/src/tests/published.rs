@@ -163,3 +163,41 @@ async fn health_has_both_published_forms() {
     let answer = site.get("/health", &[]).await;
     assert_eq!(answer.json(), json!({"status": "ok", "ok": true, "timestamp": clock().millis()}));
 }
+
+#[tokio::test]
+async fn what_is_over_is_forgotten_and_a_wrong_clock_forgets_nothing() {
+    let site = Site::new(settings()).await;
+    let (account, daemon) = site.daemon("alice@example.com").await;
+    let cookies = site.post("/auth/dev", &json!({"email": "alice@example.com", "secret": SECRET})).await.cookies();
+    site.post("/auth/revoke", &json!({"jwt": daemon})).await;
+    site.call(Method::POST, "/auth/logout", &[("cookie", &cookies), ("origin", URL)], "").await;
+    let shared = site.portal.shared();
+    shared.sweep().await.unwrap();
+    // A clock that is ten years ahead for a day of sweeps, and then right again.
+    let day = std::time::Duration::from_hours(24);
+    let right = clock();
+    wait(3650 * day);
+    for _ in 0..24 {
+        shared.sweep().await.unwrap();
+    }
+    NOW.with(|now| now.store(right.millis(), Relaxed));
+    let site = site.restart().await;
+    assert!(site.portal.shared().verify(&daemon, &[Class::Daemon]).is_err());
+    let refused = async |site: &Site| {
+        let denied = site.portal.shared().store.denied().await.unwrap();
+        let claims = site.portal.shared().jwts.verify_to_revoke(&daemon).unwrap();
+        denied.denies(&claims)
+    };
+    assert!(refused(&site).await);
+    // And all of it goes when it has been over for long.
+    for _ in 0..500 {
+        wait(day);
+        site.portal.shared().sweep().await.unwrap();
+    }
+    assert!(!refused(&site).await, "nobody can show it any more");
+    let store = &site.portal.shared().store;
+    let organisation = store.account(account.parse().unwrap()).await.unwrap().unwrap().organisation;
+    let log = store.organisation(organisation).audit(10).await.unwrap();
+    assert_eq!(log.len(), 1, "the last line stays");
+    assert_eq!((log[0].number, log[0].action.as_str()), (4, "sign_in.end"));
+}
