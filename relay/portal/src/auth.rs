@@ -16,8 +16,6 @@ mod end;
 mod refresh;
 mod status;
 
-pub(crate) use dev::ISSUER as DEV_ISSUER;
-
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/auth/dev", get(dev::is_on).post(dev::sign_in_browser))

@@ -8,6 +8,7 @@ use std::{
 use mykube_relay_accounts::{
     device_code::{INTERVAL, PENDING_MAX},
     id::{BootId, SignInId, TokenId},
+    identity::DEV_ISSUER,
     jwt::{Claims, Class, DenyList, Issued, JwtError, Jwts, Policy, Subject},
     keyed_hash::{Digest, KeyedHash},
     keys::{Keys, Purpose},
@@ -18,7 +19,6 @@ use mykube_relay_store::{MARGIN, Store, StoreError};
 use tracing::info;
 
 use crate::{
-    auth::DEV_ISSUER,
     limits::Limits,
     origin::Origins,
     settings::{BootScope, Settings},

@@ -10,7 +10,9 @@ use axum::{
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderMap, StatusCode, header::SET_COOKIE};
 use mykube_protocol::account::CLIENT;
-use mykube_relay_accounts::{id::TokenId, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey};
+use mykube_relay_accounts::{
+    email::Email, id::TokenId, identity::Person, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey,
+};
 use mykube_relay_store::Identity;
 use rand::Rng as _;
 use serde::Deserialize;
@@ -22,14 +24,10 @@ use zeroize::Zeroizing;
 use super::{begin::begin, end, refresh};
 use crate::{arrival::Arrival, cookies, failure::Failure, settings::Dev, shared::Shared};
 
-/// The provider of accounts in dev mode.
-pub(crate) const ISSUER: &str = "dev";
 /// The published text.
 pub(super) const WRONG_SECRET: &str = "Invalid or missing secret";
 /// Who signs in where nobody is named.
 const NOBODY: &str = "dev@localhost";
-/// RFC 5321 section 4.5.3.1.3, less the angle brackets.
-const EMAIL_MAX: usize = 254;
 
 #[derive(Deserialize)]
 pub(super) struct Body {
@@ -118,17 +116,10 @@ pub(super) fn is_secret(dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
 
 /// Who is named; each address is a person of its own.
 pub(super) fn identity(email: Option<&str>) -> Result<Identity, Failure> {
-    let email = email.unwrap_or(NOBODY);
-    let is_plain = email.chars().all(|char| !char.is_control() && !char.is_whitespace());
-    if email.is_empty() || email.len() > EMAIL_MAX || !is_plain {
-        return Err(unprocessable("`email` is no address"));
-    }
-    Ok(Identity {
-        issuer: ISSUER.to_owned(),
-        subject: email.to_owned(),
-        user_id: format!("dev:{email}"),
-        email: email.to_owned(),
-    })
+    let email: Email = email.unwrap_or(NOBODY).parse().map_err(|_| unprocessable("`email` is no address"))?;
+    let shown = email.to_string();
+    let Person { identity, user_id, .. } = Person::of_dev(email);
+    Ok(Identity { issuer: identity.issuer, subject: identity.subject, user_id, email: shown })
 }
 
 fn unprocessable(text: &str) -> Failure {

@@ -13,7 +13,7 @@ async fn a_daemon_signs_in_by_the_dev_secret() {
     let claims = site.portal.shared().verify(token, &[Class::Daemon]).unwrap();
     assert_eq!((claims.sub.to_string().as_str(), claims.user_id.as_str()), (id, "dev:alice@example.com"));
     assert_eq!(claims.expires_in(), 30 * 24 * 3600);
-    assert_eq!(site.daemon("alice@example.com").await.0, id, "one person");
+    assert_eq!(site.daemon("Alice@Example.com").await.0, id, "one person, however the address is spelled");
     // The published relay took these two for one.
     let [one, other] = [site.daemon("a@b.c").await.0, site.daemon("a.b@c").await.0];
     assert_ne!(one, other);
@@ -43,6 +43,10 @@ async fn what_is_wrong_has_the_published_status_and_text() {
     }
     let spaced = site.post("/auth/dev/token", &json!({"email": "a b@example.com", "secret": SECRET})).await;
     assert_eq!(spaced.text(), (422, "`email` is no address"));
+    let arrival = Arrival { address: rand::random::<[u8; 4]>().into(), is_private: true };
+    let disguised = json!({"email": "alice\u{202e}@example.com", "secret": SECRET}).to_string();
+    let answer = site.ask(request(Method::POST, "/auth/dev/token", &json, &disguised), arrival).await;
+    assert_eq!(answer.text(), (422, "`email` is no address"));
     let off = Site::new(Settings { dev: None, ..settings() }).await;
     let body = json!({"secret": SECRET});
     assert_eq!(off.get("/auth/dev", &[]).await.text(), (404, "Dev login not enabled"));
