@@ -6,6 +6,7 @@ use mykube_relay_accounts::{
     id::{AccountId, SignInId, TokenId},
     jwt::DenyList,
     keyed_hash::Digest,
+    portal_session::PortalSession,
     sign_in::Method,
     time::UnixTime,
 };
@@ -118,25 +119,43 @@ impl Transaction {
         Ok(deny.execute(self.connection()).await?.rows_affected() > 0)
     }
 
-    /// A browser has this sign-in, by a cookie of which the hash is kept.
+    /// Keeps a new session of a browser.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn begin_browser_session(&mut self, hash: Digest, id: SignInId, now: UnixTime) -> Result<(), StoreError> {
-        const BEGIN: &str = "INSERT INTO browser_sessions (hash, sid, created_at, used_at) VALUES ($1, $2, $3, $3)";
-        let begin = sqlx::query(BEGIN).bind(hash.to_bytes().to_vec()).bind(id.to_bytes().to_vec());
-        begin.bind(now.millis()).execute(self.connection()).await?;
+    pub async fn begin_browser_session(&mut self, session: &PortalSession) -> Result<(), StoreError> {
+        const BEGIN: &str = "INSERT INTO browser_sessions (hash, sid, created_at, used_at) VALUES ($1, $2, $3, $4)";
+        let begin = sqlx::query(BEGIN).bind(session.cookie.to_bytes().to_vec()).bind(session.sid.to_bytes().to_vec());
+        let begin = begin.bind(session.created_at.millis()).bind(session.seen_at.millis());
+        begin.execute(self.connection()).await?;
         Ok(())
     }
 
-    /// The sign-in of the browser that showed a cookie.
+    /// The session of the browser that showed a cookie, if its sign-in has not ended.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn browser_session(&mut self, hash: Digest) -> Result<Option<SignInId>, StoreError> {
-        const FIND: &str = "SELECT sid FROM browser_sessions WHERE hash = $1";
-        let row = sqlx::query(FIND).bind(hash.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
-        row.as_ref().map(sign_in_id).transpose()
+    pub async fn browser_session(&mut self, cookie: Digest) -> Result<Option<PortalSession>, StoreError> {
+        const FIND: &str = "SELECT browser_sessions.sid, account, method, signed_in_at, created_at, used_at
+            FROM browser_sessions JOIN sign_ins ON sign_ins.sid = browser_sessions.sid
+            WHERE hash = $1 AND ended_at IS NULL";
+        let row = sqlx::query(FIND).bind(cookie.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
+        let Some(row) = row else { return Ok(None) };
+        let SignIn { id, account, method, .. } = sign_in(&row)?;
+        let time = |column: &str| row.try_get(column).map(UnixTime::from_millis);
+        let (created_at, seen_at) = (time("created_at")?, time("used_at")?);
+        Ok(Some(PortalSession { cookie, sid: id, account, method, created_at, seen_at }))
+    }
+
+    /// Keeps that a session of a browser was used.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn note_browser_session(&mut self, session: &PortalSession) -> Result<(), StoreError> {
+        const NOTE: &str = "UPDATE browser_sessions SET used_at = $1 WHERE hash = $2";
+        let note = sqlx::query(NOTE).bind(session.seen_at.millis()).bind(session.cookie.to_bytes().to_vec());
+        note.execute(self.connection()).await?;
+        Ok(())
     }
 }
 

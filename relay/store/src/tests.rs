@@ -3,8 +3,9 @@
 use mykube_relay_accounts::{
     device_code::{Client, Confirmation, Credential, DeviceSignIn, Stage},
     id::SignInId,
-    keyed_hash::{Digest, KeyedHash},
+    keyed_hash::KeyedHash,
     keys::{Keys, Purpose},
+    portal_session::PortalSession,
     refresh::{End, Family},
     sign_in::Method,
     statement::MachineKey,
@@ -86,11 +87,14 @@ async fn what_is_not_kept_was_never_there() {
 async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await;
-    let (id, cookie) = (SignInId::from_bytes([1; 16]), Digest::from_bytes([7; 32]));
+    let id = SignInId::from_bytes([1; 16]);
+    let hash = KeyedHash::new(&Keys::from_configured(&[7; 32]).unwrap(), Purpose::Cookies);
     let account = sign_in(&store, "alice", id).await;
     let mut transaction = store.begin().await.unwrap();
-    transaction.begin_browser_session(cookie, id, NOW).await.unwrap();
-    assert_eq!(transaction.browser_session(cookie).await.unwrap(), Some(id));
+    let (session, _) = PortalSession::begin(id, account.id, Method::Dev, &hash, NOW, &mut rand::rng());
+    let cookie = session.cookie;
+    transaction.begin_browser_session(&session).await.unwrap();
+    assert_eq!(transaction.browser_session(cookie).await.unwrap(), Some(session));
     let live = SignIn { id, account: account.id, method: Method::Dev, signed_in_at: NOW };
     assert_eq!(transaction.sign_in(id).await.unwrap(), Some(live));
     let until = NOW + std::time::Duration::from_secs(60);

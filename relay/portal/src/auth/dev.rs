@@ -11,10 +11,10 @@ use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderMap, StatusCode, header::SET_COOKIE};
 use mykube_protocol::account::CLIENT;
 use mykube_relay_accounts::{
-    email::Email, id::TokenId, identity::Person, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey,
+    email::Email, id::TokenId, identity::Person, jwt::Class, portal_session::PortalSession, refresh::Family,
+    sign_in::Method, statement::MachineKey,
 };
 use mykube_relay_store::Identity;
-use rand::Rng as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
@@ -56,17 +56,14 @@ pub(super) async fn sign_in_browser(
     let (identity, _) = prove(&portal, body, "Dev login not enabled")?;
     end::end_browsers(&portal, &headers, address).await?;
     let mut begun = begin(&portal, &identity, address, Method::Dev, "dev mode, a browser").await?;
-    let cookie = {
-        let mut bytes = Zeroizing::new([0; 32]);
-        rand::rng().fill_bytes(bytes.as_mut());
-        Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_ref()))
-    };
-    let (_, hash) = portal.cookies.hash(begun.now, &[cookie.as_bytes()]);
-    begun.transaction.begin_browser_session(hash, begun.subject.sign_in, begun.now).await?;
+    let (sid, account) = (begun.subject.sign_in, begun.account.id);
+    let (session, cookie) =
+        PortalSession::begin(sid, account, Method::Dev, &portal.cookies, begun.now, &mut rand::rng());
+    begun.transaction.begin_browser_session(&session).await?;
     begun.transaction.commit().await?;
     info!(account = %begun.account.id, %address, "signed in by dev mode in a browser");
     let published = portal.issue(Class::Browser, &begun.subject, begun.now);
-    let cookies = cookies::set(published.token.expose(), &cookie, portal.origins.has_foreign());
+    let cookies = cookies::set(published.token.expose(), cookie.expose(), portal.origins.has_foreign());
     let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
     Ok((cookies, Json(json!({"ok": true, "email": identity.email}))))
 }

@@ -13,7 +13,9 @@ use mykube_relay_accounts::{
     id::SignInId,
     jwt::{Claims, Class, DenyList},
     limits::Call,
+    portal_session::PortalSession,
     refresh::{End, RefreshToken, Refusal},
+    secret::Secret,
 };
 use mykube_relay_store::{Actor, Transaction};
 use serde_json::{Map, Value, json};
@@ -55,16 +57,22 @@ pub(super) async fn end_browsers(portal: &Shared, headers: &HeaderMap, address: 
     Ok(transaction.commit().await?)
 }
 
-/// The sign-in of the browser that shows this cookie of the portal's own.
+/// The sign-in of the browser that shows this cookie of the portal's own, if its session is neither idle nor old.
 pub(super) async fn browser_session(
     portal: &Shared,
     transaction: &mut Transaction,
     cookie: &str,
 ) -> Result<Option<SignInId>, Failure> {
-    for (_, hash) in portal.cookies.candidates(&[cookie.as_bytes()]) {
-        if let Some(sign_in) = transaction.browser_session(hash).await? {
-            return Ok(Some(sign_in));
+    let Some(cookie) = Secret::parse(cookie) else { return Ok(None) };
+    let now = portal.now();
+    for hash in PortalSession::candidates(&cookie, &portal.cookies) {
+        let Some(mut session) = transaction.browser_session(hash).await?.filter(|session| session.is_live(now)) else {
+            continue;
+        };
+        if session.handle_use(now) {
+            transaction.note_browser_session(&session).await?;
         }
+        return Ok(Some(session.sid));
     }
     Ok(None)
 }

@@ -205,3 +205,19 @@ async fn a_question_that_nothing_answers_writes_nothing() {
     }
     assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
 }
+
+#[tokio::test]
+async fn a_session_that_nobody_used_confirms_nothing() {
+    let site = Site::new(settings()).await;
+    let cookies = site.post("/auth/dev", &json!({"email": "alice@example.com", "secret": SECRET})).await.cookies();
+    let day = Duration::from_hours(24);
+    for _ in 0..2 {
+        wait(6 * day);
+        let (_, user) = code(&site).await;
+        assert_eq!(verify(&site, &user, Some(&cookies), json!({})).await.json(), json!({"ok": true}), "it is used");
+    }
+    wait(7 * day);
+    let (_, user) = code(&site).await;
+    let idle = verify(&site, &user, Some(&cookies), json!({})).await;
+    assert_eq!(idle.error(), (401, "Invalid browser session".to_owned()));
+}
