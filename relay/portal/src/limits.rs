@@ -72,6 +72,8 @@ fn call(method: &Method, path: &str) -> Option<Call> {
         ("POST", "/auth/refresh" | "/auth/refresh/received") => Call::Refresh,
         ("POST", "/auth/revoke") => Call::Revoke,
         ("POST", "/auth/logout") | ("GET" | "HEAD", "/auth/dev" | "/auth/status") => Call::Status,
-        _ => return None,
+        // Asked by who watches the relay, and by browsers before they ask anything.
+        (_, "/health") | ("OPTIONS", _) => return None,
+        _ => Call::Other,
     })
 }

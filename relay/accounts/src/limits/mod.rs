@@ -55,11 +55,13 @@ pub enum Call {
     TokenGuess,
     /// An invitation's link.
     Invite,
+    /// Everything else, paths that do not exist included: they try nothing.
+    Other,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::DeviceBegin,
         Self::DevicePoll,
         Self::DeviceVerify,
@@ -77,6 +79,7 @@ impl Call {
         Self::OtpVerify,
         Self::TokenGuess,
         Self::Invite,
+        Self::Other,
     ];
 
     /// Its figures.
@@ -99,6 +102,8 @@ impl Call {
             | Self::TokenGuess => minute(30),
             Self::Revoke => Limit { account: Some(30), ..minute(30) },
             Self::Status => minute(120),
+            // What a person's programs ask when they start, behind one address of a company.
+            Self::Other => minute(600),
             Self::OtpRequest => Limit { per: HOUR, ..minute(20) },
         }
     }
