@@ -195,7 +195,7 @@ async fn confirming(
         return Ok(Confirming { transaction, account, by });
     }
     let Some(dev) = &portal.settings.dev else { return Err(unauthorised("Not authenticated")) };
-    if !dev::is_secret(dev, typed.secret.as_ref()) {
+    if !dev::is_secret(portal, dev, typed.secret.as_ref()) {
         return Err(unauthorised(dev::WRONG_SECRET));
     }
     let identity = dev::identity(typed.email.as_deref())?;
