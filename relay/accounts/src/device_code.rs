@@ -2,16 +2,20 @@
 //! are signed in, and confirms. `/auth/device`, `/auth/device/poll`, `/auth/device/verify` and the page `/device`.
 //!
 //! A code goes one way: pending, confirmed by one account, fetched. Whoever shows one that is over, unknown or fetched is
-//! told the same. Guesses are counted by address and in all ([`limits`](crate::limits)): of 32^8 codes at most
+//! told the same. Guesses are counted by address, account and in all ([`limits`](crate::limits)): of 32^8 codes at most
 //! [`PENDING_MAX`] are live.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use rand::{CryptoRng, RngExt as _};
 use zeroize::Zeroizing;
 
 use crate::{
-    id::AccountId,
+    id::{AccountId, SignInId},
     jwt::Class,
     keyed_hash::{Digest, KeyedHash},
     statement::MachineKey,
@@ -26,6 +30,8 @@ pub const INTERVAL: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(1);
 /// Live codes at once: what a flood can make the database keep, and the odds of a guess.
 pub const PENDING_MAX: usize = 16_384;
+/// Live codes of one [network](DeviceSignIn::network): more than its programs can want at once.
+pub const NETWORK_MAX: usize = 256;
 /// Letters and digits that are not taken for one another.
 const ALPHABET: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
 /// Bytes that are kept of what a program says about itself.
@@ -134,13 +140,26 @@ pub enum Credential {
     Portal,
 }
 
+/// Who has confirmed a code, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    /// Whose sign-in the program gets.
+    pub account: AccountId,
+    /// The sign-in that was shown: when it has ended, the program gets nothing.
+    pub sid: SignInId,
+    /// When the person proved who they are, which confirming is not.
+    pub auth_time: UnixTime,
+    /// The address it came from.
+    pub from: IpAddr,
+}
+
 /// How far a code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Nobody has confirmed it.
     Pending,
-    /// This account has, at this time, and the program has not fetched it yet.
-    Confirmed(AccountId, UnixTime),
+    /// Somebody has, and the program has not fetched it yet.
+    Confirmed(Confirmation),
     /// The program has it.
     Fetched,
 }
@@ -160,7 +179,7 @@ pub struct DeviceSignIn {
     pub asked_from: IpAddr,
     /// When it asked.
     pub created_at: UnixTime,
-    /// The last question that was answered.
+    /// The last question that was answered. Not kept: it is worth no write for each question.
     pub polled_at: Option<UnixTime>,
     /// How far it is.
     pub stage: Stage,
@@ -171,9 +190,9 @@ pub struct DeviceSignIn {
 pub enum Poll {
     /// `{"status":"pending"}`
     Pending,
-    /// `{"status":"authorized",...}`: a sign-in of this account is made, which proved who it is at this time. The row has
-    /// no more use.
-    Authorised(AccountId, UnixTime),
+    /// `{"status":"authorized",...}`: a sign-in of this account is made, if that of the confirmation has not ended. The row
+    /// has no more use.
+    Authorised(Confirmation),
     /// `{"status":"expired"}`: also for what is unknown.
     Expired,
     /// 429 and a text. Nothing changes.
@@ -228,6 +247,16 @@ impl DeviceSignIn {
         hash.candidates(&[b"user", typed.expose().as_bytes()]).into_iter().map(|(_, digest)| digest).collect()
     }
 
+    /// What codes are counted by: an IPv4 address, or an IPv6 network of 48 bits, which is one site's. When there are too
+    /// many codes, the network that has the most loses its oldest, and nobody else is shut out.
+    #[must_use]
+    pub fn network(&self) -> String {
+        match self.asked_from.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)).to_string(),
+        }
+    }
+
     /// Whether it can still be confirmed: the page shows no other.
     #[must_use]
     pub fn is_pending(&self, now: UnixTime) -> bool {
@@ -244,9 +273,9 @@ impl DeviceSignIn {
         }
         self.polled_at = Some(now);
         match self.stage {
-            Stage::Confirmed(account, at) => {
+            Stage::Confirmed(confirmation) => {
                 self.stage = Stage::Fetched;
-                Poll::Authorised(account, at)
+                Poll::Authorised(confirmation)
             }
             _ => Poll::Pending,
         }
@@ -258,7 +287,7 @@ impl DeviceSignIn {
     /// It is not pending, or this credential does not confirm such a one.
     pub fn handle_confirm(
         &mut self,
-        account: AccountId,
+        by: Confirmation,
         credential: Credential,
         now: UnixTime,
     ) -> Result<(), ConfirmError> {
@@ -268,7 +297,7 @@ impl DeviceSignIn {
         if matches!(self.client, Client::Mykube(_)) && credential != Credential::Portal {
             return Err(ConfirmError::Credential);
         }
-        self.stage = Stage::Confirmed(account, now);
+        self.stage = Stage::Confirmed(by);
         Ok(())
     }
 

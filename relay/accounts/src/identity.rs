@@ -22,7 +22,7 @@ pub enum Kind {
 /// Issuer of accounts that an address alone signs in to.
 const EMAIL_ISSUER: &str = "mykube:email";
 /// Issuer of dev mode's accounts.
-const DEV_ISSUER: &str = "mykube:dev";
+pub const DEV_ISSUER: &str = "mykube:dev";
 const GOOGLE: &str = "https://accounts.google.com";
 
 /// The key of an account.

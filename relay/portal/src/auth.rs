@@ -20,7 +20,7 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/auth/dev", get(dev::is_on).post(dev::sign_in_browser))
         .route("/auth/dev/token", post(dev::sign_in_program))
-        .route("/auth/device", post(device::begin))
+        .route("/auth/device", post(device::begin_code))
         .route("/auth/device/poll", post(device::poll))
         .route("/auth/device/verify", post(device::verify))
         .route("/auth/status", get(status::status))

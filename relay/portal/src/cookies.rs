@@ -12,11 +12,35 @@ const PUBLISHED_AGE: u64 = 30 * 24 * 3600;
 /// How long the portal's own is kept, in seconds: a session in a browser lasts no longer.
 const OWN_AGE: u64 = 30 * 24 * 3600;
 
-/// The first value under a name that is not empty.
-pub(crate) fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The values under a name that are not empty, each once.
+pub(crate) fn read_all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
     let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value).next()
+    let mut values = Vec::new();
+    for (_, value) in pairs.filter(|(key, value)| *key == name && !value.is_empty()) {
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    values
+}
+
+/// Two values under one name: a page of a neighbouring host has set one of them, and nobody knows which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ambiguous;
+
+/// The value under a name, if there is one that is not empty.
+pub(crate) fn read<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Ambiguous> {
+    match read_all(headers, name)[..] {
+        [] => Ok(None),
+        [value] => Ok(Some(value)),
+        _ => Err(Ambiguous),
+    }
+}
+
+/// Whether there is one of ours.
+pub(crate) fn has_any(headers: &HeaderMap) -> bool {
+    [PUBLISHED, OWN].iter().any(|name| !read_all(headers, name).is_empty())
 }
 
 /// Both, for a browser that signs in; or, with empty values, for one that signs out. `foreign`: pages of other origins use
@@ -41,12 +65,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_value_that_is_not_empty_counts() {
+    fn a_value_counts_that_is_not_empty_and_the_only_one() {
         let mut headers = HeaderMap::new();
         headers.append(header::COOKIE, HeaderValue::from_static("a=1; lukan_token=; xlukan_token=no"));
-        headers.append(header::COOKIE, HeaderValue::from_static("lukan_token=first;lukan_token=second"));
-        assert_eq!(read(&headers, PUBLISHED), Some("first"));
-        assert_eq!(read(&headers, OWN), None);
+        headers.append(header::COOKIE, HeaderValue::from_static("lukan_token=first;lukan_token=first"));
+        assert_eq!(read(&headers, PUBLISHED), Ok(Some("first")));
+        assert_eq!(read(&headers, OWN), Ok(None));
+        assert!(has_any(&headers));
+        headers.append(header::COOKIE, HeaderValue::from_static("lukan_token=second"));
+        assert_eq!(read(&headers, PUBLISHED), Err(Ambiguous));
+        assert_eq!(read_all(&headers, PUBLISHED), ["first", "second"]);
+        assert!(!has_any(&HeaderMap::new()));
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Limits {
         counted.handle(now, call, Caller { address, account: None })
     }
 
+    /// Counts a request whose account was found out since, or says how long until it is admitted.
+    pub(crate) fn admit_account(&self, call: Call, account: AccountId, now: UnixTime) -> Result<(), Duration> {
+        self.lock().handle_account(self.instant(now), call, account)
+    }
+
     /// Whether this account may try another code that somebody else shows.
     pub(crate) fn may_guess(&self, address: IpAddr, account: AccountId, now: UnixTime) -> Result<(), Duration> {
         let caller = Caller { address, account: Some(account) };
@@ -67,6 +72,8 @@ fn call(method: &Method, path: &str) -> Option<Call> {
         ("POST", "/auth/refresh" | "/auth/refresh/received") => Call::Refresh,
         ("POST", "/auth/revoke") => Call::Revoke,
         ("POST", "/auth/logout") | ("GET" | "HEAD", "/auth/dev" | "/auth/status") => Call::Status,
-        _ => return None,
+        // Asked by who watches the relay, and by browsers before they ask anything.
+        (_, "/health") | ("OPTIONS", _) => return None,
+        _ => Call::Other,
     })
 }

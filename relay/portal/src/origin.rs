@@ -3,11 +3,11 @@
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use crate::url::PublicUrl;
+use crate::{cookies, url::PublicUrl};
 
 /// Origins whose pages may use published calls; our own API is for our own origin alone.
 pub(crate) struct Origins {
-    own: String,
+    own: Vec<String>,
     foreign: Vec<String>,
 }
 
@@ -16,8 +16,9 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE, O
 const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, cookie, x-lukan-device");
 
 impl Origins {
-    pub(crate) fn new(url: &PublicUrl, foreign: Vec<String>) -> Self {
-        Self { own: url.origin().to_owned(), foreign }
+    /// `urls`: the address of the relay, and its others.
+    pub(crate) fn new<'a>(urls: impl IntoIterator<Item = &'a PublicUrl>, foreign: Vec<String>) -> Self {
+        Self { own: urls.into_iter().map(|url| url.origin().to_owned()).collect(), foreign }
     }
 
     /// Pages of other origins are admitted at all.
@@ -25,10 +26,17 @@ impl Origins {
         !self.foreign.is_empty()
     }
 
-    /// Whether this request may change something. A program names no origin.
+    /// Whether this request may change something. A program names no origin, and has none of our cookies: with one of them
+    /// it is a browser's, which names the origin (Fetch standard, section 3.2).
     pub(crate) fn admits(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
         let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
-        is_safe || headers.get_all(header::ORIGIN).iter().all(|origin| self.knows(path, origin))
+        let is_named = headers.contains_key(header::ORIGIN) || !cookies::has_any(headers);
+        is_safe || is_named && headers.get_all(header::ORIGIN).iter().all(|origin| self.knows(path, origin))
+    }
+
+    /// Whether it comes from a page of this relay.
+    pub(crate) fn is_own(&self, headers: &HeaderMap) -> bool {
+        headers.get(header::ORIGIN).is_some_and(|origin| is_one_of(&self.own, origin))
     }
 
     /// What lets a page read the answer, if it may.
@@ -44,10 +52,13 @@ impl Origins {
     }
 
     fn knows(&self, path: &str, origin: &HeaderValue) -> bool {
-        let origin = origin.to_str().unwrap_or_default();
-        let foreign = self.foreign.iter().filter(|_| !is_own_api(path));
-        foreign.chain([&self.own]).any(|known| known.eq_ignore_ascii_case(origin))
+        is_one_of(&self.own, origin) || !is_own_api(path) && is_one_of(&self.foreign, origin)
     }
+}
+
+fn is_one_of(known: &[String], origin: &HeaderValue) -> bool {
+    let origin = origin.to_str().unwrap_or_default();
+    known.iter().any(|known| known.eq_ignore_ascii_case(origin))
 }
 
 fn is_own_api(path: &str) -> bool {
@@ -59,8 +70,8 @@ mod tests {
     use super::*;
 
     fn origins() -> Origins {
-        let url = PublicUrl::parse("https://relay.example/prefix").unwrap();
-        Origins::new(&url, vec!["https://console.example".to_owned()])
+        let urls = ["https://relay.example/prefix", "https://alias.example"].map(|url| PublicUrl::parse(url).unwrap());
+        Origins::new(&urls, vec!["https://console.example".to_owned()])
     }
 
     fn headers(origin: &'static str) -> HeaderMap {
@@ -78,6 +89,21 @@ mod tests {
             assert!(!may("/auth/logout", foreign), "{foreign}");
         }
         assert!(!may("/v1/tokens", "https://console.example") && may("/v1/tokens", "https://relay.example"));
+        assert!(may("/v1/tokens", "https://alias.example"), "the relay's other address is its own");
+    }
+
+    #[test]
+    fn a_browser_says_where_its_page_is_from() {
+        let may = |method: Method, cookie: &'static str, origin: Option<&'static str>| {
+            let mut headers = origin.map(headers).unwrap_or_default();
+            headers.insert(header::COOKIE, HeaderValue::from_static(cookie));
+            origins().admits(&method, "/auth/device/verify", &headers)
+        };
+        for cookie in ["lukan_token=x", "a=b; __Host-mykube=x"] {
+            assert!(!may(Method::POST, cookie, None), "{cookie}");
+            assert!(may(Method::GET, cookie, None) && may(Method::POST, cookie, Some("https://relay.example")));
+        }
+        assert!(may(Method::POST, "balancer=x", None), "what a proxy gave a program is none of ours");
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! The portal: its calls, and what they share.
 
 use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::Router;
 use mykube_relay_accounts::{keys::Keys, time::UnixTime};
 use mykube_relay_store::{Store, StoreError};
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::{auth, failure::Failure, health, settings::Settings, shared::Shared, v1};
+
+/// How often what is over is forgotten.
+const SWEEP: Duration = Duration::from_hours(1);
 
 /// A relay's calls for people and programs.
 pub struct Portal {
@@ -18,12 +23,14 @@ pub struct Portal {
 }
 
 impl Portal {
-    /// With these secrets, on this database.
+    /// With these secrets, on this database. What is over is forgotten on the runtime that this is called on.
     ///
     /// # Errors
     /// The database gives no answer.
     pub async fn new(settings: Settings, keys: &Keys, store: Store) -> Result<Self, StoreError> {
-        Self::with_clock(settings, keys, store, system_time).await
+        let portal = Self::with_clock(settings, keys, store, system_time).await?;
+        tokio::spawn(sweep(Arc::downgrade(&portal.shared)));
+        Ok(portal)
     }
 
     /// The same, by another clock.
@@ -54,6 +61,17 @@ impl Portal {
 
     pub(crate) fn router(&self) -> Router {
         self.router.clone()
+    }
+}
+
+/// Sweeps for as long as there is a portal. What fails is tried again with the next.
+async fn sweep(shared: Weak<Shared>) {
+    loop {
+        sleep(SWEEP).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if let Err(error) = shared.sweep().await {
+            warn!(%error, "what is over could not be forgotten");
+        }
     }
 }
 

@@ -1,15 +1,22 @@
 //! What all calls share.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use mykube_relay_accounts::{
-    id::{BootId, TokenId},
+    device_code::{INTERVAL, PENDING_MAX},
+    id::{BootId, SignInId, TokenId},
+    identity::DEV_ISSUER,
     jwt::{Claims, Class, DenyList, Issued, JwtError, Jwts, Policy, Subject},
-    keyed_hash::KeyedHash,
+    keyed_hash::{Digest, KeyedHash},
     keys::{Keys, Purpose},
+    refresh::LIFE,
     time::UnixTime,
 };
-use mykube_relay_store::{Store, StoreError};
+use mykube_relay_store::{MARGIN, Store, StoreError};
+use tracing::info;
 
 use crate::{
     limits::Limits,
@@ -29,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) refresh: KeyedHash,
     pub(crate) origins: Origins,
     pub(crate) limits: Limits,
+    /// When each program with a device code has asked last.
+    polled: Mutex<HashMap<[u8; 32], UnixTime>>,
     denied: Mutex<DenyList>,
     clock: fn() -> UnixTime,
 }
@@ -48,14 +57,21 @@ impl Shared {
             devices_life: Class::Devices.life(),
             devices_session: Policy::DEVICES_SESSION,
         };
-        let denied = store.denied(clock()).await?;
+        if settings.dev.is_none() {
+            end_dev(&store, clock()).await?;
+        }
+        let denied = store.denied().await?;
         Ok(Self {
-            origins: Origins::new(&settings.public_url, settings.allow_origins.clone()),
+            origins: Origins::new(
+                [&settings.public_url].into_iter().chain(&settings.aliases),
+                settings.allow_origins.clone(),
+            ),
             jwts: Jwts::new(keys, policy),
             cookies: KeyedHash::new(keys, Purpose::Cookies),
             codes: KeyedHash::new(keys, Purpose::Codes),
             refresh: KeyedHash::new(keys, Purpose::Refresh),
             limits: Limits::new(clock()),
+            polled: Mutex::default(),
             denied: Mutex::new(denied),
             settings,
             store,
@@ -69,6 +85,28 @@ impl Shared {
 
     pub(crate) fn denied(&self) -> MutexGuard<'_, DenyList> {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the program with this device code has asked last.
+    pub(crate) fn polled(&self, code: Digest) -> Option<UnixTime> {
+        self.polled.lock().unwrap_or_else(PoisonError::into_inner).get(&code.to_bytes()).copied()
+    }
+
+    /// It asks now. Kept in memory: an answer that nothing has happened is worth no write.
+    pub(crate) fn note_poll(&self, code: Digest, now: UnixTime) {
+        let mut polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
+        if polled.len() >= PENDING_MAX {
+            polled.retain(|_, at| now.since(*at) < INTERVAL);
+        }
+        polled.insert(code.to_bytes(), now);
+    }
+
+    /// Forgets what is over, in steps between which others have the database.
+    pub(crate) async fn sweep(&self) -> Result<(), StoreError> {
+        let time = self.store.swept_at(self.now()).await?;
+        self.denied().handle_tick(time - MARGIN);
+        while self.store.forget(time).await? {}
+        Ok(())
     }
 
     /// Judges a token of these classes.
@@ -85,6 +123,18 @@ impl Shared {
     pub(crate) fn names(&self) -> Vec<String> {
         names(&self.settings)
     }
+}
+
+/// What dev mode gave does not outlive it: this relay may be reached by others now.
+async fn end_dev(store: &Store, now: UnixTime) -> Result<(), StoreError> {
+    let until = DenyList::default().deny_sign_in(SignInId::from_bytes([0; 16]), now, now + LIFE);
+    let mut transaction = store.begin().await?;
+    let ended = transaction.end_sign_ins_of(DEV_ISSUER, until, now).await?;
+    transaction.commit().await?;
+    if ended > 0 {
+        info!(sign_ins = ended, "dev mode is off: the sign-ins that it gave have ended");
+    }
+    Ok(())
 }
 
 fn names(settings: &Settings) -> Vec<String> {

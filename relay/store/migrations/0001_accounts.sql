@@ -35,17 +35,13 @@ CREATE TABLE sign_ins (
     method        TEXT   NOT NULL CHECK (method IN ('browser', 'program', 'device_code', 'id_token', 'dev')),
     signed_in_at  BIGINT NOT NULL,
     address       TEXT   NOT NULL,
-    -- Nothing while it lasts.
-    ended_at      BIGINT
+    -- Nothing while it lasts. Its tokens are refused from then on, and could be shown until `denied_until`.
+    ended_at      BIGINT,
+    denied_until  BIGINT
 );
 CREATE INDEX sign_ins_of_account ON sign_ins (account);
 
--- Sign-ins whose tokens are refused, and single tokens, each for as long as one could still be shown.
-CREATE TABLE denied_sign_ins (
-    sid   BYTEA  NOT NULL PRIMARY KEY,
-    until BIGINT NOT NULL
-);
-
+-- Single tokens that are refused, each with the time until which it could be shown.
 CREATE TABLE denied_tokens (
     jti   BYTEA  NOT NULL PRIMARY KEY,
     until BIGINT NOT NULL
@@ -74,13 +70,18 @@ CREATE TABLE device_codes (
     machine_key  BYTEA,
     program      TEXT   NOT NULL,
     asked_from   TEXT   NOT NULL,
+    -- Of that address: what a flood is counted by.
+    network      TEXT   NOT NULL,
     created_at   BIGINT NOT NULL,
-    polled_at    BIGINT,
     stage        TEXT   NOT NULL CHECK (stage IN ('pending', 'confirmed', 'fetched')),
-    account      TEXT   REFERENCES accounts (id),
-    confirmed_at BIGINT
+    -- Who has confirmed it, by which sign-in, when they proved who they are, and from where.
+    account        TEXT   REFERENCES accounts (id),
+    confirmed_by   BYTEA,
+    auth_time      BIGINT,
+    confirmed_from TEXT
 );
 CREATE INDEX device_codes_by_age ON device_codes (created_at);
+CREATE INDEX device_codes_of_network ON device_codes (network, created_at);
 
 -- The portal's own cookie, as a keyed hash.
 CREATE TABLE browser_sessions (
@@ -103,4 +104,10 @@ CREATE TABLE audit (
     action       TEXT   NOT NULL,
     detail       TEXT   NOT NULL,
     PRIMARY KEY (organisation, number)
+);
+
+-- The time by which rows are judged to be over: one row.
+CREATE TABLE swept (
+    one BIGINT NOT NULL PRIMARY KEY CHECK (one = 1),
+    at  BIGINT NOT NULL
 );

@@ -1,7 +1,10 @@
 //! Device codes: a row each, which a rule is given and gives back.
 
+use std::net::AddrParseError;
+
 use mykube_relay_accounts::{
-    device_code::{Client, DeviceSignIn, LIFE, Stage},
+    device_code::{Client, Confirmation, DeviceSignIn, LIFE, Stage},
+    id::SignInId,
     keyed_hash::Digest,
     statement::MachineKey,
     time::UnixTime,
@@ -10,22 +13,43 @@ use sqlx::{Row as _, any::AnyRow};
 
 use crate::{error::StoreError, sign_ins::bytes, transaction::Transaction};
 
-const BY_DEVICE: &str = "SELECT device_code, user_code, machine_key, program, asked_from, created_at, polled_at, stage,
-    account, confirmed_at FROM device_codes WHERE device_code = $1";
-const BY_USER: &str = "SELECT device_code, user_code, machine_key, program, asked_from, created_at, polled_at, stage,
-    account, confirmed_at FROM device_codes WHERE user_code = $1";
+const BY_DEVICE: &str = "SELECT device_code, user_code, machine_key, program, asked_from, created_at, stage, account,
+    confirmed_by, auth_time, confirmed_from FROM device_codes WHERE device_code = $1";
+const BY_USER: &str = "SELECT device_code, user_code, machine_key, program, asked_from, created_at, stage, account,
+    confirmed_by, auth_time, confirmed_from FROM device_codes WHERE user_code = $1";
 
 impl Transaction {
-    /// How many there are, after those that are over were forgotten.
+    /// Whether one more of this network may be kept, where there are `most` in all and `most_of_network` of one: those that
+    /// are over are forgotten, and where there is no room, the oldest that waits in the network that has the most.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn device_codes(&mut self, now: UnixTime) -> Result<usize, StoreError> {
+    pub async fn has_room_for_device_code(
+        &mut self,
+        network: &str,
+        (most, most_of_network): (usize, usize),
+        now: UnixTime,
+    ) -> Result<bool, StoreError> {
         const FORGET: &str = "DELETE FROM device_codes WHERE created_at <= $1";
         const COUNT: &str = "SELECT COUNT(*) AS count FROM device_codes";
+        const COUNT_OF: &str = "SELECT COUNT(*) AS count FROM device_codes WHERE network = $1";
+        const EVICT: &str = "DELETE FROM device_codes WHERE device_code = (SELECT device_code FROM device_codes
+            WHERE stage = 'pending' AND network = (SELECT network FROM device_codes WHERE stage = 'pending'
+                GROUP BY network ORDER BY COUNT(*) DESC, MIN(created_at) LIMIT 1)
+            ORDER BY created_at LIMIT 1)";
+        let reached = |row: AnyRow, most: usize| {
+            let count: i64 = row.try_get("count")?;
+            usize::try_from(count).map(|count| count >= most).map_err(|_| StoreError::Damaged("device_codes"))
+        };
         sqlx::query(FORGET).bind((now - LIFE).millis()).execute(self.connection()).await?;
-        let count: i64 = sqlx::query(COUNT).fetch_one(self.connection()).await?.try_get("count")?;
-        usize::try_from(count).map_err(|_| StoreError::Damaged("device_codes"))
+        let of_network = sqlx::query(COUNT_OF).bind(network.to_owned()).fetch_one(self.connection()).await?;
+        if reached(of_network, most_of_network)? {
+            return Ok(false);
+        }
+        if !reached(sqlx::query(COUNT).fetch_one(self.connection()).await?, most)? {
+            return Ok(true);
+        }
+        Ok(sqlx::query(EVICT).execute(self.connection()).await?.rows_affected() > 0)
     }
 
     /// The one whose device code is shown, by its hash.
@@ -49,48 +73,66 @@ impl Transaction {
         row.as_ref().map(device_sign_in).transpose()
     }
 
-    /// Keeps one, new or changed.
+    /// Keeps a new one.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn keep_device_code(&mut self, row: &DeviceSignIn) -> Result<(), StoreError> {
+    pub async fn begin_device_code(&mut self, row: &DeviceSignIn) -> Result<(), StoreError> {
         const KEEP: &str =
-            "INSERT INTO device_codes (device_code, user_code, machine_key, program, asked_from, created_at,
-                polled_at, stage, account, confirmed_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-            ON CONFLICT (device_code) DO UPDATE SET polled_at = $7, stage = $8, account = $9, confirmed_at = $10";
-        let DeviceSignIn { device_code, user_code, client, program, asked_from, created_at, polled_at, stage } = row;
-        let (stage, confirmed) = match *stage {
-            Stage::Pending => ("pending", None),
-            Stage::Confirmed(account, at) => ("confirmed", Some((account.to_string(), at.millis()))),
-            Stage::Fetched => ("fetched", None),
-        };
-        let key = match client {
+            "INSERT INTO device_codes (device_code, user_code, machine_key, program, asked_from, network,
+                created_at, stage) VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending')";
+        let key = match row.client {
             Client::Daemon => None,
             Client::Mykube(key) => Some(key.to_bytes().to_vec()),
         };
-        let keep = sqlx::query(KEEP).bind(device_code.to_bytes().to_vec()).bind(user_code.to_bytes().to_vec());
-        let keep = keep.bind(key).bind(program.clone()).bind(asked_from.to_string()).bind(created_at.millis());
-        let keep = keep.bind(polled_at.map(UnixTime::millis)).bind(stage);
-        let (account, at) = confirmed.unzip();
-        keep.bind(account).bind(at).execute(self.connection()).await?;
+        let keep = sqlx::query(KEEP).bind(row.device_code.to_bytes().to_vec()).bind(row.user_code.to_bytes().to_vec());
+        let keep = keep.bind(key).bind(row.program.clone()).bind(row.asked_from.to_string()).bind(row.network());
+        keep.bind(row.created_at.millis()).execute(self.connection()).await?;
         Ok(())
+    }
+
+    /// Keeps what a rule made of one that was read as `before`.
+    ///
+    /// # Errors
+    /// The database gives no answer, or it has gone further since it was read ([`StoreError::Changed`]): it is confirmed by
+    /// one account, and fetched once.
+    pub async fn change_device_code(&mut self, before: &DeviceSignIn, row: &DeviceSignIn) -> Result<(), StoreError> {
+        const CHANGE: &str = "UPDATE device_codes
+            SET stage = $1, account = $2, confirmed_by = $3, auth_time = $4, confirmed_from = $5
+            WHERE device_code = $6 AND stage = $7";
+        let by = if let Stage::Confirmed(by) = row.stage { Some(by) } else { None };
+        let change = sqlx::query(CHANGE).bind(name(row.stage)).bind(by.map(|by| by.account.to_string()));
+        let change = change.bind(by.map(|by| by.sid.to_bytes().to_vec())).bind(by.map(|by| by.auth_time.millis()));
+        let change = change.bind(by.map(|by| by.from.to_string()));
+        let change = change.bind(row.device_code.to_bytes().to_vec()).bind(name(before.stage));
+        let changed = change.execute(self.connection()).await?.rows_affected();
+        if changed == 1 { Ok(()) } else { Err(StoreError::Changed) }
+    }
+}
+
+const fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Pending => "pending",
+        Stage::Confirmed(_) => "confirmed",
+        Stage::Fetched => "fetched",
     }
 }
 
 fn device_sign_in(row: &AnyRow) -> Result<DeviceSignIn, StoreError> {
     let text = |column: &str| row.try_get::<String, _>(column);
-    let damaged = |_| StoreError::Damaged("device_codes");
+    let damaged = |_: AddrParseError| StoreError::Damaged("device_codes");
     let client = match row.try_get::<Option<Vec<u8>>, _>("machine_key")? {
         None => Client::Daemon,
         Some(key) => Client::Mykube(MachineKey::from_bytes(&key).map_err(|_| StoreError::Damaged("device_codes"))?),
     };
     let stage = match text("stage")?.as_str() {
         "pending" => Stage::Pending,
-        "confirmed" => {
-            let account = text("account")?.parse().map_err(|_| StoreError::Damaged("device_codes.account"))?;
-            Stage::Confirmed(account, UnixTime::from_millis(row.try_get("confirmed_at")?))
-        }
+        "confirmed" => Stage::Confirmed(Confirmation {
+            account: text("account")?.parse().map_err(|_| StoreError::Damaged("device_codes.account"))?,
+            sid: bytes(row, "confirmed_by").map(SignInId::from_bytes)?,
+            auth_time: UnixTime::from_millis(row.try_get("auth_time")?),
+            from: text("confirmed_from")?.parse().map_err(damaged)?,
+        }),
         _ => Stage::Fetched,
     };
     Ok(DeviceSignIn {
@@ -100,7 +142,7 @@ fn device_sign_in(row: &AnyRow) -> Result<DeviceSignIn, StoreError> {
         program: text("program")?,
         asked_from: text("asked_from")?.parse().map_err(damaged)?,
         created_at: UnixTime::from_millis(row.try_get("created_at")?),
-        polled_at: row.try_get::<Option<i64>, _>("polled_at")?.map(UnixTime::from_millis),
+        polled_at: None,
         stage,
     })
 }

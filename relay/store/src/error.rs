@@ -33,6 +33,9 @@ pub enum StoreError {
     /// It cannot be read or written now: full disk, missing file, no connection.
     #[error("the database gives no answer: {0}")]
     Unavailable(String),
+    /// Somebody else changed the row between reading and writing it. Nothing is kept of what was to be written.
+    #[error("what this was about has changed meanwhile: try again")]
+    Changed,
     /// A row is not what this program writes.
     #[error("a row of the database is damaged ({0}): restore a backup")]
     Damaged(&'static str),

@@ -12,7 +12,7 @@ use sqlx::{Row as _, any::AnyRow};
 use crate::{error::StoreError, sign_ins::bytes, transaction::Transaction};
 
 impl Transaction {
-    /// The family of a sign-in, for a rule that changes it: [`Transaction::keep_family`] then keeps what came of that.
+    /// The family of a sign-in, for a rule that changes it: [`Transaction::change_family`] then keeps what came of that.
     ///
     /// # Errors
     /// The database gives no answer.
@@ -23,27 +23,50 @@ impl Transaction {
         row.as_ref().map(family).transpose()
     }
 
-    /// Keeps a family, new or changed.
+    /// Keeps a new family.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn keep_family(&mut self, family: &Family) -> Result<(), StoreError> {
+    pub async fn begin_family(&mut self, family: &Family) -> Result<(), StoreError> {
         const KEEP: &str = "INSERT INTO families (sid, account, machine_key, created_at, refreshed_at, signed_at,
                 current_token, successor, successor_access, ended_at, ended_why)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-            ON CONFLICT (sid) DO UPDATE SET refreshed_at = $5, signed_at = $6, current_token = $7, successor = $8,
-                successor_access = $9, ended_at = $10, ended_why = $11";
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let Family { sid, account, key, created_at, refreshed_at, signed_at, current, successor, ended } = family;
         let keep = sqlx::query(KEEP).bind(sid.to_bytes().to_vec()).bind(account.to_string());
         let keep = keep.bind(key.to_bytes().to_vec()).bind(created_at.millis()).bind(refreshed_at.millis());
-        // A statement's time is near the relay's own, which fits.
-        let keep = keep.bind(i64::try_from(*signed_at).unwrap_or(i64::MAX)).bind(current.to_bytes().to_vec());
+        let keep = keep.bind(signed_time(*signed_at)).bind(current.to_bytes().to_vec());
         let keep = keep.bind(successor.map(|successor| successor.token.to_bytes().to_vec()));
         let keep = keep.bind(successor.map(|successor| successor.access.to_bytes().to_vec()));
         let keep = keep.bind(ended.map(|(at, _)| at.millis())).bind(ended.map(|(_, why)| name(why)));
         keep.execute(self.connection()).await?;
         Ok(())
     }
+
+    /// Keeps what a rule made of a family that was read as `before`.
+    ///
+    /// # Errors
+    /// The database gives no answer, or another has changed the family since it was read ([`StoreError::Changed`]): of two
+    /// who show one token at the same time, only one may get its successor.
+    pub async fn change_family(&mut self, before: &Family, family: &Family) -> Result<(), StoreError> {
+        const CHANGE: &str =
+            "UPDATE families SET refreshed_at = $1, signed_at = $2, current_token = $3, successor = $4,
+                successor_access = $5, ended_at = $6, ended_why = $7
+            WHERE sid = $8 AND signed_at = $9 AND ended_at IS NULL";
+        let Family { sid, refreshed_at, signed_at, current, successor, ended, .. } = family;
+        let change = sqlx::query(CHANGE).bind(refreshed_at.millis()).bind(signed_time(*signed_at));
+        let change = change.bind(current.to_bytes().to_vec());
+        let change = change.bind(successor.map(|successor| successor.token.to_bytes().to_vec()));
+        let change = change.bind(successor.map(|successor| successor.access.to_bytes().to_vec()));
+        let change = change.bind(ended.map(|(at, _)| at.millis())).bind(ended.map(|(_, why)| name(why)));
+        let change = change.bind(sid.to_bytes().to_vec()).bind(signed_time(before.signed_at));
+        let changed = change.execute(self.connection()).await?.rows_affected();
+        if changed == 1 { Ok(()) } else { Err(StoreError::Changed) }
+    }
+}
+
+/// A statement's time is near the relay's own, which fits.
+fn signed_time(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 const fn name(why: End) -> &'static str {

@@ -12,6 +12,7 @@ mod families;
 mod id;
 mod organisation;
 mod sign_ins;
+mod sweep;
 mod transaction;
 
 pub use accounts::{Account, Identity};
@@ -20,6 +21,7 @@ pub use error::StoreError;
 pub use id::{InvalidOrganisationId, OrganisationId};
 pub use organisation::{Actor, AuditLine, Organisation};
 pub use sign_ins::SignIn;
+pub use sweep::{AUDIT, MARGIN};
 pub use transaction::Transaction;
 
 #[cfg(test)]

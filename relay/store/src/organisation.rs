@@ -30,7 +30,7 @@ pub struct Actor {
 /// One line of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditLine {
-    /// In their order, from 1 on, with no gap.
+    /// In their order, from 1 on, with no gap; those of more than a [year](crate::AUDIT) ago are forgotten.
     pub number: i64,
     /// When.
     pub at: UnixTime,

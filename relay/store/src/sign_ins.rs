@@ -6,6 +6,7 @@ use mykube_relay_accounts::{
     id::{AccountId, SignInId, TokenId},
     jwt::DenyList,
     keyed_hash::Digest,
+    portal_session::PortalSession,
     sign_in::Method,
     time::UnixTime,
 };
@@ -27,18 +28,14 @@ pub struct SignIn {
 }
 
 impl Store {
-    /// Every sign-in and every token that is refused now.
+    /// Every sign-in and every token that is refused, whatever the time is: a clock that is wrong at one start brings
+    /// nothing back.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn denied(&self, now: UnixTime) -> Result<DenyList, StoreError> {
-        const FORGET: [&str; 2] =
-            ["DELETE FROM denied_sign_ins WHERE until <= $1", "DELETE FROM denied_tokens WHERE until <= $1"];
-        const SIGN_INS: &str = "SELECT sid, until FROM denied_sign_ins";
+    pub async fn denied(&self) -> Result<DenyList, StoreError> {
+        const SIGN_INS: &str = "SELECT sid, denied_until AS until FROM sign_ins WHERE denied_until IS NOT NULL";
         const TOKENS: &str = "SELECT jti, until FROM denied_tokens";
-        for forget in FORGET {
-            sqlx::query(forget).bind(now.millis()).execute(&self.pool).await?;
-        }
         let mut denied = DenyList::default();
         for row in sqlx::query(SIGN_INS).fetch_all(&self.pool).await? {
             denied.restore_sign_in(sign_in_id(&row)?, UnixTime::from_millis(row.try_get("until")?));
@@ -81,47 +78,84 @@ impl Transaction {
     /// # Errors
     /// The database gives no answer.
     pub async fn end_sign_in(&mut self, id: SignInId, until: UnixTime, now: UnixTime) -> Result<(), StoreError> {
-        const END: &str = "UPDATE sign_ins SET ended_at = $1 WHERE sid = $2 AND ended_at IS NULL";
+        const END: &str = "UPDATE sign_ins SET ended_at = $1, denied_until = $2 WHERE sid = $3 AND ended_at IS NULL";
         const FORGET: &str = "DELETE FROM browser_sessions WHERE sid = $1";
-        const DENY: &str = "INSERT INTO denied_sign_ins (sid, until) VALUES ($1, $2)
-            ON CONFLICT (sid) DO UPDATE SET until = $2 WHERE denied_sign_ins.until < $2";
         let sid = id.to_bytes().to_vec();
-        sqlx::query(END).bind(now.millis()).bind(sid.clone()).execute(self.connection()).await?;
-        sqlx::query(FORGET).bind(sid.clone()).execute(self.connection()).await?;
-        sqlx::query(DENY).bind(sid).bind(until.millis()).execute(self.connection()).await?;
+        let end = sqlx::query(END).bind(now.millis()).bind(until.millis()).bind(sid.clone());
+        end.execute(self.connection()).await?;
+        sqlx::query(FORGET).bind(sid).execute(self.connection()).await?;
         Ok(())
     }
 
-    /// One token is refused until `until`.
+    /// Every sign-in of the accounts of an issuer ends, as does every code that one of them has confirmed. Their tokens are
+    /// to be refused until `until`. Says how many sign-ins ended.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn deny_token(&mut self, id: TokenId, until: UnixTime) -> Result<(), StoreError> {
+    pub async fn end_sign_ins_of(&mut self, issuer: &str, until: UnixTime, now: UnixTime) -> Result<u64, StoreError> {
+        const FAMILIES: &str = "UPDATE families SET ended_at = $1, ended_why = 'revoked', successor = NULL,
+                successor_access = NULL
+            WHERE ended_at IS NULL AND account IN (SELECT id FROM accounts WHERE issuer = $2)";
+        const BROWSERS: &str = "DELETE FROM browser_sessions WHERE sid IN
+            (SELECT sid FROM sign_ins WHERE account IN (SELECT id FROM accounts WHERE issuer = $1))";
+        const CODES: &str = "DELETE FROM device_codes WHERE account IN (SELECT id FROM accounts WHERE issuer = $1)";
+        const SIGN_INS: &str = "UPDATE sign_ins SET ended_at = $1, denied_until = $2
+            WHERE ended_at IS NULL AND account IN (SELECT id FROM accounts WHERE issuer = $3)";
+        sqlx::query(FAMILIES).bind(now.millis()).bind(issuer.to_owned()).execute(self.connection()).await?;
+        for delete in [BROWSERS, CODES] {
+            sqlx::query(delete).bind(issuer.to_owned()).execute(self.connection()).await?;
+        }
+        let end = sqlx::query(SIGN_INS).bind(now.millis()).bind(until.millis()).bind(issuer.to_owned());
+        Ok(end.execute(self.connection()).await?.rows_affected())
+    }
+
+    /// One token is refused, and could be shown until `until`. Says whether it was not refused before.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn deny_token(&mut self, id: TokenId, until: UnixTime) -> Result<bool, StoreError> {
         const DENY: &str = "INSERT INTO denied_tokens (jti, until) VALUES ($1, $2) ON CONFLICT (jti) DO NOTHING";
         let deny = sqlx::query(DENY).bind(id.to_bytes().to_vec()).bind(until.millis());
-        deny.execute(self.connection()).await?;
-        Ok(())
+        Ok(deny.execute(self.connection()).await?.rows_affected() > 0)
     }
 
-    /// A browser has this sign-in, by a cookie of which the hash is kept.
+    /// Keeps a new session of a browser.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn begin_browser_session(&mut self, hash: Digest, id: SignInId, now: UnixTime) -> Result<(), StoreError> {
-        const BEGIN: &str = "INSERT INTO browser_sessions (hash, sid, created_at, used_at) VALUES ($1, $2, $3, $3)";
-        let begin = sqlx::query(BEGIN).bind(hash.to_bytes().to_vec()).bind(id.to_bytes().to_vec());
-        begin.bind(now.millis()).execute(self.connection()).await?;
+    pub async fn begin_browser_session(&mut self, session: &PortalSession) -> Result<(), StoreError> {
+        const BEGIN: &str = "INSERT INTO browser_sessions (hash, sid, created_at, used_at) VALUES ($1, $2, $3, $4)";
+        let begin = sqlx::query(BEGIN).bind(session.cookie.to_bytes().to_vec()).bind(session.sid.to_bytes().to_vec());
+        let begin = begin.bind(session.created_at.millis()).bind(session.seen_at.millis());
+        begin.execute(self.connection()).await?;
         Ok(())
     }
 
-    /// The sign-in of the browser that showed a cookie.
+    /// The session of the browser that showed a cookie, if its sign-in has not ended.
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn browser_session(&mut self, hash: Digest) -> Result<Option<SignInId>, StoreError> {
-        const FIND: &str = "SELECT sid FROM browser_sessions WHERE hash = $1";
-        let row = sqlx::query(FIND).bind(hash.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
-        row.as_ref().map(sign_in_id).transpose()
+    pub async fn browser_session(&mut self, cookie: Digest) -> Result<Option<PortalSession>, StoreError> {
+        const FIND: &str = "SELECT browser_sessions.sid, account, method, signed_in_at, created_at, used_at
+            FROM browser_sessions JOIN sign_ins ON sign_ins.sid = browser_sessions.sid
+            WHERE hash = $1 AND ended_at IS NULL";
+        let row = sqlx::query(FIND).bind(cookie.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
+        let Some(row) = row else { return Ok(None) };
+        let SignIn { id, account, method, .. } = sign_in(&row)?;
+        let time = |column: &str| row.try_get(column).map(UnixTime::from_millis);
+        let (created_at, seen_at) = (time("created_at")?, time("used_at")?);
+        Ok(Some(PortalSession { cookie, sid: id, account, method, created_at, seen_at }))
+    }
+
+    /// Keeps that a session of a browser was used.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn note_browser_session(&mut self, session: &PortalSession) -> Result<(), StoreError> {
+        const NOTE: &str = "UPDATE browser_sessions SET used_at = $1 WHERE hash = $2";
+        let note = sqlx::query(NOTE).bind(session.seen_at.millis()).bind(session.cookie.to_bytes().to_vec());
+        note.execute(self.connection()).await?;
+        Ok(())
     }
 }
 

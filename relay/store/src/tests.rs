@@ -1,8 +1,18 @@
 //! Rows, on a real file.
 
-use mykube_relay_accounts::{id::SignInId, keyed_hash::Digest, sign_in::Method, time::UnixTime};
+use mykube_relay_accounts::{
+    device_code::{Client, Confirmation, Credential, DeviceSignIn, Stage},
+    id::SignInId,
+    keyed_hash::KeyedHash,
+    keys::{Keys, Purpose},
+    portal_session::PortalSession,
+    refresh::{End, Family},
+    sign_in::Method,
+    statement::MachineKey,
+    time::UnixTime,
+};
 
-use crate::{Account, Actor, Database, Identity, SignIn, Store};
+use crate::{Account, Actor, Database, Identity, SignIn, Store, StoreError};
 
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -77,11 +87,14 @@ async fn what_is_not_kept_was_never_there() {
 async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await;
-    let (id, cookie) = (SignInId::from_bytes([1; 16]), Digest::from_bytes([7; 32]));
+    let id = SignInId::from_bytes([1; 16]);
+    let hash = KeyedHash::new(&Keys::from_configured(&[7; 32]).unwrap(), Purpose::Cookies);
     let account = sign_in(&store, "alice", id).await;
     let mut transaction = store.begin().await.unwrap();
-    transaction.begin_browser_session(cookie, id, NOW).await.unwrap();
-    assert_eq!(transaction.browser_session(cookie).await.unwrap(), Some(id));
+    let (session, _) = PortalSession::begin(id, account.id, Method::Dev, &hash, NOW, &mut rand::rng());
+    let cookie = session.cookie;
+    transaction.begin_browser_session(&session).await.unwrap();
+    assert_eq!(transaction.browser_session(cookie).await.unwrap(), Some(session));
     let live = SignIn { id, account: account.id, method: Method::Dev, signed_in_at: NOW };
     assert_eq!(transaction.sign_in(id).await.unwrap(), Some(live));
     let until = NOW + std::time::Duration::from_secs(60);
@@ -94,8 +107,11 @@ async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
     store.close().await;
     drop(store);
     let store = open(&dir).await;
-    assert!(store.denied(NOW).await.unwrap().denies_sign_in(id));
-    assert!(!store.denied(until).await.unwrap().denies_sign_in(id));
+    let mut denied = store.denied().await.unwrap();
+    denied.handle_tick(until - std::time::Duration::from_millis(1));
+    assert!(denied.denies_sign_in(id));
+    denied.handle_tick(until);
+    assert!(!denied.denies_sign_in(id));
 }
 
 #[tokio::test]
@@ -116,4 +132,78 @@ async fn a_full_disk_is_said_and_leaves_nothing_half_done() {
     pages(1_000_000).await;
     let alice = sign_in(&store, "alice", SignInId::from_bytes([1; 16])).await;
     assert_eq!(store.organisation(alice.organisation).audit(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn of_two_who_read_a_row_only_one_changes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let id = SignInId::from_bytes([1; 16]);
+    let account = sign_in(&store, "alice", id).await;
+    let keys = Keys::from_configured(&[7; 32]).unwrap();
+    let hash = KeyedHash::new(&keys, Purpose::Refresh);
+    let key = MachineKey::from_bytes(&generator()).unwrap();
+    let (family, _) = Family::new(id, account.id, key, &hash, NOW, &mut rand::rng());
+    let address = [192, 0, 2, 1].into();
+    let (code, ..) = DeviceSignIn::begin(Client::Daemon, "", address, &hash, NOW, &mut rand::rng());
+    let mut transaction = store.begin().await.unwrap();
+    transaction.begin_family(&family).await.unwrap();
+    transaction.begin_device_code(&code).await.unwrap();
+    // What two have read at once, as they could with more connections than one.
+    let (mut refreshed, mut ended) = (family.clone(), family.clone());
+    refreshed.signed_at = 1;
+    ended.end(NOW, End::Revoked);
+    transaction.change_family(&family, &refreshed).await.unwrap();
+    for late in [&refreshed, &ended] {
+        let lost = transaction.change_family(&family, late).await.unwrap_err();
+        assert!(matches!(lost, StoreError::Changed), "{lost}");
+    }
+    assert_eq!(transaction.family(id).await.unwrap(), Some(refreshed.clone()));
+    ended.signed_at = 1;
+    transaction.change_family(&refreshed, &ended).await.unwrap();
+    assert!(transaction.change_family(&refreshed, &refreshed).await.is_err(), "an ended one stays so");
+    let (mut confirmed, mut fetched) = (code.clone(), code.clone());
+    let by = Confirmation { account: account.id, sid: id, auth_time: NOW, from: address };
+    confirmed.handle_confirm(by, Credential::Portal, NOW).unwrap();
+    transaction.change_device_code(&code, &confirmed).await.unwrap();
+    assert!(transaction.change_device_code(&code, &confirmed).await.is_err());
+    fetched.stage = Stage::Fetched;
+    transaction.change_device_code(&confirmed, &fetched).await.unwrap();
+    assert!(transaction.change_device_code(&confirmed, &fetched).await.is_err());
+}
+
+/// A point of P-256: the generator (SEC 2, section 2.4.2), as any key is one.
+fn generator() -> Vec<u8> {
+    let hex = "046B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296\
+               4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5";
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_flood_of_codes_shuts_out_its_own_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let hash = KeyedHash::new(&Keys::from_configured(&[7; 32]).unwrap(), Purpose::Codes);
+    let mut transaction = store.begin().await.unwrap();
+    let mut ask = async |address: [u8; 4], second: u64| {
+        let now = NOW + std::time::Duration::from_secs(second);
+        let (row, ..) = DeviceSignIn::begin(Client::Daemon, "", address.into(), &hash, now, &mut rand::rng());
+        let room = transaction.has_room_for_device_code(&row.network(), (8, 4), now).await.unwrap();
+        if room {
+            transaction.begin_device_code(&row).await.unwrap();
+        }
+        (room, row)
+    };
+    let (_, honest) = ask([192, 0, 2, 1], 0).await;
+    for second in 1..10 {
+        assert_eq!(ask([198, 51, 100, 1], second).await.0, second <= 4, "a network has so many");
+    }
+    for second in 10..100 {
+        ask([198, 51, 100, 2], second).await;
+    }
+    for third in 1..5 {
+        assert!(ask([203, 0, 113, third], 101).await.0, "others find room");
+    }
+    let found = transaction.device_code(honest.device_code).await.unwrap();
+    assert_eq!(found, Some(honest), "and keep what they have");
 }

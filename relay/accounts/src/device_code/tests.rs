@@ -32,17 +32,29 @@ fn key() -> MachineKey {
     MachineKey::from_bytes(pair.public_key().as_ref()).unwrap()
 }
 
+fn by(account: AccountId) -> Confirmation {
+    let from = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    Confirmation { account, sid: SignInId::from_bytes([3; 16]), auth_time: NOW - Duration::from_hours(1), from }
+}
+
+#[test]
+fn codes_are_counted_by_site() {
+    let network = |from: &str| DeviceSignIn { asked_from: from.parse().unwrap(), ..begun(Client::Daemon) }.network();
+    assert_eq!((network("192.0.2.1"), network("::ffff:192.0.2.1")), ("192.0.2.1".into(), "192.0.2.1".into()));
+    assert_eq!(network("2001:db8:1:2:3::4"), "2001:db8:1::");
+}
+
 #[test]
 fn a_code_is_confirmed_once_by_one_account_and_fetched_once() {
     let mut code = begun(Client::Daemon);
     assert_eq!(code.handle_poll(secs(5)), Poll::Pending);
-    code.handle_confirm(ADA, Credential::Published, secs(7)).unwrap();
+    code.handle_confirm(by(ADA), Credential::Published, secs(7)).unwrap();
     for account in [EVE, ADA] {
-        assert_eq!(code.handle_confirm(account, Credential::Portal, secs(8)), Err(ConfirmError::Invalid));
+        assert_eq!(code.handle_confirm(by(account), Credential::Portal, secs(8)), Err(ConfirmError::Invalid));
     }
-    assert_eq!(code.handle_poll(secs(10)), Poll::Authorised(ADA, secs(7)));
+    assert_eq!(code.handle_poll(secs(10)), Poll::Authorised(by(ADA)));
     assert_eq!(code.handle_poll(secs(15)), Poll::Expired);
-    assert_eq!(code.handle_confirm(EVE, Credential::Portal, secs(16)), Err(ConfirmError::Invalid));
+    assert_eq!(code.handle_confirm(by(EVE), Credential::Portal, secs(16)), Err(ConfirmError::Invalid));
     assert_eq!(ConfirmError::Invalid.to_string(), "Invalid or expired code");
 }
 
@@ -53,9 +65,9 @@ fn a_code_is_over_after_a_quarter_of_an_hour_confirmed_or_not() {
     assert_eq!(pending.clone().handle_poll(last), Poll::Pending);
     assert!(pending.is_pending(last) && !pending.is_pending(NOW + LIFE));
     assert_eq!(pending.handle_poll(NOW + LIFE), Poll::Expired);
-    assert_eq!(pending.handle_confirm(ADA, Credential::Portal, NOW + LIFE), Err(ConfirmError::Invalid));
+    assert_eq!(pending.handle_confirm(by(ADA), Credential::Portal, NOW + LIFE), Err(ConfirmError::Invalid));
     let mut confirmed = begun(Client::Daemon);
-    confirmed.handle_confirm(ADA, Credential::Portal, last).unwrap();
+    confirmed.handle_confirm(by(ADA), Credential::Portal, last).unwrap();
     assert_eq!(confirmed.handle_poll(NOW + LIFE), Poll::Expired);
 }
 
@@ -63,12 +75,12 @@ fn a_code_is_over_after_a_quarter_of_an_hour_confirmed_or_not() {
 fn a_program_that_asks_too_soon_is_told_so_and_loses_nothing() {
     let mut code = begun(Client::Daemon);
     assert_eq!(code.handle_poll(NOW), Poll::Pending, "the first question may come at once");
-    code.handle_confirm(ADA, Credential::Portal, secs(1)).unwrap();
+    code.handle_confirm(by(ADA), Credential::Portal, secs(1)).unwrap();
     for millis in [0, 1000, 3999] {
         assert_eq!(code.handle_poll(NOW + Duration::from_millis(millis)), Poll::TooSoon);
     }
     // A little early is in time, and what was too soon does not count.
-    assert_eq!(code.handle_poll(secs(4)), Poll::Authorised(ADA, secs(1)));
+    assert_eq!(code.handle_poll(secs(4)), Poll::Authorised(by(ADA)));
 }
 
 #[test]
@@ -76,10 +88,10 @@ fn a_sign_in_of_our_program_is_confirmed_on_the_portals_page_only() {
     let key = key();
     let mut code = begun(Client::Mykube(key));
     assert_eq!((code.client.class(), begun(Client::Daemon).client.class()), (Class::Mykube, Class::Daemon));
-    assert_eq!(code.handle_confirm(ADA, Credential::Published, NOW), Err(ConfirmError::Credential));
+    assert_eq!(code.handle_confirm(by(ADA), Credential::Published, NOW), Err(ConfirmError::Credential));
     assert!(code.is_pending(NOW));
-    code.handle_confirm(ADA, Credential::Portal, NOW).unwrap();
-    assert_eq!(code.handle_poll(NOW), Poll::Authorised(ADA, NOW));
+    code.handle_confirm(by(ADA), Credential::Portal, NOW).unwrap();
+    assert_eq!(code.handle_poll(NOW), Poll::Authorised(by(ADA)));
 }
 
 #[test]

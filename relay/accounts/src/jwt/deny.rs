@@ -29,10 +29,16 @@ pub struct DenyList {
 impl DenyList {
     /// Denies one token. Says until when, for the database: its end and the time in which it could be renewed.
     pub fn deny_token(&mut self, claims: &Claims) -> UnixTime {
-        let leeway = claims.class().map_or(Duration::ZERO, Class::leeway);
-        let until = claims.expires_at() + RENEWABLE.max(leeway) + LAST;
+        let until = Self::token_until(claims);
         self.restore_token(claims.jti, until);
         until
+    }
+
+    /// Until when one token could be shown: its end, and the time in which it could be renewed.
+    #[must_use]
+    pub fn token_until(claims: &Claims) -> UnixTime {
+        let leeway = claims.class().map_or(Duration::ZERO, Class::leeway);
+        claims.expires_at() + RENEWABLE.max(leeway) + LAST
     }
 
     /// Denies a sign-in and all its tokens. `ends_at` is when the last of them would end (of a family: its own end). Says

@@ -55,11 +55,13 @@ pub enum Call {
     TokenGuess,
     /// An invitation's link.
     Invite,
+    /// Everything else, paths that do not exist included: they try nothing.
+    Other,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::DeviceBegin,
         Self::DevicePoll,
         Self::DeviceVerify,
@@ -77,6 +79,7 @@ impl Call {
         Self::OtpVerify,
         Self::TokenGuess,
         Self::Invite,
+        Self::Other,
     ];
 
     /// Its figures.
@@ -87,7 +90,7 @@ impl Call {
             // The same for a person at many addresses.
             Self::DeviceVerify => Limit { account: Some(5), ..minute(5) },
             // Only of people who are signed in. Of 32^8 codes with 16,384 live ones, all of them find one in about 900 days.
-            Self::DeviceGuess => Limit { all: Some(50), ..minute(5) },
+            Self::DeviceGuess => Limit { account: Some(5), all: Some(50), ..minute(5) },
             Self::DevLogin | Self::DevToken => minute(5),
             // The first is the published figure; the others bound what is asked of the database: a code is random.
             Self::DeviceBegin | Self::Exchange | Self::OtpVerify | Self::Invite => minute(10),
@@ -99,6 +102,8 @@ impl Call {
             | Self::TokenGuess => minute(30),
             Self::Revoke => Limit { account: Some(30), ..minute(30) },
             Self::Status => minute(120),
+            // What a person's programs ask when they start, behind one address of a company.
+            Self::Other => minute(600),
             Self::OtpRequest => Limit { per: HOUR, ..minute(20) },
         }
     }
@@ -170,6 +175,21 @@ impl Limits {
         for (key, _) in counted(call, caller) {
             window.count(now, (call, key));
         }
+        Ok(())
+    }
+
+    /// Counts a call that may be made against the account alone, where who it is was found out after its address was counted.
+    ///
+    /// # Errors
+    /// How long until it may be.
+    pub fn handle_account(&mut self, now: Instant, call: Call, account: AccountId) -> Result<(), Duration> {
+        let Some(most) = call.limit().account else { return Ok(()) };
+        let window = if call.limit().per == HOUR { &mut self.hour } else { &mut self.minute };
+        let key = (call, Counted::Account(account));
+        if let Some(wait) = window.wait(now, &key, usize::try_from(most).unwrap_or(usize::MAX)) {
+            return Err(wait);
+        }
+        window.count(now, key);
         Ok(())
     }
 
@@ -251,12 +271,13 @@ mod tests {
     #[test]
     fn a_person_at_many_addresses_is_one_person() {
         let (mut limits, start) = (Limits::default(), start());
-        let ada = Some(AccountId::from_bytes([1; 16]));
+        let ada = AccountId::from_bytes([1; 16]);
         let verify = |limits: &mut Limits, n: u8, account| {
             limits.handle(start, Call::DeviceVerify, Caller { account, ..from(&format!("192.0.2.{n}")) })
         };
-        let admitted = (0..50).filter(|n| verify(&mut limits, *n, ada).is_ok()).count();
+        let admitted = (0..50).filter(|n| verify(&mut limits, *n, Some(ada)).is_ok()).count();
         assert_eq!(admitted, 5);
+        assert_eq!(limits.handle_account(start, Call::DeviceVerify, ada), Err(MINUTE), "the same count");
         assert_eq!(verify(&mut limits, 60, Some(AccountId::from_bytes([2; 16]))), Ok(()));
         assert_eq!(verify(&mut limits, 61, None), Ok(()));
     }

@@ -246,8 +246,11 @@ impl Family {
             return Err(Refusal::Ended);
         }
         let millis = |time: UnixTime| u64::try_from(time.millis()).unwrap_or(0);
-        if time <= self.signed_at || time < millis(now - CLOCK) || time > millis(now + CLOCK) {
-            return Err(Refusal::Time { now: millis(now), after: self.signed_at });
+        // The relay's own clock may have been ahead, and been set back since: no time that is taken now would be later.
+        let last = millis(now + CLOCK);
+        let after = if self.signed_at > last { last - 1 } else { self.signed_at };
+        if time <= after || time < millis(now - CLOCK) || time > last {
+            return Err(Refusal::Time { now: millis(now), after });
         }
         self.signed_at = time;
         let shown = token.expose().as_bytes();

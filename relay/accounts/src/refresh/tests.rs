@@ -204,3 +204,18 @@ fn nobody_without_the_machines_key_changes_anything() {
     assert_eq!(family.handle_received(request, &urls, &hash(), START), Ok(()));
     assert_eq!(family.successor, None);
 }
+
+#[test]
+fn a_relay_whose_clock_was_ahead_goes_on_when_it_is_set_back() {
+    let (mut desk, first) = desk();
+    let start = desk.now;
+    desk.now = desk.now + Duration::from_hours(24);
+    let second = desk.refresh(&first).unwrap();
+    desk.now = start;
+    let Refusal::Time { now, after } = desk.refresh(&second.token).unwrap_err() else { panic!("it is not taken") };
+    assert!(after < now + 300_000, "there is a time that is later");
+    let time = now.max(after + 1);
+    let third = desk.family.refresh(&second.token, time, &desk.hash, desk.now, &mut desk.rng).unwrap();
+    desk.now = desk.now + Duration::from_mins(6);
+    desk.refresh(&third.token).unwrap();
+}

@@ -10,26 +10,23 @@ use axum::{
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderMap, StatusCode, header::SET_COOKIE};
 use mykube_protocol::account::CLIENT;
-use mykube_relay_accounts::{id::TokenId, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey};
+use mykube_relay_accounts::{
+    email::Email, id::TokenId, identity::Person, jwt::Class, portal_session::PortalSession, refresh::Family,
+    sign_in::Method, statement::MachineKey,
+};
 use mykube_relay_store::Identity;
-use rand::Rng as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq as _;
 use tracing::info;
 use zeroize::Zeroizing;
 
 use super::{begin::begin, end, refresh};
 use crate::{arrival::Arrival, cookies, failure::Failure, settings::Dev, shared::Shared};
 
-/// The provider of accounts in dev mode.
-const ISSUER: &str = "dev";
 /// The published text.
 pub(super) const WRONG_SECRET: &str = "Invalid or missing secret";
 /// Who signs in where nobody is named.
 const NOBODY: &str = "dev@localhost";
-/// RFC 5321 section 4.5.3.1.3, less the angle brackets.
-const EMAIL_MAX: usize = 254;
 
 #[derive(Deserialize)]
 pub(super) struct Body {
@@ -58,17 +55,14 @@ pub(super) async fn sign_in_browser(
     let (identity, _) = prove(&portal, body, "Dev login not enabled")?;
     end::end_browsers(&portal, &headers, address).await?;
     let mut begun = begin(&portal, &identity, address, Method::Dev, "dev mode, a browser").await?;
-    let cookie = {
-        let mut bytes = Zeroizing::new([0; 32]);
-        rand::rng().fill_bytes(bytes.as_mut());
-        Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_ref()))
-    };
-    let (_, hash) = portal.cookies.hash(begun.now, &[cookie.as_bytes()]);
-    begun.transaction.begin_browser_session(hash, begun.subject.sign_in, begun.now).await?;
+    let (sid, account) = (begun.subject.sign_in, begun.account.id);
+    let (session, cookie) =
+        PortalSession::begin(sid, account, Method::Dev, &portal.cookies, begun.now, &mut rand::rng());
+    begun.transaction.begin_browser_session(&session).await?;
     begun.transaction.commit().await?;
     info!(account = %begun.account.id, %address, "signed in by dev mode in a browser");
     let published = portal.issue(Class::Browser, &begun.subject, begun.now);
-    let cookies = cookies::set(published.token.expose(), &cookie, portal.origins.has_foreign());
+    let cookies = cookies::set(published.token.expose(), cookie.expose(), portal.origins.has_foreign());
     let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
     Ok((cookies, Json(json!({"ok": true, "email": identity.email}))))
 }
@@ -104,31 +98,25 @@ fn prove(
 ) -> Result<(Identity, Body), Failure> {
     let dev = portal.settings.dev.as_ref().ok_or_else(|| Failure::text(StatusCode::NOT_FOUND, off))?;
     let Json(body) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
-    if !is_secret(dev, body.secret.as_ref()) {
+    if !is_secret(portal, dev, body.secret.as_ref()) {
         return Err(Failure::text(StatusCode::UNAUTHORIZED, WRONG_SECRET));
     }
     Ok((identity(body.email.as_deref())?, body))
 }
 
-/// Whether this is the dev secret. Compared in constant time.
-pub(super) fn is_secret(dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
+/// Whether this is the dev secret. Their hashes are compared, so that how long it takes tells nothing, nor how long it is.
+pub(super) fn is_secret(portal: &Shared, dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
     let shown = shown.map(|secret| secret.as_bytes()).unwrap_or_default();
-    shown.ct_eq(dev.secret()).into()
+    let (_, kept) = portal.codes.hash(portal.now(), &[b"dev", dev.secret()]);
+    portal.codes.verify(kept, &[b"dev", shown])
 }
 
 /// Who is named; each address is a person of its own.
 pub(super) fn identity(email: Option<&str>) -> Result<Identity, Failure> {
-    let email = email.unwrap_or(NOBODY);
-    let is_plain = email.chars().all(|char| !char.is_control() && !char.is_whitespace());
-    if email.is_empty() || email.len() > EMAIL_MAX || !is_plain {
-        return Err(unprocessable("`email` is no address"));
-    }
-    Ok(Identity {
-        issuer: ISSUER.to_owned(),
-        subject: email.to_owned(),
-        user_id: format!("dev:{email}"),
-        email: email.to_owned(),
-    })
+    let email: Email = email.unwrap_or(NOBODY).parse().map_err(|_| unprocessable("`email` is no address"))?;
+    let shown = email.to_string();
+    let Person { identity, user_id, .. } = Person::of_dev(email);
+    Ok(Identity { issuer: identity.issuer, subject: identity.subject, user_id, email: shown })
 }
 
 fn unprocessable(text: &str) -> Failure {
@@ -148,7 +136,7 @@ async fn sign_in_ours(
     let mut begun = begin(portal, identity, address, Method::Dev, "dev mode, mykube").await?;
     let (sid, account, now) = (begun.subject.sign_in, begun.account.id, begun.now);
     let (family, token) = Family::new(sid, account, key, &portal.refresh, now, &mut rand::rng());
-    begun.transaction.keep_family(&family).await?;
+    begun.transaction.begin_family(&family).await?;
     begun.transaction.commit().await?;
     info!(%account, %address, "signed in by dev mode");
     let access = TokenId::random(&mut rand::rng());

@@ -1,7 +1,7 @@
 //! The device code flow of published daemons: a program without a browser shows a code, which somebody who is signed in
 //! confirms. `POST /auth/device`, `/auth/device/poll` and `/auth/device/verify`.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Extension, Json,
@@ -10,18 +10,25 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use mykube_relay_accounts::{
-    device_code::{Client, ConfirmError, Credential, DeviceSignIn, INTERVAL, LIFE, PENDING_MAX, Poll, UserCode},
-    id::AccountId,
-    jwt::Class,
+    device_code::{
+        Client, ConfirmError, Confirmation, Credential, DeviceSignIn, INTERVAL, LIFE, NETWORK_MAX, PENDING_MAX, Poll,
+        UserCode,
+    },
+    jwt::{Class, JwtError},
+    limits::Call,
     sign_in::Method,
+    time::UnixTime,
 };
-use mykube_relay_store::Transaction;
+use mykube_relay_store::{Account, Actor, Transaction};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{begin::begin_as, dev};
+use super::{
+    begin::{begin, begin_as},
+    dev, end,
+};
 use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
 
 #[derive(Deserialize)]
@@ -38,8 +45,11 @@ pub(super) struct Typed {
     secret: Option<Zeroizing<String>>,
 }
 
+/// The published text for a cookie that is not accepted.
+const BROWSER_INVALID: &str = JwtError::Revoked.browser_text();
+
 /// `POST /auth/device`: a program asks for a code.
-pub(super) async fn begin(
+pub(super) async fn begin_code(
     State(portal): State<Arc<Shared>>,
     Extension(Arrival { address, .. }): Extension<Arrival>,
     headers: HeaderMap,
@@ -51,16 +61,16 @@ pub(super) async fn begin(
         return Err(Failure::text(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
     let now = portal.now();
-    let mut transaction = portal.store.begin().await?;
-    if transaction.device_codes(now).await? >= PENDING_MAX {
-        let failure = Failure::text(StatusCode::SERVICE_UNAVAILABLE, "too many codes wait at this relay");
-        return Err(failure.retry_after(INTERVAL.as_secs()));
-    }
     let program = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
     let program = String::from_utf8_lossy(program);
     let (row, device_code, user_code) =
         DeviceSignIn::begin(Client::Daemon, &program, address, &portal.codes, now, &mut rand::rng());
-    transaction.keep_device_code(&row).await?;
+    let mut transaction = portal.store.begin().await?;
+    if !transaction.has_room_for_device_code(&row.network(), (PENDING_MAX, NETWORK_MAX), now).await? {
+        let failure = Failure::text(StatusCode::SERVICE_UNAVAILABLE, "too many codes wait at this relay");
+        return Err(failure.retry_after(INTERVAL.as_secs()));
+    }
+    transaction.begin_device_code(&row).await?;
     transaction.commit().await?;
     Ok(Json(json!({
         "deviceCode": device_code.expose(),
@@ -84,19 +94,26 @@ pub(super) async fn poll(
     for hash in DeviceSignIn::device_candidates(&device_code, &portal.codes) {
         found = found.or(transaction.device_code(hash).await?);
     }
-    let Some(mut row) = found else { return expired() };
-    let polled = row.handle_poll(portal.now());
-    transaction.keep_device_code(&row).await?;
-    match polled {
+    let Some(before) = found else { return expired() };
+    let mut row = before.clone();
+    let now = portal.now();
+    row.polled_at = portal.polled(row.device_code);
+    match row.handle_poll(now) {
         Poll::TooSoon => Err(Failure::too_many(INTERVAL)),
         Poll::Expired => expired(),
         Poll::Pending => {
-            transaction.commit().await?;
+            portal.note_poll(row.device_code, now);
             Ok(Json(json!({"status": "pending"})))
         }
-        Poll::Authorised(account, at) => {
-            let account = transaction.account(account).await?;
-            let Some(account) = account else { return expired() };
+        Poll::Authorised(confirmation) => {
+            transaction.change_device_code(&before, &row).await?;
+            // Who has signed out since meant this too.
+            let confirmed_by = transaction.sign_in(confirmation.sid).await?;
+            if confirmed_by.is_none() || portal.denied().denies_sign_in(confirmation.sid) {
+                return expired();
+            }
+            let Some(account) = transaction.account(confirmation.account).await? else { return expired() };
+            let at = confirmation.auth_time;
             let by = "a code, a daemon";
             let begun = begin_as(&portal, transaction, account, address, (Method::DeviceCode, at), by).await?;
             begun.transaction.commit().await?;
@@ -120,12 +137,12 @@ pub(super) async fn verify(
     body: Result<Json<Typed>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
     let Json(typed) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
-    let mut transaction = portal.store.begin().await?;
-    let account = confirming(&portal, &mut transaction, &headers, &typed).await?;
+    let Confirming { mut transaction, account, by } = confirming(&portal, &headers, &typed, address).await?;
     let now = portal.now();
-    portal.limits.may_guess(address, account, now).map_err(Failure::too_many)?;
+    portal.limits.admit_account(Call::DeviceVerify, account.id, now).map_err(Failure::too_many)?;
+    portal.limits.may_guess(address, account.id, now).map_err(Failure::too_many)?;
     let invalid = || {
-        portal.limits.guessed(address, account, now);
+        portal.limits.guessed(address, account.id, now);
         Failure::json(StatusCode::BAD_REQUEST, ConfirmError::Invalid.to_string())
     };
     let code = UserCode::parse(&typed.user_code).ok_or_else(invalid)?;
@@ -133,31 +150,57 @@ pub(super) async fn verify(
     for hash in DeviceSignIn::user_candidates(&code, &portal.codes) {
         found = found.or(transaction.device_code_of_user(hash).await?);
     }
-    let mut row = found.ok_or_else(invalid)?;
-    let confirmed = row.handle_confirm(account, Credential::Published, now);
+    let before = found.ok_or_else(invalid)?;
+    let mut row = before.clone();
+    let confirmed = row.handle_confirm(by, Credential::Published, now);
     confirmed.map_err(|error| Failure::json(StatusCode::BAD_REQUEST, error.to_string()))?;
-    transaction.keep_device_code(&row).await?;
+    transaction.change_device_code(&before, &row).await?;
+    let actor = Actor { account: account.id, sign_in: by.sid, address };
+    transaction.record(account.organisation, actor, ("device_code.confirm", &row.program), now).await?;
     transaction.commit().await?;
-    info!(%account, "a device code was confirmed");
+    info!(account = %account.id, %address, "a device code was confirmed");
     Ok(Json(json!({"ok": true})))
 }
 
-/// Whose the cookie is; without one, whom the dev secret makes whoever sent it.
+/// Whoever confirms, in a transaction that waits to be kept.
+struct Confirming {
+    transaction: Transaction,
+    account: Account,
+    by: Confirmation,
+}
+
+/// Whose the cookie is; without one, whom the dev secret makes whoever sent it, by a sign-in of its own.
 async fn confirming(
     portal: &Shared,
-    transaction: &mut Transaction,
     headers: &HeaderMap,
     typed: &Typed,
-) -> Result<AccountId, Failure> {
+    address: IpAddr,
+) -> Result<Confirming, Failure> {
     let unauthorised = |text: &str| Failure::json(StatusCode::UNAUTHORIZED, text);
-    if let Some(cookie) = cookies::read(headers, cookies::PUBLISHED) {
-        let claims = portal.verify(cookie, &[Class::Browser]);
-        return claims.map(|claims| claims.sub).map_err(|error| unauthorised(error.browser_text()));
+    let invalid = || unauthorised(BROWSER_INVALID);
+    if let Some(cookie) = cookies::read(headers, cookies::PUBLISHED).map_err(|_| invalid())? {
+        let claims = portal.verify(cookie, &[Class::Browser]).map_err(|error| unauthorised(error.browser_text()))?;
+        let mut transaction = portal.store.begin().await?;
+        // A neighbouring host can set the published cookie, but not the portal's own: a page of ours has both, of one
+        // sign-in. Pages of other origins have the published one alone.
+        if portal.origins.is_own(headers) {
+            let own = cookies::read(headers, cookies::OWN).ok().flatten().ok_or_else(invalid)?;
+            if end::browser_session(portal, &mut transaction, own).await? != Some(claims.sid) {
+                return Err(invalid());
+            }
+        }
+        let account = transaction.account(claims.sub).await?.ok_or_else(invalid)?;
+        let auth_time = UnixTime::from_secs(claims.auth_time);
+        let by = Confirmation { account: account.id, sid: claims.sid, auth_time, from: address };
+        return Ok(Confirming { transaction, account, by });
     }
     let Some(dev) = &portal.settings.dev else { return Err(unauthorised("Not authenticated")) };
-    if !dev::is_secret(dev, typed.secret.as_ref()) {
+    if !dev::is_secret(portal, dev, typed.secret.as_ref()) {
         return Err(unauthorised(dev::WRONG_SECRET));
     }
     let identity = dev::identity(typed.email.as_deref())?;
-    Ok(transaction.account_of(&identity, portal.now()).await?.id)
+    let begun = begin(portal, &identity, address, Method::Dev, "dev mode, to confirm a code").await?;
+    let (account, sid) = (begun.account, begun.subject.sign_in);
+    let by = Confirmation { account: account.id, sid, auth_time: begun.now, from: address };
+    Ok(Confirming { transaction: begun.transaction, account, by })
 }

@@ -2,7 +2,7 @@
 //! takes a refresh token that the machine's key has signed for. And `POST /auth/refresh/received`, by which the machine says
 //! that it has the successor.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{Extension, Json, extract::State};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http::StatusCode;
 use mykube_protocol::account::SignedIn;
 use mykube_relay_accounts::{
     id::TokenId,
-    jwt::{Class, Subject},
+    jwt::{Class, RENEWABLE, Subject},
     refresh::{Family, RefreshToken, Refreshed, Refusal, Request},
     time::UnixTime,
 };
@@ -61,18 +61,19 @@ fn published(portal: &Shared, body: &Body) -> Result<Json<Value>, Failure> {
 async fn ours(portal: &Shared, address: IpAddr, body: &Body) -> Result<Json<Value>, Failure> {
     let signed = Signed::read(body)?;
     let now = portal.now();
-    let mut transaction = portal.store.begin().await?;
-    let mut family = signed.family(&mut transaction).await?;
+    let (mut transaction, before) = signed.family(portal).await?;
+    let mut family = before.clone();
     let refreshed = {
         let names = portal.names();
         family.handle_refresh(signed.request(), &names, &portal.refresh, now, &mut rand::rng())
     };
     let Refreshed { token, access, denied } = match refreshed {
         Ok(refreshed) => refreshed,
-        Err(refusal) => return Err(refuse(portal, transaction, &family, refusal, address).await?),
+        Err(refusal) => return Err(refuse(portal, transaction, (&before, &family), refusal, address).await?),
     };
-    transaction.keep_family(&family).await?;
-    let denied = denied.map(|id| (id, now + Class::Mykube.life() + Duration::from_secs(1)));
+    transaction.change_family(&before, &family).await?;
+    // It ends within an hour by the clock that made it: a day more, for a clock that was set back since.
+    let denied = denied.map(|id| (id, now + Class::Mykube.life() + RENEWABLE));
     if let Some((id, until)) = denied {
         transaction.deny_token(id, until).await?;
     }
@@ -80,9 +81,7 @@ async fn ours(portal: &Shared, address: IpAddr, body: &Body) -> Result<Json<Valu
     let account = account.ok_or_else(|| unauthorised(Refusal::Ended.to_string()))?;
     transaction.commit().await?;
     if let Some((id, until)) = denied {
-        let mut denied = portal.denied();
-        denied.handle_tick(now);
-        denied.restore_token(id, until);
+        portal.denied().restore_token(id, until);
     }
     info!(account = %account.id, %address, "token replaced");
     let subject = Subject {
@@ -102,13 +101,13 @@ pub(super) async fn received(
     body: Bytes,
 ) -> Result<Json<Value>, Failure> {
     let signed = Signed::read(&serde_json::from_slice(&body).unwrap_or_default())?;
-    let mut transaction = portal.store.begin().await?;
-    let mut family = signed.family(&mut transaction).await?;
+    let (mut transaction, before) = signed.family(&portal).await?;
+    let mut family = before.clone();
     let taken = family.handle_received(signed.request(), &portal.names(), &portal.refresh, portal.now());
     if let Err(refusal) = taken {
-        return Err(refuse(&portal, transaction, &family, refusal, address).await?);
+        return Err(refuse(&portal, transaction, (&before, &family), refusal, address).await?);
     }
-    transaction.keep_family(&family).await?;
+    transaction.change_family(&before, &family).await?;
     transaction.commit().await?;
     Ok(Json(json!({"ok": true})))
 }
@@ -155,9 +154,14 @@ impl Signed {
         Request { token: &self.token, time: self.time, signature: &self.signature }
     }
 
-    async fn family(&self, transaction: &mut Transaction) -> Result<Family, Failure> {
+    /// Where the database did not keep that a sign-in has ended, the deny list knows it.
+    async fn family(&self, portal: &Shared) -> Result<(Transaction, Family), Failure> {
+        if portal.denied().denies_sign_in(self.token.sid()) {
+            return Err(unauthorised(Refusal::Ended.to_string()));
+        }
+        let mut transaction = portal.store.begin().await?;
         let family = transaction.family(self.token.sid()).await?;
-        family.ok_or_else(|| unauthorised(Refusal::Signature.to_string()))
+        Ok((transaction, family.ok_or_else(|| unauthorised(Refusal::Signature.to_string()))?))
     }
 }
 
@@ -165,7 +169,7 @@ impl Signed {
 async fn refuse(
     portal: &Shared,
     mut transaction: Transaction,
-    family: &Family,
+    (before, family): (&Family, &Family),
     refusal: Refusal,
     address: IpAddr,
 ) -> Result<Failure, Failure> {
@@ -175,7 +179,7 @@ async fn refuse(
         Refusal::Theft => {
             let now = portal.now();
             let until = portal.denied().deny_sign_in(family.sid, now, family.denied_until());
-            transaction.keep_family(family).await?;
+            transaction.change_family(before, family).await?;
             transaction.end_sign_in(family.sid, until, now).await?;
             if let Some(account) = transaction.account(family.account).await? {
                 let actor = Actor { account: account.id, sign_in: family.sid, address };

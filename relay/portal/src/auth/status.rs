@@ -12,7 +12,7 @@ use crate::{cookies, shared::Shared};
 /// Published daemons are not served yet, so none is ever connected.
 pub(super) async fn status(State(portal): State<Arc<Shared>>, headers: HeaderMap) -> (StatusCode, Json<Value>) {
     let cookie = cookies::read(&headers, cookies::PUBLISHED);
-    if cookie.is_some_and(|token| portal.verify(token, &[Class::Browser]).is_ok()) {
+    if cookie.is_ok_and(|token| token.is_some_and(|token| portal.verify(token, &[Class::Browser]).is_ok())) {
         (StatusCode::OK, Json(json!({"authenticated": true, "daemonConnected": false, "devices": []})))
     } else {
         (StatusCode::UNAUTHORIZED, Json(json!({"authenticated": false, "daemonConnected": false})))

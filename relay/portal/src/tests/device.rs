@@ -21,8 +21,10 @@ async fn poll(site: &Site, code: &str) -> Answer {
 async fn verify(site: &Site, code: &str, cookie: Option<&str>, more: Value) -> Answer {
     let mut body = json!({"userCode": code});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let headers: Vec<_> =
-        [("content-type", "application/json")].into_iter().chain(cookie.map(|it| ("cookie", it))).collect();
+    let headers: Vec<_> = [("content-type", "application/json"), ("origin", URL)]
+        .into_iter()
+        .chain(cookie.map(|it| ("cookie", it)))
+        .collect();
     site.call(Method::POST, "/auth/device/verify", &headers, &body.to_string()).await
 }
 
@@ -106,4 +108,116 @@ async fn codes_are_not_guessed_from_many_addresses() {
     assert_eq!(guess(50, &user).await.status, StatusCode::TOO_MANY_REQUESTS, "not even a right one");
     wait(Duration::from_mins(1));
     assert_eq!(guess(50, &user).await.json(), json!({"ok": true}));
+}
+
+#[tokio::test]
+async fn one_account_guesses_for_itself_alone() {
+    let site = Site::new(settings()).await;
+    let cookies =
+        async |email: &str| site.post("/auth/dev", &json!({"email": email, "secret": SECRET})).await.cookies();
+    let (mallory, alice) = (cookies("mallory@example.com").await, cookies("alice@example.com").await);
+    let (_, user) = code(&site).await;
+    let type_ = async |address: u8, cookies: &str, code: &str| {
+        let arrival = Arrival { address: [198, 51, 100, address].into(), is_private: true };
+        let headers = [("content-type", "application/json"), ("cookie", cookies), ("origin", URL)];
+        let body = json!({"userCode": code}).to_string();
+        site.ask(request(Method::POST, "/auth/device/verify", &headers, &body), arrival).await
+    };
+    let mut refused = 0;
+    for address in 0..60 {
+        let answer = type_(address, &mallory, "AAAA-AAAA").await;
+        refused += u32::from(answer.status == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert_eq!(refused, 55, "from sixty addresses it is one account");
+    assert_eq!(type_(60, &alice, &user).await.json(), json!({"ok": true}), "and nobody else is kept out");
+}
+
+#[tokio::test]
+async fn a_cookie_that_a_neighbour_set_confirms_nothing() {
+    let site = Site::new(settings()).await;
+    let cookies =
+        async |email: &str| site.post("/auth/dev", &json!({"email": email, "secret": SECRET})).await.cookies();
+    let (alice, mallory) = (cookies("alice@example.com").await, cookies("mallory@example.com").await);
+    let published = |cookies: &str| cookies.split("; ").next().unwrap().to_owned();
+    let own = |cookies: &str| cookies.split("; ").nth(1).unwrap().to_owned();
+    let (_, user) = code(&site).await;
+    let invalid = (401, "Invalid browser session".to_owned());
+    for planted in [
+        format!("{}; {alice}", published(&mallory)),
+        format!("{}; {}", published(&mallory), own(&alice)),
+        published(&mallory),
+    ] {
+        assert_eq!(verify(&site, &user, Some(&planted), json!({})).await.error(), invalid, "{planted}");
+    }
+    let body = json!({"userCode": user}).to_string();
+    let ask = async |origin: Option<&str>| {
+        let cookie = published(&alice);
+        let headers: Vec<_> = [("content-type", "application/json"), ("cookie", cookie.as_str())]
+            .into_iter()
+            .chain(origin.map(|origin| ("origin", origin)))
+            .collect();
+        site.call(Method::POST, "/auth/device/verify", &headers, &body).await
+    };
+    assert_eq!(ask(None).await.error(), (403, "this origin is not allowed".to_owned()));
+    // A known page of another origin has the published cookie alone.
+    assert_eq!(ask(Some("https://console.example")).await.json(), json!({"ok": true}));
+    // Signing out ends both that it was given.
+    let both = [("cookie", &*format!("{}; {alice}", published(&mallory))), ("origin", URL)];
+    assert_eq!(site.get("/auth/status", &both[..1]).await.status, StatusCode::UNAUTHORIZED);
+    site.call(Method::POST, "/auth/logout", &both, "").await;
+    for one in [alice, mallory] {
+        assert_eq!(site.get("/auth/status", &[("cookie", &one)]).await.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn a_confirmed_code_is_worth_what_the_sign_in_that_confirmed_it_is() {
+    let site = Site::new(settings()).await;
+    let body = json!({"email": "alice@example.com", "secret": SECRET});
+    let cookies = site.post("/auth/dev", &body).await.cookies();
+    let signed_in_at = clock();
+    wait(Duration::from_hours(1));
+    let (kept, user) = code(&site).await;
+    assert_eq!(verify(&site, &user, Some(&cookies), json!({})).await.json(), json!({"ok": true}));
+    let token = poll(&site, &kept).await.json()["token"].as_str().unwrap().to_owned();
+    let claims = site.portal.shared().verify(&token, &[Class::Daemon]).unwrap();
+    assert_eq!(claims.auth_time, signed_in_at.secs(), "to confirm proves nothing anew");
+    let store = &site.portal.shared().store;
+    let organisation = store.account(claims.sub).await.unwrap().unwrap().organisation;
+    let log = store.organisation(organisation).audit(10).await.unwrap();
+    let confirmed = log.iter().find(|line| line.action == "device_code.confirm").unwrap();
+    assert_eq!((confirmed.detail.as_str(), confirmed.address.as_str()), ("lukan/0.1", "192.0.2.1"));
+
+    let (lost, user) = code(&site).await;
+    assert_eq!(verify(&site, &user, Some(&cookies), json!({})).await.json(), json!({"ok": true}));
+    site.call(Method::POST, "/auth/logout", &[("cookie", &cookies), ("origin", URL)], "").await;
+    assert_eq!(poll(&site, &lost).await.json(), json!({"status": "expired"}), "who signed out meant this too");
+}
+
+#[tokio::test]
+async fn a_question_that_nothing_answers_writes_nothing() {
+    let site = Site::new(settings()).await;
+    let (device, _) = code(&site).await;
+    let log = site.dir.path().join("relay.db-wal");
+    let before = std::fs::metadata(&log).unwrap().len();
+    for _ in 0..3 {
+        assert_eq!(poll(&site, &device).await.json(), json!({"status": "pending"}));
+    }
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_used_confirms_nothing() {
+    let site = Site::new(settings()).await;
+    let cookies = site.post("/auth/dev", &json!({"email": "alice@example.com", "secret": SECRET})).await.cookies();
+    let day = Duration::from_hours(24);
+    for _ in 0..2 {
+        wait(6 * day);
+        let (_, user) = code(&site).await;
+        assert_eq!(verify(&site, &user, Some(&cookies), json!({})).await.json(), json!({"ok": true}), "it is used");
+    }
+    wait(7 * day);
+    let (_, user) = code(&site).await;
+    let idle = verify(&site, &user, Some(&cookies), json!({})).await;
+    assert_eq!(idle.error(), (401, "Invalid browser session".to_owned()));
 }

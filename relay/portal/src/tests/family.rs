@@ -97,6 +97,17 @@ async fn a_lost_answer_is_asked_for_again_and_what_it_held_is_void() {
 }
 
 #[tokio::test]
+async fn of_two_requests_at_once_one_is_taken() {
+    let site = Site::new(settings()).await;
+    let machine = Machine::new(&site).await;
+    let body = machine.sign(Act::Refresh, URL, &machine.refresh_token, machine.time + 1);
+    let (one, other) = tokio::join!(site.post("/auth/refresh", &body), site.post("/auth/refresh", &body));
+    let mut statuses = [one.status.as_u16(), other.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409], "{} {}", one.body, other.body);
+}
+
+#[tokio::test]
 async fn only_the_machine_itself_has_a_token_replaced() {
     let site = Site::new(settings()).await;
     let (mut machine, thief) = (Machine::new(&site).await, Machine::new(&site).await);
@@ -178,4 +189,40 @@ async fn a_relay_is_known_by_its_other_names_too() {
     let answer = site.post("/auth/refresh", &body).await;
     machine.keep(&answer);
     assert_eq!(status(&site, &machine.token).await, 200);
+}
+
+#[tokio::test]
+async fn what_dev_mode_gave_ends_with_it() {
+    let mut site = Site::new(settings()).await;
+    let mut machine = Machine::new(&site).await;
+    let (_, daemon) = site.daemon("alice@example.com").await;
+    let code = site.post("/auth/device", &json!({})).await.json();
+    let confirmed = json!({"userCode": code["userCode"], "email": "alice@example.com", "secret": SECRET});
+    assert_eq!(site.post("/auth/device/verify", &confirmed).await.json(), json!({"ok": true}));
+    site.settings.dev = None;
+    let mut site = site.restart().await;
+    assert_eq!(status(&site, &machine.token).await, 401);
+    assert!(site.portal.shared().verify(&daemon, &[Class::Daemon]).is_err());
+    let fetched = site.post("/auth/device/poll", &json!({"deviceCode": code["deviceCode"]})).await;
+    assert_eq!(fetched.json(), json!({"status": "expired"}));
+    // It does not come back with dev mode either.
+    site.settings.dev = settings().dev;
+    let site = site.restart().await;
+    let ended = machine.refresh(&site, &machine.refresh_token.clone()).await;
+    assert_eq!(ended.error(), (401, "the sign-in has ended: sign in again".to_owned()));
+    assert_eq!(status(&site, &machine.token).await, 401);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_is_denied_is_not_refreshed_whatever_its_row_says() {
+    let site = Site::new(settings()).await;
+    let mut machine = Machine::new(&site).await;
+    let sid = site.portal.shared().jwts.verify_to_revoke(&machine.token).unwrap().sid;
+    // As when the database could not keep it.
+    site.portal.shared().denied().deny_sign_in(sid, clock(), clock());
+    let token = machine.refresh_token.clone();
+    let ended = (401, "the sign-in has ended: sign in again".to_owned());
+    assert_eq!(machine.refresh(&site, &token).await.error(), ended);
+    let received = machine.sign(Act::Received, URL, &token, machine.time + 1);
+    assert_eq!(site.post("/auth/refresh/received", &received).await.error(), ended);
 }

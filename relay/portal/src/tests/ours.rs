@@ -112,3 +112,16 @@ async fn a_database_that_is_away_is_said() {
     // What needs none goes on.
     assert_eq!(site.get("/health", &[]).await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn what_is_not_there_has_a_limit_too() {
+    let site = Site::new(settings()).await;
+    for path in (0..300).flat_map(|_| ["/v1/whoami", "/nothing"]) {
+        let status = site.get(path, &[]).await.status;
+        assert!([StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND].contains(&status), "{path} {status}");
+    }
+    for path in ["/v1/whoami", "/nothing"] {
+        assert_eq!(site.get(path, &[]).await.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+    }
+    assert_eq!(site.get("/health", &[]).await.status, StatusCode::OK);
+}
