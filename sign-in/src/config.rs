@@ -1,5 +1,7 @@
 //! `config.toml`: what is remembered from one command to the next.
 
+use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+
 use mykube_dial::RelayUrl;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +32,10 @@ fn load(home: &Home) -> Result<Config, SignInError> {
     let path = home.config();
     // It holds no secret: a user may have made it readable for others.
     let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
+        // Where there is no directory of this user's (`HOME=/dev/null`, or that of another user) nothing is remembered.
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => {
+            return Ok(Config::default());
+        }
         text => text.map_err(|source| SignInError::File { path: path.clone(), source })?,
     };
     toml::from_str(&text).map_err(|error| {

@@ -28,6 +28,7 @@ impl Relay {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("dev-secret"), format!("{SECRET}\n")).unwrap();
+        fs::set_permissions(dir.path().join("dev-secret"), fs::Permissions::from_mode(0o600)).unwrap();
         let config =
             format!("public_url = \"http://127.0.0.1:{port}\"\n[accounts]\n[dev]\nsecret_file = \"dev-secret\"\n");
         fs::write(dir.path().join("relay.toml"), config).unwrap();
@@ -133,7 +134,10 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
     let log_in = |secret: &Path, expected| run(&[&log_in[..], &[secret.to_str().unwrap()]].concat(), expected);
     let alice = account(&log_in(&secret, 0).0);
     assert_eq!((&alice["user_id"], &alice["email"]), (&"dev:alice@example.com".into(), &"alice@example.com".into()));
-    // The relay is remembered.
+    // The relay is remembered, unless it is said that none is meant.
+    let mut none = laptop.command(&["whoami"]);
+    let (code, _, err) = told(none.env("MYKUBE_RELAY_URL", "").output().unwrap());
+    assert!(code == 2 && err.contains("no relay is named"), "{err}");
     assert_eq!(account(&run(&["whoami"], 0).0), alice);
     let credentials = laptop.find("credentials");
     for private in [&credentials, &laptop.find("relay.key"), &relay.path("data/keys"), &relay.path("data/relay.db")] {
@@ -166,6 +170,7 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
     assert!(run(&["whoami"], 1).1.contains("you are not signed in at"));
     // Whoever kept the file has nothing, after another start of the relay too.
     fs::write(&credentials, &kept).unwrap();
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(run(&["whoami"], 1).1.contains("other users may read"));
     fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600)).unwrap();
     for _ in 0..2 {
@@ -173,6 +178,9 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
         relay.stop();
         relay.start();
     }
+    // The relay says itself that it is over, and so it is here.
+    run(&["logout"], 0);
+    assert!(!credentials.exists());
     let wrong = relay.path("wrong-secret");
     fs::write(&wrong, "not-it").unwrap();
     assert!(log_in(&wrong, 1).1.contains("Invalid or missing secret"));
@@ -220,4 +228,15 @@ fn a_configuration_that_cannot_be_is_2_with_its_lines() {
     assert!(code == 0 && err.contains("nothing is wrong with it"), "{err}");
     let (code, _, err) = check("\n[mail]\nsmtp = \"x\"\n");
     assert!(code == 2 && err.contains("other.toml:2: `mail` is not built yet"), "{err}");
+}
+
+#[test]
+fn where_nothing_can_be_remembered_nothing_is() {
+    let home = tempfile::tempdir().unwrap();
+    for nowhere in ["/dev/null", home.path().to_str().unwrap()] {
+        let (code, _, err) = told(crate::mykube(&home, &["client"]).env("HOME", nowhere).output().unwrap());
+        assert!(code == 2 && err.contains("no relay is named"), "{nowhere}: {err}");
+        let (_, _, err) = told(crate::mykube(&home, &["doctor"]).env("HOME", nowhere).output().unwrap());
+        assert!(!err.contains("cannot use"), "{nowhere}: {err}");
+    }
 }
