@@ -78,6 +78,9 @@ pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<Str
             "DEV MODE: whoever knows the dev secret signs in as anybody; for this machine alone, and never for people"
         );
     }
+    if let Some(warning) = wanted.unreachable(&relay) {
+        warn!("{warning}");
+    }
     let accounts = accounts::open(wanted).await?;
     let fallback: Arc<dyn Fallback> = Arc::new(accounts.clone());
     let served = mykube_relay::run(relay, Some(fallback), output).await;
