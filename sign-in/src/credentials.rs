@@ -20,6 +20,9 @@ pub(crate) struct Credentials {
     /// Seconds since 1970, by this machine's clock.
     pub(crate) expires_at: u64,
     pub(crate) refresh_token: String,
+    /// By how many milliseconds the relay's clock is ahead of this machine's, where it was told: the next time is signed so.
+    #[serde(default)]
+    pub(crate) skew: i64,
 }
 
 impl Credentials {

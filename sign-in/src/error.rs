@@ -56,6 +56,12 @@ pub enum SignInError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another process of the user's has it.
+    #[error("another mykube of yours has held {path} for half a minute: try again when it is done, or end it", path = path.display())]
+    Busy {
+        /// The lock's file.
+        path: PathBuf,
+    },
     /// Others could sign in with it.
     #[error("other users may read {path} (mode {mode:o}): run `chmod 600 {path}`, or have it replaced by `mykube logout`, which reads it all the same, and `mykube login`", path = path.display())]
     Exposed {

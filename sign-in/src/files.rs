@@ -1,10 +1,11 @@
 //! Private files: only the user's, whole or not at all.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use zeroize::Zeroizing;
@@ -70,13 +71,23 @@ pub(crate) fn remove(path: &Path) -> Result<(), SignInError> {
     }
 }
 
-/// Waits until no other process of this user holds it; it is let go of with the file.
-pub(crate) fn lock(path: &Path) -> Result<File, SignInError> {
+/// Waits until no other process of this user holds it, but no longer than `most`; it is let go of with the file.
+pub(crate) async fn lock(path: &Path, most: Duration) -> Result<File, SignInError> {
+    const AGAIN: Duration = Duration::from_millis(50);
     let at = |source| SignInError::File { path: path.to_owned(), source };
     path.parent().map_or(Ok(()), create_directory).map_err(at)?;
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(at)?;
-    file.lock().map_err(at)?;
-    Ok(file)
+    let until = Instant::now() + most;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(at(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                return Err(SignInError::Busy { path: path.to_owned() });
+            }
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(AGAIN).await,
+        }
+    }
 }
 
 fn create_directory(path: &Path) -> io::Result<()> {
@@ -113,5 +124,15 @@ mod tests {
             std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
             assert!(matches!(read(Readers::Anybody), Err(SignInError::Foreign { owner: 65_534, .. })));
         }
+    }
+
+    #[tokio::test]
+    async fn who_holds_a_lock_for_too_long_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay/lock");
+        let held = lock(&path, Duration::ZERO).await.unwrap();
+        assert!(matches!(lock(&path, Duration::ZERO).await, Err(SignInError::Busy { .. })));
+        drop(held);
+        lock(&path, Duration::ZERO).await.unwrap();
     }
 }

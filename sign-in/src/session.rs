@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mykube_dial::Dialer;
@@ -22,6 +22,9 @@ use crate::{
 
 /// A token that lives no longer than this is replaced before it is used, in seconds: what is begun with it shall not end for it.
 const REFRESH_BELOW: u64 = 300;
+
+/// How long another process of the user's may hold a sign-in: a renewal takes less, unless its relay does not answer.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
 
 /// How often a refresh is signed: by this machine's clock, then by the relay's, and once more as a second may pass.
 const TIMES: u32 = 3;
@@ -72,7 +75,7 @@ impl Session {
         }
         let before = self.find(Readers::Anybody).ok().flatten();
         let refresh_token = Zeroizing::new(given.refresh_token.clone());
-        let kept = self.keep(given);
+        let kept = self.keep(given, 0);
         if kept.is_err() {
             // Nobody has it: nobody would ever end it.
             let revoked = calls::revoke(&self.dialer, &Revoke { refresh_token: &refresh_token }).await;
@@ -149,8 +152,8 @@ impl Session {
             return Ok(credentials.token.clone().into());
         }
         let key = MachineKey::load_or_create(&self.file("relay.key"))?;
-        let (given, time) = self.refresh(&key, &credentials.refresh_token).await?;
-        let credentials = self.keep(given)?;
+        let (given, time, skew) = self.refresh(&key, &credentials).await?;
+        let credentials = self.keep(given, skew)?;
         // It is kept: whatever was copied from here before is worth nothing from now on. Where the relay does not hear of
         // that, the next refresh says it too.
         let time = time.saturating_add(1);
@@ -161,24 +164,29 @@ impl Session {
         Ok(credentials.token.clone().into())
     }
 
-    /// Has a token replaced; also says the time that was signed, by the relay's clock if need be.
-    async fn refresh(&self, key: &MachineKey, refresh_token: &str) -> Result<(SignedIn, u64), SignInError> {
-        let mut time = now_millis();
+    /// Has a token replaced; also says the time that was signed, by the relay's clock if need be, and by how much that clock
+    /// is ahead of this machine's.
+    async fn refresh(&self, key: &MachineKey, of: &Credentials) -> Result<(SignedIn, u64, i64), SignInError> {
+        let (refresh_token, mut skew) = (of.refresh_token.as_str(), of.skew);
+        let mut time = now_millis().saturating_add_signed(skew);
         for _ in 0..TIMES {
             let sig = key.sign(Act::Refresh, self.dialer.url(), refresh_token, time);
             match calls::refresh(&self.dialer, &Signed { refresh_token, time, sig: &sig }).await? {
-                Refreshed::Given(given) => return Ok((given, time)),
-                Refreshed::WrongTime(WrongTime { now, after }) => time = now.max(after.saturating_add(1)),
+                Refreshed::Given(given) => return Ok((given, time, skew)),
+                Refreshed::WrongTime(WrongTime { now, after }) => {
+                    skew = now.checked_signed_diff(now_millis()).unwrap_or_default();
+                    time = now.max(after.saturating_add(1));
+                }
             }
         }
         let relay = self.dialer.url().to_string();
         Err(SignInError::Refused { relay, reason: "it takes no time that this machine signs".to_owned() })
     }
 
-    fn keep(&self, given: SignedIn) -> Result<Credentials, SignInError> {
+    fn keep(&self, given: SignedIn, skew: i64) -> Result<Credentials, SignInError> {
         let SignedIn { token, expires_in, refresh_token, .. } = given;
         let expires_at = now().saturating_add(expires_in);
-        let credentials = Credentials { relay: self.dialer.url().to_string(), token, expires_at, refresh_token };
+        let credentials = Credentials { relay: self.dialer.url().to_string(), token, expires_at, refresh_token, skew };
         credentials.store(&self.file("credentials"))?;
         Ok(credentials)
     }
@@ -196,9 +204,7 @@ impl Session {
     }
 
     async fn lock(&self) -> Result<std::fs::File, SignInError> {
-        let path = self.file("lock");
-        let file = tokio::task::spawn_blocking(move || files::lock(&path)).await;
-        file.expect("taking a lock does not panic")
+        files::lock(&self.file("lock"), LOCK_WAIT).await
     }
 }
 
@@ -231,8 +237,13 @@ mod tests {
 
     #[test]
     fn a_token_is_used_until_its_last_five_minutes() {
-        let credentials =
-            Credentials { relay: String::new(), token: String::new(), expires_at: 1000, refresh_token: String::new() };
+        let credentials = Credentials {
+            relay: String::new(),
+            token: String::new(),
+            expires_at: 1000,
+            refresh_token: String::new(),
+            skew: 0,
+        };
         assert!(is_fresh(&credentials, 699));
         assert!(!is_fresh(&credentials, 700));
         assert!(!is_fresh(&credentials, u64::MAX));
@@ -264,8 +275,13 @@ mod tests {
     fn sign_in(session: &Session) -> PathBuf {
         let path = session.file("credentials");
         let text = |text: &str| text.to_owned();
-        let credentials =
-            Credentials { relay: session.relay(), token: text("t"), expires_at: u64::MAX, refresh_token: text("r") };
+        let credentials = Credentials {
+            relay: session.relay(),
+            token: text("t"),
+            expires_at: u64::MAX,
+            refresh_token: text("r"),
+            skew: 0,
+        };
         credentials.store(&path).unwrap();
         path
     }
