@@ -59,11 +59,15 @@ impl NodeError {
 /// # Errors
 /// It cannot start.
 pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<String>, NodeError> {
-    let NodeArgs { relay, config: file, command } = args;
+    let NodeArgs { mut relay, config: file, command } = args;
+    if command.is_some() {
+        // Nothing is kept: no directory is needed.
+        relay.data_dir.get_or_insert_default();
+    }
     let relay = relay.into_config()?;
     if let Some(NodeCommand::CheckConfig { file }) = command {
         config::load(&file, &relay)?;
-        return Ok(Some(format!("{}: nothing is wrong with it", file.display())));
+        return Ok(Some(format!("{}: nothing is wrong with it, with --listen {}", file.display(), relay.listen)));
     }
     let wanted = match file {
         Some(file) => config::load(&file, &relay)?,
