@@ -74,7 +74,7 @@ pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<Str
         None => None,
     };
     let Some(wanted) = wanted else {
-        mykube_relay::run(relay, None, output).await?;
+        mykube_relay::run(relay, async || Ok::<_, NodeError>(None), output).await?;
         return Ok(None);
     };
     if wanted.settings.dev.is_some() {
@@ -85,10 +85,16 @@ pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<Str
     if let Some(warning) = wanted.unreachable(&relay) {
         warn!("{warning}");
     }
-    let accounts = accounts::open(wanted).await?;
-    let fallback: Arc<dyn Fallback> = Arc::new(accounts.clone());
-    let served = mykube_relay::run(relay, Some(fallback), output).await;
-    accounts.close().await;
+    let mut opened = None;
+    let open = async || {
+        let accounts = opened.insert(accounts::open(wanted).await?);
+        let fallback: Arc<dyn Fallback> = Arc::new(accounts.clone());
+        Ok::<_, NodeError>(Some(fallback))
+    };
+    let served = mykube_relay::run(relay, open, output).await;
+    if let Some(accounts) = opened {
+        accounts.close().await;
+    }
     served?;
     Ok(None)
 }
