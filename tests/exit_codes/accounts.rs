@@ -3,8 +3,8 @@
 use std::{
     cell::RefCell,
     fs,
-    io::{BufRead as _, BufReader},
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -244,6 +244,15 @@ fn a_configuration_that_cannot_be_is_2_with_its_lines() {
     let (code, err) = refused(relay.command(&["--listen", "0.0.0.0:0"]));
     assert!(code == Some(2) && err.contains("relay.toml:3: [dev] is for this machine alone"), "{err}");
 
+    // One that cannot listen has touched nothing.
+    let untouched = relay.path("untouched");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
+    command.env_clear().args(["relay", "--listen", &format!("127.0.0.1:{}", relay.port), "--config"]);
+    command.arg(relay.path("relay.toml")).arg("--data-dir").arg(&untouched);
+    let (code, err) = refused(command);
+    assert!(code == Some(1) && err.contains("in use"), "{err}");
+    assert!(!untouched.join("relay.db").exists() && !untouched.join("keys").exists());
+
     let check = |text: &str| {
         let file = relay.path("other.toml");
         fs::write(&file, text).unwrap();
@@ -265,5 +274,67 @@ fn where_nothing_can_be_remembered_nothing_is() {
         assert!(code == 2 && err.contains("no relay is named"), "{nowhere}: {err}");
         let (_, _, err) = told(crate::mykube(&home, &["doctor"]).env("HOME", nowhere).output().unwrap());
         assert!(!err.contains("cannot use"), "{nowhere}: {err}");
+    }
+}
+
+/// What a relay with this configuration, if any, answers to each request, but for the time.
+fn answers(dir: &Path, config: Option<&str>, requests: &[&str]) -> Vec<String> {
+    let data = dir.join(format!("data-of-{}", config.unwrap_or("none")));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
+    command.env_clear().args(["relay", "--listen", "127.0.0.1:0", "--output", "json", "--data-dir"]).arg(&data);
+    command.args(config.map(|config| format!("--config={}", dir.join(config).display())));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let event: Value = serde_json::from_str(&line).unwrap();
+    let address = event["listen"].as_str().unwrap();
+    let ask = |request: &&str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(crate::DEADLINE)).unwrap();
+        write!(stream, "{request}\r\nhost: relay\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n")
+    };
+    let answers = requests.iter().map(ask).collect();
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+    let portals = names.filter(|name| name.trim() == "portal").count();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let files = fs::read_dir(&data).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!((portals, files.collect::<Vec<_>>()), (0, vec!["ticket.key".to_owned()]));
+    answers
+}
+
+#[test]
+fn a_relay_without_accounts_is_the_one_of_codes_to_the_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("empty.toml"), "").unwrap();
+    let requests = [
+        "GET / HTTP/1.1",
+        "HEAD / HTTP/1.1",
+        "GET // HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "OPTIONS /auth/dev HTTP/1.1",
+        "CONNECT relay:443 HTTP/1.1",
+        "GET http://relay/auth/status HTTP/1.1",
+        "POST /auth/dev HTTP/1.1",
+        "GET /v1/whoami HTTP/1.1",
+        "GET /health HTTP/1.1",
+        "GET /healthz HTTP/1.1",
+        "DELETE /api/health HTTP/1.1",
+        "GET /api/sessions HTTP/1.1",
+        "GET /auth/dev HTTP/1.0",
+    ];
+    let [none, empty] = [None, Some("empty.toml")].map(|config| answers(dir.path(), config, &requests));
+    assert_eq!(none, empty);
+    for (request, answer) in requests.iter().zip(&none) {
+        let is_own = ["/healthz", "/api/"].iter().any(|path| request.contains(path));
+        assert_eq!(
+            answer.starts_with("HTTP/1.1 404") || answer.starts_with("HTTP/1.0 404"),
+            !is_own,
+            "{request}: {answer}"
+        );
     }
 }
