@@ -15,7 +15,7 @@ use crate::{
 pub struct NodeArgs {
     #[command(flatten)]
     relay: RelayArgs,
-    /// Read what is too much for flags (accounts, say) from this file; flags stay, and win
+    /// Read what is too much for flags (accounts, say) from this file; no key of it is a flag
     #[arg(long, env = "MYKUBE_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
     #[command(subcommand)]

@@ -1,4 +1,5 @@
-//! `relay.toml`: what flags are too small for. Every mistake is told with its line, and what is not built yet by its name.
+//! `relay.toml`: what flags are too small for. Mistakes are told with their lines (of unknown keys the first), and
+//! what is not built yet by its name.
 
 use std::{
     fmt, fs,
