@@ -14,17 +14,22 @@ const NO_RELAY: &str = "no relay is named: give the address of one with --relay-
 /// Reads the address, certificates and proxy settings; touches no network. Where no relay is named, it is the one that was
 /// signed in at last.
 pub(crate) fn dialer(relay_url: Option<String>, ca_file: Option<PathBuf>) -> Result<Dialer, Failure> {
-    let text = named(relay_url).map_or_else(remembered, |url| Ok(Some(url)))?;
+    let text = wanted(relay_url)?;
     to(text.ok_or_else(|| Failure::usage(NO_RELAY))?, ca_file)
 }
 
-/// The relay that was named, if any was.
-pub(crate) fn named(relay_url: Option<String>) -> Option<String> {
-    relay_url.filter(|url| !url.is_empty())
+/// The relay that was named, else the one that was signed in at last. An address that is empty, as the flag or the variable,
+/// names none, whatever is remembered.
+pub(crate) fn wanted(relay_url: Option<String>) -> Result<Option<String>, Failure> {
+    let is_none = || std::env::var_os("MYKUBE_RELAY_URL").is_some_and(|url| url.is_empty());
+    match relay_url {
+        Some(url) => Ok(Some(url).filter(|url| !url.is_empty())),
+        None if is_none() => Ok(None),
+        None => remembered(),
+    }
 }
 
-/// The relay that was signed in at last.
-pub(crate) fn remembered() -> Result<Option<String>, Failure> {
+fn remembered() -> Result<Option<String>, Failure> {
     Home::of_user().map_or(Ok(None), |home| remembered_relay(&home)).map_err(Failure::usage)
 }
 
@@ -50,9 +55,7 @@ mod tests {
 
     #[test]
     fn without_a_relay_the_message_says_how_to_start_one() {
-        for nothing in [None, Some(String::new())] {
-            assert_eq!(named(nothing), None);
-        }
+        assert_eq!(wanted(Some(String::new())).unwrap(), None);
         assert!(NO_RELAY.contains("mykube relay"));
         assert_eq!(dialer(Some("ftp://x".to_owned()), None).unwrap_err().code, ExitCode::Usage);
         assert!(dialer(Some("http://127.0.0.1:8000".to_owned()), None).is_ok());

@@ -48,7 +48,7 @@ const INSPECTORS: [&str; 20] = [
 
 /// Makes every check that can be made. Fails unless all of them pass.
 pub(crate) async fn run(args: DoctorArgs, ca_file: Option<PathBuf>, output: Output) -> Result<(), Failure> {
-    let url = dial::named(args.relay_url).map_or_else(dial::remembered, |url| Ok(Some(url)))?;
+    let url = dial::wanted(args.relay_url)?;
     let url = url.as_deref().map(str::parse::<RelayUrl>).transpose().map_err(Failure::usage)?;
     let mut report = Report::new(output);
     match url {

@@ -46,6 +46,12 @@ impl RelayUrl {
         self.tls
     }
 
+    /// Whether it is on this machine by its name or address: 127.0.0.0/8, ::1 and `localhost`.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
     /// Name or address, an IPv6 address without brackets.
     #[must_use]
     pub fn host(&self) -> String {

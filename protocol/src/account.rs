@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// What a program of ours calls itself where a call serves others too.
 pub const CLIENT: &str = "mykube";
 
+/// What a relay says, with 401, of a refresh token that it does not know.
+pub const UNKNOWN_TOKEN: &str = "this is no refresh token of this machine: sign in again";
+
 /// `POST /auth/dev/token` of a program of ours. It holds a secret: it has no `Debug`.
 #[derive(Serialize)]
 pub struct DevToken<'a> {
@@ -35,7 +38,7 @@ pub struct Signed<'a> {
 /// `POST /auth/revoke` of a program of ours: ends the whole sign-in.
 #[derive(Serialize)]
 pub struct Revoke<'a> {
-    /// Any token of the sign-in's, newest or not.
+    /// One of the sign-in's that counts: its newest, or the one before it while the newest has not been used.
     pub refresh_token: &'a str,
 }
 

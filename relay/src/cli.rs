@@ -170,16 +170,16 @@ impl Event {
     }
 }
 
-/// Runs a relay until SIGTERM or Ctrl-C; at SIGHUP it reads its TLS files again. `fallback` answers what the relay itself
-/// does not.
+/// Runs a relay until SIGTERM or Ctrl-C; at SIGHUP it reads its TLS files again. `fallback` makes who answers what the relay
+/// itself does not, once everything else can be had: signals that come meanwhile are heard when it is done.
 ///
 /// # Errors
 /// The relay cannot start.
-pub async fn run(
+pub async fn run<E: From<RelayError>>(
     config: Config,
-    fallback: Option<Arc<dyn Fallback>>,
+    fallback: impl AsyncFnOnce() -> Result<Option<Arc<dyn Fallback>>, E>,
     mut output: impl FnMut(Event),
-) -> Result<(), RelayError> {
+) -> Result<(), E> {
     let signals = Signals::new().map_err(RelayError::Signals)?;
     let relay = Relay::bind_with(config, fallback).await?;
     let ((url, hint), listen) = (relay.announced(), relay.local_addr());

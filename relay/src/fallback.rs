@@ -31,8 +31,8 @@ pub struct Arrival {
 pub enum Transport {
     /// Nobody: it came over this relay's own TLS.
     Tls,
-    /// A trusted proxy, which ends TLS or stands where none is needed.
+    /// A trusted proxy, which ends TLS or stands where none is needed, and does not say that it was asked in plain HTTP.
     Proxy,
-    /// Everybody between the peer and this relay.
+    /// Everybody between the peer and this relay, or between the client and a proxy.
     Plain,
 }

@@ -86,7 +86,8 @@ async fn answer(
             None => match &hub.fallback {
                 Some(_) if hub.is_draining() => Err(Failure::draining()),
                 Some(fallback) => {
-                    let arrival = Arrival { address: connection.peer, transport: hub.transport(peer) };
+                    let arrival =
+                        Arrival { address: connection.peer, transport: hub.transport(peer, request.headers()) };
                     Ok(fallback.answer(request, arrival).await)
                 }
                 None => Err(Failure::new(StatusCode::NOT_FOUND, "not found")),

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use http::HeaderMap;
 use mykube_protocol::{Attempt, Claims, FromAgent, FromRelay, Role, SessionId, close};
 use mykube_relay_core::{
     owner::Owner,
@@ -204,11 +205,14 @@ impl Hub {
         self.with_registry(|registry, now| registry.handle_text(now, socket, text))
     }
 
-    /// What a request of this peer came over.
-    pub(crate) fn transport(&self, peer: IpAddr) -> Transport {
-        if self.config.tls.is_some() {
+    /// What a request of this peer came over. A PROXY header says nothing of TLS.
+    pub(crate) fn transport(&self, peer: IpAddr, headers: &HeaderMap) -> Transport {
+        let is_proxy = !self.config.proxy_protocol && self.proxies.contains(peer);
+        if is_proxy && says_plain(headers) {
+            Transport::Plain
+        } else if self.config.tls.is_some() {
             Transport::Tls
-        } else if self.config.proxy_protocol || self.proxies.contains(peer) {
+        } else if is_proxy {
             Transport::Proxy
         } else {
             Transport::Plain
@@ -273,6 +277,17 @@ impl Hub {
             }
         }
     }
+}
+
+/// Whether a proxy says that it was asked in plain HTTP: by `X-Forwarded-Proto`, or by `Forwarded` (RFC 7239 section 5.4).
+fn says_plain(headers: &HeaderMap) -> bool {
+    let words = |name: &str, separators: &'static [char]| {
+        let lines =
+            headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase());
+        lines.flat_map(move |line| line.split(separators).map(|word| word.trim().to_owned()).collect::<Vec<_>>())
+    };
+    words("x-forwarded-proto", &[',']).any(|word| word == "http" || word == "ws")
+        || words("forwarded", &[',', ';']).any(|word| word == "proto=http" || word == "proto=\"http\"")
 }
 
 fn post(sockets: &HashMap<SocketId, Arc<Outlet>>, socket: SocketId, text: String) {

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    io::{Read as _, Write as _},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -10,6 +10,10 @@ use mykube_relay_core::ticket::{KEY_LEN, TicketKey};
 use rand::Rng as _;
 use tracing::warn;
 use zeroize::Zeroizing;
+
+#[cfg(unix)]
+use crate::private_file::own_uid;
+use crate::private_file::{self, NotPrivate};
 
 const KEY_FILE: &str = "ticket.key";
 
@@ -66,44 +70,33 @@ pub(crate) fn load_or_create(data_dir: &Path) -> Result<TicketKey, KeyError> {
     warn_of_others(data_dir).map_err(at_dir)?;
     let path = data_dir.join(KEY_FILE);
     let at = |source| KeyError::Io { path: path.clone(), source };
-    if let Some(file) = open_key(data_dir, &path)? {
+    if let Some(file) = open(&path)? {
+        private_file::remove_drafts(&path).map_err(at)?;
         return read(&path, file);
     }
     let mut key = Zeroizing::new([0; KEY_LEN]);
     rand::rng().fill_bytes(key.as_mut());
-    // Another relay may start on the same directory: the key of the one that links first is used by both.
-    let draft = data_dir.join(format!(".{KEY_FILE}.{}", std::process::id()));
-    write_private(&draft, key.as_ref()).map_err(at)?;
-    let linked = fs::hard_link(&draft, &path);
-    fs::remove_file(&draft).map_err(at)?;
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(error)),
-        _ => {}
-    }
+    // Another relay may start on the same directory: the key of the one that wins is used by both.
+    private_file::create(&path, key.as_ref()).map_err(at)?;
     // Read it back, so that a file that later starts would refuse is refused now.
-    let file = open_key(data_dir, &path)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
+    let file = open(&path)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
     read(&path, file)
+}
+
+fn open(path: &Path) -> Result<Option<fs::File>, KeyError> {
+    let path = path.to_owned();
+    private_file::open(&path).map_err(|error| match error {
+        NotPrivate::Io(source) => KeyError::Io { path, source },
+        NotPrivate::Exposed(mode) => KeyError::Exposed { path, mode },
+        NotPrivate::Foreign(owner) => KeyError::Foreign { path, owner },
+        NotPrivate::NoFile => KeyError::NoFile { path },
+    })
 }
 
 fn read(path: &Path, mut file: fs::File) -> Result<TicketKey, KeyError> {
     let at = |source| KeyError::Io { path: path.to_owned(), source };
-    let metadata = file.metadata().map_err(at)?;
-    if !metadata.is_file() {
-        return Err(KeyError::NoFile { path: path.to_owned() });
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        if metadata.uid() != own_uid() {
-            return Err(KeyError::Foreign { path: path.to_owned(), owner: metadata.uid() });
-        }
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode });
-        }
-    }
     let damaged = || KeyError::Damaged { path: path.to_owned() };
-    if metadata.len() != KEY_LEN as u64 {
+    if file.metadata().map_err(at)?.len() != KEY_LEN as u64 {
         return Err(damaged());
     }
     let mut key = Zeroizing::new([0; KEY_LEN]);
@@ -139,54 +132,6 @@ fn warn_of_others(dir: &Path) -> io::Result<()> {
         );
     }
     Ok(())
-}
-
-#[cfg(unix)]
-fn own_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-/// Opens the key, if it exists. A link is followed if it stays in the directory, as in the mount of a Kubernetes Secret.
-fn open_key(dir: &Path, path: &Path) -> Result<Option<fs::File>, KeyError> {
-    let file = if path.is_symlink() { behind_link(dir, path) } else { Some(path.to_owned()) };
-    let file = file.ok_or_else(|| KeyError::NoFile { path: path.to_owned() })?;
-    match open_file(&file) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(KeyError::Io { path: path.to_owned(), source }),
-    }
-}
-
-fn behind_link(dir: &Path, link: &Path) -> Option<PathBuf> {
-    let (file, dir) = (fs::canonicalize(link).ok()?, fs::canonicalize(dir).ok()?);
-    file.starts_with(dir).then_some(file)
-}
-
-/// Opens the file itself: follows no link, and does not wait for a pipe's writer.
-fn open_file(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use rustix::fs::OFlags;
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
-    }
-    options.open(path)
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 #[cfg(test)]
@@ -282,7 +227,7 @@ mod tests {
         let (mount, version) = (dir.path().join("mount"), dir.path().join("mount/..2026"));
         fs::create_dir_all(&version).unwrap();
         let file = version.join(KEY_FILE);
-        write_private(&file, &[7; KEY_LEN]).unwrap();
+        private_file::create(&file, &[7; KEY_LEN]).unwrap();
         symlink("..2026", mount.join("..data")).unwrap();
         symlink(format!("..data/{KEY_FILE}"), mount.join(KEY_FILE)).unwrap();
         let load = || load_or_create(&mount);
@@ -308,7 +253,7 @@ mod tests {
     #[test]
     fn a_damaged_key_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        write_private(&dir.path().join(KEY_FILE), b"short").unwrap();
+        private_file::create(&dir.path().join(KEY_FILE), b"short").unwrap();
         assert!(matches!(load_or_create(dir.path()), Err(KeyError::Damaged { .. })));
     }
 }

@@ -22,6 +22,7 @@ pub mod logs;
 mod metrics;
 mod outlet;
 mod pool;
+pub mod private_file;
 mod proxy_header;
 mod server;
 mod signals;

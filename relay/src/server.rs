@@ -88,16 +88,20 @@ impl Relay {
     /// # Errors
     /// Any of these cannot be had.
     pub async fn bind(config: Config) -> Result<Self, RelayError> {
-        Self::bind_with(config, None).await
+        Self::bind_with(config, async || Ok(None)).await
     }
 
-    /// The same, with somebody who answers what the relay itself does not.
+    /// The same, with somebody who answers what the relay itself does not. Who that is is made last: what it changes on disk
+    /// is not changed for a relay that cannot listen.
     ///
     /// # Errors
-    /// See [`Relay::bind`].
-    pub async fn bind_with(config: Config, fallback: Option<Arc<dyn Fallback>>) -> Result<Self, RelayError> {
-        let key = key_file::load_or_create(&config.data_dir)?;
-        let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+    /// See [`Relay::bind`]; or there is nobody to answer.
+    pub async fn bind_with<E: From<RelayError>>(
+        config: Config,
+        fallback: impl AsyncFnOnce() -> Result<Option<Arc<dyn Fallback>>, E>,
+    ) -> Result<Self, E> {
+        let key = key_file::load_or_create(&config.data_dir).map_err(RelayError::from)?;
+        let tls = config.tls.clone().map(Tls::load).transpose().map_err(RelayError::from)?.map(Arc::new);
         let bind = async |address: SocketAddr, flag| {
             let listen = |source| RelayError::Listen { address, flag, source };
             let listener = match TcpListener::bind(address).await {
@@ -118,7 +122,7 @@ impl Relay {
         };
         let token = CancellationToken::new();
         let stop = token.clone().drop_guard();
-        let hub = Hub::new(config, fallback, key, token).map_err(RelayError::Threads)?;
+        let hub = Hub::new(config, fallback().await?, key, token).map_err(RelayError::Threads)?;
         Ok(Self { hub: Arc::new(hub), stop, listener, metrics, tls, local_addr, metrics_addr })
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use mykube_dial::{DialError, Dialer};
 use mykube_protocol::{
-    account::{DevToken, Revoke, Signed, SignedIn, WhoAmI, WrongTime},
+    account::{DevToken, Revoke, Signed, SignedIn, UNKNOWN_TOKEN, WhoAmI, WrongTime},
     text::printable,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -40,9 +40,24 @@ pub(crate) async fn received(dialer: &Dialer, body: &Signed<'_>) -> Result<(), S
     if answer.status().is_success() { Ok(()) } else { Err(refusal(dialer, &answer)) }
 }
 
+/// Ends a sign-in. One that the relay itself says it does not know has ended; what a proxy, or a relay that is another one
+/// now, says in its place ends none.
 pub(crate) async fn revoke(dialer: &Dialer, body: &Revoke<'_>) -> Result<(), SignInError> {
     let answer = post(dialer, "/auth/revoke", body).await?;
-    if answer.status().is_success() { Ok(()) } else { Err(refusal(dialer, &answer)) }
+    if answer.status() == StatusCode::OK {
+        return read::<Revoked>(dialer, &answer).map(drop);
+    }
+    match dialer.refusal(&answer) {
+        DialError::Refused { status: 401, message } if message == UNKNOWN_TOKEN => Ok(()),
+        _ => Err(refusal(dialer, &answer)),
+    }
+}
+
+/// 200 to a revocation: a page that a proxy shows is none.
+#[derive(serde::Deserialize)]
+struct Revoked {
+    #[serde(rename = "ok")]
+    _ok: bool,
 }
 
 pub(crate) async fn who_am_i(dialer: &Dialer, token: &str) -> Result<WhoAmI, SignInError> {

@@ -17,16 +17,27 @@ pub enum SignInError {
     #[error("the relay {0} does not know this sign-in any more (it has ended, or was ended): `mykube login`")]
     Ended(String),
     /// What was shown to sign in is not good.
-    #[error("the relay {relay} does not let you in: {reason}")]
+    #[error("the relay {relay} refuses: {reason}")]
     Refused {
         /// Its address.
         relay: String,
         /// In its words.
         reason: String,
     },
+    /// The relay did not end it.
+    #[error("the sign-in has not ended, and is kept: {reason}; to forget it on this machine alone, delete {path}", path = path.display())]
+    NotEnded {
+        /// Its credentials.
+        path: PathBuf,
+        /// Why.
+        reason: Box<SignInError>,
+    },
     /// The relay is one of codes only.
     #[error("the relay {0} has no accounts: codes work there without signing in")]
     NoAccounts(String),
+    /// A relay in dev mode is on its user's machine.
+    #[error("dev mode is of a relay on this machine (http://127.0.0.1:8000, say): its secret is not sent to {0}")]
+    DevFarAway(String),
     /// Refresh tokens are signed for an address, and this is none of the relay's.
     #[error(
         "this relay calls itself {known}, not {used}: use that with --relay-url, or have {used} added to `aliases` in its relay.toml"
@@ -45,13 +56,33 @@ pub enum SignInError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another process of the user's has it.
+    #[error("another mykube of yours has held {path} for half a minute: try again when it is done, or end it", path = path.display())]
+    Busy {
+        /// The lock's file.
+        path: PathBuf,
+    },
     /// Others could sign in with it.
-    #[error("other users may read {path} (mode {mode:o}): run `chmod 600 {path}`, or delete it and `mykube login`", path = path.display())]
+    #[error("other users may read {path} (mode {mode:o}): run `chmod 600 {path}`, or have it replaced by `mykube logout`, which reads it all the same, and `mykube login`", path = path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Another user made it.
+    #[error("{path} belongs to another user (uid {owner}): delete it, then `mykube login`", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The user id of its owner.
+        owner: u32,
+    },
+    /// A directory or pipe, say.
+    #[error("{path} is no regular file: delete it, then `mykube login`", path = path.display())]
+    NoFile {
+        /// What is there.
+        path: PathBuf,
     },
     /// Not what this program wrote.
     #[error("{path} is damaged: delete it, then `mykube login`", path = path.display())]

@@ -1,10 +1,11 @@
 //! Private files: only the user's, whole or not at all.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use zeroize::Zeroizing;
@@ -14,15 +15,33 @@ use crate::error::SignInError;
 /// Longest file that is read.
 const LONGEST: u64 = 64 * 1024;
 
+/// Who may be able to read a file that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// This user alone.
+    User,
+    /// Anybody: what is in it is about to be ended.
+    Anybody,
+}
+
 /// A private file's content; nothing where there is none.
-pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SignInError> {
+pub(crate) fn read(path: &Path, readers: Readers) -> Result<Option<Zeroizing<Vec<u8>>>, SignInError> {
     let at = |source| SignInError::File { path: path.to_owned(), source };
-    let file = match File::open(path) {
+    // Of a pipe that somebody put there, no writer is waited for.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(at)?,
     };
-    let mode = file.metadata().map_err(at)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let metadata = file.metadata().map_err(at)?;
+    if !metadata.is_file() {
+        return Err(SignInError::NoFile { path: path.to_owned() });
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(SignInError::Foreign { path: path.to_owned(), owner: metadata.uid() });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if readers == Readers::User && mode & 0o077 != 0 {
         return Err(SignInError::Exposed { path: path.to_owned(), mode });
     }
     let mut content = Zeroizing::new(Vec::with_capacity(4096));
@@ -52,13 +71,23 @@ pub(crate) fn remove(path: &Path) -> Result<(), SignInError> {
     }
 }
 
-/// Waits until no other process of this user holds it; it is let go of with the file.
-pub(crate) fn lock(path: &Path) -> Result<File, SignInError> {
+/// Waits until no other process of this user holds it, but no longer than `most`; it is let go of with the file.
+pub(crate) async fn lock(path: &Path, most: Duration) -> Result<File, SignInError> {
+    const AGAIN: Duration = Duration::from_millis(50);
     let at = |source| SignInError::File { path: path.to_owned(), source };
     path.parent().map_or(Ok(()), create_directory).map_err(at)?;
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(at)?;
-    file.lock().map_err(at)?;
-    Ok(file)
+    let until = Instant::now() + most;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(at(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                return Err(SignInError::Busy { path: path.to_owned() });
+            }
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(AGAIN).await,
+        }
+    }
 }
 
 fn create_directory(path: &Path) -> io::Result<()> {
@@ -73,17 +102,37 @@ mod tests {
     fn a_file_is_the_users_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/credentials");
-        assert!(read(&path).unwrap().is_none());
+        let read = |readers| super::read(&path, readers);
+        assert!(read(Readers::User).unwrap().is_none());
         write(&path, b"one").unwrap();
         write(&path, b"two").unwrap();
-        assert_eq!(read(&path).unwrap().unwrap().as_slice(), b"two");
+        assert_eq!(read(Readers::User).unwrap().unwrap().as_slice(), b"two");
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft stays behind");
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(read(&path), Err(SignInError::Exposed { mode: 0o640, .. })));
+        assert!(matches!(read(Readers::User), Err(SignInError::Exposed { mode: 0o640, .. })));
+        assert_eq!(read(Readers::Anybody).unwrap().unwrap().as_slice(), b"two");
         remove(&path).unwrap();
         remove(&path).unwrap();
-        assert!(read(&path).unwrap().is_none());
+        assert!(read(Readers::User).unwrap().is_none());
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+        assert!(matches!(read(Readers::User), Err(SignInError::NoFile { .. })), "and not waited for");
+        remove(&path).unwrap();
+        if rustix::process::geteuid().is_root() {
+            write(&path, b"one").unwrap();
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            assert!(matches!(read(Readers::Anybody), Err(SignInError::Foreign { owner: 65_534, .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_holds_a_lock_for_too_long_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay/lock");
+        let held = lock(&path, Duration::ZERO).await.unwrap();
+        assert!(matches!(lock(&path, Duration::ZERO).await, Err(SignInError::Busy { .. })));
+        drop(held);
+        lock(&path, Duration::ZERO).await.unwrap();
     }
 }

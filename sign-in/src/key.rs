@@ -11,7 +11,10 @@ use mykube_dial::RelayUrl;
 use mykube_protocol::account::{Act, statement};
 use sha2::{Digest as _, Sha256};
 
-use crate::{error::SignInError, files};
+use crate::{
+    error::SignInError,
+    files::{self, Readers},
+};
 
 /// A P-256 key that lies in a private file. It says nothing of itself.
 pub(crate) struct MachineKey(EcdsaKeyPair);
@@ -20,7 +23,7 @@ impl MachineKey {
     /// Reads it, or makes it on first use.
     pub(crate) fn load_or_create(path: &Path) -> Result<Self, SignInError> {
         let damaged = || SignInError::Damaged { path: path.to_owned() };
-        if let Some(content) = files::read(path)? {
+        if let Some(content) = files::read(path, Readers::User)? {
             let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &content);
             return Ok(Self(key.map_err(|_| damaged())?));
         }

@@ -3,8 +3,8 @@
 use std::{
     cell::RefCell,
     fs,
-    io::{BufRead as _, BufReader},
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -25,15 +25,25 @@ struct Relay {
 
 impl Relay {
     fn new() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::tempdir().unwrap();
+        let mut relay = Self { dir, port: 0, child: None };
+        // Its own address stands in its configuration, so that it cannot have the system choose one: a port that was free may
+        // be somebody else's by now.
+        while relay.child.is_none() {
+            relay.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            relay.configure();
+            relay.try_start();
+        }
+        relay
+    }
+
+    fn configure(&self) {
+        let Self { dir, port, .. } = self;
         fs::write(dir.path().join("dev-secret"), format!("{SECRET}\n")).unwrap();
+        fs::set_permissions(dir.path().join("dev-secret"), fs::Permissions::from_mode(0o600)).unwrap();
         let config =
             format!("public_url = \"http://127.0.0.1:{port}\"\n[accounts]\n[dev]\nsecret_file = \"dev-secret\"\n");
         fs::write(dir.path().join("relay.toml"), config).unwrap();
-        let mut relay = Self { dir, port, child: None };
-        relay.start();
-        relay
     }
 
     fn url(&self) -> String {
@@ -52,14 +62,25 @@ impl Relay {
     }
 
     fn start(&mut self) {
+        while self.child.is_none() {
+            self.try_start();
+        }
+    }
+
+    /// Does nothing where its port is somebody else's.
+    fn try_start(&mut self) {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
         let listen = format!("127.0.0.1:{}", self.port);
         let mut command = self.command(&["--listen", &listen, "--output", "json", "-vvv"]);
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains(r#""event":"listening""#), "{line} {}", self.log());
-        self.child = Some(child);
+        if line.contains(r#""event":"listening""#) {
+            self.child = Some(child);
+            return;
+        }
+        assert!(!child.wait().unwrap().success(), "{line} {}", self.log());
+        assert!(self.log().lines().last().unwrap_or_default().contains("in use"), "{}", self.log());
     }
 
     fn stop(&mut self) {
@@ -133,7 +154,10 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
     let log_in = |secret: &Path, expected| run(&[&log_in[..], &[secret.to_str().unwrap()]].concat(), expected);
     let alice = account(&log_in(&secret, 0).0);
     assert_eq!((&alice["user_id"], &alice["email"]), (&"dev:alice@example.com".into(), &"alice@example.com".into()));
-    // The relay is remembered.
+    // The relay is remembered, unless it is said that none is meant.
+    let mut none = laptop.command(&["whoami"]);
+    let (code, _, err) = told(none.env("MYKUBE_RELAY_URL", "").output().unwrap());
+    assert!(code == 2 && err.contains("no relay is named"), "{err}");
     assert_eq!(account(&run(&["whoami"], 0).0), alice);
     let credentials = laptop.find("credentials");
     for private in [&credentials, &laptop.find("relay.key"), &relay.path("data/keys"), &relay.path("data/relay.db")] {
@@ -150,6 +174,13 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
         assert_eq!((code, account(&out)), (0, alice.clone()), "{err}");
         said.borrow_mut().extend([out, err]);
     }
+    // A machine whose clock is two hours behind is told so once, and keeps it.
+    let mut wrong: Value = serde_json::from_slice(&fs::read(&credentials).unwrap()).unwrap();
+    (wrong["skew"], wrong["expires_at"]) = ((-7_200_000).into(), 0.into());
+    fs::write(&credentials, wrong.to_string()).unwrap();
+    run(&["whoami"], 0);
+    let mended: Value = serde_json::from_slice(&fs::read(&credentials).unwrap()).unwrap();
+    assert!(mended["skew"].as_i64().unwrap().abs() < 60_000, "{}", mended["skew"]);
     // One that the relay does not take, whatever this machine's clock says, is replaced too.
     let mut spoilt: Value = serde_json::from_slice(&fs::read(&credentials).unwrap()).unwrap();
     spoilt["token"] = "spoilt".into();
@@ -166,6 +197,7 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
     assert!(run(&["whoami"], 1).1.contains("you are not signed in at"));
     // Whoever kept the file has nothing, after another start of the relay too.
     fs::write(&credentials, &kept).unwrap();
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(run(&["whoami"], 1).1.contains("other users may read"));
     fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600)).unwrap();
     for _ in 0..2 {
@@ -173,6 +205,9 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
         relay.stop();
         relay.start();
     }
+    // The relay says itself that it is over, and so it is here.
+    run(&["logout"], 0);
+    assert!(!credentials.exists());
     let wrong = relay.path("wrong-secret");
     fs::write(&wrong, "not-it").unwrap();
     assert!(log_in(&wrong, 1).1.contains("Invalid or missing secret"));
@@ -181,7 +216,7 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
     let log = relay.log();
     assert!(log.contains("DEV MODE") && log.contains("sign-in ended"), "{log}");
     let kept: Value = serde_json::from_slice(&kept).unwrap();
-    assert_eq!(log.matches("token replaced").count(), 2, "{log}");
+    assert_eq!(log.matches("token replaced").count(), 3, "{log}");
     let tokens = [&first, &kept].map(|file| ["token", "refresh_token"].map(|name| file[name].as_str().unwrap()));
     let secrets = [&[SECRET], tokens.as_flattened()].concat();
     for text in said.borrow().iter().chain([&log]) {
@@ -209,15 +244,97 @@ fn a_configuration_that_cannot_be_is_2_with_its_lines() {
     let (code, err) = refused(relay.command(&["--listen", "0.0.0.0:0"]));
     assert!(code == Some(2) && err.contains("relay.toml:3: [dev] is for this machine alone"), "{err}");
 
+    // One that cannot listen has touched nothing.
+    let untouched = relay.path("untouched");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
+    command.env_clear().args(["relay", "--listen", &format!("127.0.0.1:{}", relay.port), "--config"]);
+    command.arg(relay.path("relay.toml")).arg("--data-dir").arg(&untouched);
+    let (code, err) = refused(command);
+    assert!(code == Some(1) && err.contains("in use"), "{err}");
+    assert!(!untouched.join("relay.db").exists() && !untouched.join("keys").exists());
+
     let check = |text: &str| {
         let file = relay.path("other.toml");
         fs::write(&file, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
-        command.env_clear().env("HOME", relay.dir.path()).args(["relay", "check-config"]).arg(&file);
+        command.env_clear().args(["relay", "check-config"]).arg(&file);
         told(command.stdin(Stdio::null()).output().unwrap())
     };
     let (code, _, err) = check("public_url = \"http://127.0.0.1:8000\"\n[accounts]\n");
-    assert!(code == 0 && err.contains("nothing is wrong with it"), "{err}");
+    assert!(code == 0 && err.contains("nothing is wrong with it, with --listen 127.0.0.1:8000"), "{err}");
     let (code, _, err) = check("\n[mail]\nsmtp = \"x\"\n");
     assert!(code == 2 && err.contains("other.toml:2: `mail` is not built yet"), "{err}");
+}
+
+#[test]
+fn where_nothing_can_be_remembered_nothing_is() {
+    let home = tempfile::tempdir().unwrap();
+    for nowhere in ["/dev/null", home.path().to_str().unwrap()] {
+        let (code, _, err) = told(crate::mykube(&home, &["client"]).env("HOME", nowhere).output().unwrap());
+        assert!(code == 2 && err.contains("no relay is named"), "{nowhere}: {err}");
+        let (_, _, err) = told(crate::mykube(&home, &["doctor"]).env("HOME", nowhere).output().unwrap());
+        assert!(!err.contains("cannot use"), "{nowhere}: {err}");
+    }
+}
+
+/// What a relay with this configuration, if any, answers to each request, but for the time.
+fn answers(dir: &Path, config: Option<&str>, requests: &[&str]) -> Vec<String> {
+    let data = dir.join(format!("data-of-{}", config.unwrap_or("none")));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mykube"));
+    command.env_clear().args(["relay", "--listen", "127.0.0.1:0", "--output", "json", "--data-dir"]).arg(&data);
+    command.args(config.map(|config| format!("--config={}", dir.join(config).display())));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let event: Value = serde_json::from_str(&line).unwrap();
+    let address = event["listen"].as_str().unwrap();
+    let ask = |request: &&str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(crate::DEADLINE)).unwrap();
+        write!(stream, "{request}\r\nhost: relay\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n")
+    };
+    let answers = requests.iter().map(ask).collect();
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+    let portals = names.filter(|name| name.trim() == "portal").count();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let files = fs::read_dir(&data).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!((portals, files.collect::<Vec<_>>()), (0, vec!["ticket.key".to_owned()]));
+    answers
+}
+
+#[test]
+fn a_relay_without_accounts_is_the_one_of_codes_to_the_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("empty.toml"), "").unwrap();
+    let requests = [
+        "GET / HTTP/1.1",
+        "HEAD / HTTP/1.1",
+        "GET // HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "OPTIONS /auth/dev HTTP/1.1",
+        "CONNECT relay:443 HTTP/1.1",
+        "GET http://relay/auth/status HTTP/1.1",
+        "POST /auth/dev HTTP/1.1",
+        "GET /v1/whoami HTTP/1.1",
+        "GET /health HTTP/1.1",
+        "GET /healthz HTTP/1.1",
+        "DELETE /api/health HTTP/1.1",
+        "GET /api/sessions HTTP/1.1",
+        "GET /auth/dev HTTP/1.0",
+    ];
+    let [none, empty] = [None, Some("empty.toml")].map(|config| answers(dir.path(), config, &requests));
+    assert_eq!(none, empty);
+    for (request, answer) in requests.iter().zip(&none) {
+        let is_own = ["/healthz", "/api/"].iter().any(|path| request.contains(path));
+        assert_eq!(
+            answer.starts_with("HTTP/1.1 404") || answer.starts_with("HTTP/1.0 404"),
+            !is_own,
+            "{request}: {answer}"
+        );
+    }
 }

@@ -1,7 +1,11 @@
 //! What knows people: keys, database and portal, on a thread of their own, so that no password hash and no slow disk ever
 //! holds up a session's bytes.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -12,6 +16,7 @@ use mykube_relay_store::{Store, StoreError};
 use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
+    task::JoinError,
     time::timeout,
 };
 use tracing::warn;
@@ -36,6 +41,9 @@ pub enum AccountsError {
     /// Its thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// A fault of this program.
+    #[error("a fault in this program while accounts were opened: {0}")]
+    Fault(JoinError),
 }
 
 /// The portal, and where it runs.
@@ -54,12 +62,19 @@ struct Thread {
 
 impl Thread {
     fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (handle, (stop, stopped)) = (runtime.handle().clone(), oneshot::channel::<()>());
-        let run = move || {
-            let _ = runtime.block_on(stopped);
+        let ((stop, stopped), (made, handle)) = (oneshot::channel::<()>(), mpsc::channel());
+        // Made there: a runtime must not be dropped where another one runs, as it would be if there is no thread.
+        let run = move || match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                let _ = made.send(Ok(runtime.handle().clone()));
+                let _ = runtime.block_on(stopped);
+            }
+            Err(error) => {
+                let _ = made.send(Err(error));
+            }
         };
         std::thread::Builder::new().name("portal".to_owned()).spawn(run)?;
+        let handle = handle.recv().map_err(io::Error::other)??;
         Ok(Self { handle, _stop: stop })
     }
 }
@@ -72,7 +87,7 @@ pub(crate) async fn open(wanted: Wanted) -> Result<Accounts, AccountsError> {
         let store = Store::open(&wanted.database).await?;
         Portal::new(wanted.settings, &keys, store).await
     });
-    let portal = opened.await.map_err(|error| AccountsError::Thread(io::Error::other(error)))??;
+    let portal = opened.await.map_err(AccountsError::Fault)??;
     Ok(Accounts { portal: Arc::new(portal), thread: Arc::new(thread) })
 }
 

@@ -15,7 +15,7 @@ use crate::{
 pub struct NodeArgs {
     #[command(flatten)]
     relay: RelayArgs,
-    /// Read what is too much for flags (accounts, say) from this file; flags stay, and win
+    /// Read what is too much for flags (accounts, say) from this file; no key of it is a flag
     #[arg(long, env = "MYKUBE_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -59,18 +59,22 @@ impl NodeError {
 /// # Errors
 /// It cannot start.
 pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<String>, NodeError> {
-    let NodeArgs { relay, config: file, command } = args;
+    let NodeArgs { mut relay, config: file, command } = args;
+    if command.is_some() {
+        // Nothing is kept: no directory is needed.
+        relay.data_dir.get_or_insert_default();
+    }
     let relay = relay.into_config()?;
     if let Some(NodeCommand::CheckConfig { file }) = command {
         config::load(&file, &relay)?;
-        return Ok(Some(format!("{}: nothing is wrong with it", file.display())));
+        return Ok(Some(format!("{}: nothing is wrong with it, with --listen {}", file.display(), relay.listen)));
     }
     let wanted = match file {
         Some(file) => config::load(&file, &relay)?,
         None => None,
     };
     let Some(wanted) = wanted else {
-        mykube_relay::run(relay, None, output).await?;
+        mykube_relay::run(relay, async || Ok::<_, NodeError>(None), output).await?;
         return Ok(None);
     };
     if wanted.settings.dev.is_some() {
@@ -78,10 +82,19 @@ pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<Str
             "DEV MODE: whoever knows the dev secret signs in as anybody; for this machine alone, and never for people"
         );
     }
-    let accounts = accounts::open(wanted).await?;
-    let fallback: Arc<dyn Fallback> = Arc::new(accounts.clone());
-    let served = mykube_relay::run(relay, Some(fallback), output).await;
-    accounts.close().await;
+    if let Some(warning) = wanted.unreachable(&relay) {
+        warn!("{warning}");
+    }
+    let mut opened = None;
+    let open = async || {
+        let accounts = opened.insert(accounts::open(wanted).await?);
+        let fallback: Arc<dyn Fallback> = Arc::new(accounts.clone());
+        Ok::<_, NodeError>(Some(fallback))
+    };
+    let served = mykube_relay::run(relay, open, output).await;
+    if let Some(accounts) = opened {
+        accounts.close().await;
+    }
     served?;
     Ok(None)
 }

@@ -1,4 +1,5 @@
-//! `relay.toml`: what flags are too small for. Every mistake is told with its line, and what is not built yet by its name.
+//! `relay.toml`: what flags are too small for. Mistakes are told with their lines (of unknown keys the first), and
+//! what is not built yet by its name.
 
 use std::{
     fmt, fs,
@@ -65,6 +66,18 @@ pub(crate) struct Accounts {
     pub(crate) settings: Settings,
     pub(crate) database: Database,
     pub(crate) keys_file: PathBuf,
+}
+
+impl Accounts {
+    /// Says so where nobody could sign in by the address that people have.
+    pub(crate) fn unreachable(&self, relay: &RelayConfig) -> Option<&'static str> {
+        let is_https = self.settings.public_url.as_str().starts_with("https:");
+        let has_tls = relay.tls.is_some() || (!relay.proxy_protocol && !relay.trusted_proxies.is_empty());
+        (is_https && !has_tls).then_some(
+            "`public_url` is https, and nothing here says who serves it: nobody can sign in. Give --tls-cert, or name the proxy \
+             in front with --trusted-proxy (one that speaks the PROXY protocol does not say what it took: it needs --tls-cert)",
+        )
+    }
 }
 
 /// One mistake.
@@ -140,8 +153,21 @@ impl Reader<'_> {
         if !not_built.is_empty() {
             return None;
         }
+        let keys = parsed.get_ref().keys().map(|key| (key.get_ref().to_string(), key.span().start));
+        let keys: Vec<_> = keys.collect();
         match File::deserialize(toml::de::Deserializer::from(parsed)) {
-            Ok(file) => self.understand(file, relay),
+            Ok(file) if file.accounts.is_some() => self.understand(file, relay),
+            // What is taken and does nothing would pass for a setting.
+            Ok(_) => {
+                for (key, at) in keys {
+                    let text = match key.as_str() {
+                        "dev" => "[dev] is a way to sign in: it needs [accounts]".to_owned(),
+                        key => format!("`{key}` is of accounts: it needs [accounts]"),
+                    };
+                    self.wrong(Some(at), text);
+                }
+                None
+            }
             Err(error) => {
                 self.wrong(error.span().map(|span| span.start), error.message());
                 None
@@ -150,12 +176,7 @@ impl Reader<'_> {
     }
 
     fn understand(&mut self, file: File, relay: &RelayConfig) -> Option<Accounts> {
-        let Some(accounts) = &file.accounts else {
-            if let Some(dev) = &file.dev {
-                self.wrong(Some(dev.span().start), "[dev] is a way to sign in: it needs [accounts]");
-            }
-            return None;
-        };
+        let accounts = file.accounts.as_ref()?;
         let Some(public_url) = &file.public_url else {
             self.wrong(
                 Some(accounts.span().start),
@@ -264,6 +285,9 @@ impl Reader<'_> {
         if !relay.trusted_proxies.is_empty() {
             self.wrong(at, "[dev] is for this machine alone: no --trusted-proxy may stand in front");
         }
+        if relay.proxy_protocol {
+            self.wrong(at, "[dev] is for this machine alone: no --proxy-protocol may stand in front");
+        }
         secret.map(Dev::new)
     }
 }
@@ -286,7 +310,7 @@ mod tests {
         }
     }
 
-    const GOOD: &str = "public_url = \"http://127.0.0.1:8000\"\n[accounts]\n[dev]\nsecret = \"canary-of-dev\"\n";
+    const GOOD: &str = "public_url = \"http://127.0.0.1:8000\"\n[accounts]\n[dev]\nsecret = \"canary-of-dev-mode\"\n";
 
     #[test]
     fn a_file_without_accounts_is_a_relay_of_codes() {
@@ -308,6 +332,11 @@ mod tests {
             ("\npublik_url = \"x\"\n", "2: unknown field `publik_url`"),
             ("[accounts]\nsign_ups = true\n", "2: unknown field `sign_ups`"),
             ("[accounts]\n", "1: [accounts] needs `public_url`"),
+            ("\npublic_url = \"https://r.example\"\n", "2: `public_url` is of accounts: it needs [accounts]"),
+            ("aliases = []\n", "1: `aliases` is of accounts"),
+            ("keys_file = \"k\"\n", "1: `keys_file` is of accounts"),
+            ("\n\n[database]\nurl = \"mysql://db\"\n", "3: `database` is of accounts"),
+            ("[browser]\n", "1: `browser` is of accounts"),
             ("[dev]\nsecret = \"x\"\n", "1: [dev] is a way to sign in: it needs [accounts]"),
             ("public_url = \"relay.example\"\n[accounts]\n", "1: "),
             ("public_url = \"https://r.example\"\n[accounts]\nboot_scope = \"none\"\n", "3: boot_scope"),
@@ -325,6 +354,26 @@ mod tests {
             assert_eq!(problems.len(), 1, "{problems:?}");
             assert!(problems[0].starts_with(expected), "{text:?}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn an_address_that_nothing_serves_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("relay.toml");
+        let told = |url: &str, change: &dyn Fn(&mut RelayConfig)| {
+            fs::write(&file, format!("public_url = \"{url}\"\n[accounts]\n")).unwrap();
+            let mut relay = RelayConfig::new(dir.path());
+            change(&mut relay);
+            load(&file, &relay).unwrap().unwrap().unreachable(&relay).is_some()
+        };
+        let proxy = |relay: &mut RelayConfig| relay.trusted_proxies.push("192.0.2.1/32".parse().unwrap());
+        assert!(told("https://relay.example", &|_| {}));
+        assert!(!told("http://127.0.0.1:8000", &|_| {}));
+        assert!(!told("https://relay.example", &proxy));
+        assert!(told("https://relay.example", &|relay| {
+            proxy(relay);
+            relay.proxy_protocol = true;
+        }));
     }
 
     #[test]
@@ -349,8 +398,12 @@ mod tests {
         assert!(proxied[0].contains("--trusted-proxy"), "{proxied:?}");
         let public = problems(&GOOD.replace("http://127.0.0.1:8000", "https://relay.example"), |_| {});
         assert!(public[0].contains("`public_url` must be a loopback address"), "{public:?}");
-        let none = problems(&GOOD.replace("secret = \"canary-of-dev\"", ""), |_| {});
+        let none = problems(&GOOD.replace("secret = \"canary-of-dev-mode\"", ""), |_| {});
         assert!(none[0].contains("MYKUBE_DEV_SECRET"), "{none:?}");
+        let short = problems(&GOOD.replace("canary-of-dev-mode", "fifteen bytes.."), |_| {});
+        assert!(short[0].contains("shorter than 16 bytes"), "{short:?}");
+        let hidden = problems(GOOD, |relay| relay.proxy_protocol = true);
+        assert!(hidden[0].contains("--proxy-protocol"), "{hidden:?}");
         let twice = problems(&format!("{GOOD}secret_file = \"x\"\n"), |_| {});
         assert!(twice[0].contains("give one of"), "{twice:?}");
     }
@@ -358,9 +411,17 @@ mod tests {
     #[test]
     fn no_message_shows_a_secret() {
         for (from, to) in [
-            ("\"canary-of-dev\"", "70707070"),
-            ("\"canary-of-dev\"", "7070.7070"),
-            ("\"canary-of-dev\"", "\"canary-of-dev"),
+            ("\"canary-of-dev-mode\"", "70707070"),
+            ("\"canary-of-dev-mode\"", "70707070707070707070"),
+            ("\"canary-of-dev-mode\"", "707070707070707070707070707070"),
+            ("\"canary-of-dev-mode\"", "0x7070707070707070707070707070"),
+            ("\"canary-of-dev-mode\"", "7070.7070"),
+            ("\"canary-of-dev-mode\"", "[70707070]"),
+            ("\"canary-of-dev-mode\"", "{ it = 70707070 }"),
+            ("\"canary-of-dev-mode\"", "7070-07-07"),
+            ("\"canary-of-dev-mode\"", "\"canary-70707070"),
+            ("\"canary-of-dev-mode\"", "\"canary\""),
+            ("\"canary-of-dev-mode\"", "\"canary-of-dev-mode"),
             ("secret = ", "secrets = "),
             ("[accounts]", "[accounts]\nboot_scope = \"none\""),
         ] {
@@ -369,5 +430,23 @@ mod tests {
             let told = problems.concat();
             assert!(!told.contains("7070") && !told.contains("canary"), "{told}");
         }
+    }
+
+    #[test]
+    fn a_secret_file_that_others_may_read_is_none() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (file, secret) = (dir.path().join("relay.toml"), dir.path().join("dev-secret"));
+        let text = GOOD.replace("secret = \"canary-of-dev-mode\"", "secret_file = \"dev-secret\"");
+        fs::write(&file, text).unwrap();
+        fs::write(&secret, "canary-of-dev-mode\n").unwrap();
+        let load_with = |mode| {
+            fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+            load(&file, &RelayConfig::new(dir.path())).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(load_with(0o600), Ok(()));
+        let told = load_with(0o644).unwrap_err();
+        assert!(told.contains(":3: cannot read") && told.contains("mode 644"), "{told}");
     }
 }

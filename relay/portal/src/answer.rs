@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-use crate::{arrival::Arrival, failure::Failure, portal::Portal};
+use crate::{PublicUrl, arrival::Arrival, failure::Failure, portal::Portal};
 
 impl Portal {
     /// The answer to one request. Nothing in it can panic this thread's other work, and none of it takes long but for the
@@ -38,17 +38,38 @@ impl Portal {
 
     fn admit<B>(&self, request: &Request<B>, path: &str, arrival: Arrival) -> Result<(), Failure> {
         let shared = self.shared();
-        let is_public = path == "/health";
-        if !is_public && !arrival.is_private && !arrival.address.to_canonical().is_loopback() {
-            let text =
-                "signing in needs https: by --tls-cert on this relay, or by a proxy that it knows as --trusted-proxy";
-            return Err(Failure::json(StatusCode::FORBIDDEN, text));
+        if path != "/health" {
+            self.check_way(request, arrival)?;
         }
         if !shared.origins.admits(request.method(), path, request.headers()) {
             return Err(Failure::json(StatusCode::FORBIDDEN, "this origin is not allowed"));
         }
         let admitted = shared.limits.admit(request.method(), path, arrival.address, shared.now());
         admitted.map_err(Failure::too_many)
+    }
+
+    /// Refuses what somebody else could have read on its way, or sent by another's hand.
+    fn check_way<B>(&self, request: &Request<B>, arrival: Arrival) -> Result<(), Failure> {
+        let refused = |text| Err(Failure::json(StatusCode::FORBIDDEN, text));
+        if !arrival.is_private {
+            if !arrival.address.to_canonical().is_loopback() {
+                return refused(
+                    "signing in needs https: by --tls-cert on this relay, or by a proxy that it knows as --trusted-proxy",
+                );
+            }
+            // From this machine, and yet somebody else's: a proxy that nobody declared.
+            if PROXIED.iter().any(|name| request.headers().contains_key(*name)) {
+                return refused(
+                    "this came through a proxy that the relay does not know, or over plain http to one that it does: \
+                     serve https there, and name it with --trusted-proxy",
+                );
+            }
+        }
+        // A page may have its name resolved to this machine, and a tunnel may end here: either names another host.
+        if self.shared().settings.dev.is_some() && !hosts(request).all(is_loopback) {
+            return refused("dev mode is for this machine alone: reach it as http://127.0.0.1 or http://localhost");
+        }
+        Ok(())
     }
 
     async fn route<B>(&self, request: Request<B>, arrival: Arrival) -> Response<Full<Bytes>>
@@ -70,6 +91,20 @@ impl Portal {
         let Ok(answer) = self.router().call(request).await;
         whole(answer).await
     }
+}
+
+/// What proxies add, RFC 7239 and RFC 9110 section 7.6.3.
+const PROXIED: [&str; 6] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
+
+/// What the request says it is for: `Host`, and the target where that is a whole address.
+fn hosts<B>(request: &Request<B>) -> impl Iterator<Item = &str> {
+    let named = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    named.chain(request.uri().authority().map(http::uri::Authority::as_str))
+}
+
+fn is_loopback(host: &str) -> bool {
+    PublicUrl::parse(&format!("http://{host}")).is_ok_and(|url| url.is_loopback())
 }
 
 async fn error(status: StatusCode, text: &str) -> Response<Full<Bytes>> {

@@ -20,6 +20,7 @@ mod device;
 mod family;
 mod ours;
 mod published;
+mod way;
 
 const SECRET: &str = "canary-of-dev";
 const URL: &str = "http://127.0.0.1:8000";

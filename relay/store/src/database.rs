@@ -115,15 +115,12 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(directory).map_err(at)?;
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(beside).map_err(at)?;
     // SQLite makes files as the process may: these hold addresses of people, which are nobody else's.
-    create_private(path).map_err(at)?;
+    check_private(&create_private(path).map_err(at)?, path).map_err(at)?;
+    // Beside the file itself, whatever link led to it: by each it is the same.
+    let mut beside = path.canonicalize().map_err(at)?.into_os_string();
+    beside.push(".lock");
+    let file = create_private(Path::new(&beside)).map_err(at)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
@@ -132,12 +129,33 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 }
 
 /// SQLite gives its other files the mode of this one.
-fn create_private(path: &Path) -> io::Result<()> {
+fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
+    options.open(path)
+}
+
+/// Refuses a database that others may read, or that has a second name, by which another relay would not see the lock.
+fn check_private(file: &File, path: &Path) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            let text = format!("other users may read or write it (mode {mode:o}): run `chmod 600 {}`", path.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        if metadata.nlink() > 1 {
+            return Err(io::Error::other("it has another name (a hard link): remove that"));
+        }
+    }
+    Ok(())
 }
 
 fn options(path: &Path) -> Result<AnyConnectOptions, StoreError> {
@@ -213,6 +231,31 @@ mod tests {
         store.close().await;
         drop(store);
         Store::open(&sqlite(&dir)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_database_by_another_name_or_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("relay.db");
+        let open = async |path: &Path| Store::open(&Database::Sqlite(path.to_owned())).await;
+        let store = open(&file).await.unwrap();
+        let link = dir.path().join("link.db");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(matches!(open(&link).await, Err(StoreError::InUse { .. })));
+        store.close().await;
+        drop(store);
+        let hard = dir.path().join("hard.db");
+        std::fs::hard_link(&file, &hard).unwrap();
+        for path in [&file, &hard] {
+            let told = open(path).await.err().unwrap().to_string();
+            assert!(told.contains("hard link"), "{told}");
+        }
+        std::fs::remove_file(&hard).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let told = open(&file).await.err().unwrap().to_string();
+        assert!(told.contains("mode 640") && told.contains("chmod 600"), "{told}");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! The published figures are those of one address in a minute. What is refused is not counted.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -125,11 +126,44 @@ pub struct Limit {
     pub per: Duration,
 }
 
+/// Who is charged for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Counted {
     Network(Network),
     Account(AccountId),
     All,
+}
+
+/// One call's windows. Each forgets its oldest for itself: no flood, of another call or from many networks, ends the limit of
+/// an account, or that of all together.
+#[derive(Debug)]
+struct Windows {
+    networks: SlidingWindow<Counted>,
+    accounts: SlidingWindow<Counted>,
+    all: SlidingWindow<Counted>,
+}
+
+impl Windows {
+    fn new(call: Call) -> Self {
+        let window = || SlidingWindow::new(call.limit().per);
+        Self { networks: window(), accounts: window(), all: window() }
+    }
+
+    fn of(&self, counted: Counted) -> &SlidingWindow<Counted> {
+        match counted {
+            Counted::Network(_) => &self.networks,
+            Counted::Account(_) => &self.accounts,
+            Counted::All => &self.all,
+        }
+    }
+
+    fn of_mut(&mut self, counted: Counted) -> &mut SlidingWindow<Counted> {
+        match counted {
+            Counted::Network(_) => &mut self.networks,
+            Counted::Account(_) => &mut self.accounts,
+            Counted::All => &mut self.all,
+        }
+    }
 }
 
 /// Who calls.
@@ -144,13 +178,12 @@ pub struct Caller {
 /// What was called of late. Kept in memory: a relay that starts again begins anew.
 #[derive(Debug)]
 pub struct Limits {
-    minute: SlidingWindow<(Call, Counted)>,
-    hour: SlidingWindow<(Call, Counted)>,
+    calls: HashMap<Call, Windows>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { minute: SlidingWindow::new(MINUTE), hour: SlidingWindow::new(HOUR) }
+        Self { calls: Call::ALL.map(|call| (call, Windows::new(call))).into() }
     }
 }
 
@@ -160,8 +193,8 @@ impl Limits {
     /// # Errors
     /// How long until it may be.
     pub fn admits(&self, now: Instant, call: Call, caller: Caller) -> Result<(), Duration> {
-        let window = if call.limit().per == HOUR { &self.hour } else { &self.minute };
-        let waits = counted(call, caller).filter_map(|(key, limit)| window.wait(now, &(call, key), limit));
+        let Some(windows) = self.calls.get(&call) else { return Ok(()) };
+        let waits = counted(call, caller).filter_map(|(key, limit)| windows.of(key).wait(now, &key, limit));
         waits.max().map_or(Ok(()), Err)
     }
 
@@ -171,9 +204,9 @@ impl Limits {
     /// How long until it may be.
     pub fn handle(&mut self, now: Instant, call: Call, caller: Caller) -> Result<(), Duration> {
         self.admits(now, call, caller)?;
-        let window = if call.limit().per == HOUR { &mut self.hour } else { &mut self.minute };
+        let windows = self.calls.entry(call).or_insert_with(|| Windows::new(call));
         for (key, _) in counted(call, caller) {
-            window.count(now, (call, key));
+            windows.of_mut(key).count(now, key);
         }
         Ok(())
     }
@@ -195,9 +228,12 @@ impl Limits {
 
     /// Forgets some of what is over.
     pub fn handle_tick(&mut self, now: Instant) {
-        const AT_ONCE: usize = 1024;
-        self.minute.forget(now, AT_ONCE);
-        self.hour.forget(now, AT_ONCE);
+        const AT_ONCE: usize = 64;
+        for windows in self.calls.values_mut() {
+            for window in [&mut windows.networks, &mut windows.accounts, &mut windows.all] {
+                window.forget(now, AT_ONCE);
+            }
+        }
     }
 }
 
@@ -301,6 +337,31 @@ mod tests {
         let now = start + 10 * MINUTE;
         assert_eq!(limits.admits(now, Call::DevToken, from("192.0.2.1")), Ok(()));
         limits.handle_tick(start + 2 * HOUR);
-        assert_eq!(limits.minute.len(), (0, 0));
+        assert_eq!(limits.calls[&Call::DevToken].networks.len(), (0, 0));
+    }
+
+    #[test]
+    fn no_flood_ends_the_limit_of_another_call_of_an_account_or_of_all() {
+        let (mut limits, start) = (Limits::default(), start());
+        let from_network = |n: usize| {
+            let n = u32::try_from(n).unwrap();
+            Caller { address: std::net::Ipv4Addr::from(n).into(), account: None }
+        };
+        let ada = Caller { account: Some(AccountId::from_bytes([1; 16])), ..from("192.0.2.1") };
+        for _ in 0..5 {
+            limits.handle(start, Call::DeviceVerify, ada).unwrap();
+            limits.handle(start, Call::DevToken, from("192.0.2.1")).unwrap();
+        }
+        for n in 0..50 {
+            limits.handle(start, Call::DeviceGuess, from_network(n)).unwrap();
+        }
+        for call in [Call::DeviceVerify, Call::DeviceBegin] {
+            for n in 0..window::CALLS_MAX {
+                limits.handle(start, call, from_network(n)).unwrap();
+            }
+        }
+        assert!(limits.admits(start, Call::DeviceVerify, Caller { address: from_network(7).address, ..ada }).is_err());
+        assert!(limits.admits(start, Call::DevToken, from("192.0.2.1")).is_err());
+        assert!(limits.admits(start, Call::DeviceGuess, from("192.0.2.1")).is_err());
     }
 }

@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Calls remembered at once: bounds what a flood from many networks can make the relay keep (about 20 MiB). The oldest are
-/// forgotten for new ones, so that a flood locks nobody out; some windows end early meanwhile.
-pub(super) const CALLS_MAX: usize = 131_072;
+/// Calls remembered at once in one window: bounds what a flood from many networks can make the relay keep (about 5 MiB, and a
+/// relay has one or two for each of 17 calls). The oldest are forgotten for new ones, so that a flood locks nobody out; some
+/// limits of that one call end early meanwhile.
+pub(super) const CALLS_MAX: usize = 32_768;
 /// Calls that are out of the window, forgotten with each new one: more than come in.
 const FORGOTTEN_AT_ONCE: usize = 8;
 

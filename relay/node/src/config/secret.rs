@@ -1,9 +1,15 @@
 //! A secret's three ways in: a value in the file, a file of its own, an environment variable.
 
-use std::{env, fmt, fs, path::Path};
+use std::{env, io::Read as _, path::Path};
 
+use mykube_relay::private_file::{self, NotPrivate};
 use serde::{Deserialize, Deserializer, de};
 use zeroize::Zeroizing;
+
+/// Fewest bytes: a word that somebody would try is none.
+const SHORTEST: usize = 16;
+/// Longest file that is read.
+const LONGEST: usize = 4096;
 
 /// A value that no message shows.
 #[derive(Clone)]
@@ -11,37 +17,18 @@ pub(super) struct Secret(Zeroizing<String>);
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl de::Visitor<'_> for Text {
-            type Value = Secret;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text in quotes")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
-                Ok(Secret(Zeroizing::new(text.to_owned())))
-            }
-
-            // serde's own messages repeat what was there instead.
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
-                Err(E::custom("a secret is a text in quotes"))
-            }
-
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
-                Err(E::custom("a secret is a text in quotes"))
-            }
+        // Not as a text at once: of what is there instead, serde's own messages repeat the value, or TOML's the number.
+        match toml::Value::deserialize(deserializer) {
+            Ok(toml::Value::String(text)) => Ok(Self(Zeroizing::new(text))),
+            _ => Err(de::Error::custom("a secret is a text in quotes")),
         }
-
-        deserializer.deserialize_any(Text)
     }
 }
 
 /// The secret that was given in one of the three ways; nothing where it was given in none.
 ///
 /// # Errors
-/// It was given in two, the file cannot be read, or it is empty.
+/// It was given in two, the file cannot be read or is not private, or it is too short.
 pub(super) fn from_one_of(
     name: &str,
     value: Option<&Secret>,
@@ -54,15 +41,33 @@ pub(super) fn from_one_of(
         (None, None, None) => return Ok(None),
         (Some(Secret(value)), None, None) => value.clone(),
         (None, Some(file), None) => {
-            let text = fs::read_to_string(file).map(Zeroizing::new);
-            let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            let text = read(file).map_err(|why| format!("cannot read {}: {why}", file.display()))?;
             Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
         }
         (None, None, Some(set)) => set,
         _ => return Err(format!("give one of `{name}`, `{name}_file` and {variable}")),
     };
-    if secret.is_empty() {
-        return Err(format!("`{name}` is empty"));
+    if secret.len() < SHORTEST {
+        return Err(format!("`{name}` is shorter than {SHORTEST} bytes: `openssl rand -hex 16` makes one"));
     }
     Ok(Some(secret))
+}
+
+fn read(file: &Path) -> Result<Zeroizing<String>, String> {
+    let opened = private_file::open(file).map_err(|error| match error {
+        NotPrivate::Io(error) => error.to_string(),
+        NotPrivate::Exposed(mode) => {
+            format!(
+                "other users may read it (mode {mode:o}): run `chmod 600 {}`, and take another secret",
+                file.display()
+            )
+        }
+        NotPrivate::Foreign(owner) => format!("it belongs to another user (uid {owner})"),
+        NotPrivate::NoFile => "it is not a regular file of its directory".to_owned(),
+    })?;
+    let opened = opened.ok_or("there is no such file")?;
+    // All at once: a text that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(LONGEST));
+    opened.take(LONGEST as u64).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
 }

@@ -52,4 +52,14 @@ async fn it_is_told_whose_a_request_is_and_who_could_read_it() {
     let proxied = relay(|config| config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]).await;
     assert_eq!(told(&proxied).await, "GET /x 203.0.113.7 Proxy");
     assert_eq!(proxied.call("GET", "/x", "", "").await.body, "GET /x 127.0.0.1 Proxy");
+    for (header, transport) in [
+        ("X-Forwarded-Proto: https", "Proxy"),
+        ("X-Forwarded-Proto: HTTP", "Plain"),
+        ("X-Forwarded-Proto: https, http", "Plain"),
+        ("Forwarded: for=192.0.2.1;proto=https", "Proxy"),
+        ("Forwarded: for=192.0.2.1;Proto=\"http\"", "Plain"),
+    ] {
+        let told = proxied.call("GET", "/x", &format!("{header}\r\n"), "").await.body;
+        assert_eq!(told, format!("GET /x 127.0.0.1 {transport}"), "{header}");
+    }
 }

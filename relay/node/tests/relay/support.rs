@@ -7,7 +7,7 @@ use mykube_protocol::{
     FromAgent, FromRelay,
     http::{PairAnswer, SessionCreated},
 };
-use mykube_relay::{Config, Fallback, Relay};
+use mykube_relay::{Config, Fallback, Relay, RelayError};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -60,7 +60,7 @@ impl TestRelay {
         config.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
         config.api_requests_per_minute = 0;
         adjust(&mut config);
-        let relay = Relay::bind_with(config, fallback).await.unwrap();
+        let relay = Relay::bind_with(config, async || Ok::<_, RelayError>(fallback)).await.unwrap();
         let (addr, metrics, url) = (relay.local_addr(), relay.metrics_addr().unwrap(), relay.url());
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {
