@@ -1,7 +1,7 @@
 //! The relay's secrets, from which every key is derived that signs or hashes for people and programs. They stand in one
 //! file, the same on every node, and never in the database or a backup of it.
 //!
-//! The file is text ([`file`]). A node reads it at start and when it is told to. It is never changed in place: whoever
+//! The file is text ([`file`]). A node reads it when it starts. It is never changed in place: whoever
 //! writes it writes a draft beside it (0600, synced) and renames that over it, and at the first start links the draft, so
 //! that of two nodes which start at once on one directory both use the secrets of the one that was first.
 //!

@@ -217,8 +217,8 @@ impl Limits {
     /// How long until it may be.
     pub fn handle_account(&mut self, now: Instant, call: Call, account: AccountId) -> Result<(), Duration> {
         let Some(most) = call.limit().account else { return Ok(()) };
-        let window = if call.limit().per == HOUR { &mut self.hour } else { &mut self.minute };
-        let key = (call, Counted::Account(account));
+        let window = &mut self.calls.entry(call).or_insert_with(|| Windows::new(call)).accounts;
+        let key = Counted::Account(account);
         if let Some(wait) = window.wait(now, &key, usize::try_from(most).unwrap_or(usize::MAX)) {
             return Err(wait);
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Calls remembered at once in one window: bounds what a flood from many networks can make the relay keep (about 5 MiB, and a
-/// relay has one or two for each of 17 calls). The oldest are forgotten for new ones, so that a flood locks nobody out; some
+/// relay has one to three for each of 18 calls). The oldest are forgotten for new ones, so that a flood locks nobody out; some
 /// limits of that one call end early meanwhile.
 pub(super) const CALLS_MAX: usize = 32_768;
 /// Calls that are out of the window, forgotten with each new one: more than come in.
