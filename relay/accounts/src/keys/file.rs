@@ -10,7 +10,8 @@ use super::{CONFIGURED_MIN, KEYS_MAX, Key, Keys, Kid};
 use crate::time::UnixTime;
 
 const HEADER: &str = "mykube-keys 1";
-const COMMENT: &str = "# The relay's secrets: whoever reads them can sign in as anybody. A relay reads them when it starts.";
+const COMMENT: &str =
+    "# The relay's secrets: whoever reads them can sign in as anybody. A relay reads them when it starts.";
 /// Bytes of a secret at most, so that one line is not the whole memory.
 const SECRET_MAX: usize = 1024;
 
