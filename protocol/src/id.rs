@@ -1,25 +1,35 @@
-//! Identifiers with one fixed shape: 16 random bytes, written as 32 lower-case hexadecimal digits.
+//! Identifiers with one fixed shape: 16 random bytes, written as 32 lower-case hexadecimal digits, some kinds after a prefix.
 
-use std::{fmt, str::FromStr};
+/// A text that is not written as identifiers of its kind are. It shows nothing of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an identifier is {0}")]
+pub struct IdError(#[doc(hidden)] pub &'static str);
 
-use data_encoding::HEXLOWER;
-use rand_core::CryptoRng;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+/// What [`id!`](crate::id!) uses where it is called.
+#[doc(hidden)]
+pub mod used {
+    pub use data_encoding::HEXLOWER;
+    pub use rand_core::CryptoRng;
+    pub use serde;
+}
 
-/// An identifier that is not 32 lower-case hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an identifier is 32 lower-case hexadecimal digits")]
-pub struct IdError;
-
+/// A kind of identifier: `id! { /// What it is of. Name }`, or `id! { /// ... Name, "prefix_" }`.
+#[macro_export]
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
+        $crate::id! { @ $(#[$doc])* $name, "", "32 lower-case hexadecimal digits" }
+    };
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $crate::id! { @ $(#[$doc])* $name, $prefix, concat!("`", $prefix, "` and 32 lower-case hexadecimal digits") }
+    };
+    (@ $(#[$doc:meta])* $name:ident, $prefix:literal, $form:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name([u8; 16]);
 
         impl $name {
             /// Draws a fresh identifier.
-            pub fn random(rng: &mut impl CryptoRng) -> Self {
+            pub fn random(rng: &mut impl $crate::id::used::CryptoRng) -> Self {
                 let mut bytes = [0; 16];
                 rng.fill_bytes(&mut bytes);
                 Self(bytes)
@@ -38,37 +48,39 @@ macro_rules! id {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&HEXLOWER.encode(&self.0))
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str($prefix)?;
+                f.write_str(&$crate::id::used::HEXLOWER.encode(&self.0))
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, f)
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(self, f)
             }
         }
 
-        impl FromStr for $name {
-            type Err = IdError;
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::id::IdError;
 
-            fn from_str(s: &str) -> Result<Self, IdError> {
-                let bytes = HEXLOWER.decode(s.as_bytes()).map_err(|_| IdError)?;
-                Ok(Self(bytes.try_into().map_err(|_| IdError)?))
+            fn from_str(text: &str) -> Result<Self, $crate::id::IdError> {
+                let hex = text.strip_prefix($prefix);
+                let bytes = hex.and_then(|hex| $crate::id::used::HEXLOWER.decode(hex.as_bytes()).ok());
+                bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or($crate::id::IdError($form))
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        impl $crate::id::used::serde::Serialize for $name {
+            fn serialize<S: $crate::id::used::serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.collect_str(self)
             }
         }
 
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(d)?;
-                text.parse().map_err(D::Error::custom)
+        impl<'de> $crate::id::used::serde::Deserialize<'de> for $name {
+            fn deserialize<D: $crate::id::used::serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = <::std::borrow::Cow<'_, str> as $crate::id::used::serde::Deserialize>::deserialize(d)?;
+                text.parse().map_err(<D::Error as $crate::id::used::serde::de::Error>::custom)
             }
         }
     };

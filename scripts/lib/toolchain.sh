@@ -63,3 +63,27 @@ ensure_component() {
   command -v rustup >/dev/null || fail "$1 is missing: install it as your Rust was installed"
   rustup component add "$1" >&2
 }
+
+# ensure_go_program VARIABLE PROGRAM SOURCE WHAT: compiles scripts/lib/SOURCE once, keeps it in the cache, and names it to the tests;
+# 1 where there is no Go to compile it with.
+ensure_go_program() {
+  local program=$2 source=$ROOT/scripts/lib/$3 what=$4 dir go scratch
+  dir=$TOOLS_ROOT/$program-$(cat "$source"/go.{mod,sum} "$source/main.go" | sha256sum | cut -c1-12)
+  if [ ! -x "$dir/$program" ]; then
+    go=$(command -v go || compgen -G "$CACHE_ROOT/cluster/go-*/go/bin/go" | tail -1)
+    [ -n "$go" ] || return 1
+    note "compiling $what (once, about a minute)"
+    mkdir -p "$TOOLS_ROOT"
+    scratch=$(mktemp -d "$TOOLS_ROOT/building-$program.XXXXXX")
+    if ! (cd "$source" && GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0 \
+      nice -n 5 "$go" build -trimpath -buildvcs=false -ldflags '-s -w' -o "$scratch/$program" . 2>"$scratch/said"); then
+      grep -v '^go: downloading' "$scratch/said" >&2
+      rm -rf "$scratch"
+      fail "the program of scripts/lib/$3 did not compile (see above); Go 1.26 or newer is needed"
+    fi
+    mkdir -p "$dir"
+    mv "$scratch/$program" "$dir/$program"
+    rm -rf "$scratch"
+  fi
+  export "$1=$dir/$program"
+}

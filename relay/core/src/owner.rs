@@ -2,16 +2,9 @@
 
 use crate::address::{AddressKey, Network};
 
-/// An organisation's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OrganisationId([u8; 16]);
-
-impl OrganisationId {
-    /// From its bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
+mykube_protocol::id! {
+    /// An organisation: `org_` and 32 hex digits. No secret.
+    OrganisationId, "org_"
 }
 
 /// The one to whom a session is charged.
@@ -47,5 +40,19 @@ impl Owner {
         };
         let networks = address.into_iter().flat_map(AddressKey::networks);
         networks.map(|(network, times)| (Counted::Network(network), times)).chain(organisation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        let id = OrganisationId::from_bytes([0xa7; 16]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for other in ["", "org_", "user_00000000000000000000000000000000", "org_0000000000000000000000000000000G"] {
+            assert!(other.parse::<OrganisationId>().is_err(), "{other}");
+        }
     }
 }

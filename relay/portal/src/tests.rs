@@ -5,11 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use mykube_relay_accounts::{
-    jwt::{Class, Subject},
-    keys::Keys,
-    time::UnixTime,
-};
+use mykube_relay_accounts::{jwt::Class, keys::Keys, time::UnixTime};
 use mykube_relay_store::{Database, Store};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -114,14 +110,7 @@ impl Site {
     /// A token of this class for whoever has another one.
     fn token(&self, class: Class, like: &str) -> String {
         let claims = self.portal.shared().jwts.verify_to_revoke(like).unwrap();
-        let subject = Subject {
-            account: claims.sub,
-            email: claims.email,
-            user_id: claims.user_id,
-            sign_in: claims.sid,
-            auth_time: UnixTime::from_secs(claims.auth_time),
-        };
-        self.portal.shared().issue(class, &subject, clock()).token.expose().to_owned()
+        self.portal.shared().issue(class, &claims.into(), clock()).token.expose().to_owned()
     }
 }
 

@@ -1,9 +1,13 @@
 //! People, each with an organisation of their own from their first sign-in on.
 
-use mykube_relay_accounts::{id::AccountId, time::UnixTime};
+use mykube_relay_accounts::{
+    id::{AccountId, OrganisationId, SignInId},
+    jwt::Subject,
+    time::UnixTime,
+};
 use sqlx::{Row as _, any::AnyRow};
 
-use crate::{database::Store, error::StoreError, id::OrganisationId, transaction::Transaction};
+use crate::{database::Store, error::StoreError, transaction::Transaction};
 
 /// Who somebody is, by the word of a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,15 @@ pub struct Account {
     pub identity: Identity,
     /// The account's own.
     pub organisation: OrganisationId,
+}
+
+impl Account {
+    /// Whose a token of this sign-in is, in which the person proved who they are at that time.
+    #[must_use]
+    pub fn subject(&self, sign_in: SignInId, auth_time: UnixTime) -> Subject {
+        let Identity { email, user_id, .. } = self.identity.clone();
+        Subject { account: self.id, email, user_id, sign_in, auth_time }
+    }
 }
 
 const BY_ID: &str = "SELECT id, issuer, subject, user_id, email, organisation FROM accounts WHERE id = $1";

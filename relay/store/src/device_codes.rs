@@ -102,7 +102,7 @@ impl Transaction {
             WHERE device_code = $6 AND stage = $7";
         let by = if let Stage::Confirmed(by) = row.stage { Some(by) } else { None };
         let change = sqlx::query(CHANGE).bind(name(row.stage)).bind(by.map(|by| by.account.to_string()));
-        let change = change.bind(by.map(|by| by.sid.to_bytes().to_vec())).bind(by.map(|by| by.auth_time.millis()));
+        let change = change.bind(by.map(|by| by.sid.as_bytes().to_vec())).bind(by.map(|by| by.auth_time.millis()));
         let change = change.bind(by.map(|by| by.from.to_string()));
         let change = change.bind(row.device_code.to_bytes().to_vec()).bind(name(before.stage));
         let changed = change.execute(self.connection()).await?.rows_affected();

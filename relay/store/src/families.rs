@@ -19,7 +19,7 @@ impl Transaction {
     pub async fn family(&mut self, id: SignInId) -> Result<Option<Family>, StoreError> {
         const FIND: &str = "SELECT sid, account, machine_key, created_at, refreshed_at, signed_at, current_token,
             successor, successor_access, ended_at, ended_why FROM families WHERE sid = $1";
-        let row = sqlx::query(FIND).bind(id.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
+        let row = sqlx::query(FIND).bind(id.as_bytes().to_vec()).fetch_optional(self.connection()).await?;
         row.as_ref().map(family).transpose()
     }
 
@@ -32,11 +32,11 @@ impl Transaction {
                 current_token, successor, successor_access, ended_at, ended_why)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let Family { sid, account, key, created_at, refreshed_at, signed_at, current, successor, ended } = family;
-        let keep = sqlx::query(KEEP).bind(sid.to_bytes().to_vec()).bind(account.to_string());
+        let keep = sqlx::query(KEEP).bind(sid.as_bytes().to_vec()).bind(account.to_string());
         let keep = keep.bind(key.to_bytes().to_vec()).bind(created_at.millis()).bind(refreshed_at.millis());
         let keep = keep.bind(signed_time(*signed_at)).bind(current.to_bytes().to_vec());
         let keep = keep.bind(successor.map(|successor| successor.token.to_bytes().to_vec()));
-        let keep = keep.bind(successor.map(|successor| successor.access.to_bytes().to_vec()));
+        let keep = keep.bind(successor.map(|successor| successor.access.as_bytes().to_vec()));
         let keep = keep.bind(ended.map(|(at, _)| at.millis())).bind(ended.map(|(_, why)| name(why)));
         keep.execute(self.connection()).await?;
         Ok(())
@@ -56,9 +56,9 @@ impl Transaction {
         let change = sqlx::query(CHANGE).bind(refreshed_at.millis()).bind(signed_time(*signed_at));
         let change = change.bind(current.to_bytes().to_vec());
         let change = change.bind(successor.map(|successor| successor.token.to_bytes().to_vec()));
-        let change = change.bind(successor.map(|successor| successor.access.to_bytes().to_vec()));
+        let change = change.bind(successor.map(|successor| successor.access.as_bytes().to_vec()));
         let change = change.bind(ended.map(|(at, _)| at.millis())).bind(ended.map(|(_, why)| name(why)));
-        let change = change.bind(sid.to_bytes().to_vec()).bind(signed_time(before.signed_at));
+        let change = change.bind(sid.as_bytes().to_vec()).bind(signed_time(before.signed_at));
         let changed = change.execute(self.connection()).await?.rows_affected();
         if changed == 1 { Ok(()) } else { Err(StoreError::Changed) }
     }

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use mykube_relay_accounts::{
-    id::{AccountId, SignInId},
+    id::{AccountId, OrganisationId, SignInId},
     time::UnixTime,
 };
 use sqlx::Row as _;
 
-use crate::{database::Store, error::StoreError, id::OrganisationId, transaction::Transaction};
+use crate::{database::Store, error::StoreError, transaction::Transaction};
 
 /// One organisation's rows.
 pub struct Organisation<'a> {
@@ -92,7 +92,7 @@ impl Transaction {
         SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7 FROM audit WHERE organisation = $1";
         let write =
             sqlx::query(WRITE).bind(organisation.to_string()).bind(now.millis()).bind(actor.account.to_string());
-        let write = write.bind(actor.sign_in.to_bytes().to_vec()).bind(actor.address.to_string());
+        let write = write.bind(actor.sign_in.as_bytes().to_vec()).bind(actor.address.to_string());
         write.bind(action).bind(detail.to_owned()).execute(self.connection()).await?;
         Ok(())
     }

@@ -56,7 +56,7 @@ impl Transaction {
     pub async fn begin_sign_in(&mut self, sign_in: SignIn, address: IpAddr) -> Result<(), StoreError> {
         const BEGIN: &str = "INSERT INTO sign_ins (sid, account, method, signed_in_at, address, ended_at)
             VALUES ($1, $2, $3, $4, $5, NULL)";
-        let begin = sqlx::query(BEGIN).bind(sign_in.id.to_bytes().to_vec()).bind(sign_in.account.to_string());
+        let begin = sqlx::query(BEGIN).bind(sign_in.id.as_bytes().to_vec()).bind(sign_in.account.to_string());
         let begin = begin.bind(name(sign_in.method)).bind(sign_in.signed_in_at.millis()).bind(address.to_string());
         begin.execute(self.connection()).await?;
         Ok(())
@@ -69,7 +69,7 @@ impl Transaction {
     pub async fn sign_in(&mut self, id: SignInId) -> Result<Option<SignIn>, StoreError> {
         const LIVE: &str =
             "SELECT sid, account, method, signed_in_at FROM sign_ins WHERE sid = $1 AND ended_at IS NULL";
-        let row = sqlx::query(LIVE).bind(id.to_bytes().to_vec()).fetch_optional(self.connection()).await?;
+        let row = sqlx::query(LIVE).bind(id.as_bytes().to_vec()).fetch_optional(self.connection()).await?;
         row.as_ref().map(sign_in).transpose()
     }
 
@@ -80,7 +80,7 @@ impl Transaction {
     pub async fn end_sign_in(&mut self, id: SignInId, until: UnixTime, now: UnixTime) -> Result<(), StoreError> {
         const END: &str = "UPDATE sign_ins SET ended_at = $1, denied_until = $2 WHERE sid = $3 AND ended_at IS NULL";
         const FORGET: &str = "DELETE FROM browser_sessions WHERE sid = $1";
-        let sid = id.to_bytes().to_vec();
+        let sid = id.as_bytes().to_vec();
         let end = sqlx::query(END).bind(now.millis()).bind(until.millis()).bind(sid.clone());
         end.execute(self.connection()).await?;
         sqlx::query(FORGET).bind(sid).execute(self.connection()).await?;
@@ -115,7 +115,7 @@ impl Transaction {
     /// The database gives no answer.
     pub async fn deny_token(&mut self, id: TokenId, until: UnixTime) -> Result<bool, StoreError> {
         const DENY: &str = "INSERT INTO denied_tokens (jti, until) VALUES ($1, $2) ON CONFLICT (jti) DO NOTHING";
-        let deny = sqlx::query(DENY).bind(id.to_bytes().to_vec()).bind(until.millis());
+        let deny = sqlx::query(DENY).bind(id.as_bytes().to_vec()).bind(until.millis());
         Ok(deny.execute(self.connection()).await?.rows_affected() > 0)
     }
 
@@ -125,7 +125,7 @@ impl Transaction {
     /// The database gives no answer.
     pub async fn begin_browser_session(&mut self, session: &PortalSession) -> Result<(), StoreError> {
         const BEGIN: &str = "INSERT INTO browser_sessions (hash, sid, created_at, used_at) VALUES ($1, $2, $3, $4)";
-        let begin = sqlx::query(BEGIN).bind(session.cookie.to_bytes().to_vec()).bind(session.sid.to_bytes().to_vec());
+        let begin = sqlx::query(BEGIN).bind(session.cookie.to_bytes().to_vec()).bind(session.sid.as_bytes().to_vec());
         let begin = begin.bind(session.created_at.millis()).bind(session.seen_at.millis());
         begin.execute(self.connection()).await?;
         Ok(())

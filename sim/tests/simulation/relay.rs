@@ -351,6 +351,11 @@ impl Relay {
         }
     }
 
+    /// Whether a socket has its place.
+    pub(crate) fn has_place(&self, number: u32) -> bool {
+        self.sockets.get(&number).is_some_and(|socket| matches!(socket.place, Place::In { .. }))
+    }
+
     /// A socket that the registry has closed ended by now, however it did.
     pub(crate) fn ended(&mut self, at: Time, number: u32, clean: bool) {
         if let Some(id) = self.closing.remove(&number) {

@@ -61,6 +61,19 @@ pub struct Subject {
     pub auth_time: UnixTime,
 }
 
+/// For another token of the same sign-in.
+impl From<Claims> for Subject {
+    fn from(claims: Claims) -> Self {
+        Self {
+            account: claims.sub,
+            email: claims.email,
+            user_id: claims.user_id,
+            sign_in: claims.sid,
+            auth_time: UnixTime::from_secs(claims.auth_time),
+        }
+    }
+}
+
 /// A token that was made.
 #[derive(Debug)]
 pub struct Issued {

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::support::{TestRelay, bounded, masked, raw, raw_early, reading};
+use crate::support::{Socket, TestRelay, bounded, masked, raw, raw_early, reading};
 
 async fn legacy() -> TestRelay {
     TestRelay::with(|config| config.legacy = true).await
@@ -20,6 +20,14 @@ async fn create(relay: &TestRelay) -> (String, String) {
     let body: Value = serde_json::from_str(&answer.body).unwrap();
     let field = |name: &str| body[name].as_str().unwrap().to_owned();
     (field("session_id"), field("code"))
+}
+
+/// A session whose agent is there and whose code a client has shown; the client's socket is yet to be opened.
+async fn claimed(relay: &TestRelay) -> (String, Socket) {
+    let (session, code) = create(relay).await;
+    let agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
+    relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    (session, agent)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,9 +67,7 @@ async fn a_small_buffer_carries_large_messages() {
         config.buffer = 1024;
     })
     .await;
-    let (session, code) = create(&relay).await;
-    let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
-    relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    let (session, mut agent) = claimed(&relay).await;
     let mut client = relay.open(&format!("/ws/client/{session}"), &[]).await;
     assert_eq!(agent.text().await, "paired");
     for len in [1000, 1010, 1024, 1025, 5000, 70_000, 3] {
@@ -123,9 +129,7 @@ async fn legacy_calls_may_say_nothing_of_their_body() {
 #[tokio::test]
 async fn fragments_go_on_as_fragments() {
     let relay = legacy().await;
-    let (session, code) = create(&relay).await;
-    let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
-    relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    let (session, mut agent) = claimed(&relay).await;
     let mut client = raw(&relay, &format!("/ws/client/{session}"), "").await;
     assert_eq!(agent.text().await, "paired");
     for part in [[0x02, 0x81, 0, 0, 0, 0, b'a'], [0x00, 0x81, 0, 0, 0, 0, b'b'], [0x80, 0x81, 0, 0, 0, 0, b'c']] {
@@ -141,9 +145,7 @@ async fn the_legacy_limit_is_the_messages() {
         config.legacy_frame_max = 1000;
     })
     .await;
-    let (session, code) = create(&relay).await;
-    let mut agent = relay.open(&format!("/ws/agent/{session}"), &[]).await;
-    relay.post("/api/pair", &format!(r#"{{"code":"{code}"}}"#)).await;
+    let (session, mut agent) = claimed(&relay).await;
     let mut client = relay.open(&format!("/ws/client/{session}"), &[]).await;
     client.binary(vec![1; 1000]).await;
     client.binary(vec![1; 1001]).await;

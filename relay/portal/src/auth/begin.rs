@@ -44,12 +44,6 @@ pub(super) async fn begin_as(
     transaction.begin_sign_in(sign_in, address).await?;
     let actor = Actor { account: account.id, sign_in: id, address };
     transaction.record(account.organisation, actor, ("sign_in.begin", by), now).await?;
-    let subject = Subject {
-        account: account.id,
-        email: account.identity.email.clone(),
-        user_id: account.identity.user_id.clone(),
-        sign_in: id,
-        auth_time,
-    };
+    let subject = account.subject(id, auth_time);
     Ok(Begun { transaction, account, subject, now })
 }

@@ -43,14 +43,7 @@ fn published(portal: &Shared, body: &Body) -> Result<Json<Value>, Failure> {
     let now = portal.now();
     let claims = portal.jwts.verify_to_renew(jwt, now, &portal.denied());
     let claims = claims.map_err(|error| unauthorised(error.to_string()))?;
-    let subject = Subject {
-        account: claims.sub,
-        email: claims.email,
-        user_id: claims.user_id,
-        sign_in: claims.sid,
-        auth_time: UnixTime::from_secs(claims.auth_time),
-    };
-    let issued = portal.issue(Class::Devices, &subject, now);
+    let issued = portal.issue(Class::Devices, &claims.into(), now);
     Ok(Json(json!({
         "jwt": issued.token.expose(),
         "expiresIn": issued.claims.expires_in(),
@@ -84,13 +77,7 @@ async fn ours(portal: &Shared, address: IpAddr, body: &Body) -> Result<Json<Valu
         portal.denied().restore_token(id, until);
     }
     info!(account = %account.id, %address, "token replaced");
-    let subject = Subject {
-        account: account.id,
-        email: account.identity.email,
-        user_id: account.identity.user_id,
-        sign_in: family.sid,
-        auth_time: family.created_at,
-    };
+    let subject = account.subject(family.sid, family.created_at);
     Ok(Json(signed_in(portal, &subject, access, &token, now)))
 }
 

@@ -89,7 +89,9 @@ impl World {
 
     /// The relay looks at a socket, and does what is due. Of who comes too late nobody else hears.
     pub(super) fn relay_asked(&mut self, id: u32, ask: impl FnOnce(&mut Relay, Time)) {
-        let late = self.sockets.get(&id).is_some_and(|socket| socket.who >= 2) && self.relay.knows_pairing();
+        // The one who has a place already is the client that paired: a stranger may know the code.
+        let stranger = self.sockets.get(&id).is_some_and(|socket| socket.who >= 2);
+        let late = stranger && self.relay.knows_pairing() && !self.relay.has_place(id);
         ask(&mut self.relay, self.now);
         for effect in self.relay.effects().filter(|_| late) {
             assert!(
