@@ -82,7 +82,7 @@ pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<Str
             "DEV MODE: whoever knows the dev secret signs in as anybody; for this machine alone, and never for people"
         );
     }
-    if let Some(warning) = wanted.unreachable(&relay) {
+    for warning in [wanted.unreachable(&relay), wanted.exposed()].into_iter().flatten() {
         warn!("{warning}");
     }
     let mut opened = None;

@@ -15,8 +15,12 @@ use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
 mod device;
 mod family;
 mod ours;
+#[path = "../../store/src/tests/place.rs"]
+mod place;
 mod published;
 mod way;
+
+use place::Place;
 
 const SECRET: &str = "canary-of-dev";
 const URL: &str = "http://127.0.0.1:8000";
@@ -26,7 +30,7 @@ struct Site {
     portal: Portal,
     keys: Keys,
     settings: Settings,
-    dir: tempfile::TempDir,
+    place: Place,
 }
 
 struct Answer {
@@ -64,18 +68,18 @@ fn wait(time: std::time::Duration) {
 impl Site {
     async fn new(settings: Settings) -> Self {
         let keys = Keys::generate(&mut rand::rng());
-        let dir = tempfile::tempdir().unwrap();
-        let portal = open(&dir, &keys, settings.clone()).await;
-        Self { portal, keys, settings, dir }
+        let place = Place::new();
+        let portal = open(&place, &keys, settings.clone()).await;
+        Self { portal, keys, settings, place }
     }
 
     /// The relay stops, and starts again.
     async fn restart(self) -> Self {
-        let Self { portal, keys, settings, dir } = self;
+        let Self { portal, keys, settings, place } = self;
         portal.close().await;
         drop(portal);
-        let portal = open(&dir, &keys, settings.clone()).await;
-        Self { portal, keys, settings, dir }
+        let portal = open(&place, &keys, settings.clone()).await;
+        Self { portal, keys, settings, place }
     }
 
     async fn ask(&self, request: Request<Body>, arrival: Arrival) -> Answer {
@@ -114,8 +118,8 @@ impl Site {
     }
 }
 
-async fn open(dir: &tempfile::TempDir, keys: &Keys, settings: Settings) -> Portal {
-    let store = Store::open(&Database::Sqlite(dir.path().join("relay.db"))).await.unwrap();
+async fn open(place: &Place, keys: &Keys, settings: Settings) -> Portal {
+    let store = place.open().await;
     Portal::with_clock(settings, keys, store, clock).await.unwrap()
 }
 

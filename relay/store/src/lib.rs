@@ -1,21 +1,25 @@
 //! What a relay must not forget, and the only SQL there is: accounts, sign-ins, organisations and their audit logs.
 //!
 //! The rules are `mykube-relay-accounts`'. What belongs together is done in one [`Transaction`]: a rule gets the row it is
-//! about, and what it gives back is kept, or nothing is. Rows of an organisation are reached by [`Store::organisation`] and
-//! [`Transaction::record`] only, which take the organisation's id.
+//! about, and what it gives back is kept, or nothing is. Rows of an organisation are reached by what takes the organisation's
+//! id only, and on PostgreSQL the database sees to that too (`isolation`).
 
 mod accounts;
+mod address;
 mod database;
 mod device_codes;
 mod error;
 mod families;
+mod file;
+mod isolation;
 mod organisation;
 mod sign_ins;
 mod sweep;
 mod transaction;
 
 pub use accounts::{Account, Identity};
-pub use database::{Database, DatabaseUrlError, Store};
+pub use address::{Database, DatabaseUrlError, Postgres};
+pub use database::Store;
 pub use error::StoreError;
 pub use organisation::{Actor, AuditLine, Organisation};
 pub use sign_ins::SignIn;

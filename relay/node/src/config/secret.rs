@@ -15,6 +15,12 @@ const LONGEST: usize = 4096;
 #[derive(Clone)]
 pub(super) struct Secret(Zeroizing<String>);
 
+impl Secret {
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Not as a text at once: of what is there instead, serde's own messages repeat the value, or TOML's the number.
@@ -35,6 +41,20 @@ pub(super) fn from_one_of(
     file: Option<&Path>,
     variable: &str,
 ) -> Result<Option<Zeroizing<String>>, String> {
+    let secret = of_any_length(name, value, file, variable)?;
+    if secret.as_ref().is_some_and(|secret| secret.len() < SHORTEST) {
+        return Err(format!("`{name}` is shorter than {SHORTEST} bytes: `openssl rand -hex 16` makes one"));
+    }
+    Ok(secret)
+}
+
+/// The same for one that somebody else has made.
+pub(super) fn of_any_length(
+    name: &str,
+    value: Option<&Secret>,
+    file: Option<&Path>,
+    variable: &str,
+) -> Result<Option<Zeroizing<String>>, String> {
     // A variable that is set to nothing counts as not set, as everywhere.
     let set = env::var(variable).ok().filter(|set| !set.is_empty()).map(Zeroizing::new);
     let secret = match (value, file, set) {
@@ -47,9 +67,6 @@ pub(super) fn from_one_of(
         (None, None, Some(set)) => set,
         _ => return Err(format!("give one of `{name}`, `{name}_file` and {variable}")),
     };
-    if secret.len() < SHORTEST {
-        return Err(format!("`{name}` is shorter than {SHORTEST} bytes: `openssl rand -hex 16` makes one"));
-    }
     Ok(Some(secret))
 }
 
