@@ -8,7 +8,7 @@ use std::{
 };
 
 use mykube_relay::Config as RelayConfig;
-use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings};
+use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings, SignUp};
 use mykube_relay_store::Database;
 use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
@@ -17,6 +17,7 @@ use crate::config::secret::Secret;
 
 mod not_built;
 mod secret;
+mod sign_up;
 
 /// Where the dev secret may also stand.
 pub(crate) const DEV_SECRET: &str = "MYKUBE_DEV_SECRET";
@@ -187,12 +188,7 @@ impl Reader<'_> {
         let public_url = self.url(public_url);
         let aliases: Vec<_> = file.aliases.iter().filter_map(|alias| self.url(alias)).collect();
         let boot_scope = self.boot_scope(accounts.get_ref().boot_scope.as_ref());
-        if let Some(sign_up) = &accounts.get_ref().sign_up
-            && sign_up.get_ref().as_str() != Some("closed")
-        {
-            let text = "only sign_up = \"closed\" is built yet: no provider is, whose people could sign up";
-            self.wrong(Some(sign_up.span().start), text);
-        }
+        let sign_up = accounts.get_ref().sign_up.as_ref().map_or(Some(SignUp::Closed), |given| self.sign_up(given));
         let database = self.database(file.database.as_ref(), relay);
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
@@ -202,6 +198,7 @@ impl Reader<'_> {
             settings: Settings {
                 public_url: public_url?,
                 aliases,
+                sign_up: sign_up?,
                 boot_scope,
                 dev,
                 allow_origins,
@@ -227,6 +224,11 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    fn sign_up(&mut self, given: &Spanned<toml::Value>) -> Option<SignUp> {
+        let sign_up = sign_up::understand(given.get_ref());
+        sign_up.map_err(|text| self.wrong(Some(given.span().start), text)).ok()
     }
 
     fn boot_scope(&mut self, given: Option<&Spanned<String>>) -> BootScope {
@@ -340,7 +342,7 @@ mod tests {
             ("[dev]\nsecret = \"x\"\n", "1: [dev] is a way to sign in: it needs [accounts]"),
             ("public_url = \"relay.example\"\n[accounts]\n", "1: "),
             ("public_url = \"https://r.example\"\n[accounts]\nboot_scope = \"none\"\n", "3: boot_scope"),
-            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"open\"\n", "3: only sign_up"),
+            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"opne\"\n", "3: sign_up is"),
             (
                 "public_url = \"https://r.example\"\n[accounts]\n[database]\nurl = \"postgres://u:p@db\"\n",
                 "4: PostgreSQL is not built yet",

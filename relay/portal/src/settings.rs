@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use mykube_relay_accounts::sign_up::SignUp;
 use zeroize::Zeroizing;
 
 use crate::url::PublicUrl;
@@ -13,6 +14,8 @@ pub struct Settings {
     pub public_url: PublicUrl,
     /// Others by which they do too.
     pub aliases: Vec<PublicUrl>,
+    /// Who may have an account.
+    pub sign_up: SignUp,
     /// What ends when the relay does.
     pub boot_scope: BootScope,
     /// Dev mode, where it is on.
