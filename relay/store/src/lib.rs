@@ -13,6 +13,7 @@ mod organisation;
 mod sign_ins;
 mod sweep;
 mod transaction;
+mod web;
 
 pub use accounts::{Account, Identity};
 pub use database::{Database, DatabaseUrlError, Store};
