@@ -40,6 +40,8 @@ fn settings() -> Settings {
         public_url: PublicUrl::parse(URL).unwrap(),
         aliases: Vec::new(),
         boot_scope: BootScope::Browser,
+        providers: std::sync::Arc::default(),
+        published_exchange: false,
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,
