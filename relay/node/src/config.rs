@@ -9,7 +9,7 @@ use std::{
 };
 
 use mykube_relay::Config as RelayConfig;
-use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings};
+use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings, SignUp};
 use mykube_relay_store::Database;
 use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
@@ -22,6 +22,7 @@ use crate::config::{
 mod not_built;
 mod provider;
 mod secret;
+mod sign_up;
 
 /// Where the dev secret may also stand.
 pub(crate) const DEV_SECRET: &str = "MYKUBE_DEV_SECRET";
@@ -196,12 +197,7 @@ impl Reader<'_> {
         let public_url = self.url(public_url);
         let aliases: Vec<_> = file.aliases.iter().filter_map(|alias| self.url(alias)).collect();
         let boot_scope = self.boot_scope(accounts.get_ref().boot_scope.as_ref());
-        if let Some(sign_up) = &accounts.get_ref().sign_up
-            && sign_up.get_ref().as_str() != Some("closed")
-        {
-            let text = "only sign_up = \"closed\" is built yet: no provider is, whose people could sign up";
-            self.wrong(Some(sign_up.span().start), text);
-        }
+        let sign_up = accounts.get_ref().sign_up.as_ref().map_or(Some(SignUp::Closed), |given| self.sign_up(given));
         let ca_file = accounts.get_ref().provider_ca_file.as_ref();
         let providers = self.providers(&file.provider, ca_file).unwrap_or_default();
         let database = self.database(file.database.as_ref(), relay);
@@ -213,6 +209,7 @@ impl Reader<'_> {
             settings: Settings {
                 public_url: public_url?,
                 aliases,
+                sign_up: sign_up?,
                 boot_scope,
                 published_exchange: accounts.get_ref().published_exchange.unwrap_or_default(),
                 providers: Arc::new(providers),
@@ -240,6 +237,11 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    fn sign_up(&mut self, given: &Spanned<toml::Value>) -> Option<SignUp> {
+        let sign_up = sign_up::understand(given.get_ref());
+        sign_up.map_err(|text| self.wrong(Some(given.span().start), text)).ok()
     }
 
     fn boot_scope(&mut self, given: Option<&Spanned<String>>) -> BootScope {
@@ -353,7 +355,7 @@ mod tests {
             ("[dev]\nsecret = \"x\"\n", "1: [dev] is a way to sign in: it needs [accounts]"),
             ("public_url = \"relay.example\"\n[accounts]\n", "1: "),
             ("public_url = \"https://r.example\"\n[accounts]\nboot_scope = \"none\"\n", "3: boot_scope"),
-            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"open\"\n", "3: only sign_up"),
+            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"opne\"\n", "3: sign_up is"),
             (
                 "public_url = \"https://r.example\"\n[accounts]\n[database]\nurl = \"postgres://u:p@db\"\n",
                 "4: PostgreSQL is not built yet",

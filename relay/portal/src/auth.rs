@@ -9,7 +9,7 @@ use axum::{
 
 use crate::shared::Shared;
 
-mod begin;
+pub(crate) mod begin;
 mod dev;
 mod device;
 mod end;

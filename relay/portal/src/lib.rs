@@ -22,6 +22,7 @@ mod v1;
 mod tests;
 
 pub use arrival::Arrival;
+pub use mykube_relay_accounts::sign_up::SignUp;
 pub use portal::Portal;
 pub use settings::{BootScope, Dev, Settings};
 pub use url::{PublicUrl, PublicUrlError};

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use mykube_relay_accounts::sign_up::SignUp;
 use mykube_relay_provider::Providers;
 use zeroize::Zeroizing;
 
@@ -14,6 +15,8 @@ pub struct Settings {
     pub public_url: PublicUrl,
     /// Others by which they do too.
     pub aliases: Vec<PublicUrl>,
+    /// Who may have an account.
+    pub sign_up: SignUp,
     /// What ends when the relay does.
     pub boot_scope: BootScope,
     /// Where people sign in.

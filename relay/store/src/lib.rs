@@ -9,6 +9,7 @@ mod database;
 mod device_codes;
 mod error;
 mod families;
+mod invitations;
 mod organisation;
 mod sign_ins;
 mod sweep;

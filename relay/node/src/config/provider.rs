@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use mykube_relay_accounts::{
-    email::Email,
     identity::{Kind, Provider},
     name::Name,
 };
@@ -11,7 +10,7 @@ use mykube_relay_provider::{Providers, RelyingParty, Settings, Web};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Reader, secret, secret::Secret};
+use super::{Reader, secret, secret::Secret, sign_up::domain_of};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,12 +141,11 @@ impl Reader<'_> {
     }
 
     fn domain(&mut self, given: &Spanned<String>) -> Option<String> {
-        let domain = given.get_ref().to_ascii_lowercase();
-        let email = format!("a@{domain}").parse::<Email>().ok().filter(|email| email.domain() == domain);
-        if email.is_none() {
+        let domain = domain_of(given.get_ref());
+        if domain.is_none() {
             self.wrong(Some(given.span().start), "email_domains are domains, as example.com");
         }
-        email.map(|_| domain)
+        domain
     }
 
     fn audience(&mut self, given: &Spanned<String>) -> Option<String> {

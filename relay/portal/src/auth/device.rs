@@ -198,8 +198,8 @@ async fn confirming(
     if !dev::is_secret(portal, dev, typed.secret.as_ref()) {
         return Err(unauthorised(dev::WRONG_SECRET));
     }
-    let identity = dev::identity(typed.email.as_deref())?;
-    let begun = begin(portal, &identity, address, Method::Dev, "dev mode, to confirm a code").await?;
+    let person = dev::person(typed.email.as_deref())?;
+    let begun = begin(portal, &person, address, Method::Dev, "dev mode, to confirm a code").await?;
     let (account, sid) = (begun.account, begun.subject.sign_in);
     let by = Confirmation { account: account.id, sid, auth_time: begun.now, from: address };
     Ok(Confirming { transaction: begun.transaction, account, by })
