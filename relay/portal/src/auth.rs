@@ -16,6 +16,8 @@ mod end;
 mod refresh;
 mod status;
 
+pub(crate) use end::{browser_session, end_browsers};
+
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/auth/dev", get(dev::is_on).post(dev::sign_in_browser))

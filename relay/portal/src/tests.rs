@@ -15,6 +15,7 @@ use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
 mod device;
 mod family;
 mod ours;
+mod pages;
 mod published;
 mod sign_up;
 mod way;

@@ -185,7 +185,8 @@ async fn confirming(
         // sign-in. Pages of other origins have the published one alone.
         if portal.origins.is_own(headers) {
             let own = cookies::read(headers, cookies::OWN).ok().flatten().ok_or_else(invalid)?;
-            if end::browser_session(portal, &mut transaction, own).await? != Some(claims.sid) {
+            let session = end::browser_session(portal, &mut transaction, own).await?;
+            if session.map(|session| session.sid) != Some(claims.sid) {
                 return Err(invalid());
             }
         }

@@ -38,7 +38,7 @@ pub(super) async fn log_out(
 const COOKIES_MAX: usize = 4;
 
 /// Ends whatever sign-in a browser's cookies are of.
-pub(super) async fn end_browsers(portal: &Shared, headers: &HeaderMap, address: IpAddr) -> Result<(), Failure> {
+pub(crate) async fn end_browsers(portal: &Shared, headers: &HeaderMap, address: IpAddr) -> Result<(), Failure> {
     let [own, published] = [cookies::OWN, cookies::PUBLISHED].map(|name| cookies::read_all(headers, name));
     let claims = published.into_iter().filter_map(|token| portal.verify(token, &[Class::Browser]).ok());
     let claims: Vec<_> = claims.take(COOKIES_MAX).collect();
@@ -48,7 +48,7 @@ pub(super) async fn end_browsers(portal: &Shared, headers: &HeaderMap, address: 
     let mut transaction = portal.store.begin().await?;
     let mut sign_ins = Vec::new();
     for own in own.into_iter().take(COOKIES_MAX) {
-        sign_ins.extend(browser_session(portal, &mut transaction, own).await?);
+        sign_ins.extend(browser_session(portal, &mut transaction, own).await?.map(|session| session.sid));
     }
     sign_ins.extend(claims.into_iter().map(|claims| claims.sid));
     for sign_in in sign_ins {
@@ -57,22 +57,27 @@ pub(super) async fn end_browsers(portal: &Shared, headers: &HeaderMap, address: 
     Ok(transaction.commit().await?)
 }
 
-/// The sign-in of the browser that shows this cookie of the portal's own, if its session is neither idle nor old.
-pub(super) async fn browser_session(
+/// The session of the browser that shows this cookie of the portal's own, if it is neither idle nor old, nor has its sign-in
+/// ended. That it is used is kept with the transaction.
+pub(crate) async fn browser_session(
     portal: &Shared,
     transaction: &mut Transaction,
     cookie: &str,
-) -> Result<Option<SignInId>, Failure> {
+) -> Result<Option<PortalSession>, Failure> {
     let Some(cookie) = Secret::parse(cookie) else { return Ok(None) };
     let now = portal.now();
     for hash in PortalSession::candidates(&cookie, &portal.cookies) {
         let Some(mut session) = transaction.browser_session(hash).await?.filter(|session| session.is_live(now)) else {
             continue;
         };
+        // Where the database did not keep that it has ended.
+        if portal.denied().denies_sign_in(session.sid) {
+            continue;
+        }
         if session.handle_use(now) {
             transaction.note_browser_session(&session).await?;
         }
-        return Ok(Some(session.sid));
+        return Ok(Some(session));
     }
     Ok(None)
 }
