@@ -30,7 +30,6 @@ mod page;
 mod problem;
 mod visitor;
 
-#[allow(unused_imports, reason = "for whoever signs programs in")]
 pub(crate) use confirm::Confirm;
 pub(crate) use form::{OwnForm, Submitted};
 pub(crate) use page::{Frame, Page, see_other};

@@ -5,13 +5,13 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
-    response::{AppendHeaders, IntoResponse},
+    response::IntoResponse,
 };
 use data_encoding::BASE64URL_NOPAD;
-use http::{HeaderMap, StatusCode, header::SET_COOKIE};
+use http::{HeaderMap, StatusCode};
 use mykube_protocol::account::CLIENT;
 use mykube_relay_accounts::{
-    email::Email, id::TokenId, identity::Person, jwt::Class, portal_session::PortalSession, refresh::Family,
+    email::Email, id::TokenId, identity::Person, jwt::Class, refresh::Family,
     sign_in::Method, statement::MachineKey,
 };
 use serde::Deserialize;
@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{begin::begin, end, refresh};
-use crate::{arrival::Arrival, cookies, failure::Failure, settings::Dev, shared::Shared};
+use super::{begin::begin, browser, refresh};
+use crate::{arrival::Arrival, failure::Failure, settings::Dev, shared::Shared};
 
 /// The published text.
 pub(super) const WRONG_SECRET: &str = "Invalid or missing secret";
@@ -52,18 +52,9 @@ pub(super) async fn sign_in_browser(
     body: Result<Json<Body>, JsonRejection>,
 ) -> Result<impl IntoResponse, Failure> {
     let (person, _) = prove(&portal, body, "Dev login not enabled")?;
-    end::end_browsers(&portal, &headers, address).await?;
-    let mut begun = begin(&portal, &person, address, Method::Dev, "dev mode, a browser").await?;
-    let (sid, account) = (begun.subject.sign_in, begun.account.id);
-    let (session, cookie) =
-        PortalSession::begin(sid, account, Method::Dev, &portal.cookies, begun.now, &mut rand::rng());
-    begun.transaction.begin_browser_session(&session).await?;
-    begun.transaction.commit().await?;
-    info!(account = %begun.account.id, %address, "signed in by dev mode in a browser");
-    let published = portal.issue(Class::Browser, &begun.subject, begun.now);
-    let cookies = cookies::set(published.token.expose(), cookie.expose(), portal.origins.has_foreign());
-    let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
-    Ok((cookies, Json(json!({"ok": true, "email": begun.account.identity.email}))))
+    let how = "dev mode, a browser";
+    let (account, cookies) = browser::sign_in(&portal, &headers, &person, address, Method::Dev, how).await?;
+    Ok((cookies, Json(json!({"ok": true, "email": account.identity.email}))))
 }
 
 /// `POST /auth/dev/token`: a program signs in. A published daemon gets one token; a program of ours one for an hour, and
