@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-use crate::{PublicUrl, arrival::Arrival, failure::Failure, portal::Portal};
+use crate::{PublicUrl, arrival::Arrival, failure::Failure, pages, portal::Portal};
 
 impl Portal {
     /// The answer to one request. Nothing in it can panic this thread's other work, and none of it takes long but for the
@@ -28,6 +28,10 @@ impl Portal {
             Ok(()) if preflight => with_status(StatusCode::NO_CONTENT),
             Ok(()) => self.route(request, arrival).await,
         };
+        let failure = answer.extensions_mut().remove::<Failure>();
+        if let Some(failure) = failure.filter(|failure| failure.is_page() || pages::has(&path)) {
+            answer = whole(pages::show(self.shared(), &failure)).await;
+        }
         self.shared().origins.share(&path, origin.as_ref(), preflight, answer.headers_mut());
         let headers = answer.headers_mut();
         // Answers are one person's, and hold tokens.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use mykube_relay_accounts::{jwt::Class, keys::Keys, time::UnixTime};
+use mykube_relay_accounts::{jwt::Class, keys::Keys, sign_up::SignUp, time::UnixTime};
 use mykube_relay_store::{Database, Store};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -15,7 +15,9 @@ use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
 mod device;
 mod family;
 mod ours;
+mod pages;
 mod published;
+mod sign_up;
 mod way;
 
 const SECRET: &str = "canary-of-dev";
@@ -39,7 +41,10 @@ fn settings() -> Settings {
     Settings {
         public_url: PublicUrl::parse(URL).unwrap(),
         aliases: Vec::new(),
+        sign_up: SignUp::Closed,
         boot_scope: BootScope::Browser,
+        providers: std::sync::Arc::default(),
+        published_exchange: false,
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,
