@@ -110,6 +110,7 @@ impl<'a> DeviceSignIn<'a> {
                 tokio::select! {
                     polled = &mut poll => polled,
                     () = &mut stop => {
+                        debug!("stopped; the answer to the last question is awaited");
                         if let Ok(Ok(DevicePolled::Authorized(given))) = timeout(LAST_ANSWER, poll).await {
                             self.session.give_back(&given).await;
                         }
@@ -124,10 +125,8 @@ impl<'a> DeviceSignIn<'a> {
                 Ok(DevicePolled::Denied) => return Err(SignInError::Denied),
                 Err(SignInError::Dial(DialError::RateLimited { retry_after })) => {
                     debug!(?retry_after, "asked too often");
-                    // As `slow_down` has it (RFC 8628, section 3.5).
-                    self.interval = (self.interval + Duration::from_secs(5)).min(Duration::from_secs(*INTERVAL.end()));
-                    let wait = retry_after.map(Duration::from_secs).unwrap_or_default();
-                    next = Instant::now().checked_add(wait.max(self.interval)).unwrap_or(self.until);
+                    let wait = retry_after.map_or_else(|| self.slower(), Duration::from_secs).max(self.interval);
+                    next = Instant::now().checked_add(wait).unwrap_or(self.until);
                     continue;
                 }
                 Err(error) if is_passing(&error) => {
@@ -142,6 +141,12 @@ impl<'a> DeviceSignIn<'a> {
             next = Instant::now() + self.interval;
         };
         self.finish(given).await
+    }
+
+    /// A longer interval, as `slow_down` has it (RFC 8628, section 3.5), for a relay that does not say how long to wait.
+    fn slower(&mut self) -> Duration {
+        self.interval = (self.interval + Duration::from_secs(5)).min(Duration::from_secs(*INTERVAL.end()));
+        self.interval
     }
 
     async fn poll(&self) -> Result<DevicePolled, SignInError> {

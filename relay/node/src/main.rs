@@ -81,3 +81,18 @@ fn announce(event: &Event, output: Output) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn it_asks_nothing_of_other_relays() {
+        let command = Cli::command();
+        for of_mykube in ["status", "disconnect"] {
+            assert!(command.find_subcommand(of_mykube).is_none(), "{of_mykube}");
+        }
+    }
+}

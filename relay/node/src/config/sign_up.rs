@@ -28,7 +28,10 @@ pub(super) fn domain_of(text: &str) -> Option<String> {
 }
 
 fn domain(given: &Value) -> Result<String, String> {
-    given.as_str().and_then(domain_of).ok_or_else(|| format!("{given} is no domain like \"example.com\": each domain is named in whole"))
+    given
+        .as_str()
+        .and_then(domain_of)
+        .ok_or_else(|| format!("{given} is no domain like \"example.com\": each domain is named in whole"))
 }
 
 #[cfg(test)]

@@ -13,12 +13,7 @@ use axum::{
 };
 use http::StatusCode;
 use mykube_protocol::account::CLIENT;
-use mykube_relay_accounts::{
-    device_code::Confirmation,
-    login_code::LoginCode,
-    pkce::Challenge,
-    provider_state::Goal,
-};
+use mykube_relay_accounts::{device_code::Confirmation, login_code::LoginCode, pkce::Challenge, provider_state::Goal};
 use mykube_relay_store::{Account, Actor};
 use serde::Deserialize;
 use tracing::info;

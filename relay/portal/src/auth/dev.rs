@@ -11,8 +11,7 @@ use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderMap, StatusCode};
 use mykube_protocol::account::CLIENT;
 use mykube_relay_accounts::{
-    email::Email, id::TokenId, identity::Person, jwt::Class, refresh::Family,
-    sign_in::Method, statement::MachineKey,
+    email::Email, id::TokenId, identity::Person, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
