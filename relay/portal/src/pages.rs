@@ -21,16 +21,16 @@ use axum::{
     routing::{get, post},
 };
 
-use crate::shared::Shared;
+use crate::{auth::goal, shared::Shared};
 
 mod confirm;
 mod form;
 mod home;
 mod page;
 mod problem;
+mod program;
 mod visitor;
 
-pub(crate) use confirm::Confirm;
 pub(crate) use form::{OwnForm, Submitted};
 pub(crate) use page::{Frame, Page, see_other};
 pub(crate) use problem::show;
@@ -43,6 +43,7 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/portal", get(home::lead))
         .route("/portal/", get(home::home))
+        .route(goal::CONFIRM, get(program::ask).post(program::click))
         .route("/portal/sign-out", post(home::sign_out))
 }
 

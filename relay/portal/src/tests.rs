@@ -19,6 +19,7 @@ mod pages;
 mod published;
 mod sign_up;
 mod way;
+mod web;
 
 const SECRET: &str = "canary-of-dev";
 const URL: &str = "http://127.0.0.1:8000";

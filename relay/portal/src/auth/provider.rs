@@ -22,7 +22,7 @@ use mykube_relay_provider::{Callback, Fault, ProviderError, RelyingParty};
 use tracing::{info, warn};
 use url::form_urlencoded;
 
-use super::{begin::BeginError, browser, goal, redirect};
+use super::{begin::BeginError, browser, goal, redirect::redirect};
 use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
 
 /// What the broker's peers send. With one of these, `/auth/{provider}` is the broker's call.
