@@ -5,18 +5,24 @@ use std::{
     fmt, fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use mykube_relay::Config as RelayConfig;
-use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings};
+use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings, SignUp};
 use mykube_relay_store::Database;
 use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
 
-use crate::config::secret::Secret;
+use crate::config::{
+    provider::ProviderTable,
+    secret::{SHORTEST, Secret},
+};
 
 mod not_built;
+mod provider;
 mod secret;
+mod sign_up;
 
 /// Where the password of PostgreSQL's role may also stand.
 const DATABASE_PASSWORD: &str = "MYKUBE_DATABASE_PASSWORD";
@@ -34,6 +40,8 @@ struct File {
     accounts: Option<Spanned<AccountsTable>>,
     dev: Option<Spanned<DevTable>>,
     browser: Option<BrowserTable>,
+    #[serde(default)]
+    provider: Vec<Spanned<ProviderTable>>,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +58,8 @@ struct DatabaseTable {
 struct AccountsTable {
     sign_up: Option<Spanned<toml::Value>>,
     boot_scope: Option<Spanned<String>>,
+    published_exchange: Option<bool>,
+    provider_ca_file: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize)]
@@ -201,12 +211,9 @@ impl Reader<'_> {
         let public_url = self.url(public_url);
         let aliases: Vec<_> = file.aliases.iter().filter_map(|alias| self.url(alias)).collect();
         let boot_scope = self.boot_scope(accounts.get_ref().boot_scope.as_ref());
-        if let Some(sign_up) = &accounts.get_ref().sign_up
-            && sign_up.get_ref().as_str() != Some("closed")
-        {
-            let text = "only sign_up = \"closed\" is built yet: no provider is, whose people could sign up";
-            self.wrong(Some(sign_up.span().start), text);
-        }
+        let sign_up = accounts.get_ref().sign_up.as_ref().map_or(Some(SignUp::Closed), |given| self.sign_up(given));
+        let ca_file = accounts.get_ref().provider_ca_file.as_ref();
+        let providers = self.providers(&file.provider, ca_file).unwrap_or_default();
         let database = self.database(file.database.as_ref(), relay);
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
@@ -216,7 +223,10 @@ impl Reader<'_> {
             settings: Settings {
                 public_url: public_url?,
                 aliases,
+                sign_up: sign_up?,
                 boot_scope,
+                published_exchange: accounts.get_ref().published_exchange.unwrap_or_default(),
+                providers: Arc::new(providers),
                 dev,
                 allow_origins,
                 body_max: relay.request_body_max,
@@ -241,6 +251,11 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    fn sign_up(&mut self, given: &Spanned<toml::Value>) -> Option<SignUp> {
+        let sign_up = sign_up::understand(given.get_ref());
+        sign_up.map_err(|text| self.wrong(Some(given.span().start), text)).ok()
     }
 
     fn boot_scope(&mut self, given: Option<&Spanned<String>>) -> BootScope {
@@ -273,7 +288,7 @@ impl Reader<'_> {
             Ok(Database::Sqlite(path)) => Some(Database::Sqlite(self.directory.join(path))),
             Ok(Database::Postgres(mut postgres)) => {
                 let file = password_file.as_ref().map(|path| self.directory.join(path));
-                match secret::of_any_length("password", password.as_ref(), file.as_deref(), DATABASE_PASSWORD) {
+                match secret::from_one_of("password", password.as_ref(), file.as_deref(), DATABASE_PASSWORD, 1) {
                     Ok(Some(_)) if postgres.has_password() => {
                         self.wrong(
                             at,
@@ -312,7 +327,7 @@ impl Reader<'_> {
         let at = Some(dev.span().start);
         let table = dev.get_ref();
         let file = table.secret_file.as_ref().map(|path| self.directory.join(path));
-        let secret = match secret::from_one_of("secret", table.secret.as_ref(), file.as_deref(), DEV_SECRET) {
+        let secret = match secret::from_one_of("secret", table.secret.as_ref(), file.as_deref(), DEV_SECRET, SHORTEST) {
             Ok(Some(secret)) => Some(secret),
             Ok(None) => {
                 self.wrong(at, format!("[dev] needs `secret`, `secret_file` or {DEV_SECRET}"));
@@ -394,7 +409,7 @@ mod tests {
             ("[dev]\nsecret = \"x\"\n", "1: [dev] is a way to sign in: it needs [accounts]"),
             ("public_url = \"relay.example\"\n[accounts]\n", "1: "),
             ("public_url = \"https://r.example\"\n[accounts]\nboot_scope = \"none\"\n", "3: boot_scope"),
-            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"open\"\n", "3: only sign_up"),
+            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"opne\"\n", "3: sign_up is"),
             (
                 "public_url = \"https://r.example\"\n[accounts]\n[database]\nurl = \"postgres://u:p@db\"\n",
                 "4: PostgreSQL's address is `postgres://USER@HOST/DATABASE`",
@@ -440,11 +455,11 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_its_name() {
-        let text = "[mail]\nsmtp = \"x\"\n\n[[provider]]\nname = \"google\"\n[accounts]\npublished_exchange = true\n";
+        let text = "[broker]\nopen = true\n\n[[hooks]]\n[accounts]\n[browser]\nstatic_dir = \"x\"\n";
         let expected = [
-            "1: `mail` is not built yet: remove it",
-            "4: `provider` is not built yet: remove it",
-            "7: `accounts.published_exchange` is not built yet: remove it",
+            "1: `broker` is not built yet: remove it",
+            "4: `hooks` is not built yet: remove it",
+            "7: `browser.static_dir` is not built yet: remove it",
         ];
         let mut problems = problems(text, |_| {});
         problems.sort();

@@ -17,6 +17,7 @@ use crate::{
     PublicUrl,
     arrival::Arrival,
     failure::{Changed, Failure},
+    pages,
     portal::Portal,
 };
 
@@ -41,6 +42,10 @@ impl Portal {
             Ok(()) if preflight => with_status(StatusCode::NO_CONTENT),
             Ok(()) => self.route(request, arrival).await,
         };
+        let failure = answer.extensions_mut().remove::<Failure>();
+        if let Some(failure) = failure.filter(|failure| failure.is_page() || pages::has(&path)) {
+            answer = whole(pages::show(self.shared(), &failure)).await;
+        }
         self.shared().origins.share(&path, origin.as_ref(), preflight, answer.headers_mut());
         let headers = answer.headers_mut();
         // Answers are one person's, and hold tokens.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use mykube_relay_accounts::{jwt::Class, keys::Keys, time::UnixTime};
+use mykube_relay_accounts::{jwt::Class, keys::Keys, sign_up::SignUp, time::UnixTime};
 use mykube_relay_store::{Database, Store};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -15,10 +15,13 @@ use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
 mod device;
 mod family;
 mod ours;
+mod pages;
 #[path = "../../store/src/tests/place.rs"]
 mod place;
 mod published;
+mod sign_up;
 mod way;
+mod web;
 
 use place::Place;
 
@@ -43,7 +46,10 @@ fn settings() -> Settings {
     Settings {
         public_url: PublicUrl::parse(URL).unwrap(),
         aliases: Vec::new(),
+        sign_up: SignUp::Closed,
         boot_scope: BootScope::Browser,
+        providers: std::sync::Arc::default(),
+        published_exchange: false,
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,
