@@ -19,7 +19,10 @@ use tracing::info;
 use crate::error::StoreError;
 
 /// The tables, a change of them a file. One that was ever released is never edited again.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "accounts", include_str!("../migrations/0001_accounts.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "accounts", include_str!("../migrations/0001_accounts.sql")),
+    (5, "agents", include_str!("../migrations/0005_agents.sql")),
+];
 
 /// One connection: SQLite has one writer at a time anyway, and what a sign-in reads is read in microseconds.
 const CONNECTIONS: u32 = 1;

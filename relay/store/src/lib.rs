@@ -5,6 +5,7 @@
 //! [`Transaction::record`] only, which take the organisation's id.
 
 mod accounts;
+mod agents;
 mod database;
 mod device_codes;
 mod error;
@@ -15,6 +16,7 @@ mod sweep;
 mod transaction;
 
 pub use accounts::{Account, Identity};
+pub use agents::{Agent, AgentActor, RelayKey};
 pub use database::{Database, DatabaseUrlError, Store};
 pub use error::StoreError;
 pub use organisation::{Actor, AuditLine, Organisation};

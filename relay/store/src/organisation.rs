@@ -8,12 +8,12 @@ use mykube_relay_accounts::{
 };
 use sqlx::Row as _;
 
-use crate::{database::Store, error::StoreError, transaction::Transaction};
+use crate::{AgentActor, database::Store, error::StoreError, transaction::Transaction};
 
 /// One organisation's rows.
 pub struct Organisation<'a> {
-    store: &'a Store,
-    id: OrganisationId,
+    pub(crate) store: &'a Store,
+    pub(crate) id: OrganisationId,
 }
 
 /// Who does something, by which sign-in, and from where.
@@ -34,7 +34,7 @@ pub struct AuditLine {
     pub number: i64,
     /// When.
     pub at: UnixTime,
-    /// Whose act it was: `user_...`.
+    /// Whose act it was: `user_...`, or `agent:` and its name.
     pub account: String,
     /// From where.
     pub address: String,
@@ -88,11 +88,36 @@ impl Transaction {
         (action, detail): (&'static str, &str),
         now: UnixTime,
     ) -> Result<(), StoreError> {
+        let by = (actor.account.to_string(), actor.sign_in.as_bytes().to_vec(), actor.address);
+        self.write(organisation, by, (action, detail), now).await
+    }
+
+    /// The same for what an agent does.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn record_agent(
+        &mut self,
+        organisation: OrganisationId,
+        actor: &AgentActor,
+        (action, detail): (&'static str, &str),
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        let by = (format!("agent:{}", actor.name), actor.id.as_bytes().to_vec(), actor.address);
+        self.write(organisation, by, (action, detail), now).await
+    }
+
+    async fn write(
+        &mut self,
+        organisation: OrganisationId,
+        (who, by, address): (String, Vec<u8>, IpAddr),
+        (action, detail): (&'static str, &str),
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
         const WRITE: &str = "INSERT INTO audit (organisation, number, at, account, sid, address, action, detail)
         SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7 FROM audit WHERE organisation = $1";
-        let write =
-            sqlx::query(WRITE).bind(organisation.to_string()).bind(now.millis()).bind(actor.account.to_string());
-        let write = write.bind(actor.sign_in.as_bytes().to_vec()).bind(actor.address.to_string());
+        let write = sqlx::query(WRITE).bind(organisation.to_string()).bind(now.millis()).bind(who);
+        let write = write.bind(by).bind(address.to_string());
         write.bind(action).bind(detail.to_owned()).execute(self.connection()).await?;
         Ok(())
     }

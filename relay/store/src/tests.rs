@@ -207,3 +207,5 @@ async fn a_flood_of_codes_shuts_out_its_own_network() {
     let found = transaction.device_code(honest.device_code).await.unwrap();
     assert_eq!(found, Some(honest), "and keep what they have");
 }
+
+mod agents;
