@@ -16,6 +16,8 @@ pub struct NewAgent {
 pub struct Rotate {
     /// The old one opens nothing from now on; what it has opened lives for the hour.
     pub strict: bool,
+    /// The old one, and what it has opened, are over at once.
+    pub now: bool,
 }
 
 /// 201 to both. It holds a secret, which is shown this once: it has no `Debug`.

@@ -28,8 +28,6 @@ pub const REPLACED: u16 = 4002;
 
 /// Value of the refusal header ([`crate::http::REFUSAL`]) of a 401: the token is not known, or has ended.
 pub const TOKEN_REFUSED: &str = "agent-token";
-/// The same of a 404: this relay has no accounts, so that no agent has a name at it.
-pub const NO_ACCOUNTS: &str = "no-accounts";
 
 /// What an agent signs: the challenge, and its time in seconds since 1970, big-endian.
 #[must_use]
@@ -162,7 +160,11 @@ mod tests {
         };
         for (text, is) in [("7", 7), ("7.0", 7), ("\"7\"", 7), ("null", 0), ("-1", -1), ("2147483647", i32::MAX)] {
             let hello = timestamp(text).unwrap();
-            assert_eq!((hello.timestamp, hello.decrypt_pubkey.as_str(), hello.pubkey.as_str()), (is, "d", ""), "{text}");
+            assert_eq!(
+                (hello.timestamp, hello.decrypt_pubkey.as_str(), hello.pubkey.as_str()),
+                (is, "d", ""),
+                "{text}"
+            );
         }
         for not in ["1.5", "2147483648", "\"x\"", "[]", "true", "1e30"] {
             assert_eq!(timestamp(not), None, "{not}");
@@ -187,7 +189,8 @@ mod tests {
         assert_eq!(json(&welcome), r#"{"welcome":{"protocol":3}}"#);
         let error = FromRelay { error: Some(Error { message: "m".to_owned() }), ..FromRelay::default() };
         assert_eq!(json(&error), r#"{"error":{"message":"m"}}"#);
-        let hello = Hello { uuid: "u".into(), pubkey: "p".into(), decrypt_pubkey: "d".into(), sig: "s".into(), timestamp: 7 };
+        let hello =
+            Hello { uuid: "u".into(), pubkey: "p".into(), decrypt_pubkey: "d".into(), sig: "s".into(), timestamp: 7 };
         let hello = FromAgent { hello: Some(hello), response: None };
         assert_eq!(
             serde_json::to_string(&hello).unwrap(),

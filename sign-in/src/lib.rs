@@ -3,7 +3,11 @@
 //! Everything lies in one directory of the user's ([`home`]): `config.toml` remembers the relay, and each relay has a directory
 //! with this machine's key for it, the credentials, and a lock. Whoever needs a token takes the lock, so that of all processes
 //! of a user one at a time has it replaced ([`session`]).
+//!
+//! An agent that has a name at a relay has a directory of its own for that ([`agent`]).
 
+pub mod agent;
+mod agents;
 mod calls;
 mod config;
 mod credentials;

@@ -147,7 +147,13 @@ mod tests {
 
     fn hello() -> Hello {
         let text = |text: &str| text.to_owned();
-        Hello { uuid: text(UUID), pubkey: text(SIGN), decrypt_pubkey: text(DECRYPT), sig: text(SIGNATURE), timestamp: TIME }
+        Hello {
+            uuid: text(UUID),
+            pubkey: text(SIGN),
+            decrypt_pubkey: text(DECRYPT),
+            sig: text(SIGNATURE),
+            timestamp: TIME,
+        }
     }
 
     fn judged(change: impl FnOnce(&mut Hello), after: i32) -> Result<RelayKeyId, HelloError> {
@@ -205,10 +211,14 @@ mod tests {
             ("no signature", Box::new(|it| it.sig.clear()), HelloError::Signature),
             ("another time's", Box::new(|it| it.timestamp += 1), HelloError::Signature),
             ("another nonce's", Box::new(|it| it.sig = signature(&[0; 32], TIME)), HelloError::Signature),
-            ("off the curve", Box::new(|it| {
-                it.pubkey = off_curve(SIGN);
-                it.uuid = HEXLOWER.encode(&Sha256::digest(BASE64_STANDARD.decode(&it.pubkey).unwrap()));
-            }), HelloError::Point),
+            (
+                "off the curve",
+                Box::new(|it| {
+                    it.pubkey = off_curve(SIGN);
+                    it.uuid = HEXLOWER.encode(&Sha256::digest(BASE64_STANDARD.decode(&it.pubkey).unwrap()));
+                }),
+                HelloError::Point,
+            ),
         ];
         for (name, change, error) in wrong {
             assert_eq!(judged(change, 0), Err(error), "{name}");

@@ -78,7 +78,7 @@ fn two_that_evict_each_other_do_it_less_and_less_often() {
     for n in 2..12 {
         scene.register(n).unwrap();
         let HeldOff(wait) = scene.register(n + 100).unwrap_err();
-        scene.wait(wait - Duration::from_millis(1));
+        scene.wait(wait.saturating_sub(Duration::from_millis(1)));
         assert_eq!(scene.register(n + 100), Err(HeldOff(Duration::from_millis(1))));
         scene.wait(Duration::from_millis(1));
         waits.push(wait.as_secs());
@@ -111,7 +111,7 @@ fn a_token_that_ends_takes_its_connection_along_and_no_other() {
     scene.bus.set_end(AGENT, 1, end);
     let over = end + Duration::from_millis(1);
     assert_eq!(scene.bus.poll_timeout(), Some(over), "what was said last counts");
-    assert_eq!(scene.bus.handle_tick(end), []);
+    assert!(scene.bus.handle_tick(end).is_empty());
     scene.now = over;
     assert_eq!(scene.bus.handle_tick(over), [1]);
     assert_eq!((scene.bus.presence(AGENT), scene.bus.live()), (Presence::Away(over), 0));
@@ -124,7 +124,7 @@ fn a_token_that_ends_takes_its_connection_along_and_no_other() {
     assert_eq!(scene.bus.poll_timeout(), None);
     scene.register(1).unwrap();
     scene.wait(SECOND + SECOND);
-    assert_eq!((scene.bus.handle_tick(scene.now), scene.bus.live()), (vec![], 1));
+    assert!(scene.bus.handle_tick(scene.now).is_empty() && scene.bus.live() == 1);
 }
 
 #[test]

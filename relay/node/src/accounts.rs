@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use mykube_relay::{Answering, Arrival, Fallback, Transport};
-use mykube_relay_portal::Portal;
+use mykube_relay::{Accepted, Accepting, Answering, Arrival, Fallback, Transport};
+use mykube_relay_portal::{Portal, is_socket};
 use mykube_relay_store::{Store, StoreError};
 use tokio::{
     runtime::{Builder, Handle},
@@ -104,19 +105,34 @@ impl Accounts {
 
 impl Fallback for Accounts {
     fn answer(&self, request: Request<Incoming>, arrival: Arrival) -> Answering {
-        let portal = self.portal.clone();
-        let arrival = mykube_relay_portal::Arrival {
-            address: arrival.address,
-            is_private: matches!(arrival.transport, Transport::Tls | Transport::Proxy),
-        };
+        let (portal, arrival) = (self.portal.clone(), arrived(arrival));
         // What it began it ends, whether whoever asked waits for it or not.
         let answered = self.thread.handle.spawn(async move { portal.answer(request, arrival).await });
+        Box::pin(async move { answered.await.unwrap_or_else(|_| fault()) })
+    }
+
+    fn has_socket(&self, path: &str) -> bool {
+        is_socket(path)
+    }
+
+    fn accept(&self, request: Request<()>, arrival: Arrival) -> Accepting {
+        let (portal, arrival, runtime) = (self.portal.clone(), arrived(arrival), self.thread.handle.clone());
+        let accepted = runtime.spawn(async move { portal.accept(&request, arrival).await });
         Box::pin(async move {
-            answered.await.unwrap_or_else(|_| {
-                let mut answer = Response::new(Full::default());
-                *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                answer
-            })
+            let serve = accepted.await.unwrap_or_else(|_| Err(fault()))?;
+            Ok(Accepted { runtime, serve: Box::new(|socket| serve(Box::new(socket))) })
         })
     }
+}
+
+fn arrived(arrival: Arrival) -> mykube_relay_portal::Arrival {
+    let is_private = matches!(arrival.transport, Transport::Tls | Transport::Proxy);
+    mykube_relay_portal::Arrival { address: arrival.address, is_private }
+}
+
+/// The answer where this program has one.
+fn fault() -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    answer
 }

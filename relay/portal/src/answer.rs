@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-use crate::{PublicUrl, arrival::Arrival, failure::Failure, portal::Portal};
+use crate::{PublicUrl, arrival::Arrival, control, failure::Failure, portal::Portal, socket::Serve};
 
 impl Portal {
     /// The answer to one request. Nothing in it can panic this thread's other work, and none of it takes long but for the
@@ -34,6 +34,21 @@ impl Portal {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         answer
+    }
+
+    /// Whether a WebSocket may be opened here, and what serves it then; else the answer.
+    ///
+    /// # Errors
+    /// The answer to be given instead.
+    pub async fn accept(&self, request: &Request<()>, arrival: Arrival) -> Result<Serve, Response<Full<Bytes>>> {
+        let accepted = match self.admit(request, request.uri().path(), arrival) {
+            Ok(()) => control::accept(self.shared(), request.headers(), arrival).await,
+            Err(failure) => Err(failure.into()),
+        };
+        match accepted {
+            Ok(serve) => Ok(serve),
+            Err(refused) => Err(whole(refused.into_response()).await),
+        }
     }
 
     fn admit<B>(&self, request: &Request<B>, path: &str, arrival: Arrival) -> Result<(), Failure> {

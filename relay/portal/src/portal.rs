@@ -11,10 +11,12 @@ use mykube_relay_store::{Store, StoreError};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{auth, failure::Failure, health, settings::Settings, shared::Shared, v1};
+use crate::{agents, auth, failure::Failure, health, settings::Settings, shared::Shared, v1};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_hours(1);
+/// How much longer than its token a channel may last.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A relay's calls for people and programs.
 pub struct Portal {
@@ -30,6 +32,7 @@ impl Portal {
     pub async fn new(settings: Settings, keys: &Keys, store: Store) -> Result<Self, StoreError> {
         let portal = Self::with_clock(settings, keys, store, system_time).await?;
         tokio::spawn(sweep(Arc::downgrade(&portal.shared)));
+        tokio::spawn(tick(Arc::downgrade(&portal.shared)));
         Ok(portal)
     }
 
@@ -45,17 +48,19 @@ impl Portal {
             .route("/health", axum::routing::get(health::health))
             .merge(auth::router())
             .merge(v1::router())
+            .merge(agents::router())
             .fallback(|| async { Failure::not_found() })
             .with_state(shared.clone());
         Ok(Self { shared, router })
     }
 
-    /// Lets go of the database, once what is under way is written.
+    /// Tells agents that the relay stops, and lets go of the database, once what is under way is written.
     pub async fn close(&self) {
+        self.shared.control.drain(self.shared.instant());
         self.shared.store.close().await;
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -72,6 +77,15 @@ async fn sweep(shared: Weak<Shared>) {
         if let Err(error) = shared.sweep().await {
             warn!(%error, "what is over could not be forgotten");
         }
+    }
+}
+
+/// Ends the channels whose tokens have ended, for as long as there is a portal.
+async fn tick(shared: Weak<Shared>) {
+    loop {
+        sleep(TICK).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.control.tick(shared.instant());
     }
 }
 

@@ -94,11 +94,7 @@ impl Transaction {
     ///
     /// # Errors
     /// The database gives no answer.
-    pub async fn role(
-        &mut self,
-        organisation: OrganisationId,
-        account: AccountId,
-    ) -> Result<Option<Role>, StoreError> {
+    pub async fn role(&mut self, organisation: OrganisationId, account: AccountId) -> Result<Option<Role>, StoreError> {
         const ROLE: &str = "SELECT role FROM members WHERE organisation = $1 AND account = $2";
         let role = sqlx::query(ROLE).bind(organisation.to_string()).bind(account.to_string());
         let Some(row) = role.fetch_optional(self.connection()).await? else { return Ok(None) };
@@ -203,7 +199,8 @@ impl Transaction {
     /// # Errors
     /// The database gives no answer, or another has been made meanwhile.
     pub async fn add_agent_token(&mut self, row: &TokenRow) -> Result<(), StoreError> {
-        const NEWEST: &str = "UPDATE agents SET generation = $1 WHERE organisation = $2 AND name = $3 AND generation <= $4";
+        const NEWEST: &str =
+            "UPDATE agents SET generation = $1 WHERE organisation = $2 AND name = $3 AND generation <= $4";
         const ADD: &str = "INSERT INTO agent_tokens (organisation, agent, generation, kid, digest, slow, created_at,
                 expires_at, replaced_until, revoked_at, strict)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";

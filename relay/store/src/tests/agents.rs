@@ -58,7 +58,7 @@ async fn an_agent_is_its_organisations_and_its_token_finds_it() {
     for (token, prod, row) in &shown {
         let found = store.agent_token(&token.candidates(&hash)).await.unwrap();
         assert_eq!(found, Some((prod.clone(), row.clone())));
-        assert_eq!(store.organisation(prod.organisation).agents("", 10).await.unwrap(), [prod.clone()]);
+        assert_eq!(store.organisation(prod.organisation).agents("", 10).await.unwrap(), std::slice::from_ref(prod));
         assert_eq!(store.organisation(prod.organisation).agents("prod", 10).await.unwrap(), []);
     }
     let stranger = Token::random(Kind::Agent, "prod".parse().unwrap(), &mut rand::rng());
