@@ -100,6 +100,15 @@ pub enum DialError {
         "the relay refuses the ticket of this session (it has expired, or the relay was set up anew): pair again with a new code"
     )]
     TicketRefused,
+    /// The relay does not take the token of an agent.
+    #[error("the relay does not take this agent's token: it is mistyped, was revoked or replaced, or has expired")]
+    AgentTokenRefused,
+    /// The relay has no accounts, so that no agent has a name there.
+    #[error("the relay {url} has no accounts, so that no agent has a name there: leave out --name")]
+    NoAgents {
+        /// Its address.
+        url: String,
+    },
     /// Too many requests.
     #[error("the relay has had too many requests from this address: try again {}", after(*retry_after))]
     RateLimited {

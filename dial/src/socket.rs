@@ -4,8 +4,8 @@
 //! refusal is read whole, and no request with a ticket in it passes through tungstenite's trace log.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use mykube_protocol::{Role, SessionId, Ticket, http::TICKET_REFUSED, limits::FRAME_MAX};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use mykube_protocol::{Role, SessionId, Ticket, control, http::TICKET_REFUSED, limits::FRAME_MAX};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -50,18 +50,53 @@ impl Dialer {
     /// # Errors
     /// [`DialError::TicketRefused`], [`DialError::SessionUnknown`]; see [`DialError`].
     pub async fn websocket(&self, role: Role, session: &SessionId, ticket: &Ticket) -> Result<RelaySocket, DialError> {
+        let path = format!("/ws/{role}/{session}");
+        match self.open(&path, bearer(ticket.expose()).expect("base64url is a header value")).await? {
+            Ok(socket) => {
+                debug!(%role, %session, "socket open");
+                Ok(socket)
+            }
+            Err(answer) => Err(self.refused_socket(&answer)),
+        }
+    }
+
+    /// `GET /ws/control`, the token of an agent in the `Authorization` header.
+    ///
+    /// # Errors
+    /// [`DialError::AgentTokenRefused`], [`DialError::NoAgents`]; see [`DialError`].
+    pub async fn control(&self, token: &str) -> Result<RelaySocket, DialError> {
+        let bearer = bearer(token).ok_or(DialError::AgentTokenRefused)?;
+        match self.open(control::PATH, bearer).await? {
+            Ok(socket) => Ok(socket),
+            Err(answer) => Err(match (answer.status(), message(answer.body())) {
+                (StatusCode::UNAUTHORIZED, _) if is_refusal(&answer, control::TOKEN_REFUSED) => {
+                    DialError::AgentTokenRefused
+                }
+                (StatusCode::NOT_FOUND, Some(_)) => DialError::NoAgents { url: self.url().to_string() },
+                (StatusCode::UPGRADE_REQUIRED, Some(_)) => no_websockets(),
+                _ => self.refusal(&answer),
+            }),
+        }
+    }
+
+    /// A WebSocket, or the answer that it was refused with.
+    async fn open(
+        &self,
+        path: &str,
+        authorization: HeaderValue,
+    ) -> Result<Result<RelaySocket, Response<Bytes>>, DialError> {
         let key = generate_key();
-        let mut request = self.request(Method::GET, &format!("/ws/{role}/{session}"), Bytes::new());
+        let mut request = self.request(Method::GET, path, Bytes::new());
         let headers = request.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).expect("base64 is a header value"));
-        headers.insert(header::AUTHORIZATION, bearer(ticket));
+        headers.insert(header::AUTHORIZATION, authorization);
 
         let answer = self.send(request).await?;
         if answer.response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(self.refused_socket(answer).await);
+            return Ok(Err(self.bounded(self.whole(answer)).await?));
         }
         check(answer.response.headers(), &key).map_err(|reason| self.not_a_relay(reason.into()))?;
         let (stream, early) = self
@@ -72,35 +107,33 @@ impl Dialer {
                     .map_err(|_| self.unreachable(Unreachable::Closed("during the WebSocket handshake")))
             })
             .await?;
-        debug!(%role, %session, "socket open");
         let socket =
             WebSocketStream::from_partially_read(stream, early.to_vec(), End::Client, Some(websocket_config())).await;
-        Ok(socket)
+        Ok(Ok(socket))
     }
 
-    async fn refused_socket(&self, answer: crate::call::Answer) -> DialError {
-        let answer = match self.bounded(self.whole(answer)).await {
-            Ok(answer) => answer,
-            Err(e) => return e,
-        };
+    fn refused_socket(&self, answer: &Response<Bytes>) -> DialError {
         match (answer.status(), message(answer.body())) {
-            (StatusCode::UNAUTHORIZED, _) if is_refusal(&answer, TICKET_REFUSED) => DialError::TicketRefused,
+            (StatusCode::UNAUTHORIZED, _) if is_refusal(answer, TICKET_REFUSED) => DialError::TicketRefused,
             (StatusCode::NOT_FOUND | StatusCode::GONE, Some(_)) => DialError::SessionUnknown,
             (StatusCode::BAD_REQUEST, Some(message)) => DialError::Refused { status: 400, message },
-            (StatusCode::UPGRADE_REQUIRED, Some(_)) => DialError::Refused {
-                status: 426,
-                message: "a proxy or load balancer on the way does not pass WebSockets on".into(),
-            },
-            _ => self.refusal(&answer),
+            (StatusCode::UPGRADE_REQUIRED, Some(_)) => no_websockets(),
+            _ => self.refusal(answer),
         }
     }
 }
 
-fn bearer(ticket: &Ticket) -> HeaderValue {
-    let text = Zeroizing::new(format!("Bearer {}", ticket.expose()));
-    let mut value = HeaderValue::from_str(&text).expect("base64url is a header value");
+fn no_websockets() -> DialError {
+    let message = "a proxy or load balancer on the way does not pass WebSockets on".into();
+    DialError::Refused { status: 426, message }
+}
+
+/// None where no header can hold it.
+fn bearer(secret: &str) -> Option<HeaderValue> {
+    let text = Zeroizing::new(format!("Bearer {secret}"));
+    let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
-    value
+    Some(value)
 }
 
 /// The client's checks of RFC 6455 section 4.1; neither extensions nor subprotocols were asked for.

@@ -36,9 +36,11 @@
 #![warn(clippy::pedantic)]
 
 pub mod account;
+pub mod agent;
 pub mod channel;
 pub mod close;
 pub mod code;
+pub mod control;
 pub mod frame;
 pub mod http;
 pub mod id;

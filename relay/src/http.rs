@@ -1,12 +1,12 @@
 //! The HTTP interface: sessions, pairing, health, and the way to a WebSocket.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use mykube_protocol::{
     Role, SessionId, Ticket, VERSION,
@@ -24,15 +24,16 @@ use mykube_relay_core::{
 use serde::{Serialize, de::DeserializeOwned};
 use sha1::{Digest as _, Sha1};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 use tracing::{debug, info};
 
 use crate::{
     connections::{Connection, TooMany},
-    fallback::Arrival,
+    fallback::{Accepted, Arrival, Fallback},
     hub::{Admission, Hub, now},
     lock::lock,
     metrics::PairResult,
+    socket::Socket,
     stall::Stalling,
     stream::Stream,
     ws,
@@ -88,7 +89,11 @@ async fn answer(
                 Some(fallback) => {
                     let arrival =
                         Arrival { address: connection.peer, transport: hub.transport(peer, request.headers()) };
-                    Ok(fallback.answer(request, arrival).await)
+                    if fallback.has_socket(path) {
+                        accept(hub, &**fallback, connection, request, arrival).await
+                    } else {
+                        Ok(fallback.answer(request, arrival).await)
+                    }
                 }
                 None => Err(Failure::new(StatusCode::NOT_FOUND, "not found")),
             },
@@ -231,20 +236,58 @@ fn upgrade(
     let upgraded = hyper::upgrade::on(&mut request);
     let shared = hub.clone();
     hub.tasks.spawn(async move {
-        let Ok(upgraded) = upgraded.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Stalling<Stream>>>() else { return };
         let (tasks, worker) = (shared.tasks.clone(), shared.workers.of(&session).clone());
-        let mut stream = parts.io.into_inner().into_inner();
-        // A client that has not yet read the answer is waited for as long as for a request.
-        let moved = timeout(shared.config.header_timeout, stream.move_to(&worker)).await;
-        if let Err(error) = moved.unwrap_or_else(|late| Err(late.into())) {
-            return debug!(%session, %role, %error, "connection lost");
-        }
-        // A task of its own, because an idle socket costs what its task holds. `read_buf`, even when it is empty, keeps
-        // hyper's whole read buffer alive.
-        let served = ws::serve(shared, stream, &parts.read_buf, admission, Owner::Address(address.into()), connection);
+        let (stream, early) = match switched(upgraded, &worker, shared.config.header_timeout).await {
+            Ok(switched) => switched,
+            Err(error) => return debug!(%session, %role, %error, "connection lost"),
+        };
+        // A task of its own, because an idle socket costs what its task holds.
+        let served = ws::serve(shared, stream, &early, admission, Owner::Address(address.into()), connection);
         tasks.spawn_on(served, &worker);
     });
+    switching(accept, protocol)
+}
+
+/// A WebSocket that somebody else serves, if it is one and they take it.
+async fn accept(
+    hub: &Arc<Hub>,
+    fallback: &dyn Fallback,
+    connection: Arc<Connection>,
+    mut request: Request<Incoming>,
+    arrival: Arrival,
+) -> Result<Reply, Failure> {
+    let key = accept_key(&request)?;
+    let upgraded = hyper::upgrade::on(&mut request);
+    let (head, _) = request.into_parts();
+    let Accepted { runtime, serve } = match fallback.accept(Request::from_parts(head, ()), arrival).await {
+        Ok(accepted) => accepted,
+        Err(refusal) => return Ok(refusal),
+    };
+    let timeout = hub.config.header_timeout;
+    hub.tasks.spawn(async move {
+        match switched(upgraded, &runtime, timeout).await {
+            Ok((stream, early)) => drop(runtime.spawn(serve(Socket::new(stream, &early, connection)))),
+            Err(error) => debug!(address = %arrival.address, %error, "connection lost"),
+        }
+    });
+    switching(key, None)
+}
+
+/// The connection behind the handshake, on the event loop that is to serve it, and what came right behind.
+async fn switched(upgraded: OnUpgrade, worker: &Handle, limit: Duration) -> io::Result<(Stream, Bytes)> {
+    let upgraded = upgraded.await.map_err(io::Error::other)?;
+    let Ok(parts) = upgraded.downcast::<TokioIo<Stalling<Stream>>>() else {
+        return Err(io::Error::other("not a connection of this listener"));
+    };
+    let mut stream = parts.io.into_inner().into_inner();
+    // A client that has not yet read the answer is waited for as long as for a request.
+    timeout(limit, stream.move_to(worker)).await.unwrap_or_else(|late| Err(late.into()))?;
+    // The buffer, even when it is empty, keeps hyper's whole read buffer alive.
+    Ok((stream, Bytes::copy_from_slice(&parts.read_buf)))
+}
+
+/// RFC 6455 section 4.2.2.
+fn switching(accept: String, protocol: Option<HeaderValue>) -> Result<Reply, Failure> {
     let mut reply = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "Upgrade")

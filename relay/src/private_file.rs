@@ -72,6 +72,19 @@ pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Puts this content (0600) in the place of a private file, at once: whoever opens it reads the one or the other, whole.
+///
+/// # Errors
+/// The system refuses.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let directory = directory(path);
+    let mut draft = tempfile::Builder::new().prefix(&prefix(path)).suffix(DRAFT).tempfile_in(directory)?;
+    draft.write_all(content)?;
+    draft.as_file().sync_all()?;
+    draft.persist(path)?;
+    fs::File::open(directory)?.sync_all()
+}
+
 /// Removes the drafts that crashes left behind: they hold secrets too, those of the file itself perhaps. To be called where
 /// the file is there: no draft will take its place.
 ///

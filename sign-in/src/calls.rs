@@ -124,7 +124,7 @@ async fn post(dialer: &Dialer, call: &str, body: &impl Serialize) -> Result<Resp
     Ok(dialer.call(Method::POST, call, None, Some(body.into())).await?)
 }
 
-fn read<T: DeserializeOwned>(dialer: &Dialer, answer: &Response<Bytes>) -> Result<T, SignInError> {
+pub(crate) fn read<T: DeserializeOwned>(dialer: &Dialer, answer: &Response<Bytes>) -> Result<T, SignInError> {
     if answer.status() != StatusCode::OK {
         return Err(refusal(dialer, answer));
     }
@@ -135,7 +135,7 @@ fn read<T: DeserializeOwned>(dialer: &Dialer, answer: &Response<Bytes>) -> Resul
 }
 
 /// A token that is not taken any more.
-fn ended(dialer: &Dialer, answer: &Response<Bytes>, error: SignInError) -> SignInError {
+pub(crate) fn ended(dialer: &Dialer, answer: &Response<Bytes>, error: SignInError) -> SignInError {
     match answer.status() {
         StatusCode::UNAUTHORIZED => SignInError::Ended(dialer.url().to_string()),
         _ => error,
@@ -143,7 +143,7 @@ fn ended(dialer: &Dialer, answer: &Response<Bytes>, error: SignInError) -> SignI
 }
 
 /// Published calls say in plain text why they refuse; all others in JSON.
-fn refusal(dialer: &Dialer, answer: &Response<Bytes>) -> SignInError {
+pub(crate) fn refusal(dialer: &Dialer, answer: &Response<Bytes>) -> SignInError {
     let relay = dialer.url().to_string();
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let error = dialer.refusal(answer);

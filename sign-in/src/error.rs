@@ -157,6 +157,26 @@ pub enum SignInError {
         /// What is there.
         path: PathBuf,
     },
+    /// Two agents with one name would take each other's place for ever.
+    #[error("another mykube server with this name runs here (it holds {path}): end it, or give this one a name of its own", path = path.display())]
+    Running {
+        /// The lock's file.
+        path: PathBuf,
+    },
+    /// The file of an agent's token.
+    #[error("cannot take a token from {path}: {reason}", path = path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The agent is there, and its token is not.
+    #[error(
+        "there is an agent {0} already, and its token is not on this machine: make it another with `mykube agents rotate {0}` \
+         and give that as --token-file, or `mykube agents remove {0}` and start again, or choose another --name"
+    )]
+    AgentThere(String),
     /// Not what this program wrote.
     #[error("{path} is damaged: delete it, then `mykube login`", path = path.display())]
     Damaged {

@@ -4,7 +4,11 @@
 //! and a dev relay's secret. Everything lies in one directory of the user's ([`home`]): `config.toml` remembers relay and organisation, and each relay has a directory
 //! with this machine's key for it, the credentials, and a lock. Whoever needs a token takes the lock, so that of all processes
 //! of a user one at a time has it replaced ([`session`]).
+//!
+//! An agent that has a name at a relay has a directory of its own for that ([`agent`]).
 
+pub mod agent;
+mod agents;
 pub mod browser;
 mod calls;
 mod config;

@@ -202,7 +202,7 @@ impl Session {
     }
 
     /// The same, but for one that the relay did not take.
-    async fn token_but(&self, refused: Option<&str>) -> Result<Zeroizing<String>, SignInError> {
+    pub(crate) async fn token_but(&self, refused: Option<&str>) -> Result<Zeroizing<String>, SignInError> {
         let is_good = |credentials: &Credentials| {
             is_fresh(credentials, now()) && refused.is_none_or(|refused| refused != credentials.token)
         };

@@ -17,6 +17,10 @@ id! {
     TokenId
 }
 id! {
+    /// An agent: its name may be another's one day.
+    AgentId, "agent_"
+}
+id! {
     /// One start of the relay: claim `boot`.
     BootId
 }

@@ -1,6 +1,9 @@
 //! Keyed hashes: what the database keeps of what people and programs show. Without the keys file they are worth nothing.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -43,7 +46,10 @@ impl fmt::Debug for Digest {
 }
 
 /// Hashes for one purpose with each secret there is.
-pub struct KeyedHash(Vec<HashKey>);
+pub struct KeyedHash {
+    purpose: Purpose,
+    keys: RwLock<Vec<HashKey>>,
+}
 
 struct HashKey {
     kid: Kid,
@@ -55,15 +61,24 @@ impl KeyedHash {
     /// The hash for a purpose.
     #[must_use]
     pub fn new(keys: &Keys, purpose: Purpose) -> Self {
-        let derive = |key: &Key| HashKey { kid: key.kid(), signs_from: key.signs_from(), key: key.derive(purpose) };
-        Self(keys.accepted().map(derive).collect())
+        Self { purpose, keys: RwLock::new(derive(keys, purpose)) }
+    }
+
+    /// With these secrets from now on.
+    pub fn replace(&self, keys: &Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = derive(keys, self.purpose);
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Vec<HashKey>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is kept: the hash under the secret that signs now, and which that is. What is hashed with a secret is lost
     /// when that is retired.
     #[must_use]
     pub fn hash(&self, now: UnixTime, parts: &[&[u8]]) -> (Kid, Digest) {
-        let signing = self.0.iter().find(|key| key.signs_from <= now).or(self.0.last());
+        let keys = self.keys();
+        let signing = keys.iter().find(|key| key.signs_from <= now).or(keys.last());
         let key = signing.expect("there is always one");
         (key.kid, key.hash(parts))
     }
@@ -71,20 +86,25 @@ impl KeyedHash {
     /// The hash under one secret, if it is still there: for what is derived, and must be the same again.
     #[must_use]
     pub fn hash_with(&self, kid: Kid, parts: &[&[u8]]) -> Option<Digest> {
-        self.0.iter().find(|key| key.kid == kid).map(|key| key.hash(parts))
+        self.keys().iter().find(|key| key.kid == kid).map(|key| key.hash(parts))
     }
 
     /// What to look for, the newest secret's first. Who is found by another than that of [`Self::hash`] is kept anew.
     #[must_use]
     pub fn candidates(&self, parts: &[&[u8]]) -> Vec<(Kid, Digest)> {
-        self.0.iter().map(|key| (key.kid, key.hash(parts))).collect()
+        self.keys().iter().map(|key| (key.kid, key.hash(parts))).collect()
     }
 
     /// Whether this is what was hashed.
     #[must_use]
     pub fn verify(&self, kept: Digest, parts: &[&[u8]]) -> bool {
-        self.0.iter().any(|key| key.hash(parts) == kept)
+        self.keys().iter().any(|key| key.hash(parts) == kept)
     }
+}
+
+fn derive(keys: &Keys, purpose: Purpose) -> Vec<HashKey> {
+    let derive = |key: &Key| HashKey { kid: key.kid(), signs_from: key.signs_from(), key: key.derive(purpose) };
+    keys.accepted().map(derive).collect()
 }
 
 impl HashKey {

@@ -9,7 +9,7 @@
 //!   where a browser goes then.
 //! - [`identity`], [`email`], [`name`], [`id`]: who somebody is, and what is called how.
 //! - [`sign_up`], [`sign_in`], [`portal_session`]: who is let in, and what that lets them do.
-//! - [`token`]: tokens of apps and agents.
+//! - [`token`]: tokens of apps and agents; [`relay_key`]: the key that an agent shows beside its own.
 //! - [`limits`]: how often all that may be tried.
 //!
 //! No secret has a `Debug` that shows it, and what holds one is wiped on drop.
@@ -33,6 +33,7 @@ pub mod pkce;
 pub mod portal_session;
 pub mod provider_state;
 pub mod refresh;
+pub mod relay_key;
 pub mod return_path;
 pub mod secret;
 pub mod sign_in;

@@ -166,6 +166,8 @@ pub struct TokenRow {
     pub expires_at: Option<UnixTime>,
     /// Until when it works since another took its place.
     pub replaced_until: Option<UnixTime>,
+    /// Since another took its place it opens nothing, and what it has opened lives on until then.
+    pub strict: bool,
     /// When it was revoked, if it was.
     pub revoked_at: Option<UnixTime>,
 }
@@ -182,7 +184,7 @@ pub enum TokenError {
     /// Its time is over.
     #[error("the token has expired")]
     Expired,
-    /// Another took its place more than an hour ago.
+    /// Another took its place: an hour ago, or so that it opens nothing since.
     #[error("the token was replaced by another")]
     Replaced,
 }
@@ -203,6 +205,7 @@ impl TokenRow {
         match (over(self.expires_at), over(self.replaced_until)) {
             (true, _) => Err(TokenError::Expired),
             (_, true) => Err(TokenError::Replaced),
+            _ if self.strict => Err(TokenError::Replaced),
             _ => Ok(()),
         }
     }
@@ -214,10 +217,11 @@ impl TokenRow {
     }
 
     /// Another has taken its place: it works for an hour more, one that was replaced already not at all, so that two are
-    /// alive at most.
-    pub fn handle_replaced(&mut self, now: UnixTime) {
+    /// alive at most. `strict`: only for what it has opened.
+    pub fn handle_replaced(&mut self, strict: bool, now: UnixTime) {
         let until = if self.replaced_until.is_some() { now } else { now + ROTATION };
         self.replaced_until = Some(self.replaced_until.map_or(until, |before| before.min(until)));
+        self.strict |= strict;
     }
 
     /// A person revokes it.

@@ -3,27 +3,29 @@
 
 use std::{
     io,
-    sync::{Arc, mpsc},
-    time::Duration,
+    sync::{Arc, Weak, mpsc},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use mykube_relay::{Answering, Arrival, Fallback, Transport};
-use mykube_relay_portal::Portal;
+use mykube_relay::{Accepted, Accepting, Answering, Arrival, Fallback, Transport};
+use mykube_relay_accounts::time::UnixTime;
+use mykube_relay_portal::{Portal, is_socket};
 use mykube_relay_store::{Store, StoreError};
 use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
     task::JoinError,
-    time::timeout,
+    time::{sleep, timeout},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     config::Accounts as Wanted,
-    keys::{self, KeysError},
+    keys::{self, KeysError, Watched},
 };
 
 /// What is left of the five seconds in which a relay stops, when its sessions have had theirs.
@@ -81,14 +83,37 @@ impl Thread {
 
 /// Opens keys and database, and makes the portal.
 pub(crate) async fn open(wanted: Wanted) -> Result<Accounts, AccountsError> {
-    let keys = keys::load_or_create(&wanted.keys_file)?;
+    let keys_file = wanted.keys_file.clone();
+    let keys = keys::load_or_create(&keys_file)?;
+    let again = keys::load_or_create(&keys_file)?;
     let thread = Thread::start().map_err(AccountsError::Thread)?;
     let opened = thread.handle.spawn(async move {
         let store = Store::open(&wanted.database).await?;
         Portal::new(wanted.settings, &keys, store).await
     });
-    let portal = opened.await.map_err(AccountsError::Fault)??;
-    Ok(Accounts { portal: Arc::new(portal), thread: Arc::new(thread) })
+    let portal = Arc::new(opened.await.map_err(AccountsError::Fault)??);
+    let watched = Watched::new(keys_file, again);
+    thread.handle.spawn(watch_keys(watched, Arc::downgrade(&portal)));
+    Ok(Accounts { portal, thread: Arc::new(thread) })
+}
+
+/// Takes new keys as they are written, for as long as there is a portal.
+async fn watch_keys(mut watched: Watched, portal: Weak<Portal>) {
+    loop {
+        let Some(portal) = portal.upgrade() else { return };
+        if let Some(keys) = watched.look(now()) {
+            portal.replace_keys(keys);
+            let kids: Vec<_> = keys.accepted().map(|key| key.kid().to_string()).collect();
+            info!(signs = %keys.signing(now()).kid(), ?kids, "keys read");
+        }
+        drop(portal);
+        sleep(keys::LOOK).await;
+    }
+}
+
+pub(crate) fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 impl Accounts {
@@ -108,19 +133,34 @@ impl Fallback for Accounts {
     }
 
     fn answer(&self, request: Request<Incoming>, arrival: Arrival) -> Answering {
-        let portal = self.portal.clone();
-        let arrival = mykube_relay_portal::Arrival {
-            address: arrival.address,
-            is_private: matches!(arrival.transport, Transport::Tls | Transport::Proxy),
-        };
+        let (portal, arrival) = (self.portal.clone(), arrived(arrival));
         // What it began it ends, whether whoever asked waits for it or not.
         let answered = self.thread.handle.spawn(async move { portal.answer(request, arrival).await });
+        Box::pin(async move { answered.await.unwrap_or_else(|_| fault()) })
+    }
+
+    fn has_socket(&self, path: &str) -> bool {
+        is_socket(path)
+    }
+
+    fn accept(&self, request: Request<()>, arrival: Arrival) -> Accepting {
+        let (portal, arrival, runtime) = (self.portal.clone(), arrived(arrival), self.thread.handle.clone());
+        let accepted = runtime.spawn(async move { portal.accept(&request, arrival).await });
         Box::pin(async move {
-            answered.await.unwrap_or_else(|_| {
-                let mut answer = Response::new(Full::default());
-                *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                answer
-            })
+            let serve = accepted.await.unwrap_or_else(|_| Err(fault()))?;
+            Ok(Accepted { runtime, serve: Box::new(|socket| serve(Box::new(socket))) })
         })
     }
+}
+
+fn arrived(arrival: Arrival) -> mykube_relay_portal::Arrival {
+    let is_private = matches!(arrival.transport, Transport::Tls | Transport::Proxy);
+    mykube_relay_portal::Arrival { address: arrival.address, is_private }
+}
+
+/// The answer where this program has one.
+fn fault() -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    answer
 }

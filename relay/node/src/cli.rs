@@ -3,11 +3,13 @@
 use std::{path::PathBuf, sync::Arc};
 
 use mykube_relay::{Event, Fallback, RelayArgs, RelayError};
+use mykube_relay_store::{BackupError, back_up};
 use tracing::warn;
 
 use crate::{
     accounts::{self, AccountsError},
     config::{self, ConfigError},
+    keys,
 };
 
 /// Every setting of a node.
@@ -29,6 +31,18 @@ pub enum NodeCommand {
         #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
     },
+    /// Write a copy of the accounts' database to a file that is not there yet, also while the relay runs
+    Backup {
+        /// The file to make; put it in the place of the database to restore it
+        #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Add a secret to the accounts' keys file, also while relays run: they take it by themselves
+    RotateKeys {
+        /// Others have read the secrets: forget them at once, so that everybody signs in again
+        #[arg(long)]
+        leaked: bool,
+    },
 }
 
 /// Why a node does not start.
@@ -43,13 +57,19 @@ pub enum NodeError {
     /// What knows people.
     #[error(transparent)]
     Accounts(#[from] AccountsError),
+    /// The copy of its database.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// It was asked for something of accounts.
+    #[error("this is of a relay with accounts: name its file with --config, which has [accounts]")]
+    NoAccounts,
 }
 
 impl NodeError {
     /// It was asked for something that cannot be.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Relay(RelayError::Usage(_)) | Self::Config(_))
+        matches!(self, Self::Relay(RelayError::Usage(_)) | Self::Config(_) | Self::NoAccounts)
     }
 }
 
@@ -63,7 +83,7 @@ pub async fn run(
     output: impl FnMut(Event),
 ) -> Result<Option<String>, NodeError> {
     let NodeArgs { mut relay, config: file } = args;
-    if command.is_some() {
+    if let Some(NodeCommand::CheckConfig { .. }) = command {
         // Nothing is kept: no directory is needed.
         relay.data_dir.get_or_insert_default();
     }
@@ -76,6 +96,19 @@ pub async fn run(
         Some(file) => config::load(&file, &relay)?,
         None => None,
     };
+    match command {
+        None | Some(NodeCommand::CheckConfig { .. }) => {}
+        Some(NodeCommand::Backup { file }) => {
+            let wanted = wanted.ok_or(NodeError::NoAccounts)?;
+            back_up(&wanted.database, &file).await?;
+            return Ok(Some(format!("{}: a copy of {}; the keys file is not in it", file.display(), wanted.database)));
+        }
+        Some(NodeCommand::RotateKeys { leaked }) => {
+            let wanted = wanted.ok_or(NodeError::NoAccounts)?;
+            let told = keys::rotate(&wanted.keys_file, accounts::now(), leaked).map_err(AccountsError::Keys)?;
+            return Ok(Some(told));
+        }
+    }
     let Some(wanted) = wanted else {
         mykube_relay::run(relay, async || Ok::<_, NodeError>(None), output).await?;
         return Ok(None);

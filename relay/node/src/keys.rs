@@ -4,13 +4,21 @@ use std::{
     fs, io,
     io::Read as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use mykube_relay::private_file::{self, NotPrivate};
-use mykube_relay_accounts::keys::{Keys, KeysFileError};
-use tracing::info;
+use mykube_relay_accounts::{
+    keys::{Keys, KeysFileError},
+    time::UnixTime,
+};
+use tracing::{error, info};
 use zeroize::Zeroizing;
 
+/// How often a relay looks whether its keys file is another one.
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// After how long every relay on the file has read it: a new secret signs from then on.
+const TAKEN: Duration = Duration::from_secs(60);
 /// Longest file that is read: far more than it may hold.
 const LONGEST: usize = 64 * 1024;
 
@@ -71,6 +79,79 @@ pub(crate) fn load_or_create(path: &Path) -> Result<Keys, KeysError> {
     }
     let file = open(path)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
     read(path, file)
+}
+
+/// Which file it is: another one since, if this differs.
+type Version = (u64, i64, i64, u64);
+
+/// A keys file that is looked at again and again.
+pub(crate) struct Watched {
+    path: PathBuf,
+    keys: Keys,
+    version: Option<Version>,
+}
+
+impl Watched {
+    pub(crate) fn new(path: PathBuf, keys: Keys) -> Self {
+        // What was written between reading it and now is read again, for nothing.
+        Self { path, keys, version: None }
+    }
+
+    /// The keys, if the file is another one than when it was looked at last, or one of them is over since. One that cannot be
+    /// read changes nothing: that it cannot is said once.
+    pub(crate) fn look(&mut self, now: UnixTime) -> Option<&Keys> {
+        let version = version(&self.path);
+        let is_new = version != self.version;
+        self.version = version;
+        if is_new {
+            match open(&self.path).and_then(|file| file.map(|file| read(&self.path, file)).transpose()) {
+                Ok(Some(keys)) => self.keys = keys,
+                Ok(None) => {
+                    error!(file = %self.path.display(), "the keys file is gone; its keys count until the relay stops")
+                }
+                Err(error) => error!(%error, "the keys that were read before go on"),
+            }
+        }
+        (self.keys.forget_over(now) || is_new).then_some(&self.keys)
+    }
+}
+
+#[cfg(unix)]
+fn version(path: &Path) -> Option<Version> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
+}
+
+/// Adds a secret, which signs from `signs_from` on, and forgets those that are over; `leaked`: all before it. Says what is to
+/// be told.
+pub(crate) fn rotate(path: &Path, now: UnixTime, leaked: bool) -> Result<String, KeysError> {
+    let at = |source| KeysError::File { path: path.to_owned(), source };
+    if path.is_symlink() {
+        return Err(KeysError::NoFile { path: path.to_owned() });
+    }
+    let file = open(path)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
+    // Of two that rotate at once one would lose what the other has written.
+    file.try_lock().map_err(|_| at(io::Error::other("another rotation of its keys is going on")))?;
+    let before = version(path);
+    let mut keys = read(path, file.try_clone().map_err(at)?)?;
+    let told = if leaked {
+        keys = Keys::generate(&mut rand::rng());
+        format!("secret {} is the only one from now on: everybody signs in again", keys.signing(now).kid())
+    } else {
+        keys.forget_over(now);
+        let kid = keys.rotate(now + TAKEN, &mut rand::rng());
+        let kid = kid.map_err(|error| at(io::Error::other(error.to_string())))?;
+        let seconds = TAKEN.as_secs();
+        format!(
+            "secret {kid} signs in {seconds} seconds, when every relay has read it; what those before it made goes on"
+        )
+    };
+    if version(path) != before {
+        return Err(at(io::Error::other("it has changed meanwhile: try again")));
+    }
+    private_file::replace(path, keys.serialise().as_bytes()).map_err(at)?;
+    Ok(told)
 }
 
 fn open(path: &Path) -> Result<Option<fs::File>, KeysError> {
@@ -139,5 +220,41 @@ mod tests {
             std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
             assert!(matches!(load_or_create(&path), Err(KeysError::Foreign { owner: 65_534, .. })));
         }
+    }
+
+    #[test]
+    fn a_new_secret_is_noticed_beside_a_running_relay_and_a_bad_file_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        let now = UnixTime::from_secs(1_800_000_000);
+        let mut watched = Watched::new(path.clone(), load_or_create(&path).unwrap());
+        let kids = |keys: &Keys| keys.accepted().map(|key| key.kid()).collect::<Vec<_>>();
+        let first = kids(watched.look(now).unwrap());
+        assert!(watched.look(now).is_none(), "it is the same");
+        let told = rotate(&path, now, false).unwrap();
+        let both = kids(watched.look(now).unwrap());
+        assert!(both.len() == 2 && both[1] == first[0] && told.contains(&both[0].to_string()), "{told}");
+        assert_eq!(watched.keys.signing(now).kid(), first[0], "until all have read it");
+        assert_eq!(watched.keys.signing(now + TAKEN).kid(), both[0]);
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode, fs::read_dir(&dir).unwrap().count()), (0o600, 1));
+
+        let good = fs::read(&path).unwrap();
+        private_file::replace(&path, b"nonsense").unwrap();
+        assert_eq!(kids(watched.look(now).unwrap()), both);
+        private_file::replace(&path, &good).unwrap();
+        watched.look(now);
+        let over = now + TAKEN + mykube_relay_accounts::keys::OVERLAP;
+        assert_eq!(kids(watched.look(over).unwrap()), both[..1], "what is over is forgotten without anybody's doing");
+        assert!(rotate(&path, over, false).is_ok());
+        assert_eq!(kids(watched.look(over).unwrap()).len(), 2, "and in the file by the next rotation");
+
+        rotate(&path, over, true).unwrap();
+        let only = kids(watched.look(over).unwrap());
+        assert!(only.len() == 1 && !both.contains(&only[0]));
+        let held = fs::File::open(&path).unwrap();
+        held.try_lock().unwrap();
+        assert!(rotate(&path, over, false).unwrap_err().to_string().contains("another rotation"));
+        assert!(matches!(rotate(&dir.path().join("none"), over, false), Err(KeysError::File { .. })));
     }
 }

@@ -16,9 +16,11 @@ use tower_service::Service as _;
 use crate::{
     PublicUrl,
     arrival::Arrival,
+    control,
     failure::{Changed, Failure},
     pages,
     portal::Portal,
+    socket::Serve,
 };
 
 /// How often a call is made again whose transaction met another's. Of those that meet one always goes on, and no more than
@@ -52,6 +54,21 @@ impl Portal {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         answer
+    }
+
+    /// Whether a WebSocket may be opened here, and what serves it then; else the answer.
+    ///
+    /// # Errors
+    /// The answer to be given instead.
+    pub async fn accept(&self, request: &Request<()>, arrival: Arrival) -> Result<Serve, Response<Full<Bytes>>> {
+        let accepted = match self.admit(request, request.uri().path(), arrival) {
+            Ok(()) => control::accept(self.shared(), request.headers(), arrival).await,
+            Err(failure) => Err(failure.into()),
+        };
+        match accepted {
+            Ok(serve) => Ok(serve),
+            Err(refused) => Err(whole(refused.into_response()).await),
+        }
     }
 
     fn admit<B>(&self, request: &Request<B>, path: &str, arrival: Arrival) -> Result<(), Failure> {

@@ -1,13 +1,16 @@
 //! A relay's HTTP interface for people and programs: signing in and out, tokens, who one is.
 //!
 //! A request comes to [`Portal::answer`] (`answer`): over what, from where, of which page (`origin`), how often (`limits`).
-//! Then axum's router has it: `auth` are the calls of signing in, `v1` are our own, `pages` are for
-//! people in browsers. What a token is worth is decided in
+//! Then axum's router has it: `auth` are the calls of signing in, `v1` and `agents` are our own, `pages` are for people in
+//! browsers. A WebSocket comes to [`Portal::accept`]; `control` are those of agents. What a token is worth is decided in
 //! [`mykube_relay_accounts`], what is kept is kept by [`mykube_relay_store`].
 
+mod agents;
 mod answer;
 mod arrival;
+mod audit;
 mod auth;
+mod control;
 mod cookies;
 mod failure;
 mod health;
@@ -17,6 +20,8 @@ mod pages;
 mod portal;
 mod settings;
 mod shared;
+mod socket;
+mod tokens;
 mod url;
 mod v1;
 mod when;
@@ -25,7 +30,9 @@ mod when;
 mod tests;
 
 pub use arrival::Arrival;
+pub use control::is_socket;
 pub use mykube_relay_accounts::sign_up::SignUp;
 pub use portal::Portal;
 pub use settings::{BootScope, Dev, Settings};
+pub use socket::{Serve, Stream};
 pub use url::{PublicUrl, PublicUrlError};

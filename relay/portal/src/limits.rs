@@ -13,6 +13,8 @@ use mykube_relay_accounts::{
     time::UnixTime,
 };
 
+use crate::control::is_socket;
+
 /// What was asked of late.
 pub(crate) struct Limits {
     counted: Mutex<Counted>,
@@ -52,12 +54,23 @@ impl Limits {
         let _ = self.lock().handle(self.instant(now), Call::DeviceGuess, caller);
     }
 
+    /// Whether this address may show another token of an agent.
+    pub(crate) fn may_try_token(&self, address: IpAddr, now: UnixTime) -> Result<(), Duration> {
+        self.lock().admits(self.instant(now), Call::TokenGuess, Caller { address, account: None })
+    }
+
+    /// It showed one that nobody has.
+    pub(crate) fn tried_token(&self, address: IpAddr, now: UnixTime) {
+        // Over the limit, the next one is refused as it is.
+        let _ = self.lock().handle(self.instant(now), Call::TokenGuess, Caller { address, account: None });
+    }
+
     fn lock(&self) -> MutexGuard<'_, Counted> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The system's clock may be set, and no limit ends or lasts for that. Tests have the one that they set.
-    fn instant(&self, now: UnixTime) -> Instant {
+    pub(crate) fn instant(&self, now: UnixTime) -> Instant {
         if cfg!(test) { self.start.0 + now.since(self.start.1) } else { Instant::now() }
     }
 }
@@ -81,6 +94,8 @@ fn call(method: &Method, path: &str) -> Option<Call> {
         ("GET" | "HEAD", path) if path.starts_with("/auth/") => Call::ProviderBegin,
         // Asked by who watches the relay, and by browsers before they ask anything.
         (_, "/health") | ("OPTIONS", _) => return None,
+        // Counted when its token was judged: many agents may come back at once from one address.
+        (_, path) if is_socket(path) => return None,
         _ => Call::Other,
     })
 }

@@ -11,12 +11,14 @@ use mykube_relay_store::{Store, StoreError};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{auth, failure::Failure, health, pages, settings::Settings, shared::Shared, v1};
+use crate::{agents, audit, auth, failure::Failure, health, pages, settings::Settings, shared::Shared, v1};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_hours(1);
 /// How often a database that is a server is asked whether it is there.
 const WATCH: Duration = Duration::from_secs(2);
+/// How much longer than its token a channel may last.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A relay's calls for people and programs.
 pub struct Portal {
@@ -35,6 +37,7 @@ impl Portal {
         if portal.shared.store.is_server() {
             tokio::spawn(watch(Arc::downgrade(&portal.shared)));
         }
+        tokio::spawn(tick(Arc::downgrade(&portal.shared)));
         Ok(portal)
     }
 
@@ -50,10 +53,17 @@ impl Portal {
             .route("/health", axum::routing::get(health::health))
             .merge(auth::router())
             .merge(v1::router())
+            .merge(audit::router())
             .merge(pages::router())
+            .merge(agents::router())
             .fallback(|| async { Failure::not_found() })
             .with_state(shared.clone());
         Ok(Self { shared, router })
+    }
+
+    /// Takes these secrets instead of those before: what was made with one that is no longer among them is worth nothing.
+    pub fn replace_keys(&self, keys: &Keys) {
+        self.shared.replace_keys(keys);
     }
 
     /// Whether it can answer what needs the database.
@@ -62,12 +72,13 @@ impl Portal {
         self.shared.store.is_up()
     }
 
-    /// Lets go of the database, once what is under way is written.
+    /// Tells agents that the relay stops, and lets go of the database, once what is under way is written.
     pub async fn close(&self) {
+        self.shared.control.drain(self.shared.instant());
         self.shared.store.close().await;
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -93,6 +104,15 @@ async fn watch(shared: Weak<Shared>) {
         sleep(WATCH).await;
         let Some(shared) = shared.upgrade() else { return };
         shared.store.check().await;
+    }
+}
+
+/// Ends the channels whose tokens have ended, for as long as there is a portal.
+async fn tick(shared: Weak<Shared>) {
+    loop {
+        sleep(TICK).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.control.tick(shared.instant());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use mykube_relay_accounts::{
@@ -19,9 +20,11 @@ use mykube_relay_store::{MARGIN, Store, StoreError};
 use tracing::info;
 
 use crate::{
+    control::Control,
     limits::Limits,
     origin::Origins,
     settings::{BootScope, Settings},
+    tokens::Tokens,
 };
 
 pub(crate) struct Shared {
@@ -38,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) refresh: KeyedHash,
     pub(crate) origins: Origins,
     pub(crate) limits: Limits,
+    pub(crate) tokens: Tokens,
+    pub(crate) control: Control,
     /// When each program with a device code has asked last.
     polled: Mutex<HashMap<[u8; 32], UnixTime>>,
     denied: Mutex<DenyList>,
@@ -63,6 +68,7 @@ impl Shared {
             end_dev(&store, clock()).await?;
         }
         let denied = store.denied().await?;
+        let limits = Limits::new(clock());
         Ok(Self {
             origins: Origins::new(
                 [&settings.public_url].into_iter().chain(&settings.aliases),
@@ -73,7 +79,9 @@ impl Shared {
             csrf: KeyedHash::new(keys, Purpose::Csrf),
             codes: KeyedHash::new(keys, Purpose::Codes),
             refresh: KeyedHash::new(keys, Purpose::Refresh),
-            limits: Limits::new(clock()),
+            tokens: Tokens::new(keys),
+            control: Control::new(limits.instant(clock())),
+            limits,
             polled: Mutex::default(),
             denied: Mutex::new(denied),
             settings,
@@ -82,8 +90,22 @@ impl Shared {
         })
     }
 
+    /// With these secrets from now on.
+    pub(crate) fn replace_keys(&self, keys: &Keys) {
+        self.jwts.replace(keys);
+        self.tokens.replace(keys);
+        for hash in [&self.cookies, &self.csrf, &self.codes, &self.refresh] {
+            hash.replace(keys);
+        }
+    }
+
     pub(crate) fn now(&self) -> UnixTime {
         (self.clock)()
+    }
+
+    /// The same time, of a clock that nobody sets.
+    pub(crate) fn instant(&self) -> Instant {
+        self.limits.instant(self.now())
     }
 
     pub(crate) fn denied(&self) -> MutexGuard<'_, DenyList> {

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
 
+mod agents;
+mod control;
 mod device;
 mod family;
 mod ours;

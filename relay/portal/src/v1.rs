@@ -30,13 +30,15 @@ async fn who_am_i(State(portal): State<Arc<Shared>>, headers: HeaderMap) -> Resu
 }
 
 /// The claims of the token in `Authorization: Bearer`.
-fn authorised(portal: &Shared, headers: &HeaderMap) -> Result<Claims, Failure> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = bearer.and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
+pub(crate) fn authorised(portal: &Shared, headers: &HeaderMap) -> Result<Claims, Failure> {
     let unauthorised = |text: String| Failure::json(StatusCode::UNAUTHORIZED, text);
-    let token = token.ok_or_else(|| unauthorised("this call takes `Authorization: Bearer` with a token".to_owned()))?;
+    let token = bearer(headers)
+        .ok_or_else(|| unauthorised("this call takes `Authorization: Bearer` with a token".to_owned()))?;
     portal.verify(token, &[Class::Mykube]).map_err(|error| unauthorised(error.to_string()))
+}
+
+/// What `Authorization: Bearer` holds.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

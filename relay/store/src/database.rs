@@ -20,11 +20,12 @@ use tracing::info;
 use crate::{address::Database, error::StoreError, file, isolation};
 
 /// The tables, a change of them a file. One that was ever released is never edited again.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "accounts", include_str!("../migrations/0001_accounts.sql")),
     (2, "web", include_str!("../migrations/0002_web.sql")),
     (3, "mail", include_str!("../migrations/0003_mail.sql")),
     (4, "pages", include_str!("../migrations/0004_pages.sql")),
+    (5, "agents", include_str!("../migrations/0005_agents.sql")),
 ];
 
 /// SQLite has one writer at a time anyway, and what a sign-in reads is read in microseconds.
@@ -55,8 +56,7 @@ impl Store {
     /// # Errors
     /// Another program has it, a newer one has changed it, its role could see everybody's rows, or it cannot be used.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
-        static DRIVERS: Once = Once::new();
-        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        install_drivers();
         let (lock, pool) = match database {
             Database::Sqlite(path) => {
                 let lock = file::lock(path)?;
@@ -124,6 +124,12 @@ impl Store {
     pub fn is_server(&self) -> bool {
         self.is_postgres
     }
+}
+
+/// What sqlx wants once.
+pub(crate) fn install_drivers() {
+    static DRIVERS: Once = Once::new();
+    DRIVERS.call_once(sqlx::any::install_default_drivers);
 }
 
 async fn connect(

@@ -2,9 +2,11 @@
 //! finds none; every statement says it too, so with SQLite, which has no such thing, nothing is different.
 //!
 //! A table holds an organisation's rows if `organisation` is in its primary key. Of each such table a transaction sees and
-//! writes the rows of the one organisation that it has named ([`Transaction::of`]), in a setting that ends with it.
+//! writes the rows of the one organisation that it has named ([`Transaction::of`]), in a setting that ends with it. One row
+//! is seen without that: the one whose keyed hash is shown ([`Transaction::shown`]), as a token does not say whose it is.
 
-use mykube_relay_accounts::id::OrganisationId;
+use data_encoding::HEXLOWER;
+use mykube_relay_accounts::{id::OrganisationId, keyed_hash::Digest};
 use sqlx::{AnyConnection, AnyPool, Row as _};
 
 use crate::{error::StoreError, transaction::Transaction};
@@ -17,7 +19,9 @@ BEGIN
     PERFORM pg_advisory_xact_lock(7022024);
     FOR one IN
         SELECT c.oid, c.relname, c.relrowsecurity AND c.relforcerowsecurity AS is_locked,
-            EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'organisation') AS has_policy
+            EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'organisation') AS has_policy,
+            EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'shown') OR NOT
+                EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'digest') AS has_shown
         FROM pg_class c
         JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organisation' AND a.attnum = ANY (i.indkey)
@@ -26,6 +30,10 @@ BEGIN
         IF NOT one.has_policy THEN
             EXECUTE format('CREATE POLICY organisation ON %I
                 USING (organisation = current_setting(''mykube.organisation'', TRUE))', one.relname);
+        END IF;
+        IF NOT one.has_shown THEN
+            EXECUTE format('CREATE POLICY shown ON %I FOR SELECT
+                USING (digest = decode(current_setting(''mykube.shown'', TRUE), ''hex''))', one.relname);
         END IF;
         IF NOT one.is_locked THEN
             EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', one.relname);
@@ -54,6 +62,16 @@ impl Transaction {
         if self.is_postgres && self.organisation != Some(organisation) {
             sqlx::query(NAME).bind(organisation.to_string()).execute(self.connection()).await?;
             self.organisation = Some(organisation);
+        }
+        Ok(self.connection())
+    }
+
+    /// The connection, to find the row of a token that is shown.
+    pub(crate) async fn shown(&mut self, digest: Digest) -> Result<&mut AnyConnection, StoreError> {
+        const SHOW: &str = "SELECT set_config('mykube.shown', $1, TRUE)";
+        if self.is_postgres {
+            let hex = HEXLOWER.encode(&digest.to_bytes());
+            sqlx::query(SHOW).bind(hex).execute(self.connection()).await?;
         }
         Ok(self.connection())
     }

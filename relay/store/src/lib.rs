@@ -6,13 +6,15 @@
 
 mod accounts;
 mod address;
+mod agents;
+mod backup;
 mod database;
 mod device_codes;
 mod error;
 mod families;
 mod file;
-mod isolation;
 mod invitations;
+mod isolation;
 mod organisation;
 mod sessions;
 mod sign_ins;
@@ -22,6 +24,8 @@ mod web;
 
 pub use accounts::{Account, Identity};
 pub use address::{Database, DatabaseUrlError, Postgres};
+pub use agents::{Agent, AgentActor, RelayKey};
+pub use backup::{BackupError, back_up};
 pub use database::Store;
 pub use error::StoreError;
 pub use organisation::{Actor, AuditLine, Organisation};

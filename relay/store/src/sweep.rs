@@ -20,12 +20,21 @@ const AT_ONCE: i64 = 256;
 
 /// What is over, by table: what each is given is the time before which it must lie. What refers to a row goes before it.
 const FORGET: [(&str, Duration); 8] = [
-    ("DELETE FROM device_codes WHERE device_code IN
-        (SELECT device_code FROM device_codes WHERE created_at <= $1 LIMIT $2)", device_code::LIFE),
-    ("DELETE FROM provider_states WHERE state IN
-        (SELECT state FROM provider_states WHERE created_at <= $1 LIMIT $2)", provider_state::LIFE),
-    ("DELETE FROM login_codes WHERE code IN
-        (SELECT code FROM login_codes WHERE created_at <= $1 LIMIT $2)", login_code::LIFE),
+    (
+        "DELETE FROM device_codes WHERE device_code IN
+        (SELECT device_code FROM device_codes WHERE created_at <= $1 LIMIT $2)",
+        device_code::LIFE,
+    ),
+    (
+        "DELETE FROM provider_states WHERE state IN
+        (SELECT state FROM provider_states WHERE created_at <= $1 LIMIT $2)",
+        provider_state::LIFE,
+    ),
+    (
+        "DELETE FROM login_codes WHERE code IN
+        (SELECT code FROM login_codes WHERE created_at <= $1 LIMIT $2)",
+        login_code::LIFE,
+    ),
     ("DELETE FROM denied_tokens WHERE jti IN (SELECT jti FROM denied_tokens WHERE until <= $1 LIMIT $2)", MARGIN),
     (
         "DELETE FROM browser_sessions WHERE hash IN

@@ -14,9 +14,11 @@ use mykube_relay_accounts::{
 
 use crate::{Account, Actor, Database, Identity, SignIn, Store, StoreError};
 
+mod agents;
+mod hostile;
 mod isolation;
 mod once;
-mod place;
+pub(crate) mod place;
 mod statements;
 
 use place::Place;

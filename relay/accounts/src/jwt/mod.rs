@@ -1,6 +1,10 @@
 //! The relay's JWTs: HS256, header `typ alg kid`, in four [classes](Class), judged without asking the database.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -103,7 +107,7 @@ impl fmt::Debug for Token {
 /// Makes and judges tokens.
 pub struct Jwts {
     policy: Policy,
-    keys: Vec<JwtKey>,
+    keys: RwLock<Vec<JwtKey>>,
 }
 
 struct JwtKey {
@@ -111,6 +115,18 @@ struct JwtKey {
     signs_from: UnixTime,
     encoding: EncodingKey,
     decoding: DecodingKey,
+}
+
+impl JwtKey {
+    fn new(key: &Key) -> Self {
+        let secret = key.derive(Purpose::Jwt);
+        Self {
+            kid: key.kid(),
+            signs_from: key.signs_from(),
+            encoding: EncodingKey::from_secret(secret.as_ref()).expect("the secret is not empty"),
+            decoding: DecodingKey::from_secret(secret.as_ref()).expect("the secret is not empty"),
+        }
+    }
 }
 
 /// What a header of ours has, and nothing besides.
@@ -123,19 +139,19 @@ struct OwnHeader {
 }
 
 impl Jwts {
-    /// For these secrets. A new one is made when the keys file was read again.
+    /// For these secrets.
     #[must_use]
     pub fn new(keys: &Keys, policy: Policy) -> Self {
-        let jwt_key = |key: &Key| {
-            let secret = key.derive(Purpose::Jwt);
-            JwtKey {
-                kid: key.kid(),
-                signs_from: key.signs_from(),
-                encoding: EncodingKey::from_secret(secret.as_ref()).expect("the secret is not empty"),
-                decoding: DecodingKey::from_secret(secret.as_ref()).expect("the secret is not empty"),
-            }
-        };
-        Self { policy, keys: keys.accepted().map(jwt_key).collect() }
+        Self { policy, keys: RwLock::new(keys.accepted().map(JwtKey::new).collect()) }
+    }
+
+    /// With these secrets from now on.
+    pub fn replace(&self, keys: &Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.accepted().map(JwtKey::new).collect();
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Vec<JwtKey>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a token of this class. `jti` is [random](TokenId::random).
@@ -160,7 +176,8 @@ impl Jwts {
             auth_time: subject.auth_time.secs(),
             boot: self.ends_with_boot(class).then_some(self.policy.boot),
         };
-        let signing = self.keys.iter().find(|key| key.signs_from <= now).or(self.keys.last());
+        let keys = self.keys();
+        let signing = keys.iter().find(|key| key.signs_from <= now).or(keys.last());
         let key = signing.expect("there is always one");
         let header = Header { kid: Some(key.kid.to_string()), ..Header::new(Algorithm::HS256) };
         let token = jsonwebtoken::encode(&header, &claims, &key.encoding).expect("HMAC signs what is plain JSON");
@@ -247,7 +264,8 @@ impl Jwts {
         }
         // One of another program on the same secret has no `kid` of ours either.
         let kid: Kid = header.kid.and_then(|kid| kid.parse().ok()).ok_or(JwtError::Signature)?;
-        let key = self.keys.iter().find(|key| key.kid == kid).ok_or(JwtError::Signature)?;
+        let keys = self.keys();
+        let key = keys.iter().find(|key| key.kid == kid).ok_or(JwtError::Signature)?;
         // The time, class and issuer are judged here: the library would ask the system for the time.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.required_spec_claims.clear();

@@ -11,7 +11,7 @@ use crate::time::UnixTime;
 
 const HEADER: &str = "mykube-keys 1";
 const COMMENT: &str =
-    "# The relay's secrets: whoever reads them can sign in as anybody. A relay reads them when it starts.";
+    "# The relay's secrets: whoever reads them can sign in as anybody. `mykube relay rotate-keys` adds one.";
 /// Bytes of a secret at most, so that one line is not the whole memory.
 const SECRET_MAX: usize = 1024;
 

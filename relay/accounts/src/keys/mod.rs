@@ -1,7 +1,7 @@
 //! The relay's secrets, from which every key is derived that signs or hashes for people and programs. They stand in one
 //! file, the same on every node, and never in the database or a backup of it.
 //!
-//! The file is text ([`file`]). A node reads it when it starts. It is never changed in place: whoever
+//! The file is text ([`file`]). A node reads it when it starts, and when it has changed. It is never changed in place: whoever
 //! writes it writes a draft beside it (0600, synced) and renames that over it, and at the first start links the draft, so
 //! that of two nodes which start at once on one directory both use the secrets of the one that was first.
 //!
@@ -243,6 +243,15 @@ impl Keys {
         Ok(())
     }
 
+    /// Forgets every secret whose overlap is over. Says whether there was one.
+    pub fn forget_over(&mut self, now: UnixTime) -> bool {
+        let before = self.0.len();
+        // The newest that signs for so long: nothing that those before it made is left.
+        let successor = self.0.iter().rposition(|key| key.signs_from + OVERLAP <= now && key.signs_from <= now);
+        self.0.drain(..successor.unwrap_or(0));
+        self.0.len() < before
+    }
+
     /// The one that signs at this moment: the newest that has begun to.
     #[must_use]
     pub fn signing(&self, now: UnixTime) -> &Key {
@@ -323,6 +332,21 @@ mod tests {
 
         let (mut keys, first, _) = make(&mut rng);
         keys.retire(first, day(10), true).unwrap();
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_and_nothing_else() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut keys = Keys::generate(&mut rng);
+        assert!(!keys.forget_over(day(1000)), "it signs");
+        let second = keys.rotate(day(1000), &mut rng).unwrap();
+        let third = keys.rotate(day(1050), &mut rng).unwrap();
+        assert!(!keys.forget_over(day(1090) - Duration::from_millis(1)));
+        assert!(keys.forget_over(day(1090)));
+        assert_eq!(keys.accepted().map(Key::kid).collect::<Vec<_>>(), [third, second]);
+        assert!(!keys.forget_over(day(1139)), "there is one day left of it");
+        assert!(keys.forget_over(day(1140)));
+        assert_eq!(keys.accepted().map(Key::kid).collect::<Vec<_>>(), [third]);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub enum Call {
     OtpVerify,
     /// A token of an app or agent that nobody has: counted when it was judged, asked about before.
     TokenGuess,
+    /// A new token of an agent: a quarter of a second of this relay's.
+    AgentToken,
     /// An invitation's link.
     Invite,
     /// Everything else, paths that do not exist included: they try nothing.
@@ -74,7 +76,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::DeviceBegin,
         Self::DevicePoll,
         Self::DeviceVerify,
@@ -92,6 +94,7 @@ impl Call {
         Self::OtpRequest,
         Self::OtpVerify,
         Self::TokenGuess,
+        Self::AgentToken,
         Self::Invite,
         Self::Other,
     ];
@@ -115,6 +118,8 @@ impl Call {
             | Self::IdToken
             | Self::Refresh
             | Self::TokenGuess => minute(30),
+            // Only of people who are signed in. Whoever makes many at once has a script, which waits.
+            Self::AgentToken => Limit { account: Some(20), ..minute(20) },
             Self::Revoke => Limit { account: Some(30), ..minute(30) },
             Self::Status => minute(120),
             // What a person's programs ask when they start, behind one address of a company.

@@ -114,6 +114,7 @@ fn row() -> TokenRow {
         created_at: NOW,
         expires_at: None,
         replaced_until: None,
+        strict: false,
         revoked_at: None,
     }
 }
@@ -135,13 +136,22 @@ fn a_token_works_where_its_kind_belongs_until_it_ends() {
 #[test]
 fn a_replaced_token_works_for_an_hour_and_one_replaced_twice_no_more() {
     let mut old = row();
-    old.handle_replaced(NOW);
+    old.handle_replaced(false, NOW);
     let end = NOW + ROTATION;
     assert_eq!(old.judge(Kind::Agent, end - Duration::from_millis(1)), Ok(()));
     assert_eq!((old.judge(Kind::Agent, end), old.ends_at()), (Err(TokenError::Replaced), Some(end)));
     let mut oldest = old.clone();
-    oldest.handle_replaced(NOW + Duration::from_mins(30));
+    oldest.handle_replaced(false, NOW + Duration::from_mins(30));
     assert_eq!(oldest.ends_at(), Some(NOW + Duration::from_mins(30)), "two are alive at most");
-    old.handle_replaced(end + ROTATION);
+    old.handle_replaced(false, end + ROTATION);
     assert_eq!(old.ends_at(), Some(end), "and none comes back");
+}
+
+#[test]
+fn a_token_that_was_replaced_strictly_opens_nothing_and_what_it_opened_lives_for_the_hour() {
+    let mut old = row();
+    old.handle_replaced(true, NOW);
+    assert_eq!((old.judge(Kind::Agent, NOW), old.ends_at()), (Err(TokenError::Replaced), Some(NOW + ROTATION)));
+    old.handle_replaced(false, NOW);
+    assert_eq!(old.judge(Kind::Agent, NOW), Err(TokenError::Replaced), "and never again");
 }

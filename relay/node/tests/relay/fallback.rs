@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use mykube_relay::{Answering, Arrival, Config, Fallback};
+use mykube_relay::{Accepted, Accepting, Answering, Arrival, Config, Fallback};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::TestRelay;
 
@@ -14,6 +15,30 @@ impl Fallback for Echo {
         let Arrival { address, transport } = arrival;
         let said = format!("{} {} {address} {transport:?}", request.method(), request.uri());
         Box::pin(async move { http::Response::new(said.into_bytes().into()) })
+    }
+
+    fn has_socket(&self, path: &str) -> bool {
+        path.starts_with("/ws/echo")
+    }
+
+    /// Takes those that ask for `?yes`, and sends back what comes.
+    fn accept(&self, request: http::Request<()>, _: Arrival) -> Accepting {
+        let is_taken = request.uri().query() == Some("yes");
+        Box::pin(async move {
+            if !is_taken {
+                return Err(http::Response::builder().status(403).body("no".into()).unwrap());
+            }
+            let runtime = tokio::runtime::Handle::current();
+            let serve = |mut socket: mykube_relay::Socket| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+                Box::pin(async move {
+                    let mut buffer = [0; 64];
+                    while let Ok(n @ 1..) = socket.read(&mut buffer).await {
+                        socket.write_all(&buffer[..n]).await.unwrap();
+                    }
+                })
+            };
+            Ok(Accepted { runtime, serve: Box::new(serve) })
+        })
     }
 }
 
@@ -62,4 +87,49 @@ async fn it_is_told_whose_a_request_is_and_who_could_read_it() {
         let told = proxied.call("GET", "/x", &format!("{header}\r\n"), "").await.body;
         assert_eq!(told, format!("GET /x 127.0.0.1 {transport}"), "{header}");
     }
+}
+
+#[tokio::test]
+async fn its_websockets_are_taken_behind_the_relays_handshake_and_count_as_connections() {
+    let relay = relay(|config| config.connections_per_address = 3).await;
+    let answer = relay.call("GET", "/ws/echo?yes", "", "").await;
+    assert_eq!((answer.status, answer.error().as_str()), (426, "this is a WebSocket address"));
+    assert_eq!(relay.call("POST", "/ws/echo?yes", "", "{}").await.status, 405);
+    let refused = relay.try_open("/ws/echo?no", &[]).await;
+    assert!(matches!(&refused, Err(tokio_tungstenite::tungstenite::Error::Http(answer)) if answer.status() == 403));
+    drop(refused);
+    let open = async || {
+        let mut stream = tokio::net::TcpStream::connect(relay.addr).await.unwrap();
+        // What comes right behind the handshake is not lost.
+        let handshake = "GET /ws/echo?yes HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nearly";
+        stream.write_all(handshake.as_bytes()).await.unwrap();
+        let mut told = Vec::new();
+        let mut buffer = [0; 1024];
+        while !told.ends_with(b"early") {
+            let n = crate::support::bounded(stream.read(&mut buffer)).await.unwrap_or_default();
+            if n == 0 {
+                return None;
+            }
+            told.extend_from_slice(&buffer[..n]);
+        }
+        let told = String::from_utf8(told).unwrap();
+        // The example of RFC 6455 section 1.3.
+        assert!(told.starts_with("HTTP/1.1 101 ") && told.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{told}");
+        stream.write_all(b"more").await.unwrap();
+        stream.read_exact(&mut buffer[..4]).await.unwrap();
+        assert_eq!(&buffer[..4], b"more");
+        Some(stream)
+    };
+    // Connections that were refused may still be counted for a moment.
+    let mut held = Vec::new();
+    crate::support::bounded(async {
+        while held.len() < 3 {
+            held.extend(open().await);
+        }
+    })
+    .await;
+    assert!(open().await.is_none(), "an open socket keeps its slot");
+    held.pop();
+    crate::support::until(async || open().await.is_some()).await;
 }

@@ -140,3 +140,57 @@ async fn who_signs_in_for_the_first_time_in_many_places_at_once_is_one_person_ev
     let people = futures_util::future::join_all((0..24).map(sign_in)).await;
     assert!(people.iter().all(|person| *person == people[0]), "{people:?}");
 }
+
+#[tokio::test]
+async fn an_organisations_audit_log_is_read_in_pages_by_its_owner() {
+    let site = Site::new(settings()).await;
+    let (_, alice) = site.daemon("alice@example.com").await;
+    let (_, bob) = site.daemon("bob@example.com").await;
+    for _ in 0..2 {
+        site.daemon("alice@example.com").await;
+    }
+    let read = async |token: &str, query: &str| {
+        let token = bearer(&site.token(Class::Mykube, token));
+        site.get(&format!("/v1/audit{query}"), &[("authorization", &token)]).await
+    };
+    let numbers = |answer: &Answer| {
+        let body = answer.json();
+        let lines = body["lines"].as_array().unwrap().clone();
+        assert!(lines.iter().all(|line| line["action"] == "sign_in.begin" && line["address"] == "192.0.2.1"));
+        (lines.iter().map(|line| line["number"].as_i64().unwrap()).collect::<Vec<_>>(), body["more"] == true)
+    };
+    assert_eq!(numbers(&read(&alice, "").await), (vec![1, 2, 3], false));
+    assert_eq!(numbers(&read(&alice, "?limit=2").await), (vec![1, 2], true));
+    assert_eq!(numbers(&read(&alice, "?after=2&limit=2").await), (vec![3], false));
+    assert_eq!(numbers(&read(&bob, "").await), (vec![1], false), "nobody else's");
+    for wrong in ["?limit=0", "?limit=1001", "?after=x", "?before=3"] {
+        assert_eq!(read(&alice, wrong).await.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    assert_eq!(site.get("/v1/audit", &[("authorization", &bearer(&alice))]).await.status, 401, "of another class");
+}
+
+#[tokio::test]
+async fn what_was_made_before_the_keys_were_rotated_goes_on_until_they_are_forgotten() {
+    use mykube_relay_accounts::keys::OVERLAP;
+
+    let site = Site::new(settings()).await;
+    let (_, daemon) = site.daemon("alice@example.com").await;
+    let token = site.token(Class::Mykube, &daemon);
+    let cookies = site.post("/auth/dev", &json!({"email": "alice@example.com", "secret": SECRET})).await.cookies();
+    let code = site.post("/auth/device", &json!({})).await.json();
+    let mut keys = Keys::parse(&site.keys.serialise()).unwrap();
+    let kid = keys.rotate(clock() + std::time::Duration::from_secs(1), &mut rand::rng()).unwrap();
+    site.portal.replace_keys(&keys);
+    wait(std::time::Duration::from_secs(2));
+    let whoami = async |token: &str| site.get("/v1/whoami", &[("authorization", &bearer(token))]).await.status.as_u16();
+    let signed_in = async || site.get("/auth/status", &[("cookie", &cookies)]).await.status.as_u16();
+    let fresh = site.token(Class::Mykube, &daemon);
+    let header = data_encoding::BASE64URL_NOPAD.decode(fresh.split('.').next().unwrap().as_bytes()).unwrap();
+    assert!(String::from_utf8(header).unwrap().contains(&kid.to_string()), "the new one signs");
+    assert_eq!((whoami(&token).await, whoami(&fresh).await, signed_in().await), (200, 200, 200));
+    let confirm = json!({"userCode": code["userCode"], "email": "alice@example.com", "secret": SECRET});
+    assert_eq!(site.post("/auth/device/verify", &confirm).await.json(), json!({"ok": true}));
+    assert!(keys.forget_over(clock() + OVERLAP));
+    site.portal.replace_keys(&keys);
+    assert_eq!((whoami(&token).await, whoami(&fresh).await, signed_in().await), (401, 200, 401));
+}
