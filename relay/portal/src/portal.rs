@@ -15,8 +15,10 @@ use crate::{agents, audit, auth, failure::Failure, health, pages, settings::Sett
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_hours(1);
-/// How often a database that is a server is asked whether it is there.
+/// How often a database that is a server is asked whether it is there, and each how many of these what other relays on it
+/// have ended.
 const WATCH: Duration = Duration::from_secs(2);
+const HEAR: u32 = 5;
 /// How much longer than its token a channel may last.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -100,10 +102,15 @@ async fn sweep(shared: Weak<Shared>) {
 
 /// Asks for as long as there is a portal.
 async fn watch(shared: Weak<Shared>) {
+    let mut round = (0..HEAR).cycle();
     loop {
         sleep(WATCH).await;
         let Some(shared) = shared.upgrade() else { return };
         shared.store.check().await;
+        // What cannot be heard now is heard the next time: that the database is gone is said by then.
+        if shared.store.is_up() && round.next() == Some(0) {
+            let _ = shared.hear_denied().await;
+        }
     }
 }
 

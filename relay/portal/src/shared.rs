@@ -90,6 +90,13 @@ impl Shared {
         })
     }
 
+    /// Hears what another relay on this database has ended.
+    pub(crate) async fn hear_denied(&self) -> Result<(), StoreError> {
+        let denied = self.store.denied().await?;
+        self.denied().extend(denied);
+        Ok(())
+    }
+
     /// With these secrets from now on.
     pub(crate) fn replace_keys(&self, keys: &Keys) {
         self.jwts.replace(keys);

@@ -49,6 +49,12 @@ impl DenyList {
         until
     }
 
+    /// Denies what this one denies, too.
+    pub fn extend(&mut self, other: Self) {
+        other.tokens.into_iter().for_each(|(jti, until)| self.restore_token(jti, until));
+        other.sign_ins.into_iter().for_each(|(sid, until)| self.restore_sign_in(sid, until));
+    }
+
     /// A token as the database has it.
     pub fn restore_token(&mut self, jti: TokenId, until: UnixTime) {
         later(self.tokens.entry(jti), until);

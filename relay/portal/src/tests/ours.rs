@@ -194,3 +194,20 @@ async fn what_was_made_before_the_keys_were_rotated_goes_on_until_they_are_forgo
     site.portal.replace_keys(&keys);
     assert_eq!((whoami(&token).await, whoami(&fresh).await, signed_in().await), (401, 200, 401));
 }
+
+#[tokio::test]
+async fn what_one_relay_on_a_server_has_ended_another_one_hears_of() {
+    let site = Site::new(settings()).await;
+    // A file is one relay's.
+    if !site.place.is_postgres() {
+        return;
+    }
+    let other = open(&site.place, &site.keys, settings()).await;
+    let (_, daemon) = site.daemon("alice@example.com").await;
+    let accepts = || other.shared().verify(&daemon, &[Class::Daemon]).is_ok();
+    other.shared().hear_denied().await.unwrap();
+    assert!(accepts());
+    assert_eq!(site.post("/auth/revoke", &json!({"jwt": daemon})).await.json(), json!({"ok": true}));
+    other.shared().hear_denied().await.unwrap();
+    assert!(!accepts());
+}
