@@ -15,7 +15,7 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     pool::PoolConnection,
 };
-use tracing::info;
+use tracing::{error, info};
 
 use crate::{address::Database, error::StoreError, file, isolation};
 
@@ -92,7 +92,7 @@ impl Store {
         let connection = self.pool.acquire().await;
         // Where all connections are there and busy, it is there.
         if connection.is_err() && self.is_postgres && self.pool.size() < POSTGRES_CONNECTIONS {
-            self.is_down.store(true, Relaxed);
+            self.note(connection.as_ref().err().map(ToString::to_string));
         }
         Ok(connection?)
     }
@@ -112,8 +112,13 @@ impl Store {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("it does not answer in time".to_owned()),
         };
+        self.note(error);
+    }
+
+    /// Why it does not answer, or that it does.
+    fn note(&self, error: Option<String>) {
         match (self.is_down.swap(error.is_some(), Relaxed), error) {
-            (false, Some(error)) => tracing::error!(error, "the database is gone; what needs none goes on"),
+            (false, Some(error)) => error!(error, "the database is gone; what needs none goes on"),
             (true, None) => info!("the database is back"),
             _ => {}
         }

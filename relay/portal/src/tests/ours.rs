@@ -211,3 +211,25 @@ async fn what_one_relay_on_a_server_has_ended_another_one_hears_of() {
     other.shared().hear_denied().await.unwrap();
     assert!(!accepts());
 }
+
+#[tokio::test]
+async fn who_was_signed_in_is_so_in_a_restored_copy_with_the_same_keys_alone() {
+    let site = Site::new(settings()).await;
+    if site.place.is_postgres() {
+        return;
+    }
+    let cookies = site.post("/auth/dev", &json!({"email": "alice@example.com", "secret": SECRET})).await.cookies();
+    let restored = Place::sqlite();
+    let Database::Sqlite(file) = &restored.database else { panic!("it is a file") };
+    mykube_relay_store::back_up(&site.place.database, file).await.unwrap();
+    for (keys, status) in [(site.keys, 200), (Keys::generate(&mut rand::rng()), 401)] {
+        let portal = open(&restored, &keys, settings()).await;
+        let (_, portal_cookie) = cookies.split_once("; ").unwrap();
+        let request = request(Method::GET, "/portal/sessions", &[("cookie", portal_cookie)], "");
+        let arrival = Arrival { address: [192, 0, 2, 1].into(), is_private: true };
+        let answer = portal.answer(request, arrival).await;
+        // A page sends who is not signed in to where one signs in.
+        assert_eq!(answer.status().as_u16() == 200, status == 200, "{}", answer.status());
+        portal.close().await;
+    }
+}
