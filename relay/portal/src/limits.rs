@@ -65,6 +65,8 @@ impl Limits {
 /// What a request calls, where that is counted.
 fn call(method: &Method, path: &str) -> Option<Call> {
     Some(match (method.as_str(), path) {
+        ("POST", "/auth/otp/request") => Call::OtpRequest,
+        ("POST", "/auth/otp/verify") => Call::OtpVerify,
         ("POST", "/auth/dev") => Call::DevLogin,
         ("POST", "/auth/dev/token") => Call::DevToken,
         ("POST", "/auth/device") => Call::DeviceBegin,

@@ -7,6 +7,7 @@
 mod accounts;
 mod database;
 mod device_codes;
+mod email_codes;
 mod error;
 mod families;
 mod invitations;
