@@ -36,15 +36,15 @@ const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const PROGRAM: u16 = 4711;
 
 /// A relay in a process of its own, at an address that its configuration has.
-struct Relay {
-    dir: tempfile::TempDir,
-    port: u16,
+pub(crate) struct Relay {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) port: u16,
     child: Option<Child>,
 }
 
 impl Relay {
     /// One that has this `relay.toml` beside its `public_url`. What is said there may hang on the address.
-    fn start(mut configuration: impl FnMut(&str) -> String) -> Self {
+    pub(crate) fn start(mut configuration: impl FnMut(&str) -> String) -> Self {
         let mut relay = Self { dir: tempfile::tempdir().unwrap(), port: 0, child: None };
         // A port that was free may be somebody else's by now.
         while relay.child.is_none() {
@@ -57,11 +57,11 @@ impl Relay {
         relay
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
