@@ -86,7 +86,7 @@ fn request(relay: &Relay, email: &str) -> u16 {
 fn code(letter: &Value) -> String {
     let data = letter["data"].as_str().unwrap();
     let (head, body) = data.split_once("\r\n\r\n").unwrap();
-    assert!(body[6..].starts_with(" is your code to sign in at http://127.0.0.1:"), "{body}");
+    assert!(body[6..].starts_with(" is your code to sign in at\r\nhttp://127.0.0.1:"), "{body}");
     assert!(head.contains("Auto-Submitted: auto-generated") && head.contains("Message-ID: <"), "{head}");
     body[..6].to_owned()
 }
