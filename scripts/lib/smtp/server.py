@@ -43,7 +43,7 @@ class Handler:
 def authenticate(server, session, envelope, mechanism, data):
     """One person has an account here."""
     right = LoginPassword(b"relay@example.com", b"canary of smtp")
-    return AuthResult(success=data == right, auth_data=data)
+    return AuthResult(success=data == right, handled=False, auth_data=data)
 
 
 def protocol():
