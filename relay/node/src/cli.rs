@@ -10,6 +10,7 @@ use crate::{
     accounts::{self, AccountsError},
     config::{self, ConfigError},
     keys,
+    invite::{InviteArgs, InviteError, invite},
 };
 
 /// Every setting of a node.
@@ -43,6 +44,8 @@ pub enum NodeCommand {
         #[arg(long)]
         leaked: bool,
     },
+    /// Let somebody in, and print the link for them; the relay may be running
+    Invite(InviteArgs),
 }
 
 /// Why a node does not start.
@@ -63,13 +66,20 @@ pub enum NodeError {
     /// It was asked for something of accounts.
     #[error("this is of a relay with accounts: name its file with --config, which has [accounts]")]
     NoAccounts,
+    /// Nobody is invited.
+    #[error(transparent)]
+    Invite(#[from] InviteError),
 }
 
 impl NodeError {
     /// It was asked for something that cannot be.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Relay(RelayError::Usage(_)) | Self::Config(_) | Self::NoAccounts)
+        match self {
+            Self::Relay(RelayError::Usage(_)) | Self::Config(_) | Self::NoAccounts => true,
+            Self::Invite(error) => matches!(error, InviteError::NoAccounts | InviteError::NothingProves { .. }),
+            Self::Relay(_) | Self::Accounts(_) | Self::Backup(_) => false,
+        }
     }
 }
 
@@ -83,7 +93,9 @@ pub async fn run(
     output: impl FnMut(Event),
 ) -> Result<Option<String>, NodeError> {
     let NodeArgs { mut relay, config: file } = args;
-    if let Some(NodeCommand::CheckConfig { .. }) = command {
+    if let Some(NodeCommand::Invite(invite)) = &command {
+        relay.data_dir = invite.data_dir.clone().or(relay.data_dir);
+    } else if let Some(NodeCommand::CheckConfig { .. }) = command {
         // Nothing is kept: no directory is needed.
         relay.data_dir.get_or_insert_default();
     }
@@ -92,12 +104,17 @@ pub async fn run(
         config::load(&file, &relay)?;
         return Ok(Some(format!("{}: nothing is wrong with it, with --listen {}", file.display(), relay.listen)));
     }
+    if let Some(NodeCommand::Invite(InviteArgs { email, operator, config, .. })) = command {
+        let file = config.or(file).ok_or(InviteError::NoAccounts)?;
+        let accounts = config::load(&file, &relay)?.ok_or(InviteError::NoAccounts)?;
+        return Ok(Some(invite(accounts, email, operator).await?));
+    }
     let wanted = match file {
         Some(file) => config::load(&file, &relay)?,
         None => None,
     };
     match command {
-        None | Some(NodeCommand::CheckConfig { .. }) => {}
+        None | Some(NodeCommand::CheckConfig { .. } | NodeCommand::Invite(_)) => {}
         Some(NodeCommand::Backup { file }) => {
             let wanted = wanted.ok_or(NodeError::NoAccounts)?;
             back_up(&wanted.database, &file).await?;

@@ -15,10 +15,12 @@ use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
 
 use crate::config::{
+    mail::MailTable,
     provider::ProviderTable,
     secret::{SHORTEST, Secret},
 };
 
+mod mail;
 mod not_built;
 mod provider;
 mod secret;
@@ -40,6 +42,7 @@ struct File {
     accounts: Option<Spanned<AccountsTable>>,
     dev: Option<Spanned<DevTable>>,
     browser: Option<BrowserTable>,
+    mail: Option<Spanned<MailTable>>,
     #[serde(default)]
     provider: Vec<Spanned<ProviderTable>>,
 }
@@ -216,6 +219,7 @@ impl Reader<'_> {
         let providers = self.providers(&file.provider, ca_file).unwrap_or_default();
         let database = self.database(file.database.as_ref(), relay);
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
+        let mail = file.mail.as_ref().map(|mail| self.mail(mail));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
         let allow_origins = origins.filter_map(|origin| self.origin(origin)).collect();
         let keys_file = file.keys_file.as_ref().map(|path| self.directory.join(path));
@@ -228,6 +232,7 @@ impl Reader<'_> {
                 published_exchange: accounts.get_ref().published_exchange.unwrap_or_default(),
                 providers: Arc::new(providers),
                 dev,
+                mail: mail.flatten(),
                 allow_origins,
                 body_max: relay.request_body_max,
                 body_time: relay.header_timeout,

@@ -15,6 +15,7 @@ mod cookies;
 mod failure;
 mod health;
 mod limits;
+mod mail;
 mod origin;
 mod pages;
 mod portal;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use arrival::Arrival;
 pub use control::is_socket;
+pub use mail::{Mail, MailError};
 pub use mykube_relay_accounts::sign_up::SignUp;
 pub use portal::Portal;
 pub use settings::{BootScope, Dev, Settings};

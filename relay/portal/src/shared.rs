@@ -22,6 +22,7 @@ use tracing::info;
 use crate::{
     control::Control,
     limits::Limits,
+    mail::Mailer,
     origin::Origins,
     settings::{BootScope, Settings},
     tokens::Tokens,
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) tokens: Tokens,
     pub(crate) control: Control,
+    /// Where codes are sent by email.
+    pub(crate) mailer: Option<Mailer>,
     /// When each program with a device code has asked last.
     polled: Mutex<HashMap<[u8; 32], UnixTime>>,
     denied: Mutex<DenyList>,
@@ -56,6 +59,7 @@ impl Shared {
         keys: &Keys,
         store: Store,
         clock: fn() -> UnixTime,
+        mailer: Option<Mailer>,
     ) -> Result<Self, StoreError> {
         let policy = Policy {
             issuers: names(&settings),
@@ -82,6 +86,7 @@ impl Shared {
             tokens: Tokens::new(keys),
             control: Control::new(limits.instant(clock())),
             limits,
+            mailer,
             polled: Mutex::default(),
             denied: Mutex::new(denied),
             settings,

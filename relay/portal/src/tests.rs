@@ -8,14 +8,19 @@ use http_body_util::BodyExt as _;
 use mykube_relay_accounts::{jwt::Class, keys::Keys, sign_up::SignUp, time::UnixTime};
 use mykube_relay_store::{Database, Store};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::Receiver;
 use zeroize::Zeroizing;
 
-use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
+use crate::{
+    Arrival, BootScope, Dev, Portal, PublicUrl, Settings,
+    mail::{Job, Mailer},
+};
 
 mod agents;
 mod control;
 mod device;
 mod family;
+mod otp;
 mod ours;
 mod pages;
 #[path = "../../store/src/tests/place.rs"]
@@ -35,6 +40,8 @@ struct Site {
     portal: Portal,
     keys: Keys,
     settings: Settings,
+    /// Where codes are sent by email.
+    letters: Option<Receiver<Job>>,
     place: Place,
 }
 
@@ -52,6 +59,7 @@ fn settings() -> Settings {
         boot_scope: BootScope::Browser,
         providers: std::sync::Arc::default(),
         published_exchange: false,
+        mail: None,
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,
@@ -77,17 +85,17 @@ impl Site {
     async fn new(settings: Settings) -> Self {
         let keys = Keys::generate(&mut rand::rng());
         let place = Place::new();
-        let portal = open(&place, &keys, settings.clone()).await;
-        Self { portal, keys, settings, place }
+        let (portal, letters) = open(&place, &keys, settings.clone()).await;
+        Self { portal, keys, settings, letters, place }
     }
 
     /// The relay stops, and starts again.
     async fn restart(self) -> Self {
-        let Self { portal, keys, settings, place } = self;
+        let Self { portal, keys, settings, place, .. } = self;
         portal.close().await;
         drop(portal);
-        let portal = open(&place, &keys, settings.clone()).await;
-        Self { portal, keys, settings, place }
+        let (portal, letters) = open(&place, &keys, settings.clone()).await;
+        Self { portal, keys, settings, letters, place }
     }
 
     async fn ask(&self, request: Request<Body>, arrival: Arrival) -> Answer {
@@ -126,9 +134,10 @@ impl Site {
     }
 }
 
-async fn open(place: &Place, keys: &Keys, settings: Settings) -> Portal {
+async fn open(place: &Place, keys: &Keys, settings: Settings) -> (Portal, Option<Receiver<Job>>) {
     let store = place.open().await;
-    Portal::with_clock(settings, keys, store, clock).await.unwrap()
+    let (mailer, letters) = settings.mail.as_ref().map(|_| Mailer::queue()).unzip();
+    (Portal::with_clock(settings, keys, store, clock, mailer).await.unwrap(), letters)
 }
 
 fn request(method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Request<Body> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyPool, Connection as _, Executor as _,
+    Any, AnyPool, Connection as _, Executor as _, Row as _,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     pool::PoolConnection,
@@ -74,6 +74,27 @@ impl Store {
         info!(%database, "database open");
         let is_postgres = matches!(database, Database::Postgres(_));
         Ok(Self { pool, is_postgres, is_down: AtomicBool::new(false), _lock: lock })
+    }
+
+    /// Opens that of a relay which may be running: its lock is left alone, and so are its tables. What is written here the relay
+    /// sees at once, and of SQLite's file one of them waits for the other (5 s at most, sqlx's `busy_timeout`).
+    ///
+    /// # Errors
+    /// It is not there, its tables are another program's, or it cannot be used.
+    pub async fn open_beside(database: &Database) -> Result<Self, StoreError> {
+        install_drivers();
+        let settings = match database {
+            Database::Sqlite(path) => {
+                file::check(path)?;
+                PRAGMAS
+            }
+            Database::Postgres(_) => LIMITS,
+        };
+        let pool = AnyPoolOptions::new().max_connections(1).acquire_timeout(WAIT);
+        let pool = connect(pool, settings, database.options()?).await?;
+        check_version(&pool).await?;
+        let is_postgres = matches!(database, Database::Postgres(_));
+        Ok(Self { pool, is_postgres, is_down: AtomicBool::new(false), _lock: None })
     }
 
     /// Writes out what is under way, and lets go of the file.
@@ -158,6 +179,23 @@ async fn prepare_postgres(options: AnyConnectOptions) -> Result<(), StoreError> 
     isolation::isolate(&pool).await?;
     pool.close().await;
     Ok(())
+}
+
+fn install_drivers() {
+    static DRIVERS: Once = Once::new();
+    DRIVERS.call_once(sqlx::any::install_default_drivers);
+}
+
+/// Refuses tables that this program did not make.
+async fn check_version(pool: &AnyPool) -> Result<(), StoreError> {
+    const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version DESC";
+    let rows = sqlx::query(APPLIED).fetch_all(pool).await.map_err(|error| StoreError::Foreign(error.to_string()))?;
+    let applied = rows.iter().map(|row| row.try_get("version")).collect::<Result<Vec<i64>, _>>()?;
+    let known = |version: &i64| MIGRATIONS.iter().any(|(known, ..)| known == version);
+    if let Some(version) = applied.iter().find(|version| !known(version)) {
+        return Err(StoreError::Newer { version: *version });
+    }
+    if applied.len() < MIGRATIONS.len() { Err(StoreError::Older) } else { Ok(()) }
 }
 
 async fn migrate(pool: &AnyPool) -> Result<(), StoreError> {

@@ -36,6 +36,9 @@ pub enum StoreError {
         /// What it is called.
         name: String,
     },
+    /// The relay has not been started since this program came.
+    #[error("the tables of the database are older than this program: start the relay with it, then try again")]
+    Older,
     /// It was not made by this program.
     #[error("the tables of the database are not those of a mykube relay ({0}): restore a backup")]
     Foreign(String),

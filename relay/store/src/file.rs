@@ -31,6 +31,12 @@ pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// Whether there is one, that is nobody else's.
+pub(crate) fn check(path: &Path) -> Result<(), StoreError> {
+    let at = |source| StoreError::File { path: path.to_owned(), source };
+    check_private(&File::open(path).map_err(at)?, path).map_err(at)
+}
+
 /// SQLite gives its other files the mode of this one.
 fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();

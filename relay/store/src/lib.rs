@@ -10,6 +10,7 @@ mod agents;
 mod backup;
 mod database;
 mod device_codes;
+mod email_codes;
 mod error;
 mod families;
 mod file;

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use mykube_relay_accounts::{device_code, login_code, portal_session, provider_state, refresh, time::UnixTime};
+use mykube_relay_accounts::{
+    device_code, login_code, portal_session, provider_state, refresh, sign_up, time::UnixTime,
+};
 use sqlx::Row as _;
 
 use crate::{database::Store, error::StoreError};
@@ -19,7 +21,7 @@ pub const AUDIT: Duration = Duration::from_hours(365 * 24);
 const AT_ONCE: i64 = 256;
 
 /// What is over, by table: what each is given is the time before which it must lie. What refers to a row goes before it.
-const FORGET: [(&str, Duration); 8] = [
+const FORGET: [(&str, Duration); 10] = [
     (
         "DELETE FROM device_codes WHERE device_code IN
         (SELECT device_code FROM device_codes WHERE created_at <= $1 LIMIT $2)",
@@ -52,9 +54,13 @@ const FORGET: [(&str, Duration); 8] = [
         AND sid NOT IN (SELECT sid FROM families) AND sid NOT IN (SELECT sid FROM browser_sessions) LIMIT $2)",
         OVER,
     ),
+    ("DELETE FROM email_codes WHERE email IN (SELECT email FROM email_codes WHERE useless_at <= $1 LIMIT $2)", MARGIN),
+    ("DELETE FROM invitations WHERE email IN (SELECT email FROM invitations WHERE created_at <= $1 LIMIT $2)", INVITED),
 ];
 /// Nothing that came of a sign-in is good for longer.
 const OVER: Duration = refresh::LIFE.saturating_add(MARGIN);
+/// An invitation is over.
+const INVITED: Duration = sign_up::LIFE.saturating_add(MARGIN);
 /// Of one organisation. The last line stays, as the next one's number follows from it.
 const FORGET_LINES: &str = "DELETE FROM audit WHERE organisation = $1 AND number IN
     (SELECT number FROM audit WHERE organisation = $1 AND at <= $2

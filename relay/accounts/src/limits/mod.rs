@@ -68,15 +68,13 @@ pub enum Call {
     TokenGuess,
     /// A new token of an agent: a quarter of a second of this relay's.
     AgentToken,
-    /// An invitation's link.
-    Invite,
     /// Everything else, paths that do not exist included: they try nothing.
     Other,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::DeviceBegin,
         Self::DevicePoll,
         Self::DeviceVerify,
@@ -95,7 +93,6 @@ impl Call {
         Self::OtpVerify,
         Self::TokenGuess,
         Self::AgentToken,
-        Self::Invite,
         Self::Other,
     ];
 
@@ -110,7 +107,7 @@ impl Call {
             Self::DeviceGuess => Limit { account: Some(5), all: Some(50), ..minute(5) },
             Self::DevLogin | Self::DevToken => minute(5),
             // The first is the published figure; the others bound what is asked of the database: a code is random.
-            Self::DeviceBegin | Self::Exchange | Self::OtpVerify | Self::Invite => minute(10),
+            Self::DeviceBegin | Self::Exchange | Self::OtpVerify => minute(10),
             Self::DevicePoll
             | Self::ProviderBegin
             | Self::ProviderCallback

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use mykube_relay_accounts::{email::Email, sign_up::Invitation, time::UnixTime};
+
 use super::*;
 
 fn sqlite(dir: &tempfile::TempDir) -> Database {
@@ -69,5 +71,31 @@ async fn what_a_newer_program_changed_is_refused() {
     store.close().await;
     drop(store);
     let error = Store::open(&sqlite(&dir)).await.err().unwrap();
+    assert!(matches!(error, StoreError::Newer { version: 99 }), "{error}");
+}
+
+#[tokio::test]
+async fn beside_a_running_relay_another_program_writes_and_changes_no_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = sqlite(&dir);
+    assert!(Store::open_beside(&place).await.is_err(), "nothing is made");
+    let store = Store::open(&place).await.unwrap();
+    let beside = Store::open_beside(&place).await.unwrap();
+    let ada: Email = "ada@example.com".parse().unwrap();
+    let now = UnixTime::from_millis(1_800_000_000_000);
+    let mut transaction = beside.begin().await.unwrap();
+    transaction.invite(&Invitation::new(ada.clone(), true, now)).await.unwrap();
+    transaction.commit().await.unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    assert!(transaction.invitation(&ada).await.unwrap().unwrap().operator);
+    drop(transaction);
+    let older = "DELETE FROM _sqlx_migrations WHERE version = 3";
+    sqlx::query(older).execute(&store.pool).await.unwrap();
+    let error = Store::open_beside(&place).await.err().unwrap();
+    assert!(matches!(error, StoreError::Older), "{error}");
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 SELECT 99, description, success, checksum, execution_time FROM _sqlx_migrations WHERE version = 1";
+    sqlx::query(newer).execute(&store.pool).await.unwrap();
+    let error = Store::open_beside(&place).await.err().unwrap();
     assert!(matches!(error, StoreError::Newer { version: 99 }), "{error}");
 }
