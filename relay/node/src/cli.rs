@@ -8,6 +8,7 @@ use tracing::warn;
 use crate::{
     accounts::{self, AccountsError},
     config::{self, ConfigError},
+    invite::{InviteArgs, InviteError, invite},
 };
 
 /// Every setting of a node.
@@ -29,6 +30,8 @@ pub enum NodeCommand {
         #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
     },
+    /// Let somebody in, and print the link for them; the relay may be running
+    Invite(InviteArgs),
 }
 
 /// Why a node does not start.
@@ -43,13 +46,20 @@ pub enum NodeError {
     /// What knows people.
     #[error(transparent)]
     Accounts(#[from] AccountsError),
+    /// Nobody is invited.
+    #[error(transparent)]
+    Invite(#[from] InviteError),
 }
 
 impl NodeError {
     /// It was asked for something that cannot be.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Relay(RelayError::Usage(_)) | Self::Config(_))
+        match self {
+            Self::Relay(RelayError::Usage(_)) | Self::Config(_) => true,
+            Self::Invite(error) => matches!(error, InviteError::NoAccounts | InviteError::NothingProves { .. }),
+            Self::Relay(_) | Self::Accounts(_) => false,
+        }
     }
 }
 
@@ -63,7 +73,9 @@ pub async fn run(
     output: impl FnMut(Event),
 ) -> Result<Option<String>, NodeError> {
     let NodeArgs { mut relay, config: file } = args;
-    if command.is_some() {
+    if let Some(NodeCommand::Invite(invite)) = &command {
+        relay.data_dir = invite.data_dir.clone().or(relay.data_dir);
+    } else if command.is_some() {
         // Nothing is kept: no directory is needed.
         relay.data_dir.get_or_insert_default();
     }
@@ -71,6 +83,11 @@ pub async fn run(
     if let Some(NodeCommand::CheckConfig { file }) = command {
         config::load(&file, &relay)?;
         return Ok(Some(format!("{}: nothing is wrong with it, with --listen {}", file.display(), relay.listen)));
+    }
+    if let Some(NodeCommand::Invite(InviteArgs { email, operator, config, .. })) = command {
+        let file = config.or(file).ok_or(InviteError::NoAccounts)?;
+        let accounts = config::load(&file, &relay)?.ok_or(InviteError::NoAccounts)?;
+        return Ok(Some(invite(accounts, email, operator).await?));
     }
     let wanted = match file {
         Some(file) => config::load(&file, &relay)?,
@@ -85,7 +102,7 @@ pub async fn run(
             "DEV MODE: whoever knows the dev secret signs in as anybody; for this machine alone, and never for people"
         );
     }
-    if let Some(warning) = wanted.unreachable(&relay) {
+    for warning in [wanted.unreachable(&relay), wanted.exposed()].into_iter().flatten() {
         warn!("{warning}");
     }
     let mut opened = None;

@@ -20,6 +20,7 @@ mod exchange;
 mod family;
 pub(crate) mod goal;
 mod id_token;
+pub(crate) mod otp;
 mod provider;
 pub(crate) mod redirect;
 mod refresh;
@@ -45,6 +46,8 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/auth/device", post(device::begin_code))
         .route("/auth/device/poll", post(device::poll))
         .route("/auth/device/verify", post(device::verify))
+        .route("/auth/otp/request", post(otp::ask))
+        .route("/auth/otp/verify", post(otp::show))
         .route("/auth/status", get(status::status))
         .route("/auth/logout", post(end::log_out))
         .route("/auth/refresh", post(refresh::refresh))

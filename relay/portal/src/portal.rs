@@ -11,10 +11,12 @@ use mykube_relay_store::{Store, StoreError};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{auth, failure::Failure, health, pages, settings::Settings, shared::Shared, v1};
+use crate::{auth, failure::Failure, health, mail::Mailer, pages, settings::Settings, shared::Shared, v1};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_hours(1);
+/// How often a database that is a server is asked whether it is there.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// A relay's calls for people and programs.
 pub struct Portal {
@@ -28,19 +30,24 @@ impl Portal {
     /// # Errors
     /// The database gives no answer.
     pub async fn new(settings: Settings, keys: &Keys, store: Store) -> Result<Self, StoreError> {
-        let portal = Self::with_clock(settings, keys, store, system_time).await?;
+        let mailer = settings.mail.clone().map(Mailer::start);
+        let portal = Self::with_clock(settings, keys, store, system_time, mailer).await?;
         tokio::spawn(sweep(Arc::downgrade(&portal.shared)));
+        if portal.shared.store.is_server() {
+            tokio::spawn(watch(Arc::downgrade(&portal.shared)));
+        }
         Ok(portal)
     }
 
-    /// The same, by another clock.
+    /// The same, by another clock, and with mail that somebody else takes.
     pub(crate) async fn with_clock(
         settings: Settings,
         keys: &Keys,
         store: Store,
         clock: fn() -> UnixTime,
+        mailer: Option<Mailer>,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared::new(settings, keys, store, clock).await?);
+        let shared = Arc::new(Shared::new(settings, keys, store, clock, mailer).await?);
         let router = Router::new()
             .route("/health", axum::routing::get(health::health))
             .merge(auth::router())
@@ -49,6 +56,12 @@ impl Portal {
             .fallback(|| async { Failure::not_found() })
             .with_state(shared.clone());
         Ok(Self { shared, router })
+    }
+
+    /// Whether it can answer what needs the database.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.store.is_up()
     }
 
     /// Lets go of the database, once what is under way is written.
@@ -73,6 +86,15 @@ async fn sweep(shared: Weak<Shared>) {
         if let Err(error) = shared.sweep().await {
             warn!(%error, "what is over could not be forgotten");
         }
+    }
+}
+
+/// Asks for as long as there is a portal.
+async fn watch(shared: Weak<Shared>) {
+    loop {
+        sleep(WATCH).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.store.check().await;
     }
 }
 

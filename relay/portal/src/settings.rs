@@ -2,11 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mykube_relay_accounts::sign_up::SignUp;
+use mykube_relay_accounts::{email::Email, sign_up::SignUp};
 use mykube_relay_provider::Providers;
 use zeroize::Zeroizing;
 
-use crate::url::PublicUrl;
+use crate::{mail::Mail, url::PublicUrl};
 
 /// What a portal is told at its start.
 #[derive(Clone, Debug)]
@@ -25,12 +25,22 @@ pub struct Settings {
     pub published_exchange: bool,
     /// Dev mode, where it is on.
     pub dev: Option<Dev>,
+    /// Codes by email, where they are sent.
+    pub mail: Option<Mail>,
     /// Origins whose pages may use published calls.
     pub allow_origins: Vec<String>,
     /// Longest body, in bytes.
     pub body_max: usize,
     /// How long a body may take to come.
     pub body_time: Duration,
+}
+
+impl Settings {
+    /// Whether anything here can prove that somebody has this address: a code that is sent to it, or a provider.
+    #[must_use]
+    pub fn proves(&self, email: &Email) -> bool {
+        self.mail.is_some() || self.providers.iter().any(|party| party.provider().proves(email))
+    }
 }
 
 /// Whose tokens end when the relay starts again.

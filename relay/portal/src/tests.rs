@@ -8,18 +8,27 @@ use http_body_util::BodyExt as _;
 use mykube_relay_accounts::{jwt::Class, keys::Keys, sign_up::SignUp, time::UnixTime};
 use mykube_relay_store::{Database, Store};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::Receiver;
 use zeroize::Zeroizing;
 
-use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
+use crate::{
+    Arrival, BootScope, Dev, Portal, PublicUrl, Settings,
+    mail::{Job, Mailer},
+};
 
 mod device;
 mod family;
+mod otp;
 mod ours;
 mod pages;
+#[path = "../../store/src/tests/place.rs"]
+mod place;
 mod published;
 mod sign_up;
 mod way;
 mod web;
+
+use place::Place;
 
 const SECRET: &str = "canary-of-dev";
 const URL: &str = "http://127.0.0.1:8000";
@@ -29,7 +38,9 @@ struct Site {
     portal: Portal,
     keys: Keys,
     settings: Settings,
-    dir: tempfile::TempDir,
+    /// Where codes are sent by email.
+    letters: Option<Receiver<Job>>,
+    place: Place,
 }
 
 struct Answer {
@@ -46,6 +57,7 @@ fn settings() -> Settings {
         boot_scope: BootScope::Browser,
         providers: std::sync::Arc::default(),
         published_exchange: false,
+        mail: None,
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,
@@ -70,18 +82,18 @@ fn wait(time: std::time::Duration) {
 impl Site {
     async fn new(settings: Settings) -> Self {
         let keys = Keys::generate(&mut rand::rng());
-        let dir = tempfile::tempdir().unwrap();
-        let portal = open(&dir, &keys, settings.clone()).await;
-        Self { portal, keys, settings, dir }
+        let place = Place::new();
+        let (portal, letters) = open(&place, &keys, settings.clone()).await;
+        Self { portal, keys, settings, letters, place }
     }
 
     /// The relay stops, and starts again.
     async fn restart(self) -> Self {
-        let Self { portal, keys, settings, dir } = self;
+        let Self { portal, keys, settings, place, .. } = self;
         portal.close().await;
         drop(portal);
-        let portal = open(&dir, &keys, settings.clone()).await;
-        Self { portal, keys, settings, dir }
+        let (portal, letters) = open(&place, &keys, settings.clone()).await;
+        Self { portal, keys, settings, letters, place }
     }
 
     async fn ask(&self, request: Request<Body>, arrival: Arrival) -> Answer {
@@ -120,9 +132,10 @@ impl Site {
     }
 }
 
-async fn open(dir: &tempfile::TempDir, keys: &Keys, settings: Settings) -> Portal {
-    let store = Store::open(&Database::Sqlite(dir.path().join("relay.db"))).await.unwrap();
-    Portal::with_clock(settings, keys, store, clock).await.unwrap()
+async fn open(place: &Place, keys: &Keys, settings: Settings) -> (Portal, Option<Receiver<Job>>) {
+    let store = place.open().await;
+    let (mailer, letters) = settings.mail.as_ref().map(|_| Mailer::queue()).unzip();
+    (Portal::with_clock(settings, keys, store, clock, mailer).await.unwrap(), letters)
 }
 
 fn request(method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Request<Body> {
