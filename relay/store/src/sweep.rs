@@ -126,7 +126,7 @@ impl Store {
                     transaction.commit().await?;
                 }
             }
-            if rows.len() < AT_ONCE as usize {
+            if rows.is_empty() {
                 return Ok(());
             }
         }
