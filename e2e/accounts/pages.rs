@@ -26,11 +26,11 @@ fn a_browser_goes_through_all_pages_and_signs_a_program_in() {
     node.arg(pages).env(CHROMIUM, chromium).env("RELAY", &relay.url).env("CODE", code);
     node.env("DEV_SECRET", std::fs::read_to_string(&relay.secret).unwrap());
     let node = Process::start(node);
-    login.process.done_within(LIMIT).ok();
     let seen = node.done_within(LIMIT).ok();
     assert!(seen.contains("all pages are as they should be"), "{seen}");
+    login.process.done().ok();
     let is = laptop.text("whoami").args(["--relay-url", &relay.url]).start();
     // The browser without scripts has ended all sign-ins but its own.
-    is.failed(1, &["sign in"]);
+    is.failed(1, &["does not know this sign-in"]);
     assert!(!relay.running.process.stderr().contains("no answer could be made"), "{}", relay.running.process.stderr());
 }

@@ -213,6 +213,28 @@ async fn a_flood_of_codes_shuts_out_its_own_network() {
     assert_eq!(found, Some(honest), "and keep what they have");
 }
 
+#[tokio::test]
+async fn what_lives_for_minutes_waits_for_no_disk_and_all_else_does() {
+    use sqlx::Row as _;
+    let place = Place::new();
+    let store = place.open().await;
+    // The server of the tests waits for no disk at all: there it counts that a transaction says so itself.
+    const SOURCE: &str = "SELECT source FROM pg_settings WHERE name = 'synchronous_commit'";
+    let (ask, passing) = if place.is_postgres() { (SOURCE, "session") } else { ("PRAGMA synchronous", "1") };
+    let waits = async |mut transaction: crate::Transaction| {
+        let row = sqlx::query(ask).fetch_one(transaction.connection()).await.unwrap();
+        transaction.commit().await.unwrap();
+        row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|level| level.to_string())).unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(waits(store.begin_passing().await.unwrap()).await, passing);
+        // One that is given up leaves nothing to the next.
+        drop(store.begin_passing().await.unwrap());
+        let lasting = waits(store.begin().await.unwrap()).await;
+        assert!(if place.is_postgres() { lasting != passing } else { lasting == "2" }, "{lasting}");
+    }
+}
+
 /// How many changes of the tables there are.
 fn migrations() -> usize {
     std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count()

@@ -5,10 +5,14 @@ use sqlx::{Any, AnyConnection, SqlStr};
 
 use crate::{database::Store, error::StoreError};
 
-/// SQLite: the writer from the start, so that what it reads stays so until it writes. PostgreSQL: as if the transactions came
+/// SQLite: the writer from the start, so that what it reads stays so until it writes; each says anew whether the disk is waited
+/// for, as a connection goes from one to the other. SQLite's manual: in WAL mode, "a transaction committed with synchronous=NORMAL
+/// might roll back following a power loss", and nothing else is lost. PostgreSQL: as if the transactions came
 /// one after the other; one that cannot be seen so fails, and is to be done again ([`StoreError::Changed`]).
-const SQLITE: &str = "BEGIN IMMEDIATE";
+const SQLITE: &str = "PRAGMA synchronous = FULL; BEGIN IMMEDIATE";
+const SQLITE_PASSING: &str = "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE";
 const POSTGRES: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE";
+const POSTGRES_PASSING: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL synchronous_commit = off";
 
 /// Changes that belong together: nothing of them is there until [`Transaction::commit`], and nothing stays of one that is
 /// dropped. What it read is still so when it is kept: on SQLite all others wait meanwhile, so nothing else is waited for in
@@ -26,15 +30,27 @@ impl Store {
     /// # Errors
     /// The database gives no answer, or those before it take too long. At once, where that is known.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
+        self.begin_by(if self.is_postgres { POSTGRES } else { SQLITE }).await
+    }
+
+    /// The same, for what lives for minutes and is asked for by anybody: no disk is waited for. What is kept survives the end
+    /// of this program, however it ends, but for a power cut.
+    ///
+    /// # Errors
+    /// The database gives no answer, or those before it take too long. At once, where that is known.
+    pub async fn begin_passing(&self) -> Result<Transaction, StoreError> {
+        self.begin_by(if self.is_postgres { POSTGRES_PASSING } else { SQLITE_PASSING }).await
+    }
+
+    async fn begin_by(&self, begin: &'static str) -> Result<Transaction, StoreError> {
         let connection = self.connection().await?;
-        let begin = if self.is_postgres { POSTGRES } else { SQLITE };
         let inner = sqlx::Transaction::begin(connection, Some(SqlStr::from_static(begin))).await?;
         Ok(Transaction { inner, is_postgres: self.is_postgres, organisation: None })
     }
 }
 
 impl Transaction {
-    /// Keeps all of it. When this is done it survives a power cut.
+    /// Keeps all of it. When this is done it survives a power cut, but for that of [`Store::begin_passing`].
     ///
     /// # Errors
     /// The database gives no answer: then it may be kept or not. Or it has to be done again ([`StoreError::Changed`]): then
