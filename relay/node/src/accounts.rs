@@ -81,7 +81,10 @@ impl Thread {
 
 /// Opens keys and database, and makes the portal.
 pub(crate) async fn open(wanted: Wanted) -> Result<Accounts, AccountsError> {
-    let keys = keys::load_or_create(&wanted.keys_file)?;
+    let keys = match wanted.keys {
+        Some(keys) => keys,
+        None => keys::load_or_create(&wanted.keys_file)?,
+    };
     let thread = Thread::start().map_err(AccountsError::Thread)?;
     let opened = thread.handle.spawn(async move {
         let store = Store::open(&wanted.database).await?;

@@ -1,23 +1,35 @@
 //! The command line of a node, for `mykube-relay` and `mykube relay` alike.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mykube_relay::{Event, Fallback, RelayArgs, RelayError};
 use tracing::warn;
 
 use crate::{
     accounts::{self, AccountsError},
-    config::{self, ConfigError},
+    config::{self, ConfigError, Names},
 };
+
+/// Heading of `--help`.
+const PUBLISHED: &str = "Settings of other relays";
 
 /// Every setting of a node, and what else it can be asked.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
     #[command(flatten)]
     relay: RelayArgs,
-    /// Read what is too much for flags (accounts, say) from this file; no key of it is a flag
+    /// Read what is too much for flags (accounts, say) from this file; no key of it is a flag. Or a published relay.yaml
     #[arg(long, env = "MYKUBE_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
+    /// Take names of published relays from the environment, below flags and --config: PORT, RELAY_PUBLIC_URL, JWT_SECRET...
+    #[arg(long, help_heading = PUBLISHED, env = "MYKUBE_PUBLISHED_ENV")]
+    published_env: bool,
+    /// Take them from this file, below those of the environment
+    #[arg(long, help_heading = PUBLISHED, env = "MYKUBE_ENV_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    env_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<NodeCommand>,
 }
@@ -26,7 +38,7 @@ pub struct NodeArgs {
 enum NodeCommand {
     /// Say what is wrong in a configuration file, by line, and do nothing else
     CheckConfig {
-        /// The file, as for --config
+        /// The file, as for --config, or as for --env-file (a name that is or ends in .env)
         #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
     },
@@ -59,20 +71,28 @@ impl NodeError {
 /// # Errors
 /// It cannot start.
 pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<String>, NodeError> {
-    let NodeArgs { mut relay, config: file, command } = args;
-    if command.is_some() {
+    let NodeArgs { mut relay, mut config, published_env, env_file, command } = args;
+    let mut names = Names::read(published_env, env_file.as_deref())?;
+    let checked = command.map(|NodeCommand::CheckConfig { file }| file);
+    if let Some(file) = &checked {
         // Nothing is kept: no directory is needed.
         relay.data_dir.get_or_insert_default();
+        config = Some(file.clone()).filter(|file| !is_env_file(file));
+        if config.is_none() {
+            names.add_file(file)?;
+        }
     }
+    let mut file = if checked.is_some() { config } else { config.or_else(|| names.config()) };
+    if let Some(yaml) = file.take_if(|file| is_yaml(file)) {
+        names.add_yaml(&yaml)?;
+    }
+    let mut published = names.understand()?;
+    published.below(&mut relay);
     let relay = relay.into_config()?;
-    if let Some(NodeCommand::CheckConfig { file }) = command {
-        config::load(&file, &relay)?;
+    let wanted = config::load(file.as_deref(), published, &relay)?;
+    if let Some(file) = checked {
         return Ok(Some(format!("{}: nothing is wrong with it, with --listen {}", file.display(), relay.listen)));
     }
-    let wanted = match file {
-        Some(file) => config::load(&file, &relay)?,
-        None => None,
-    };
     let Some(wanted) = wanted else {
         mykube_relay::run(relay, async || Ok::<_, NodeError>(None), output).await?;
         return Ok(None);
@@ -97,4 +117,13 @@ pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<Str
     }
     served?;
     Ok(None)
+}
+
+fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+fn is_env_file(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".env") || name.starts_with(".env.")
 }

@@ -8,15 +8,22 @@ use std::{
 };
 
 use mykube_relay::Config as RelayConfig;
+use mykube_relay_accounts::keys::Keys;
 use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings};
 use mykube_relay_store::Database;
 use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
 
-use crate::config::secret::Secret;
+use crate::config::{devices::DevicesTable, secret::Secret};
 
+mod devices;
+mod env_file;
 mod not_built;
+mod published;
+mod relay_yaml;
 mod secret;
+
+pub(crate) use published::{Names, Published};
 
 /// Where the dev secret may also stand.
 pub(crate) const DEV_SECRET: &str = "MYKUBE_DEV_SECRET";
@@ -32,6 +39,7 @@ struct File {
     accounts: Option<Spanned<AccountsTable>>,
     dev: Option<Spanned<DevTable>>,
     browser: Option<BrowserTable>,
+    devices: Option<DevicesTable>,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +73,8 @@ struct BrowserTable {
 pub(crate) struct Accounts {
     pub(crate) settings: Settings,
     pub(crate) database: Database,
+    /// Given under a published name, in place of the file.
+    pub(crate) keys: Option<Keys>,
     pub(crate) keys_file: PathBuf,
 }
 
@@ -83,62 +93,87 @@ impl Accounts {
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Counted from 1; nothing where it is about the whole file.
-    pub line: Option<usize>,
+    /// Where it is: a file, with the line if it is about one, or the name of an environment variable.
+    pub place: String,
     /// What is wrong, and what to do.
     pub text: String,
 }
 
-/// A file that cannot be used, with all that is wrong with it.
+/// A configuration that cannot be used, with all that is wrong with it.
 #[derive(Debug)]
 pub struct ConfigError {
-    /// The file.
-    pub file: PathBuf,
     /// At least one.
     pub problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    fn unless_empty(problems: Vec<Problem>) -> Result<(), Self> {
+        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
+    }
 }
 
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Problem { line, text }) in self.problems.iter().enumerate() {
+        for (number, Problem { place, text }) in self.problems.iter().enumerate() {
             let end = if number == 0 { "" } else { "\n" };
-            let line = line.map(|line| format!(":{line}")).unwrap_or_default();
-            write!(f, "{end}{}{line}: {text}", self.file.display())?;
+            write!(f, "{end}{place}: {text}")?;
         }
         Ok(())
     }
 }
 
-/// Reads a file. Nothing where it has no `[accounts]`. Paths in it count from its own directory.
+/// Reads a file, if there is one, with published names below it. Nothing where neither has accounts. Paths in the file count
+/// from its own directory.
 ///
 /// # Errors
 /// It cannot be read, or anything in it is wrong.
-pub(crate) fn load(file: &Path, relay: &RelayConfig) -> Result<Option<Accounts>, ConfigError> {
-    let failed = |problems| ConfigError { file: file.to_owned(), problems };
-    let text = fs::read_to_string(file)
-        .map_err(|error| failed(vec![Problem { line: None, text: format!("cannot be read: {error}") }]))?;
-    let directory = file.parent().unwrap_or(Path::new(""));
-    let mut reader = Reader { text: &text, directory, problems: Vec::new() };
+pub(crate) fn load(
+    file: Option<&Path>,
+    published: Published,
+    relay: &RelayConfig,
+) -> Result<Option<Accounts>, ConfigError> {
+    let text = file.map_or(Ok(String::new()), |file| {
+        fs::read_to_string(file).map_err(|error| {
+            let problem = Problem { place: file.display().to_string(), text: format!("cannot be read: {error}") };
+            ConfigError { problems: vec![problem] }
+        })
+    })?;
+    let file = file.unwrap_or(Path::new(""));
+    let mut reader = Reader { text: &text, file, published, problems: Vec::new() };
     let accounts = reader.read(relay);
-    if reader.problems.is_empty() { Ok(accounts) } else { Err(failed(reader.problems)) }
+    ConfigError::unless_empty(reader.problems)?;
+    Ok(accounts)
 }
 
 struct Reader<'a> {
     text: &'a str,
-    directory: &'a Path,
+    file: &'a Path,
+    published: Published,
     problems: Vec<Problem>,
 }
 
 impl Reader<'_> {
     fn wrong(&mut self, at: Option<usize>, text: impl Into<String>) {
+        // What was given under a published name stands behind the file's end.
+        let behind = at.and_then(|at| at.checked_sub(self.text.len() + 1)).and_then(|at| self.published.place(at));
         let line = at.and_then(|at| self.text.get(..at)).map(|before| before.matches('\n').count() + 1);
-        self.problems.push(Problem { line, text: text.into() });
+        let place = match (behind, line) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(line)) => format!("{}:{line}", self.file.display()),
+            (None, None) => self.file.display().to_string(),
+        };
+        self.problems.push(Problem { place, text: text.into() });
+    }
+
+    /// A path of the file's.
+    fn path(&self, path: &Path) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 
     fn read(&mut self, relay: &RelayConfig) -> Option<Accounts> {
-        let parsed = match DeTable::parse(self.text) {
+        let mut parsed = match DeTable::parse(self.text) {
             Ok(table) => table,
             // Its message names what was expected, and quotes nothing.
             Err(error) => {
@@ -146,6 +181,11 @@ impl Reader<'_> {
                 return None;
             }
         };
+        let lost = self.published.fill(parsed.get_mut(), self.text.len());
+        if !lost.is_empty() {
+            self.problems.extend(lost);
+            return None;
+        }
         let not_built = not_built::find(parsed.get_ref());
         for (name, span) in &not_built {
             self.wrong(Some(span.start), format!("`{name}` is not built yet: remove it"));
@@ -197,18 +237,22 @@ impl Reader<'_> {
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
         let allow_origins = origins.filter_map(|origin| self.origin(origin)).collect();
-        let keys_file = file.keys_file.as_ref().map(|path| self.directory.join(path));
+        let devices_life = devices::token_life(file.devices.as_ref());
+        let devices_life = devices_life.map_err(|(at, why)| self.wrong(Some(at), why)).ok();
+        let keys_file = file.keys_file.as_ref().map(|path| self.path(path));
         Some(Accounts {
             settings: Settings {
                 public_url: public_url?,
                 aliases,
                 boot_scope,
+                devices_life: devices_life?,
                 dev,
                 allow_origins,
                 body_max: relay.request_body_max,
                 body_time: relay.header_timeout,
             },
             database: database?,
+            keys: self.published.keys.take().filter(|_| keys_file.is_none()),
             keys_file: keys_file.unwrap_or_else(|| relay.data_dir.join("keys")),
         })
     }
@@ -245,7 +289,7 @@ impl Reader<'_> {
             return Some(Database::Sqlite(relay.data_dir.join("relay.db")));
         };
         match Database::parse(url.get_ref()) {
-            Ok(Database::Sqlite(path)) => Some(Database::Sqlite(self.directory.join(path))),
+            Ok(Database::Sqlite(path)) => Some(Database::Sqlite(self.path(&path))),
             Err(error) => {
                 self.wrong(Some(url.span().start), error.to_string());
                 None
@@ -257,7 +301,7 @@ impl Reader<'_> {
     fn dev(&mut self, dev: &Spanned<DevTable>, url: Option<&PublicUrl>, relay: &RelayConfig) -> Option<Dev> {
         let at = Some(dev.span().start);
         let table = dev.get_ref();
-        let file = table.secret_file.as_ref().map(|path| self.directory.join(path));
+        let file = table.secret_file.as_ref().map(|path| self.path(path));
         let secret = match secret::from_one_of("secret", table.secret.as_ref(), file.as_deref(), DEV_SECRET) {
             Ok(Some(secret)) => Some(secret),
             Ok(None) => {
@@ -295,6 +339,10 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn load(file: &Path, relay: &RelayConfig) -> Result<Option<Accounts>, ConfigError> {
+        super::load(Some(file), Published::default(), relay)
+    }
 
     /// What is wrong with this text, a line each.
     fn problems(text: &str, change: impl FnOnce(&mut RelayConfig)) -> Vec<String> {

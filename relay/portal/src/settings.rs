@@ -15,6 +15,8 @@ pub struct Settings {
     pub aliases: Vec<PublicUrl>,
     /// What ends when the relay does.
     pub boot_scope: BootScope,
+    /// How long a token of a device is valid.
+    pub devices_life: Duration,
     /// Dev mode, where it is on.
     pub dev: Option<Dev>,
     /// Origins whose pages may use published calls.

@@ -40,6 +40,7 @@ fn settings() -> Settings {
         public_url: PublicUrl::parse(URL).unwrap(),
         aliases: Vec::new(),
         boot_scope: BootScope::Browser,
+        devices_life: Class::Devices.life(),
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,

@@ -6,11 +6,12 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 /// Tables, and keys of tables.
-const NOT_BUILT: [&str; 9] = [
+const NOT_BUILT: [&str; 10] = [
     "accounts.published_exchange",
     "broker",
     "browser.static_dir",
-    "devices",
+    "devices.max_per_user",
+    "devices.message_limit",
     "events",
     "hooks",
     "mail",

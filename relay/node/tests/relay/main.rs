@@ -8,5 +8,6 @@ mod limits;
 mod operations;
 mod pairing;
 mod program;
+mod published;
 mod resume;
 mod support;
