@@ -131,6 +131,12 @@ impl Person {
         Self::of_address(DEV_ISSUER, "dev", email, false)
     }
 
+    /// The address, if it is proved.
+    #[must_use]
+    pub fn proved_email(&self) -> Option<&Email> {
+        self.email.as_ref().filter(|_| self.proved)
+    }
+
     /// The whole address is the subject: no two addresses are one person.
     fn of_address(issuer: &str, name: &str, email: Email, proved: bool) -> Self {
         let identity = Identity { issuer: issuer.to_owned(), subject: email.to_string() };

@@ -1,16 +1,11 @@
 //! Who may have an account here. Closed unless the configuration says otherwise: then an invitation lets one person in.
+//!
+//! An invitation is for an address, and is taken by whoever signs in with proof of that address. Its link has no secret: what
+//! is forwarded, logged or seen over a shoulder lets nobody in.
 
 use std::time::Duration;
 
-use rand::CryptoRng;
-
-use crate::{
-    email::Email,
-    identity::Person,
-    keyed_hash::{Digest, KeyedHash},
-    secret::Secret,
-    time::UnixTime,
-};
+use crate::{email::Email, identity::Person, time::UnixTime};
 
 /// How long an invitation is good.
 pub const LIFE: Duration = Duration::from_hours(7 * 24);
@@ -27,11 +22,9 @@ pub enum SignUp {
     Domains(Vec<String>),
 }
 
-/// An invitation as the database has it. Its link has the secret.
+/// An invitation as the database has it: one an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invitation {
-    /// Hash of the link's secret.
-    pub link: Digest,
     /// Who is invited.
     pub email: Email,
     /// Whether they are to operate the relay.
@@ -45,49 +38,28 @@ pub struct Invitation {
 /// How somebody came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
+    /// They have an account.
+    Known,
     /// The configuration lets them in.
     ByPolicy,
-    /// An invitation did, which is taken now.
+    /// An invitation did, which is to be taken with this.
     Invited {
         /// Whether they are to operate the relay.
         operator: bool,
     },
 }
 
-/// Why somebody without an account gets none. The same for every address.
+/// Somebody without an account gets none: the relay is not open to them, and no invitation of a proved address of theirs is
+/// good. The same for every address, so that it says nothing of who is known or invited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAdmitted {
-    /// No invitation, and the relay is not open to them.
-    #[error("this relay takes no new accounts by itself: ask its operator for an invitation (`mykube relay invite`)")]
-    Closed,
-    /// Used, too old, or never made.
-    #[error("this invitation is no longer good: ask for a new one")]
-    Over,
-    /// Signed in as somebody else.
-    #[error("this invitation is for another address: sign in with the one it was sent to")]
-    Address,
-}
+#[error("this relay takes no new accounts by itself: ask its operator for an invitation (`mykube relay invite`)")]
+pub struct NotAdmitted;
 
 impl Invitation {
-    /// A new one, and the secret of its link.
+    /// A new one.
     #[must_use]
-    pub fn new(
-        email: Email,
-        operator: bool,
-        hash: &KeyedHash,
-        now: UnixTime,
-        rng: &mut impl CryptoRng,
-    ) -> (Self, Secret) {
-        let link = Secret::random(rng);
-        let (_, digest) = hash.hash(now, &[b"invitation", link.expose().as_bytes()]);
-        (Self { link: digest, email, operator, created_at: now, taken_at: None }, link)
-    }
-
-    /// By what a shown link is looked for.
-    #[must_use]
-    pub fn candidates(link: &Secret, hash: &KeyedHash) -> Vec<Digest> {
-        let candidates = hash.candidates(&[b"invitation", link.expose().as_bytes()]);
-        candidates.into_iter().map(|(_, digest)| digest).collect()
+    pub const fn new(email: Email, operator: bool, now: UnixTime) -> Self {
+        Self { email, operator, created_at: now, taken_at: None }
     }
 
     /// Whether it is good.
@@ -96,47 +68,49 @@ impl Invitation {
         self.taken_at.is_none() && now.since(self.created_at) < LIFE
     }
 
-    /// Somebody without an account, or with one, has its link. They must have signed in with its address, which their
-    /// provider has verified: the link alone may have been forwarded.
-    ///
-    /// # Errors
-    /// It is over, or for somebody else.
-    pub fn handle_take(&mut self, person: &Person, now: UnixTime) -> Result<Admitted, NotAdmitted> {
-        if !self.is_live(now) {
-            return Err(NotAdmitted::Over);
-        }
-        if person.email.as_ref() != Some(&self.email) {
-            return Err(NotAdmitted::Address);
-        }
-        self.taken_at = Some(now);
-        Ok(Admitted::Invited { operator: self.operator })
+    /// Whether this person takes it: by proof of its address, for nothing less says who they are.
+    #[must_use]
+    pub fn admits(&self, person: &Person, now: UnixTime) -> bool {
+        self.is_live(now) && person.proved_email() == Some(&self.email)
     }
 }
 
 impl SignUp {
-    /// Whether somebody without an account and without an invitation gets one.
+    /// Whether somebody gets in, who `is_known` if they have an account. `invitation` is that of their proved address, if
+    /// there is one. Somebody with an account takes one too, as it may make them an operator.
     ///
     /// # Errors
     /// Not here.
-    pub fn admits(&self, person: &Person) -> Result<Admitted, NotAdmitted> {
-        let proved = person.email.as_ref().filter(|_| person.proved);
-        let admitted = match self {
+    pub fn judge(
+        &self,
+        person: &Person,
+        is_known: bool,
+        invitation: Option<&Invitation>,
+        now: UnixTime,
+    ) -> Result<Admitted, NotAdmitted> {
+        if let Some(invitation) = invitation.filter(|invitation| invitation.admits(person, now)) {
+            return Ok(Admitted::Invited { operator: invitation.operator });
+        }
+        if is_known {
+            return Ok(Admitted::Known);
+        }
+        if self.admits(person) { Ok(Admitted::ByPolicy) } else { Err(NotAdmitted) }
+    }
+
+    fn admits(&self, person: &Person) -> bool {
+        match self {
             Self::Closed => false,
             Self::Open => true,
-            Self::Domains(domains) => {
-                proved.is_some_and(|email| domains.iter().any(|domain| domain.eq_ignore_ascii_case(email.domain())))
-            }
-        };
-        if admitted { Ok(Admitted::ByPolicy) } else { Err(NotAdmitted::Closed) }
+            Self::Domains(domains) => person
+                .proved_email()
+                .is_some_and(|email| domains.iter().any(|domain| domain.eq_ignore_ascii_case(email.domain()))),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rand::{SeedableRng as _, rngs::StdRng};
-
     use super::*;
-    use crate::keys::{Keys, Purpose};
 
     const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
@@ -160,27 +134,31 @@ mod tests {
             (&company, &unproved, false),
             (&company, &nameless, false),
         ] {
-            let expected = if admitted { Ok(Admitted::ByPolicy) } else { Err(NotAdmitted::Closed) };
-            assert_eq!(sign_up.admits(one), expected, "{sign_up:?} {one:?}");
+            let expected = if admitted { Ok(Admitted::ByPolicy) } else { Err(NotAdmitted) };
+            assert_eq!(sign_up.judge(one, false, None, NOW), expected, "{sign_up:?} {one:?}");
+            assert_eq!(sign_up.judge(one, true, None, NOW), Ok(Admitted::Known), "whoever is known comes in");
         }
     }
 
     #[test]
     fn an_invitation_lets_in_once_whom_it_names_for_a_week() {
-        let hash = KeyedHash::new(&Keys::from_configured(&[7; 32]).unwrap(), Purpose::Codes);
-        let email: Email = "ada@example.com".parse().unwrap();
-        let (made, link) = Invitation::new(email, true, &hash, NOW, &mut StdRng::seed_from_u64(1));
-        assert_eq!(Invitation::candidates(&link, &hash), [made.link]);
-        let last = NOW + LIFE - Duration::from_millis(1);
         let ada = person("ada@example.com");
-        let take = |person: &Person, now| made.clone().handle_take(person, now);
-        assert_eq!(take(&ada, last), Ok(Admitted::Invited { operator: true }));
-        assert_eq!(take(&ada, NOW + LIFE), Err(NotAdmitted::Over));
-        assert_eq!(take(&person("eve@example.com"), NOW), Err(NotAdmitted::Address));
-        assert_eq!(take(&Person { email: None, ..ada.clone() }, NOW), Err(NotAdmitted::Address));
-        let mut once = made.clone();
-        once.handle_take(&ada, NOW).unwrap();
-        assert_eq!(once.handle_take(&ada, NOW), Err(NotAdmitted::Over));
-        assert_eq!(once.taken_at, Some(NOW));
+        let made = Invitation::new("ada@example.com".parse().unwrap(), true, NOW);
+        let last = NOW + LIFE - Duration::from_millis(1);
+        let unproved = Person { proved: false, ..ada.clone() };
+        let taken = Invitation { taken_at: Some(NOW), ..made.clone() };
+        for (invitation, one, now, admitted) in [
+            (&made, &ada, last, true),
+            (&made, &ada, NOW + LIFE, false),
+            (&made, &person("eve@example.com"), NOW, false),
+            (&made, &unproved, NOW, false),
+            (&made, &Person { email: None, ..ada.clone() }, NOW, false),
+            (&taken, &ada, NOW, false),
+        ] {
+            let invited = Ok(Admitted::Invited { operator: true });
+            let judge = |is_known| SignUp::Closed.judge(one, is_known, Some(invitation), now);
+            assert_eq!(judge(false), if admitted { invited } else { Err(NotAdmitted) }, "{invitation:?} {one:?}");
+            assert_eq!(judge(true), if admitted { invited } else { Ok(Admitted::Known) });
+        }
     }
 }

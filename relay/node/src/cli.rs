@@ -89,7 +89,7 @@ pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<Str
     let mut published = names.understand()?;
     published.below(&mut relay);
     let relay = relay.into_config()?;
-    let wanted = config::load(file.as_deref(), published, &relay)?;
+    let wanted = config::load_with(file.as_deref(), published, &relay)?;
     if let Some(file) = checked {
         return Ok(Some(format!("{}: nothing is wrong with it, with --listen {}", file.display(), relay.listen)));
     }

@@ -5,23 +5,30 @@ use std::{
     fmt, fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use mykube_relay::Config as RelayConfig;
 use mykube_relay_accounts::keys::Keys;
-use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings};
+use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings, SignUp};
 use mykube_relay_store::Database;
 use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
 
-use crate::config::{devices::DevicesTable, secret::Secret};
+use crate::config::{
+    devices::DevicesTable,
+    provider::ProviderTable,
+    secret::{SHORTEST, Secret},
+};
 
 mod devices;
 mod env_file;
 mod not_built;
+mod provider;
 mod published;
 mod relay_yaml;
 mod secret;
+mod sign_up;
 
 pub(crate) use published::{Names, Published};
 
@@ -40,6 +47,8 @@ struct File {
     dev: Option<Spanned<DevTable>>,
     browser: Option<BrowserTable>,
     devices: Option<DevicesTable>,
+    #[serde(default)]
+    provider: Vec<Spanned<ProviderTable>>,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +62,8 @@ struct DatabaseTable {
 struct AccountsTable {
     sign_up: Option<Spanned<toml::Value>>,
     boot_scope: Option<Spanned<String>>,
+    published_exchange: Option<bool>,
+    provider_ca_file: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize)]
@@ -124,12 +135,18 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// Reads a file with nothing below it.
+#[cfg(test)]
+fn load(file: &Path, relay: &RelayConfig) -> Result<Option<Accounts>, ConfigError> {
+    load_with(Some(file), Published::default(), relay)
+}
+
 /// Reads a file, if there is one, with published names below it. Nothing where neither has accounts. Paths in the file count
 /// from its own directory.
 ///
 /// # Errors
 /// It cannot be read, or anything in it is wrong.
-pub(crate) fn load(
+pub(crate) fn load_with(
     file: Option<&Path>,
     published: Published,
     relay: &RelayConfig,
@@ -141,7 +158,8 @@ pub(crate) fn load(
         })
     })?;
     let file = file.unwrap_or(Path::new(""));
-    let mut reader = Reader { text: &text, file, published, problems: Vec::new() };
+    let directory = file.parent().unwrap_or(Path::new(""));
+    let mut reader = Reader { text: &text, file, directory, published, problems: Vec::new() };
     let accounts = reader.read(relay);
     ConfigError::unless_empty(reader.problems)?;
     Ok(accounts)
@@ -150,6 +168,7 @@ pub(crate) fn load(
 struct Reader<'a> {
     text: &'a str,
     file: &'a Path,
+    directory: &'a Path,
     published: Published,
     problems: Vec<Problem>,
 }
@@ -165,11 +184,6 @@ impl Reader<'_> {
             (None, None) => self.file.display().to_string(),
         };
         self.problems.push(Problem { place, text: text.into() });
-    }
-
-    /// A path of the file's.
-    fn path(&self, path: &Path) -> PathBuf {
-        self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 
     fn read(&mut self, relay: &RelayConfig) -> Option<Accounts> {
@@ -227,25 +241,25 @@ impl Reader<'_> {
         let public_url = self.url(public_url);
         let aliases: Vec<_> = file.aliases.iter().filter_map(|alias| self.url(alias)).collect();
         let boot_scope = self.boot_scope(accounts.get_ref().boot_scope.as_ref());
-        if let Some(sign_up) = &accounts.get_ref().sign_up
-            && sign_up.get_ref().as_str() != Some("closed")
-        {
-            let text = "only sign_up = \"closed\" is built yet: no provider is, whose people could sign up";
-            self.wrong(Some(sign_up.span().start), text);
-        }
+        let sign_up = accounts.get_ref().sign_up.as_ref().map_or(Some(SignUp::Closed), |given| self.sign_up(given));
+        let ca_file = accounts.get_ref().provider_ca_file.as_ref();
+        let providers = self.providers(&file.provider, ca_file).unwrap_or_default();
         let database = self.database(file.database.as_ref(), relay);
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
         let allow_origins = origins.filter_map(|origin| self.origin(origin)).collect();
         let devices_life = devices::token_life(file.devices.as_ref());
         let devices_life = devices_life.map_err(|(at, why)| self.wrong(Some(at), why)).ok();
-        let keys_file = file.keys_file.as_ref().map(|path| self.path(path));
+        let keys_file = file.keys_file.as_ref().map(|path| self.directory.join(path));
         Some(Accounts {
             settings: Settings {
                 public_url: public_url?,
                 aliases,
+                sign_up: sign_up?,
                 boot_scope,
                 devices_life: devices_life?,
+                published_exchange: accounts.get_ref().published_exchange.unwrap_or_default(),
+                providers: Arc::new(providers),
                 dev,
                 allow_origins,
                 body_max: relay.request_body_max,
@@ -273,6 +287,11 @@ impl Reader<'_> {
         }
     }
 
+    fn sign_up(&mut self, given: &Spanned<toml::Value>) -> Option<SignUp> {
+        let sign_up = sign_up::understand(given.get_ref());
+        sign_up.map_err(|text| self.wrong(Some(given.span().start), text)).ok()
+    }
+
     fn boot_scope(&mut self, given: Option<&Spanned<String>>) -> BootScope {
         match given.map(|given| given.get_ref().as_str()) {
             None | Some("browser") => BootScope::Browser,
@@ -289,7 +308,7 @@ impl Reader<'_> {
             return Some(Database::Sqlite(relay.data_dir.join("relay.db")));
         };
         match Database::parse(url.get_ref()) {
-            Ok(Database::Sqlite(path)) => Some(Database::Sqlite(self.path(&path))),
+            Ok(Database::Sqlite(path)) => Some(Database::Sqlite(self.directory.join(path))),
             Err(error) => {
                 self.wrong(Some(url.span().start), error.to_string());
                 None
@@ -301,8 +320,8 @@ impl Reader<'_> {
     fn dev(&mut self, dev: &Spanned<DevTable>, url: Option<&PublicUrl>, relay: &RelayConfig) -> Option<Dev> {
         let at = Some(dev.span().start);
         let table = dev.get_ref();
-        let file = table.secret_file.as_ref().map(|path| self.path(path));
-        let secret = match secret::from_one_of("secret", table.secret.as_ref(), file.as_deref(), DEV_SECRET) {
+        let file = table.secret_file.as_ref().map(|path| self.directory.join(path));
+        let secret = match secret::from_one_of("secret", table.secret.as_ref(), file.as_deref(), DEV_SECRET, SHORTEST) {
             Ok(Some(secret)) => Some(secret),
             Ok(None) => {
                 self.wrong(at, format!("[dev] needs `secret`, `secret_file` or {DEV_SECRET}"));
@@ -339,10 +358,6 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn load(file: &Path, relay: &RelayConfig) -> Result<Option<Accounts>, ConfigError> {
-        super::load(Some(file), Published::default(), relay)
-    }
 
     /// What is wrong with this text, a line each.
     fn problems(text: &str, change: impl FnOnce(&mut RelayConfig)) -> Vec<String> {
@@ -388,7 +403,7 @@ mod tests {
             ("[dev]\nsecret = \"x\"\n", "1: [dev] is a way to sign in: it needs [accounts]"),
             ("public_url = \"relay.example\"\n[accounts]\n", "1: "),
             ("public_url = \"https://r.example\"\n[accounts]\nboot_scope = \"none\"\n", "3: boot_scope"),
-            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"open\"\n", "3: only sign_up"),
+            ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"opne\"\n", "3: sign_up is"),
             (
                 "public_url = \"https://r.example\"\n[accounts]\n[database]\nurl = \"postgres://u:p@db\"\n",
                 "4: PostgreSQL is not built yet",
@@ -426,11 +441,11 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_its_name() {
-        let text = "[mail]\nsmtp = \"x\"\n\n[[provider]]\nname = \"google\"\n[accounts]\npublished_exchange = true\n";
+        let text = "[broker]\nopen = true\n\n[[hooks]]\n[accounts]\n[browser]\nstatic_dir = \"x\"\n";
         let expected = [
-            "1: `mail` is not built yet: remove it",
-            "4: `provider` is not built yet: remove it",
-            "7: `accounts.published_exchange` is not built yet: remove it",
+            "1: `broker` is not built yet: remove it",
+            "4: `hooks` is not built yet: remove it",
+            "7: `browser.static_dir` is not built yet: remove it",
         ];
         let mut problems = problems(text, |_| {});
         problems.sort();

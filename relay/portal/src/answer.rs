@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-use crate::{PublicUrl, arrival::Arrival, failure::Failure, portal::Portal};
+use crate::{PublicUrl, arrival::Arrival, failure::Failure, origin, pages, portal::Portal};
 
 impl Portal {
     /// The answer to one request. Nothing in it can panic this thread's other work, and none of it takes long but for the
@@ -21,13 +21,17 @@ impl Portal {
         B: HttpBody<Data = Bytes, Error: Into<BoxError>>,
     {
         let path = request.uri().path().to_owned();
-        let origin = request.headers().get(header::ORIGIN).cloned();
+        let origin = origin::of(request.headers()).cloned();
         let preflight = is_preflight(&request);
         let mut answer = match self.admit(&request, &path, arrival) {
             Err(failure) => whole(failure.into_response()).await,
             Ok(()) if preflight => with_status(StatusCode::NO_CONTENT),
             Ok(()) => self.route(request, arrival).await,
         };
+        let failure = answer.extensions_mut().remove::<Failure>();
+        if let Some(failure) = failure.filter(|failure| failure.is_page() || pages::has(&path)) {
+            answer = whole(pages::show(self.shared(), &failure)).await;
+        }
         self.shared().origins.share(&path, origin.as_ref(), preflight, answer.headers_mut());
         let headers = answer.headers_mut();
         // Answers are one person's, and hold tokens.

@@ -1,4 +1,5 @@
-//! Answers that are errors: `{"error": "..."}`, or plain text where a published call has that.
+//! Answers that are errors: `{"error": "..."}`, plain text where a published call has that, a page where
+//! people ask.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde_json::json;
 use tracing::error;
 
 /// An answer that is an error.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     status: StatusCode,
     text: String,
@@ -34,6 +35,7 @@ pub(crate) struct TimeFailure {
 enum Form {
     Json,
     Text,
+    Page,
 }
 
 impl Failure {
@@ -45,6 +47,11 @@ impl Failure {
     /// A published call's.
     pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), time: None, form: Form::Text, retry_after: None }
+    }
+
+    /// Shown to a person, wherever it is: whole sentences that say what to do.
+    pub(crate) fn page(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), time: None, form: Form::Page, retry_after: None }
     }
 
     /// A machine's clock is wrong: it may sign again with the time that it is told.
@@ -63,6 +70,32 @@ impl Failure {
         Self { retry_after: Some(seconds), ..self }
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Whether it is shown to a person wherever it is.
+    pub(crate) fn is_page(&self) -> bool {
+        matches!(self.form, Form::Page)
+    }
+
+    /// Its text for people: what a program is told has no capital letter and no full stop.
+    pub(crate) fn sentence(&self) -> String {
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            let seconds = self.retry_after.unwrap_or(60);
+            return format!("This was tried too often of late. Try again in {seconds} seconds.");
+        }
+        let mut signs = self.text.chars();
+        let first = signs.next().map(|sign| sign.to_uppercase().to_string()).unwrap_or_default();
+        let end = if self.text.ends_with(['.', '?', '!']) { "" } else { "." };
+        format!("{first}{}{end}", signs.as_str())
+    }
+
+    /// When it may be asked again, in seconds.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after
+    }
+
     pub(crate) fn not_found() -> Self {
         Self::json(StatusCode::NOT_FOUND, "not found")
     }
@@ -79,15 +112,18 @@ impl From<StoreError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
+        let shown = self.clone();
         let Self { status, text, time, form, retry_after } = self;
         let mut answer = match (form, time) {
             (Form::Json, Some(TimeFailure { now, after })) => {
                 (status, Json(json!({"error": text, "now": now, "after": after}))).into_response()
             }
             (Form::Json, None) => (status, Json(json!({"error": text}))).into_response(),
-            (Form::Text, _) => (status, text).into_response(),
+            (Form::Text | Form::Page, _) => (status, text).into_response(),
         };
         answer.headers_mut().extend(retry_after.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+        // For whoever shows it to a person instead.
+        answer.extensions_mut().insert(shown);
         answer
     }
 }

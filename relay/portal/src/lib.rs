@@ -1,7 +1,8 @@
 //! A relay's HTTP interface for people and programs: signing in and out, tokens, who one is.
 //!
 //! A request comes to [`Portal::answer`] (`answer`): over what, from where, of which page (`origin`), how often (`limits`).
-//! Then axum's router has it: `auth` are the calls of signing in, `v1` are our own. What a token is worth is decided in
+//! Then axum's router has it: `auth` are the calls of signing in, `v1` are our own, `pages` are for
+//! people in browsers. What a token is worth is decided in
 //! [`mykube_relay_accounts`], what is kept is kept by [`mykube_relay_store`].
 
 mod answer;
@@ -12,16 +13,19 @@ mod failure;
 mod health;
 mod limits;
 mod origin;
+mod pages;
 mod portal;
 mod settings;
 mod shared;
 mod url;
 mod v1;
+mod when;
 
 #[cfg(test)]
 mod tests;
 
 pub use arrival::Arrival;
+pub use mykube_relay_accounts::sign_up::SignUp;
 pub use portal::Portal;
 pub use settings::{BootScope, Dev, Settings};
 pub use url::{PublicUrl, PublicUrlError};

@@ -3,9 +3,9 @@
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use crate::{cookies, url::PublicUrl};
+use crate::{cookies, pages, url::PublicUrl};
 
-/// Origins whose pages may use published calls; our own API is for our own origin alone.
+/// Origins whose pages may use published calls; our own API and pages are for our own origin alone.
 pub(crate) struct Origins {
     own: Vec<String>,
     foreign: Vec<String>,
@@ -36,13 +36,13 @@ impl Origins {
 
     /// Whether it comes from a page of this relay.
     pub(crate) fn is_own(&self, headers: &HeaderMap) -> bool {
-        headers.get(header::ORIGIN).is_some_and(|origin| is_one_of(&self.own, origin))
+        of(headers).is_some_and(|origin| is_one_of(&self.own, origin))
     }
 
     /// What lets a page read the answer, if it may.
     pub(crate) fn share(&self, path: &str, origin: Option<&HeaderValue>, preflight: bool, answer: &mut HeaderMap) {
         answer.append(header::VARY, HeaderValue::from_static("origin"));
-        let Some(origin) = origin.filter(|origin| !is_own_api(path) && self.knows(path, origin)) else { return };
+        let Some(origin) = origin.filter(|origin| !is_own(path) && self.knows(path, origin)) else { return };
         answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         if preflight {
@@ -52,8 +52,14 @@ impl Origins {
     }
 
     fn knows(&self, path: &str, origin: &HeaderValue) -> bool {
-        is_one_of(&self.own, origin) || !is_own_api(path) && is_one_of(&self.foreign, origin)
+        is_one_of(&self.own, origin) || !is_own(path) && is_one_of(&self.foreign, origin)
     }
+}
+
+/// The origin of a page: there is one, or nobody knows which.
+pub(crate) fn of(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    origins.next().filter(|_| origins.next().is_none())
 }
 
 fn is_one_of(known: &[String], origin: &HeaderValue) -> bool {
@@ -61,8 +67,9 @@ fn is_one_of(known: &[String], origin: &HeaderValue) -> bool {
     known.iter().any(|known| known.eq_ignore_ascii_case(origin))
 }
 
-fn is_own_api(path: &str) -> bool {
-    path == "/v1" || path.starts_with("/v1/")
+/// What is for pages of our own alone: our API, and the pages themselves.
+fn is_own(path: &str) -> bool {
+    path == "/v1" || path.starts_with("/v1/") || pages::has(path)
 }
 
 #[cfg(test)]
@@ -88,7 +95,9 @@ mod tests {
         {
             assert!(!may("/auth/logout", foreign), "{foreign}");
         }
-        assert!(!may("/v1/tokens", "https://console.example") && may("/v1/tokens", "https://relay.example"));
+        for own in ["/v1/tokens", "/portal/sign-out", "/device"] {
+            assert!(!may(own, "https://console.example") && may(own, "https://relay.example"), "{own}");
+        }
         assert!(may("/v1/tokens", "https://alias.example"), "the relay's other address is its own");
     }
 
@@ -116,8 +125,9 @@ mod tests {
         };
         assert_eq!(shared("/auth/status", "https://console.example").as_deref(), Some("https://console.example"));
         assert_eq!(shared("/auth/status", "https://evil.example"), None);
-        for own in ["/v1", "/v1/whoami"] {
+        for own in ["/v1", "/v1/whoami", "/portal", "/portal/sessions", "/device", "/device/confirm"] {
             assert_eq!(shared(own, "https://relay.example"), None, "{own}");
+            assert_eq!(shared(own, "https://console.example"), None, "{own}");
         }
     }
 }

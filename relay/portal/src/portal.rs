@@ -11,7 +11,7 @@ use mykube_relay_store::{Store, StoreError};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{auth, failure::Failure, health, settings::Settings, shared::Shared, v1};
+use crate::{auth, failure::Failure, health, pages, settings::Settings, shared::Shared, v1};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_hours(1);
@@ -45,6 +45,7 @@ impl Portal {
             .route("/health", axum::routing::get(health::health))
             .merge(auth::router())
             .merge(v1::router())
+            .merge(pages::router())
             .fallback(|| async { Failure::not_found() })
             .with_state(shared.clone());
         Ok(Self { shared, router })

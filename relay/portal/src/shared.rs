@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) jwts: Jwts,
     /// Hashes of the portal's own cookie.
     pub(crate) cookies: KeyedHash,
+    /// What forms of the portal's own pages are known by.
+    pub(crate) csrf: KeyedHash,
     /// Hashes of what lives for minutes.
     pub(crate) codes: KeyedHash,
     /// Hashes of refresh tokens.
@@ -68,6 +70,7 @@ impl Shared {
             ),
             jwts: Jwts::new(keys, policy),
             cookies: KeyedHash::new(keys, Purpose::Cookies),
+            csrf: KeyedHash::new(keys, Purpose::Csrf),
             codes: KeyedHash::new(keys, Purpose::Codes),
             refresh: KeyedHash::new(keys, Purpose::Refresh),
             limits: Limits::new(clock()),

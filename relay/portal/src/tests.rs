@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use mykube_relay_accounts::{jwt::Class, keys::Keys, time::UnixTime};
+use mykube_relay_accounts::{jwt::Class, keys::Keys, sign_up::SignUp, time::UnixTime};
 use mykube_relay_store::{Database, Store};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -15,7 +15,10 @@ use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
 mod device;
 mod family;
 mod ours;
+mod pages;
 mod published;
+mod sign_up;
+mod tables;
 mod way;
 
 const SECRET: &str = "canary-of-dev";
@@ -39,8 +42,11 @@ fn settings() -> Settings {
     Settings {
         public_url: PublicUrl::parse(URL).unwrap(),
         aliases: Vec::new(),
+        sign_up: SignUp::Closed,
         boot_scope: BootScope::Browser,
         devices_life: Class::Devices.life(),
+        providers: std::sync::Arc::default(),
+        published_exchange: false,
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,
@@ -64,7 +70,10 @@ fn wait(time: std::time::Duration) {
 
 impl Site {
     async fn new(settings: Settings) -> Self {
-        let keys = Keys::generate(&mut rand::rng());
+        Self::with_keys(settings, Keys::generate(&mut rand::rng())).await
+    }
+
+    async fn with_keys(settings: Settings, keys: Keys) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let portal = open(&dir, &keys, settings.clone()).await;
         Self { portal, keys, settings, dir }

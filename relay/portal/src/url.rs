@@ -66,6 +66,12 @@ impl PublicUrl {
         &self.whole[..self.origin]
     }
 
+    /// Its path, with no slash at the end: what stands before every path of the relay's.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.whole[self.origin..]
+    }
+
     /// Whether it has no path.
     #[must_use]
     pub fn is_origin(&self) -> bool {
@@ -99,6 +105,7 @@ mod tests {
         ] {
             let url = PublicUrl::parse(given).unwrap();
             assert_eq!((url.as_str(), url.origin(), url.is_loopback()), (whole, origin, loopback));
+            assert_eq!(format!("{origin}{}", url.prefix()), whole);
         }
         assert_eq!(PublicUrl::parse("http://relay.example"), Err(PublicUrlError::PlainText));
         for bad in ["", "relay.example", "ftp://r", "https://u@r", "https://r/?a", "https://r/#a", "data:x"] {

@@ -9,9 +9,8 @@ use mykube_relay_accounts::{
     jwt::{Claims, Class},
     time::UnixTime,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{failure::Failure, shared::Shared};
+use crate::{failure::Failure, shared::Shared, when};
 
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new().route("/v1/whoami", get(who_am_i))
@@ -26,7 +25,7 @@ async fn who_am_i(State(portal): State<Arc<Shared>>, headers: HeaderMap) -> Resu
         user_id: account.identity.user_id,
         email: account.identity.email,
         organisation: account.organisation.to_string(),
-        signed_in_at: rfc3339(UnixTime::from_secs(claims.auth_time)),
+        signed_in_at: when::rfc3339(UnixTime::from_secs(claims.auth_time)),
     }))
 }
 
@@ -40,10 +39,4 @@ fn authorised(portal: &Shared, headers: &HeaderMap) -> Result<Claims, Failure> {
     let unauthorised = |text: String| Failure::json(StatusCode::UNAUTHORIZED, text);
     let token = token.ok_or_else(|| unauthorised("this call takes `Authorization: Bearer` with a token".to_owned()))?;
     portal.verify(token, &[Class::Mykube]).map_err(|error| unauthorised(error.to_string()))
-}
-
-/// A time for people and programs; a time that RFC 3339 cannot write is none that this relay made.
-fn rfc3339(time: UnixTime) -> String {
-    let time = i64::try_from(time.secs()).ok().and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }

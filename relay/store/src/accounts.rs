@@ -2,6 +2,7 @@
 
 use mykube_relay_accounts::{
     id::{AccountId, OrganisationId, SignInId},
+    identity::Person,
     jwt::Subject,
     time::UnixTime,
 };
@@ -20,6 +21,18 @@ pub struct Identity {
     pub user_id: String,
     /// An address, for people to read.
     pub email: String,
+}
+
+impl From<&Person> for Identity {
+    fn from(person: &Person) -> Self {
+        let Person { identity, user_id, email, .. } = person;
+        Self {
+            issuer: identity.issuer.clone(),
+            subject: identity.subject.clone(),
+            user_id: user_id.clone(),
+            email: email.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
 }
 
 /// A person at this relay.
@@ -43,6 +56,8 @@ impl Account {
 }
 
 const BY_ID: &str = "SELECT id, issuer, subject, user_id, email, organisation FROM accounts WHERE id = $1";
+const BY_IDENTITY: &str = "SELECT id, issuer, subject, user_id, email, organisation FROM accounts
+    WHERE issuer = $1 AND subject = $2";
 
 impl Store {
     /// An account.
@@ -65,13 +80,20 @@ impl Transaction {
         row.as_ref().map(account).transpose()
     }
 
+    /// Whether this identity has an account.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn is_known(&mut self, identity: &Identity) -> Result<bool, StoreError> {
+        let found = sqlx::query(BY_IDENTITY).bind(identity.issuer.clone()).bind(identity.subject.clone());
+        Ok(found.fetch_optional(self.connection()).await?.is_some())
+    }
+
     /// The account of this identity, as it is shown now: made, with its organisation, when it comes for the first time.
     ///
     /// # Errors
     /// The database gives no answer.
     pub async fn account_of(&mut self, identity: &Identity, now: UnixTime) -> Result<Account, StoreError> {
-        const BY_IDENTITY: &str = "SELECT id, issuer, subject, user_id, email, organisation FROM accounts
-            WHERE issuer = $1 AND subject = $2";
         const MAKE_ORGANISATION: &str = "INSERT INTO organisations (id, name, created_at) VALUES ($1, NULL, $2)";
         const MAKE: &str = "INSERT INTO accounts (id, issuer, subject, user_id, email, organisation, created_at)
             VALUES ($1, $2, $3, $4, $5, $6, $7)";

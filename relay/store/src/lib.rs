@@ -9,10 +9,12 @@ mod database;
 mod device_codes;
 mod error;
 mod families;
+mod invitations;
 mod organisation;
 mod sign_ins;
 mod sweep;
 mod transaction;
+mod web;
 
 pub use accounts::{Account, Identity};
 pub use database::{Database, DatabaseUrlError, Store};

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,16 @@ use window::SlidingWindow;
 
 /// The published answer, with 429.
 pub const TOO_MANY: &str = "Rate limit exceeded \u{2014} try again later";
+
+/// What rows that anybody can make are counted by: an IPv4 address, or an IPv6 network of 48 bits, which is one site's. When
+/// there are too many, the network that has the most loses its oldest, and nobody else is shut out.
+#[must_use]
+pub fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)).to_string(),
+    }
+}
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +50,8 @@ pub enum Call {
     ProviderBegin,
     /// `GET /auth/callback` and those of other providers.
     ProviderCallback,
+    /// The click on the page that gives a program its sign-in.
+    Confirm,
     /// `POST /auth`
     IdToken,
     /// `POST /auth/refresh`, both forms, and what says that a successor has arrived.
@@ -62,7 +74,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::DeviceBegin,
         Self::DevicePoll,
         Self::DeviceVerify,
@@ -72,6 +84,7 @@ impl Call {
         Self::Exchange,
         Self::ProviderBegin,
         Self::ProviderCallback,
+        Self::Confirm,
         Self::IdToken,
         Self::Refresh,
         Self::Revoke,
@@ -98,6 +111,7 @@ impl Call {
             Self::DevicePoll
             | Self::ProviderBegin
             | Self::ProviderCallback
+            | Self::Confirm
             | Self::IdToken
             | Self::Refresh
             | Self::TokenGuess => minute(30),
@@ -363,5 +377,40 @@ mod tests {
         assert!(limits.admits(start, Call::DeviceVerify, Caller { address: from_network(7).address, ..ada }).is_err());
         assert!(limits.admits(start, Call::DevToken, from("192.0.2.1")).is_err());
         assert!(limits.admits(start, Call::DeviceGuess, from("192.0.2.1")).is_err());
+    }
+
+    /// A flood from everywhere, of everything at once: what the relay holds then is in docs/accounts.md.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn all_windows_full_hold_what_is_documented() {
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+            pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        };
+        let start = start();
+        let before = resident();
+        let mut limits = Limits::default();
+        for call in Call::ALL {
+            for n in 0..u32::try_from(2 * window::CALLS_MAX).unwrap() {
+                let account = AccountId::from_bytes(u128::from(n).to_be_bytes());
+                // No limit of all together keeps this from the windows.
+                let address = std::net::Ipv4Addr::from(n).into();
+                let windows = limits.calls.get_mut(&call).unwrap();
+                for (key, _) in counted(call, Caller { address, account: Some(account) }) {
+                    windows.of_mut(key).count(start, key);
+                }
+            }
+        }
+        let windows: Vec<_> = limits.calls.values().flat_map(|of| [&of.networks, &of.accounts, &of.all]).collect();
+        let full = windows.iter().filter(|window| window.len().0 == window::CALLS_MAX).count();
+        assert!(full >= Call::ALL.len() && windows.iter().all(|window| window.len().0 <= window::CALLS_MAX));
+        let mib = (resident() - before) >> 20;
+        println!("{full} windows full: {mib} MiB");
+        assert!(mib <= full * window::MIB_MAX, "{mib} MiB in {full} windows");
+        limits.handle_tick(start + HOUR);
+        for _ in 0..window::CALLS_MAX {
+            limits.handle_tick(start + HOUR);
+        }
+        assert!(limits.calls.values().all(|of| of.networks.len() == (0, 0) && of.accounts.len() == (0, 0)));
     }
 }

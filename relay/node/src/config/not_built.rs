@@ -6,8 +6,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 /// Tables, and keys of tables.
-const NOT_BUILT: [&str; 10] = [
-    "accounts.published_exchange",
+const NOT_BUILT: [&str; 8] = [
     "broker",
     "browser.static_dir",
     "devices.max_per_user",
@@ -15,7 +14,6 @@ const NOT_BUILT: [&str; 10] = [
     "events",
     "hooks",
     "mail",
-    "provider",
     "status",
 ];
 

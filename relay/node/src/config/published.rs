@@ -27,8 +27,10 @@ pub(super) struct Value {
 }
 
 /// Names with a meaning here. Those of OAuth applications ([`APPLICATIONS`]) and of what is not built ([`not_built`]) are others.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "BASE_URL",
+    "GOOGLE_CLIENT_ID",
+    "GOOGLE_CLIENT_SECRET",
     "JWT_EXPIRATION",
     "JWT_SECRET",
     "PORT",
@@ -146,7 +148,7 @@ impl Names {
 }
 
 fn is_known(name: &str) -> bool {
-    NAMES.contains(&name) || not_built(name, true).is_some()
+    NAMES.contains(&name) || not_built(name, false).is_some()
 }
 
 /// What a name is for, where that is not built yet. Google's application is for signing in beside a name of those relays
@@ -158,7 +160,7 @@ fn not_built(name: &str, signs_in: bool) -> Option<&'static str> {
         "BROKER_SIGNING_KEY" | "BROKER_SIGNING_KEY_FILE" => Some("the broker"),
         "DICODE_E2E_MOCK_PROVIDER" => Some("the broker's mock provider"),
         "MTLS_CERT_FILE" | "MTLS_KEY_FILE" => Some("a port of its own for daemons with certificates"),
-        _ if application == Some("GOOGLE") && signs_in => Some("signing in at Google by its published name"),
+        _ if application == Some("GOOGLE") && signs_in => None,
         _ if application.is_some_and(|name| APPLICATIONS.contains(&name)) => Some("the broker"),
         _ => None,
     }
@@ -174,7 +176,29 @@ struct Setting {
 enum Given {
     Text(Zeroizing<String>),
     Texts(Vec<String>),
-    Table(Vec<(&'static str, Zeroizing<String>)>),
+    Table(Vec<(&'static str, Given)>),
+    /// One more of these tables, unless there is one with its `name`.
+    OneOf(Vec<(&'static str, Given)>),
+}
+
+impl Given {
+    fn text(text: &str) -> Self {
+        Self::Text(Zeroizing::new(text.to_owned()))
+    }
+
+    fn toml(&self, at: usize) -> DeValue<'static> {
+        let spanned = |value| Spanned::new(at..at, value);
+        let text = |text: &str| DeValue::String(text.to_owned().into());
+        match self {
+            Self::Text(value) => text(value),
+            Self::Texts(values) => DeValue::Array(values.iter().map(|value| spanned(text(value))).collect()),
+            Self::Table(values) | Self::OneOf(values) => {
+                let pairs =
+                    values.iter().map(|(key, value)| (Spanned::new(at..at, (*key).into()), spanned(value.toml(at))));
+                DeValue::Table(pairs.collect())
+            }
+        }
+    }
 }
 
 /// What published names mean.
@@ -225,31 +249,21 @@ impl Published {
 
 /// Puts a value where the file has none.
 fn put(table: &mut DeTable<'_>, path: &[&'static str], value: &Given, at: usize) {
-    let span = at..at;
     let [name, rest @ ..] = path else { return };
-    let inner = table.entry(Spanned::new(span.clone(), (*name).into()));
-    if rest.is_empty() {
-        let text = |text: &str| DeValue::String(text.to_owned().into());
-        inner.or_insert_with(|| {
-            Spanned::new(
-                span.clone(),
-                match value {
-                    Given::Text(value) => text(value),
-                    Given::Texts(values) => {
-                        DeValue::Array(values.iter().map(|value| Spanned::new(span.clone(), text(value))).collect())
-                    }
-                    Given::Table(values) => {
-                        let pair = |(key, value): &(&'static str, Zeroizing<String>)| {
-                            (Spanned::new(span.clone(), (*key).into()), Spanned::new(span.clone(), text(value)))
-                        };
-                        DeValue::Table(values.iter().map(pair).collect())
-                    }
-                },
-            )
-        });
-    } else if let DeValue::Table(inner) =
-        inner.or_insert_with(|| Spanned::new(span, DeValue::Table(DeTable::new()))).get_mut()
-    {
+    let inner = table.entry(Spanned::new(at..at, (*name).into()));
+    let spanned = |value| Spanned::new(at..at, value);
+    if let Given::OneOf(_) = value {
+        let list = inner.or_insert_with(|| spanned(DeValue::Array(std::iter::empty().collect())));
+        let (more, name) =
+            (value.toml(at), |table: &DeValue<'_>| Some(table.as_table()?.get("name")?.get_ref().as_str()?.to_owned()));
+        if let DeValue::Array(list) = list.get_mut()
+            && list.iter().all(|other| name(other.get_ref()) != name(&more))
+        {
+            list.push(spanned(more));
+        }
+    } else if rest.is_empty() {
+        inner.or_insert_with(|| spanned(value.toml(at)));
+    } else if let DeValue::Table(inner) = inner.or_insert_with(|| spanned(DeValue::Table(DeTable::new()))).get_mut() {
         put(inner, rest, value, at);
     }
 }
@@ -291,7 +305,7 @@ impl<'a> Reader<'a> {
         let keys = secret.and_then(|secret| self.keys(secret));
         let dev = value("RELAY_DEV_MODE").filter(|mode| self.is_on(mode));
         let turned_on = ACCOUNTS.iter().find_map(|name| value(name)).or(dev);
-        let mut settings = Vec::new();
+        let (mut settings, mut problems) = (Vec::new(), Vec::new());
         let mut set = |path: &'static [&'static str], value: Given, at: &Value| {
             settings.push(Setting { path, value, place: at.place.clone() });
         };
@@ -316,9 +330,27 @@ impl<'a> Reader<'a> {
                 let text = "dev mode needs RELAY_DEV_SECRET: without one, whoever asks would be whom they say";
                 self.wrong(mode, text);
             }
-            let table = secret.map(|secret| ("secret", secret.text.clone())).into_iter().collect();
+            let table = secret.map(|secret| ("secret", Given::Text(secret.text.clone()))).into_iter().collect();
             set(&["dev"], Given::Table(table), secret.unwrap_or(mode));
         }
+        if let Some(client) = value("GOOGLE_CLIENT_ID").filter(|_| signs_in) {
+            let mut table = vec![
+                ("name", Given::text("google")),
+                ("kind", Given::text("google")),
+                ("client_id", Given::Text(client.text.clone())),
+            ];
+            if let Some(secret) = value("GOOGLE_CLIENT_SECRET") {
+                table.push(("client_secret", Given::Text(secret.text.clone())));
+            }
+            // Whoever has this name takes ID tokens of that client, at `POST /auth`.
+            if value("JWT_SECRET").is_some() {
+                table.push(("id_token_audiences", Given::Texts(vec![client.text.to_string()])));
+            }
+            set(&["provider"], Given::OneOf(table), client);
+        } else if let Some(secret) = value("GOOGLE_CLIENT_SECRET").filter(|_| signs_in) {
+            problems.push(Problem { place: secret.place.clone(), text: "it needs GOOGLE_CLIENT_ID".to_owned() });
+        }
+        self.problems.extend(problems);
         Published { listen, tls, keys, has_accounts: turned_on.is_some(), settings }
     }
 

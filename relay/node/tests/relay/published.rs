@@ -86,6 +86,8 @@ async fn names_that_nobody_asked_for_do_nothing() {
         "RELAY_CORS_ORIGINS",
         "RELAY_DEV_SECRET",
         "RELAY_CONFIG",
+        "GOOGLE_CLIENT_ID",
+        "GOOGLE_CLIENT_SECRET",
     ];
     for name in ALL.iter().filter(|name| !later.contains(name)) {
         assert!(told.contains(&format!("{name}: ")), "{name}: {told}");

@@ -5,23 +5,21 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
-    response::{AppendHeaders, IntoResponse},
+    response::IntoResponse,
 };
 use data_encoding::BASE64URL_NOPAD;
-use http::{HeaderMap, StatusCode, header::SET_COOKIE};
+use http::{HeaderMap, StatusCode};
 use mykube_protocol::account::CLIENT;
 use mykube_relay_accounts::{
-    email::Email, id::TokenId, identity::Person, jwt::Class, portal_session::PortalSession, refresh::Family,
-    sign_in::Method, statement::MachineKey,
+    email::Email, id::TokenId, identity::Person, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey,
 };
-use mykube_relay_store::Identity;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{begin::begin, end, refresh};
-use crate::{arrival::Arrival, cookies, failure::Failure, settings::Dev, shared::Shared};
+use super::{begin::begin, browser, refresh};
+use crate::{arrival::Arrival, failure::Failure, settings::Dev, shared::Shared};
 
 /// The published text.
 pub(super) const WRONG_SECRET: &str = "Invalid or missing secret";
@@ -52,19 +50,10 @@ pub(super) async fn sign_in_browser(
     headers: HeaderMap,
     body: Result<Json<Body>, JsonRejection>,
 ) -> Result<impl IntoResponse, Failure> {
-    let (identity, _) = prove(&portal, body, "Dev login not enabled")?;
-    end::end_browsers(&portal, &headers, address).await?;
-    let mut begun = begin(&portal, &identity, address, Method::Dev, "dev mode, a browser").await?;
-    let (sid, account) = (begun.subject.sign_in, begun.account.id);
-    let (session, cookie) =
-        PortalSession::begin(sid, account, Method::Dev, &portal.cookies, begun.now, &mut rand::rng());
-    begun.transaction.begin_browser_session(&session).await?;
-    begun.transaction.commit().await?;
-    info!(account = %begun.account.id, %address, "signed in by dev mode in a browser");
-    let published = portal.issue(Class::Browser, &begun.subject, begun.now);
-    let cookies = cookies::set(published.token.expose(), cookie.expose(), portal.origins.has_foreign());
-    let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
-    Ok((cookies, Json(json!({"ok": true, "email": identity.email}))))
+    let (person, _) = prove(&portal, body, "Dev login not enabled")?;
+    let how = "dev mode, a browser";
+    let (account, cookies) = browser::sign_in(&portal, &headers, &person, address, Method::Dev, how).await?;
+    Ok((cookies, Json(json!({"ok": true, "email": account.identity.email}))))
 }
 
 /// `POST /auth/dev/token`: a program signs in. A published daemon gets one token; a program of ours one for an hour, and
@@ -74,20 +63,20 @@ pub(super) async fn sign_in_program(
     Extension(Arrival { address, .. }): Extension<Arrival>,
     body: Result<Json<Body>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let (identity, body) = prove(&portal, body, "Dev mode not enabled")?;
+    let (person, body) = prove(&portal, body, "Dev mode not enabled")?;
     match (body.client.as_deref(), body.key) {
         (None, None) => {}
-        (Some(CLIENT), Some(key)) => return sign_in_ours(&portal, &identity, address, &key).await,
+        (Some(CLIENT), Some(key)) => return sign_in_ours(&portal, &person, address, &key).await,
         (Some(CLIENT), None) => return Err(unprocessable("`client` wants a `key`")),
         (Some(_), _) => return Err(unprocessable("no such `client`")),
         (None, Some(_)) => return Err(unprocessable("`key` is for `client`")),
     }
-    let begun = begin(&portal, &identity, address, Method::Dev, "dev mode, a daemon").await?;
+    let begun = begin(&portal, &person, address, Method::Dev, "dev mode, a daemon").await?;
     begun.transaction.commit().await?;
     info!(account = %begun.account.id, %address, "signed in by dev mode as a daemon");
     let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
     let user_id = begun.account.id.to_string();
-    Ok(Json(json!({"token": issued.token.expose(), "userId": user_id, "email": identity.email})))
+    Ok(Json(json!({"token": issued.token.expose(), "userId": user_id, "email": begun.account.identity.email})))
 }
 
 /// Whom the secret makes whoever sent it.
@@ -95,13 +84,13 @@ fn prove(
     portal: &Shared,
     body: Result<Json<Body>, JsonRejection>,
     off: &'static str,
-) -> Result<(Identity, Body), Failure> {
+) -> Result<(Person, Body), Failure> {
     let dev = portal.settings.dev.as_ref().ok_or_else(|| Failure::text(StatusCode::NOT_FOUND, off))?;
     let Json(body) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
     if !is_secret(portal, dev, body.secret.as_ref()) {
         return Err(Failure::text(StatusCode::UNAUTHORIZED, WRONG_SECRET));
     }
-    Ok((identity(body.email.as_deref())?, body))
+    Ok((person(body.email.as_deref())?, body))
 }
 
 /// Whether this is the dev secret. Their hashes are compared, so that how long it takes tells nothing, nor how long it is.
@@ -112,11 +101,9 @@ pub(super) fn is_secret(portal: &Shared, dev: &Dev, shown: Option<&Zeroizing<Str
 }
 
 /// Who is named; each address is a person of its own.
-pub(super) fn identity(email: Option<&str>) -> Result<Identity, Failure> {
+pub(super) fn person(email: Option<&str>) -> Result<Person, Failure> {
     let email: Email = email.unwrap_or(NOBODY).parse().map_err(|_| unprocessable("`email` is no address"))?;
-    let shown = email.to_string();
-    let Person { identity, user_id, .. } = Person::of_dev(email);
-    Ok(Identity { issuer: identity.issuer, subject: identity.subject, user_id, email: shown })
+    Ok(Person::of_dev(email))
 }
 
 fn unprocessable(text: &str) -> Failure {
@@ -124,16 +111,11 @@ fn unprocessable(text: &str) -> Failure {
 }
 
 /// A program of ours signs in with its machine's key.
-async fn sign_in_ours(
-    portal: &Shared,
-    identity: &Identity,
-    address: IpAddr,
-    key: &str,
-) -> Result<Json<Value>, Failure> {
+async fn sign_in_ours(portal: &Shared, person: &Person, address: IpAddr, key: &str) -> Result<Json<Value>, Failure> {
     let key = BASE64URL_NOPAD.decode(key.as_bytes()).ok();
     let key = key.and_then(|key| MachineKey::from_bytes(&key).ok());
     let key = key.ok_or_else(|| unprocessable("`key` is no uncompressed point of P-256 in base64url"))?;
-    let mut begun = begin(portal, identity, address, Method::Dev, "dev mode, mykube").await?;
+    let mut begun = begin(portal, person, address, Method::Dev, "dev mode, mykube").await?;
     let (sid, account, now) = (begun.subject.sign_in, begun.account.id, begun.now);
     let (family, token) = Family::new(sid, account, key, &portal.refresh, now, &mut rand::rng());
     begun.transaction.begin_family(&family).await?;

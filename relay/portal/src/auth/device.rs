@@ -185,7 +185,8 @@ async fn confirming(
         // sign-in. Pages of other origins have the published one alone.
         if portal.origins.is_own(headers) {
             let own = cookies::read(headers, cookies::OWN).ok().flatten().ok_or_else(invalid)?;
-            if end::browser_session(portal, &mut transaction, own).await? != Some(claims.sid) {
+            let session = end::browser_session(portal, &mut transaction, own).await?;
+            if session.map(|session| session.sid) != Some(claims.sid) {
                 return Err(invalid());
             }
         }
@@ -198,8 +199,8 @@ async fn confirming(
     if !dev::is_secret(portal, dev, typed.secret.as_ref()) {
         return Err(unauthorised(dev::WRONG_SECRET));
     }
-    let identity = dev::identity(typed.email.as_deref())?;
-    let begun = begin(portal, &identity, address, Method::Dev, "dev mode, to confirm a code").await?;
+    let person = dev::person(typed.email.as_deref())?;
+    let begun = begin(portal, &person, address, Method::Dev, "dev mode, to confirm a code").await?;
     let (account, sid) = (begun.account, begun.subject.sign_in);
     let by = Confirmation { account: account.id, sid, auth_time: begun.now, from: address };
     Ok(Confirming { transaction: begun.transaction, account, by })

@@ -4,7 +4,7 @@ use mykube_relay::Config as RelayConfig;
 use mykube_relay_accounts::keys::Purpose;
 
 use super::*;
-use crate::config::{Accounts, load};
+use crate::config::{Accounts, load_with};
 
 const SECRET: &str = "canary-of-32-bytes-and-no-less-!";
 
@@ -26,7 +26,7 @@ fn understand(names: &Names, dir: &Path, toml: Option<&str>) -> Result<(Option<A
         fs::write(&file, text).unwrap();
         file
     });
-    Ok((load(file.as_deref(), published, &relay)?, relay))
+    Ok((load_with(file.as_deref(), published, &relay)?, relay))
 }
 
 fn told(variables: &[(&str, &str)], toml: Option<&str>) -> String {
@@ -156,11 +156,23 @@ fn what_is_not_built_is_refused_by_each_of_its_names() {
         assert!(told.starts_with(&format!("{name}: ")) && told.contains("is not built yet"), "{told}");
         assert!(read(&[(name, "")], None).is_ok(), "{name} is empty");
     }
-    let signs_in = |beside| told(&[("GOOGLE_CLIENT_ID", "canary"), beside], None);
-    assert!(signs_in(("BASE_URL", "https://r.example")).contains("GOOGLE_CLIENT_ID: the broker is not built yet"));
-    for beside in [("JWT_SECRET", SECRET), ("RELAY_PUBLIC_URL", "https://r.example")] {
-        assert!(signs_in(beside).contains("GOOGLE_CLIENT_ID: signing in at Google"), "{beside:?}");
-    }
+    let for_broker = told(&[("GOOGLE_CLIENT_ID", "canary"), ("BASE_URL", "https://r.example")], None);
+    assert!(for_broker.contains("GOOGLE_CLIENT_ID: the broker is not built yet"), "{for_broker}");
+}
+
+#[test]
+fn googles_application_signs_people_in_beside_a_name_of_those_relays() {
+    let url = ("RELAY_PUBLIC_URL", "https://r.example");
+    let google = [("GOOGLE_CLIENT_ID", "canary-client"), ("GOOGLE_CLIENT_SECRET", "canary-secret")];
+    let accounts = read(&[url, google[0], google[1]], None).unwrap().0.unwrap();
+    let party = accounts.settings.providers.get("google").unwrap();
+    assert_eq!(format!("{:?}", party.provider().kind), "Google");
+    assert!(!format!("{:?}", accounts.settings).contains("canary"));
+    // The file's own of that name stands above it.
+    let toml = "[accounts]\n[[provider]]\nname = \"google\"\nissuer = \"https://i.example\"\nclient_id = \"x\"\n";
+    let accounts = read(&[url, google[0], google[1]], Some(toml)).unwrap().0.unwrap();
+    assert_eq!(accounts.settings.providers.get("google").unwrap().provider().issuer, "https://i.example");
+    assert!(told(&[url, google[1]], None).starts_with("GOOGLE_CLIENT_SECRET: it needs GOOGLE_CLIENT_ID"));
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! Pages for people in browsers: plain HTML, made here, with no script at all.
+//!
+//! A page is an [`askama`] template that extends `layout.html` and has a [`Frame`] in its field `frame`; what is put into it is
+//! escaped. A handler answers a [`Page`], which has the headers of every page, or a [`Failure`], which [`Portal::answer`]
+//! shows as a page under `/portal` and `/device`, and anywhere if it is [`Failure::page`].
+//!
+//! A handler takes a [`Visitor`] where somebody must be signed in: whoever is not is sent to sign in, and comes back. What a
+//! form sends is taken as [`Submitted`]: its visitor is signed in, and it comes of a page of this relay (`Origin`,
+//! `Sec-Fetch-Site`) that was made for this browser's cookie (the hidden field `csrf`, which the template takes from
+//! `frame.visitor`). A form of somebody who is not signed in yet is an [`OwnForm`]: there is nobody's session to misuse, so it
+//! must come of a page of this relay and no more.
+//!
+//! [`Failure`]: crate::failure::Failure
+//! [`Failure::page`]: crate::failure::Failure::page
+//! [`Portal::answer`]: crate::portal::Portal::answer
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+
+use crate::shared::Shared;
+
+mod confirm;
+mod form;
+mod home;
+mod page;
+mod problem;
+mod visitor;
+
+pub(crate) use confirm::Confirm;
+pub(crate) use form::{OwnForm, Submitted};
+pub(crate) use page::{Frame, Page, see_other};
+pub(crate) use problem::show;
+pub(crate) use visitor::Visitor;
+
+/// The one stylesheet, which stands in each page: a page needs nothing else.
+const STYLE: &str = include_str!("../templates/style.css");
+
+pub(crate) fn router() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/portal", get(home::lead))
+        .route("/portal/", get(home::home))
+        .route("/portal/sign-out", post(home::sign_out))
+}
+
+/// Whether what is here is for people: it is never shared with pages of other origins, and what fails is shown as a page.
+pub(crate) fn has(path: &str) -> bool {
+    ["/portal", "/device"]
+        .iter()
+        .any(|own| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
