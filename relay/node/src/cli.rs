@@ -16,7 +16,7 @@ use crate::{
 /// Heading of `--help`.
 const PUBLISHED: &str = "Settings of other relays";
 
-/// Every setting of a node, and what else it can be asked.
+/// Every setting of a node.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
     #[command(flatten)]
@@ -30,12 +30,11 @@ pub struct NodeArgs {
     /// Take them from this file, below those of the environment
     #[arg(long, help_heading = PUBLISHED, env = "MYKUBE_ENV_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     env_file: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Option<NodeCommand>,
 }
 
+/// What a node can be asked beside running.
 #[derive(Clone, Debug, clap::Subcommand)]
-enum NodeCommand {
+pub enum NodeCommand {
     /// Say what is wrong in a configuration file, by line, and do nothing else
     CheckConfig {
         /// The file, as for --config, or as for --env-file (a name that is or ends in .env)
@@ -70,8 +69,12 @@ impl NodeError {
 ///
 /// # Errors
 /// It cannot start.
-pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<String>, NodeError> {
-    let NodeArgs { mut relay, mut config, published_env, env_file, command } = args;
+pub async fn run(
+    args: NodeArgs,
+    command: Option<NodeCommand>,
+    output: impl FnMut(Event),
+) -> Result<Option<String>, NodeError> {
+    let NodeArgs { mut relay, mut config, published_env, env_file } = args;
     let mut names = Names::read(published_env, env_file.as_deref())?;
     let checked = command.map(|NodeCommand::CheckConfig { file }| file);
     if let Some(file) = &checked {

@@ -17,12 +17,14 @@ use toml::{Spanned, de::DeTable};
 
 use crate::config::{
     devices::DevicesTable,
+    mail::MailTable,
     provider::ProviderTable,
     secret::{SHORTEST, Secret},
 };
 
 mod devices;
 mod env_file;
+mod mail;
 mod not_built;
 mod provider;
 mod published;
@@ -47,6 +49,7 @@ struct File {
     dev: Option<Spanned<DevTable>>,
     browser: Option<BrowserTable>,
     devices: Option<DevicesTable>,
+    mail: Option<Spanned<MailTable>>,
     #[serde(default)]
     provider: Vec<Spanned<ProviderTable>>,
 }
@@ -246,6 +249,7 @@ impl Reader<'_> {
         let providers = self.providers(&file.provider, ca_file).unwrap_or_default();
         let database = self.database(file.database.as_ref(), relay);
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
+        let mail = file.mail.as_ref().map(|mail| self.mail(mail));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
         let allow_origins = origins.filter_map(|origin| self.origin(origin)).collect();
         let devices_life = devices::token_life(file.devices.as_ref());
@@ -261,6 +265,7 @@ impl Reader<'_> {
                 published_exchange: accounts.get_ref().published_exchange.unwrap_or_default(),
                 providers: Arc::new(providers),
                 dev,
+                mail: mail.flatten(),
                 allow_origins,
                 body_max: relay.request_body_max,
                 body_time: relay.header_timeout,

@@ -12,6 +12,7 @@ mod cookies;
 mod failure;
 mod health;
 mod limits;
+mod mail;
 mod origin;
 mod pages;
 mod portal;
@@ -25,6 +26,7 @@ mod when;
 mod tests;
 
 pub use arrival::Arrival;
+pub use mail::{Mail, MailError};
 pub use mykube_relay_accounts::sign_up::SignUp;
 pub use portal::Portal;
 pub use settings::{BootScope, Dev, Settings};

@@ -11,7 +11,7 @@ use mykube_relay_store::{Store, StoreError};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{auth, failure::Failure, health, pages, settings::Settings, shared::Shared, v1};
+use crate::{auth, failure::Failure, health, mail::Mailer, pages, settings::Settings, shared::Shared, v1};
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_hours(1);
@@ -28,19 +28,21 @@ impl Portal {
     /// # Errors
     /// The database gives no answer.
     pub async fn new(settings: Settings, keys: &Keys, store: Store) -> Result<Self, StoreError> {
-        let portal = Self::with_clock(settings, keys, store, system_time).await?;
+        let mailer = settings.mail.clone().map(Mailer::start);
+        let portal = Self::with_clock(settings, keys, store, system_time, mailer).await?;
         tokio::spawn(sweep(Arc::downgrade(&portal.shared)));
         Ok(portal)
     }
 
-    /// The same, by another clock.
+    /// The same, by another clock, and with mail that somebody else takes.
     pub(crate) async fn with_clock(
         settings: Settings,
         keys: &Keys,
         store: Store,
         clock: fn() -> UnixTime,
+        mailer: Option<Mailer>,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared::new(settings, keys, store, clock).await?);
+        let shared = Arc::new(Shared::new(settings, keys, store, clock, mailer).await?);
         let router = Router::new()
             .route("/health", axum::routing::get(health::health))
             .merge(auth::router())

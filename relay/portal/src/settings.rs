@@ -6,7 +6,7 @@ use mykube_relay_accounts::sign_up::SignUp;
 use mykube_relay_provider::Providers;
 use zeroize::Zeroizing;
 
-use crate::url::PublicUrl;
+use crate::{mail::Mail, url::PublicUrl};
 
 /// What a portal is told at its start.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Settings {
     pub published_exchange: bool,
     /// Dev mode, where it is on.
     pub dev: Option<Dev>,
+    /// Codes by email, where they are sent.
+    pub mail: Option<Mail>,
     /// Origins whose pages may use published calls.
     pub allow_origins: Vec<String>,
     /// Longest body, in bytes.

@@ -20,6 +20,7 @@ use tracing::info;
 
 use crate::{
     limits::Limits,
+    mail::Mailer,
     origin::Origins,
     settings::{BootScope, Settings},
 };
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) refresh: KeyedHash,
     pub(crate) origins: Origins,
     pub(crate) limits: Limits,
+    /// Where codes are sent by email.
+    pub(crate) mailer: Option<Mailer>,
     /// When each program with a device code has asked last.
     polled: Mutex<HashMap<[u8; 32], UnixTime>>,
     denied: Mutex<DenyList>,
@@ -51,6 +54,7 @@ impl Shared {
         keys: &Keys,
         store: Store,
         clock: fn() -> UnixTime,
+        mailer: Option<Mailer>,
     ) -> Result<Self, StoreError> {
         let policy = Policy {
             issuers: names(&settings),
@@ -74,6 +78,7 @@ impl Shared {
             codes: KeyedHash::new(keys, Purpose::Codes),
             refresh: KeyedHash::new(keys, Purpose::Refresh),
             limits: Limits::new(clock()),
+            mailer,
             polled: Mutex::default(),
             denied: Mutex::new(denied),
             settings,

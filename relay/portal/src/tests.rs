@@ -8,18 +8,24 @@ use http_body_util::BodyExt as _;
 use mykube_relay_accounts::{jwt::Class, keys::Keys, sign_up::SignUp, time::UnixTime};
 use mykube_relay_store::{Database, Store};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::Receiver;
 use zeroize::Zeroizing;
 
-use crate::{Arrival, BootScope, Dev, Portal, PublicUrl, Settings};
+use crate::{
+    Arrival, BootScope, Dev, Portal, PublicUrl, Settings,
+    mail::{Job, Mailer},
+};
 
 mod device;
 mod family;
+mod otp;
 mod ours;
 mod pages;
 mod published;
 mod sign_up;
 mod tables;
 mod way;
+mod web;
 
 const SECRET: &str = "canary-of-dev";
 const URL: &str = "http://127.0.0.1:8000";
@@ -29,6 +35,8 @@ struct Site {
     portal: Portal,
     keys: Keys,
     settings: Settings,
+    /// Where codes are sent by email.
+    letters: Option<Receiver<Job>>,
     dir: tempfile::TempDir,
 }
 
@@ -47,6 +55,7 @@ fn settings() -> Settings {
         devices_life: Class::Devices.life(),
         providers: std::sync::Arc::default(),
         published_exchange: false,
+        mail: None,
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,
@@ -75,17 +84,17 @@ impl Site {
 
     async fn with_keys(settings: Settings, keys: Keys) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let portal = open(&dir, &keys, settings.clone()).await;
-        Self { portal, keys, settings, dir }
+        let (portal, letters) = open(&dir, &keys, settings.clone()).await;
+        Self { portal, keys, settings, letters, dir }
     }
 
     /// The relay stops, and starts again.
     async fn restart(self) -> Self {
-        let Self { portal, keys, settings, dir } = self;
+        let Self { portal, keys, settings, dir, .. } = self;
         portal.close().await;
         drop(portal);
-        let portal = open(&dir, &keys, settings.clone()).await;
-        Self { portal, keys, settings, dir }
+        let (portal, letters) = open(&dir, &keys, settings.clone()).await;
+        Self { portal, keys, settings, letters, dir }
     }
 
     async fn ask(&self, request: Request<Body>, arrival: Arrival) -> Answer {
@@ -124,9 +133,10 @@ impl Site {
     }
 }
 
-async fn open(dir: &tempfile::TempDir, keys: &Keys, settings: Settings) -> Portal {
+async fn open(dir: &tempfile::TempDir, keys: &Keys, settings: Settings) -> (Portal, Option<Receiver<Job>>) {
     let store = Store::open(&Database::Sqlite(dir.path().join("relay.db"))).await.unwrap();
-    Portal::with_clock(settings, keys, store, clock).await.unwrap()
+    let (mailer, letters) = settings.mail.as_ref().map(|_| Mailer::queue()).unzip();
+    (Portal::with_clock(settings, keys, store, clock, mailer).await.unwrap(), letters)
 }
 
 fn request(method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Request<Body> {

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use mykube_relay_accounts::{device_code, login_code, portal_session, provider_state, refresh, time::UnixTime};
+use mykube_relay_accounts::{
+    device_code, login_code, portal_session, provider_state, refresh, sign_up, time::UnixTime,
+};
 use sqlx::Row as _;
 
 use crate::{database::Store, error::StoreError};
@@ -20,7 +22,7 @@ const AT_ONCE: i64 = 256;
 
 /// What is over, by table: what each is given is the time before which it must lie. What refers to a row goes before it.
 /// The last line of an audit log stays, as the next one's number follows from it.
-const FORGET: [(&str, Duration); 9] = [
+const FORGET: [(&str, Duration); 11] = [
     ("DELETE FROM device_codes WHERE device_code IN
         (SELECT device_code FROM device_codes WHERE created_at <= $1 LIMIT $2)", device_code::LIFE),
     ("DELETE FROM provider_states WHERE state IN
@@ -35,11 +37,15 @@ const FORGET: [(&str, Duration); 9] = [
         AND sid NOT IN (SELECT sid FROM families) AND sid NOT IN (SELECT sid FROM browser_sessions) LIMIT $2)", MARGIN),
     ("DELETE FROM sign_ins WHERE sid IN (SELECT sid FROM sign_ins WHERE signed_in_at <= $1 AND ended_at IS NULL
         AND sid NOT IN (SELECT sid FROM families) AND sid NOT IN (SELECT sid FROM browser_sessions) LIMIT $2)", OVER),
+    ("DELETE FROM email_codes WHERE email IN (SELECT email FROM email_codes WHERE useless_at <= $1 LIMIT $2)", MARGIN),
+    ("DELETE FROM invitations WHERE email IN (SELECT email FROM invitations WHERE created_at <= $1 LIMIT $2)", INVITED),
     ("DELETE FROM audit WHERE (organisation, number) IN (SELECT organisation, number FROM audit AS line WHERE at <= $1
         AND number < (SELECT MAX(number) FROM audit WHERE organisation = line.organisation) LIMIT $2)", AUDIT),
 ];
 /// Nothing that came of a sign-in is good for longer.
 const OVER: Duration = refresh::LIFE.saturating_add(MARGIN);
+/// An invitation is over.
+const INVITED: Duration = sign_up::LIFE.saturating_add(MARGIN);
 
 impl Store {
     /// Brings the database's own time nearer to the relay's clock. Says what it is: what was over then can be forgotten.

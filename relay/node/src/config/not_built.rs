@@ -6,14 +6,13 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 /// Tables, and keys of tables.
-const NOT_BUILT: [&str; 8] = [
+const NOT_BUILT: [&str; 7] = [
     "broker",
     "browser.static_dir",
     "devices.max_per_user",
     "devices.message_limit",
     "events",
     "hooks",
-    "mail",
     "status",
 ];
 

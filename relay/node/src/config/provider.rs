@@ -32,8 +32,13 @@ pub(super) struct ProviderTable {
 const EMAIL: &str = "email";
 const GOOGLE: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
 const GITHUB: &str = "https://github.com";
-/// What issuers of Microsoft begin with: one for each directory of a company.
-const MICROSOFT: [&str; 2] = ["https://login.microsoftonline.com/", "https://sts.windows.net/"];
+/// What issuers of Microsoft begin with, one for each directory of a company; those of its national clouds too.
+const MICROSOFT: [&str; 4] = [
+    "https://login.microsoftonline.com/",
+    "https://login.microsoftonline.us/",
+    "https://login.partner.microsoftonline.cn/",
+    "https://sts.windows.net/",
+];
 
 impl Reader<'_> {
     /// Everything that can be known of them without asking them: one that is away keeps no relay from starting.
@@ -73,6 +78,9 @@ impl Reader<'_> {
         let name = self.provider_name(&table.name);
         let kind = self.provider_kind(table);
         let issuer = match (&table.issuer, kind) {
+            // In one spelling: an account is known by it.
+            (Some(issuer), Some(Kind::Google)) if is_google(issuer.get_ref()) => Some(GOOGLE[0]),
+            (Some(issuer), Some(Kind::GitHub)) => Some(issuer.get_ref().trim_end_matches('/')),
             (Some(issuer), _) => Some(issuer.get_ref().as_str()),
             (None, Some(Kind::Google)) => Some(GOOGLE[0]),
             (None, Some(Kind::GitHub)) => Some(GITHUB),
@@ -119,7 +127,7 @@ impl Reader<'_> {
     /// By `kind`, or by an issuer that everybody knows: what its `email` says depends on it.
     fn provider_kind(&mut self, table: &ProviderTable) -> Option<Kind> {
         let issuer = table.issuer.as_ref().map(|issuer| issuer.get_ref().as_str()).unwrap_or_default();
-        let known = if GOOGLE.contains(&issuer.trim_end_matches('/')) {
+        let known = if is_google(issuer) {
             Kind::Google
         } else if MICROSOFT.iter().any(|known| issuer.starts_with(known)) {
             Kind::Microsoft
@@ -155,6 +163,10 @@ impl Reader<'_> {
         }
         Some(given.get_ref().clone())
     }
+}
+
+fn is_google(issuer: &str) -> bool {
+    GOOGLE.contains(&issuer.trim_end_matches('/'))
 }
 
 /// Where a provider's secret may also stand.
@@ -207,9 +219,16 @@ mod tests {
         assert_eq!(all[3].email_domains, ["example.com"]);
         assert!(settings.providers.takes_id_tokens());
         assert_eq!(format!("{:?}", settings.providers), "[google, work, github, okta]");
-        let google =
-            load_with("[[provider]]\nname = \"g\"\nissuer = \"https://accounts.google.com\"\nclient_id = \"a\"\n");
-        assert_eq!(google.unwrap().settings.providers.get("g").unwrap().provider().kind, Kind::Google);
+        for issuer in ["https://accounts.google.com", "https://accounts.google.com/", "accounts.google.com"] {
+            let text = format!("[[provider]]\nname = \"g\"\nissuer = \"{issuer}\"\nclient_id = \"a\"\n");
+            let settings = load_with(&text).unwrap().settings;
+            let Provider { kind, issuer, .. } = settings.providers.get("g").unwrap().provider();
+            assert_eq!((*kind, issuer.as_str()), (Kind::Google, "https://accounts.google.com"));
+        }
+        let ours = "[[provider]]\nname = \"g\"\nkind = \"github\"\nissuer = \"https://git.example/\"\n\
+                    client_id = \"a\"\nclient_secret = \"s\"\n";
+        let settings = load_with(ours).unwrap().settings;
+        assert_eq!(settings.providers.get("g").unwrap().provider().issuer, "https://git.example");
     }
 
     #[test]

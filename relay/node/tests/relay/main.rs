@@ -10,4 +10,5 @@ mod pairing;
 mod program;
 mod published;
 mod resume;
+mod sign_in;
 mod support;

@@ -22,7 +22,7 @@ use mykube_relay_provider::{Callback, Fault, ProviderError, RelyingParty};
 use tracing::{info, warn};
 use url::form_urlencoded;
 
-use super::{begin::BeginError, browser, goal, redirect};
+use super::{begin::BeginError, browser, goal, redirect::redirect};
 use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
 
 /// What the broker's peers send. With one of these, `/auth/{provider}` is the broker's call.
@@ -109,10 +109,7 @@ async fn come_back(
         BeginError::Store(error) => error.into(),
     })?;
     let base = portal.settings.public_url.as_str();
-    let to = match &goal {
-        Goal::Page(path) => format!("{base}{path}"),
-        Goal::Program { .. } => format!("{base}{}?{}", goal::CONFIRM, goal::query(&goal)),
-    };
+    let to = format!("{base}{}", goal::page(&goal));
     Ok((cookies, redirect(StatusCode::TEMPORARY_REDIRECT, &to)?).into_response())
 }
 

@@ -1,5 +1,5 @@
 //! The click that gives a program on the person's own machine its sign-in: `GET /portal/confirm` asks, and its form gives the
-//! program a code for [`/auth/exchange`](super::exchange).
+//! program a code for `/auth/exchange`.
 //!
 //! Whatever sent a browser here has its port alone: the code goes to this machine, and one that came of a challenge is worth
 //! something to whoever has the verifier alone.
@@ -19,11 +19,16 @@ use serde::Deserialize;
 use tracing::info;
 use url::Url;
 
-use super::{goal, redirect};
+use super::{
+    confirm::Confirm,
+    form::Submitted,
+    page::{Frame, Page},
+    visitor::Visitor,
+};
 use crate::{
     arrival::Arrival,
+    auth::{goal, redirect::redirect},
     failure::Failure,
-    pages::{Confirm, Frame, Page, Submitted, Visitor},
     shared::Shared,
 };
 
