@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Calls remembered at once in one window: bounds what a flood from many networks can make the relay keep (at most
-/// [`MIB_MAX`] MiB, and a relay has one to three for each call). The oldest are forgotten for new ones, so that a flood locks nobody out; some
-/// limits of that one call end early meanwhile.
+/// Calls remembered at once in one window: bounds what a flood from many networks can make the relay keep, 8 MiB for each
+/// window and, with one to three of them for each call, 182 MiB for all. The oldest are forgotten for new ones, so that a
+/// flood locks nobody out; some limits of that one call end early meanwhile.
 pub(super) const CALLS_MAX: usize = 32_768;
 /// What one full window takes at most.
 #[cfg(test)]

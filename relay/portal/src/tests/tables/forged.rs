@@ -376,7 +376,8 @@ async fn no_token_that_is_not_quite_this_relays_opens_anything() {
 #[test]
 fn every_call_that_takes_a_token_is_shown_forged_ones() {
     for (call, cells) in classes::ROWS {
-        let differ = |cells: &[u16]| cells.iter().any(|cell| *cell != cells[0]);
+        let opens = |cell: &u16| *cell < 300;
+        let differ = |cells: &[u16]| cells.iter().any(|cell| opens(cell) != opens(&cells[0]));
         // Column 9 and 10 have the portal's own cookie.
         let others = [&cells[..9], &cells[11..]].concat();
         if differ(&others) {

@@ -56,7 +56,7 @@ async fn a_page_of_another_site_changes_nothing() {
                 }
                 let answer = site.ask(request(method.clone(), &path, &headers, "{}"), anywhere()).await;
                 let is_refused =
-                    answer.status == StatusCode::FORBIDDEN && answer.body.contains("this origin is not allowed");
+                    answer.status == StatusCode::FORBIDDEN && answer.body.contains("origin is not allowed");
                 let must_be = match kind {
                     Page::Nameless => with_cookies,
                     Page::Own => false,
