@@ -67,7 +67,6 @@ pub(crate) fn call(method: &Method, path: &str) -> Option<Call> {
     Some(match (method.as_str(), path) {
         ("POST", "/auth/otp/request") => Call::OtpRequest,
         ("POST", "/auth/otp/verify") => Call::OtpVerify,
-        ("POST", "/auth/dev") => Call::DevLogin,
         ("POST", "/auth/dev" | "/portal/sign-in/dev") => Call::DevLogin,
         ("POST", "/auth/dev/token") => Call::DevToken,
         ("POST", "/auth/device") => Call::DeviceBegin,

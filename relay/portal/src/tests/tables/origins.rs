@@ -12,9 +12,12 @@ enum Page {
     Foreign,
 }
 
+/// Names and values.
+type Headers = &'static [(&'static str, &'static str)];
+
 /// What a page sends with its requests.
 #[rustfmt::skip]
-const PAGES: [(&str, &[(&str, &str)], Page); 16] = [
+const PAGES: [(&str, Headers, Page); 16] = [
     ("none", &[], Page::Nameless),
     ("none, cross-site", &[("sec-fetch-site", "cross-site")], Page::Nameless),
     ("own", &[("origin", URL)], Page::Own),
