@@ -12,6 +12,11 @@ use hyper::body::Incoming;
 pub trait Fallback: Send + Sync {
     /// The answer to one request, whose body is still on the connection.
     fn answer(&self, request: Request<Incoming>, arrival: Arrival) -> Answering;
+
+    /// Whether it can answer now: what `/readyz` says. Sessions need none of it, and go on.
+    fn is_ready(&self) -> bool {
+        true
+    }
 }
 
 /// An answer that is being made.

@@ -102,6 +102,9 @@ pub(crate) fn health<B>(hub: &Hub, request: &Request<B>) -> Result<Reply, Failur
     if request.uri().path() == "/readyz" && hub.is_draining() {
         return Err(Failure::draining());
     }
+    if request.uri().path() == "/readyz" && hub.fallback.as_ref().is_some_and(|fallback| !fallback.is_ready()) {
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the database of accounts gives no answer"));
+    }
     json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
 }
 

@@ -113,8 +113,11 @@ impl Provider {
         Ok(Person { identity, email: verified, proved, user_id })
     }
 
-    fn proves(&self, email: &Email) -> bool {
-        self.email_domains.iter().any(|domain| domain.eq_ignore_ascii_case(email.domain()))
+    /// Whether it can prove this address, of somebody who has it there.
+    #[must_use]
+    pub fn proves(&self, email: &Email) -> bool {
+        self.kind != Kind::Microsoft
+            && self.email_domains.iter().any(|domain| domain.eq_ignore_ascii_case(email.domain()))
     }
 }
 

@@ -106,6 +106,10 @@ impl Accounts {
 }
 
 impl Fallback for Accounts {
+    fn is_ready(&self) -> bool {
+        self.portal.is_ready()
+    }
+
     fn answer(&self, request: Request<Incoming>, arrival: Arrival) -> Answering {
         let portal = self.portal.clone();
         let arrival = mykube_relay_portal::Arrival {

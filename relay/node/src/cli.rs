@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::{
     accounts::{self, AccountsError},
     config::{self, ConfigError, Names},
+    invite::{InviteArgs, InviteError, invite},
 };
 
 /// Heading of `--help`.
@@ -41,6 +42,8 @@ pub enum NodeCommand {
         #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
     },
+    /// Let somebody in, and print the link for them; the relay may be running
+    Invite(InviteArgs),
 }
 
 /// Why a node does not start.
@@ -55,13 +58,20 @@ pub enum NodeError {
     /// What knows people.
     #[error(transparent)]
     Accounts(#[from] AccountsError),
+    /// Nobody is invited.
+    #[error(transparent)]
+    Invite(#[from] InviteError),
 }
 
 impl NodeError {
     /// It was asked for something that cannot be.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Relay(RelayError::Usage(_)) | Self::Config(_))
+        match self {
+            Self::Relay(RelayError::Usage(_)) | Self::Config(_) => true,
+            Self::Invite(error) => matches!(error, InviteError::NoAccounts | InviteError::NothingProves { .. }),
+            Self::Relay(_) | Self::Accounts(_) => false,
+        }
     }
 }
 
@@ -76,7 +86,15 @@ pub async fn run(
 ) -> Result<Option<String>, NodeError> {
     let NodeArgs { mut relay, mut config, published_env, env_file } = args;
     let mut names = Names::read(published_env, env_file.as_deref())?;
-    let checked = command.map(|NodeCommand::CheckConfig { file }| file);
+    let mut checked = None;
+    match &command {
+        Some(NodeCommand::Invite(invite)) => {
+            relay.data_dir = invite.data_dir.clone().or(relay.data_dir);
+            config = invite.config.clone().or(config);
+        }
+        Some(NodeCommand::CheckConfig { file }) => checked = Some(file.clone()),
+        None => {}
+    }
     if let Some(file) = &checked {
         // Nothing is kept: no directory is needed.
         relay.data_dir.get_or_insert_default();
@@ -96,6 +114,9 @@ pub async fn run(
     if let Some(file) = checked {
         return Ok(Some(format!("{}: nothing is wrong with it, with --listen {}", file.display(), relay.listen)));
     }
+    if let Some(NodeCommand::Invite(InviteArgs { email, operator, .. })) = command {
+        return Ok(Some(invite(wanted.ok_or(InviteError::NoAccounts)?, email, operator).await?));
+    }
     let Some(wanted) = wanted else {
         mykube_relay::run(relay, async || Ok::<_, NodeError>(None), output).await?;
         return Ok(None);
@@ -105,7 +126,7 @@ pub async fn run(
             "DEV MODE: whoever knows the dev secret signs in as anybody; for this machine alone, and never for people"
         );
     }
-    if let Some(warning) = wanted.unreachable(&relay) {
+    for warning in [wanted.unreachable(&relay), wanted.exposed()].into_iter().flatten() {
         warn!("{warning}");
     }
     let mut opened = None;

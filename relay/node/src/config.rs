@@ -34,6 +34,8 @@ mod sign_up;
 
 pub(crate) use published::{Names, Published};
 
+/// Where the password of PostgreSQL's role may also stand.
+const DATABASE_PASSWORD: &str = "MYKUBE_DATABASE_PASSWORD";
 /// Where the dev secret may also stand.
 pub(crate) const DEV_SECRET: &str = "MYKUBE_DEV_SECRET";
 
@@ -44,7 +46,7 @@ struct File {
     #[serde(default)]
     aliases: Vec<Spanned<String>>,
     keys_file: Option<PathBuf>,
-    database: Option<DatabaseTable>,
+    database: Option<Spanned<DatabaseTable>>,
     accounts: Option<Spanned<AccountsTable>>,
     dev: Option<Spanned<DevTable>>,
     browser: Option<BrowserTable>,
@@ -57,7 +59,10 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DatabaseTable {
-    url: Option<Spanned<String>>,
+    url: Option<Spanned<Secret>>,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +98,15 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
+    /// Says so where others may read what comes from the database, and be it.
+    pub(crate) fn exposed(&self) -> Option<&'static str> {
+        let Database::Postgres(postgres) = &self.database else { return None };
+        postgres.is_exposed().then_some(
+            "the database is on another machine, and `sslmode=disable` lets everybody between here and there read and \
+             change what it says",
+        )
+    }
+
     /// Says so where nobody could sign in by the address that people have.
     pub(crate) fn unreachable(&self, relay: &RelayConfig) -> Option<&'static str> {
         let is_https = self.settings.public_url.as_str().starts_with("https:");
@@ -308,14 +322,54 @@ impl Reader<'_> {
         }
     }
 
-    fn database(&mut self, table: Option<&DatabaseTable>, relay: &RelayConfig) -> Option<Database> {
-        let Some(url) = table.and_then(|table| table.url.as_ref()) else {
-            return Some(Database::Sqlite(relay.data_dir.join("relay.db")));
+    fn database(&mut self, table: Option<&Spanned<DatabaseTable>>, relay: &RelayConfig) -> Option<Database> {
+        let Some(table) = table else { return Some(Database::Sqlite(relay.data_dir.join("relay.db"))) };
+        let at = Some(table.span().start);
+        let DatabaseTable { url, password, password_file, ca_file } = table.get_ref();
+        let parsed = match url {
+            Some(url) => Database::parse(url.get_ref().expose()).map_err(|error| (Some(url.span().start), error)),
+            None => Ok(Database::Sqlite(relay.data_dir.join("relay.db"))),
         };
-        match Database::parse(url.get_ref()) {
+        match parsed {
+            Ok(Database::Sqlite(_)) if password.is_some() || password_file.is_some() || ca_file.is_some() => {
+                self.wrong(
+                    at,
+                    "`password`, `password_file` and `ca_file` are of PostgreSQL: `url = \"postgres://...\"`",
+                );
+                None
+            }
             Ok(Database::Sqlite(path)) => Some(Database::Sqlite(self.directory.join(path))),
-            Err(error) => {
-                self.wrong(Some(url.span().start), error.to_string());
+            Ok(Database::Postgres(mut postgres)) => {
+                let file = password_file.as_ref().map(|path| self.directory.join(path));
+                match secret::from_one_of("password", password.as_ref(), file.as_deref(), DATABASE_PASSWORD, 1) {
+                    Ok(Some(_)) if postgres.has_password() => {
+                        self.wrong(
+                            at,
+                            format!(
+                                "give one of a password in `url`, `password`, `password_file` and {DATABASE_PASSWORD}"
+                            ),
+                        );
+                        return None;
+                    }
+                    Ok(Some(password)) => postgres = postgres.with_password(password),
+                    Ok(None) => {}
+                    Err(why) => {
+                        self.wrong(at, why);
+                        return None;
+                    }
+                }
+                if let Some(file) = ca_file {
+                    let file = self.directory.join(file);
+                    if let Err(error) = fs::File::open(&file) {
+                        self.wrong(at, format!("cannot read {}: {error}", file.display()));
+                        return None;
+                    }
+                    postgres = postgres.with_ca_file(file);
+                }
+                Some(Database::Postgres(postgres))
+            }
+            Err((at, error)) => {
+                self.wrong(at, error.to_string());
                 None
             }
         }
@@ -411,7 +465,15 @@ mod tests {
             ("public_url = \"https://r.example\"\n[accounts]\nsign_up = \"opne\"\n", "3: sign_up is"),
             (
                 "public_url = \"https://r.example\"\n[accounts]\n[database]\nurl = \"postgres://u:p@db\"\n",
-                "4: PostgreSQL is not built yet",
+                "4: PostgreSQL's address is `postgres://USER@HOST/DATABASE`",
+            ),
+            (
+                "public_url = \"https://r.example\"\n[accounts]\n[database]\npassword_file = \"p\"\n",
+                "3: `password`, `password_file` and `ca_file` are of PostgreSQL",
+            ),
+            (
+                "public_url = \"https://r.example\"\n[accounts]\n[database]\nurl = \"postgres://u:p@db/r\"\npassword = \"q\"\n",
+                "3: give one of a password in `url`",
             ),
             (
                 "public_url = \"https://r.example\"\n[accounts]\n[browser]\nallow_origin = [\"https://a/b\"]\n",
@@ -490,6 +552,11 @@ mod tests {
             ("\"canary-of-dev-mode\"", "\"canary-70707070"),
             ("\"canary-of-dev-mode\"", "\"canary\""),
             ("\"canary-of-dev-mode\"", "\"canary-of-dev-mode"),
+            ("[dev]", "[database]\nurl = \"postgres://u:canary@db\"\n[dev]"),
+            ("[dev]", "[database]\nurl = \"postgres://u:canary@db/r?x=canary\"\n[dev]"),
+            ("[dev]", "[database]\nurl = 7070\n[dev]"),
+            ("[dev]", "[database]\nurl = \"postgres://u:canary@db/r\"\npassword = 7070\n[dev]"),
+            ("[dev]", "[database]\nurl = \"postgres://u:canary@db/r\"\npassword = \"canary\"\n[dev]"),
             ("secret = ", "secrets = "),
             ("[accounts]", "[accounts]\nboot_scope = \"none\""),
         ] {

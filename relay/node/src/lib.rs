@@ -5,7 +5,9 @@
 mod accounts;
 mod cli;
 mod config;
+mod invite;
 mod keys;
 
 pub use cli::{NodeArgs, NodeCommand, NodeError, run};
 pub use config::{ConfigError, Problem};
+pub use invite::{InviteArgs, InviteError};

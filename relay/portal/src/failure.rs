@@ -22,7 +22,12 @@ pub(crate) struct Failure {
     form: Form,
     /// Seconds.
     retry_after: Option<u64>,
+    is_changed: bool,
 }
+
+/// Stands in an answer where somebody else changed what it was about: nothing is kept, and the call is to be made again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changed;
 
 /// What a statement's time must be: near `now`, later than `after`, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
@@ -41,17 +46,17 @@ enum Form {
 impl Failure {
     /// Ours.
     pub(crate) fn json(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), time: None, form: Form::Json, retry_after: None }
+        Self { status, text: text.into(), time: None, form: Form::Json, retry_after: None, is_changed: false }
     }
 
     /// A published call's.
     pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), time: None, form: Form::Text, retry_after: None }
+        Self { status, text: text.into(), time: None, form: Form::Text, retry_after: None, is_changed: false }
     }
 
     /// Shown to a person, wherever it is: whole sentences that say what to do.
     pub(crate) fn page(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), time: None, form: Form::Page, retry_after: None }
+        Self { status, text: text.into(), time: None, form: Form::Page, retry_after: None, is_changed: false }
     }
 
     /// A machine's clock is wrong: it may sign again with the time that it is told.
@@ -104,16 +109,19 @@ impl Failure {
 impl From<StoreError> for Failure {
     /// What cannot be read or written now is said, and once logged; the rest of the relay goes on.
     fn from(error: StoreError) -> Self {
+        let unavailable = |text: &str| Self::json(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1);
+        if let StoreError::Changed = error {
+            return Self { is_changed: true, ..unavailable("too many change this at once: try again in a moment") };
+        }
         error!(%error, "no answer could be made");
-        let text = "this relay's database gives no answer: try again in a moment";
-        Self::json(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
+        unavailable("this relay's database gives no answer: try again in a moment")
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let shown = self.clone();
-        let Self { status, text, time, form, retry_after } = self;
+        let Self { status, text, time, form, retry_after, is_changed } = self;
         let mut answer = match (form, time) {
             (Form::Json, Some(TimeFailure { now, after })) => {
                 (status, Json(json!({"error": text, "now": now, "after": after}))).into_response()
@@ -121,6 +129,9 @@ impl IntoResponse for Failure {
             (Form::Json, None) => (status, Json(json!({"error": text}))).into_response(),
             (Form::Text | Form::Page, _) => (status, text).into_response(),
         };
+        if is_changed {
+            answer.extensions_mut().insert(Changed);
+        }
         answer.headers_mut().extend(retry_after.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
         // For whoever shows it to a person instead.
         answer.extensions_mut().insert(shown);

@@ -65,8 +65,8 @@ impl Limits {
 /// What a request calls, where that is counted.
 pub(crate) fn call(method: &Method, path: &str) -> Option<Call> {
     Some(match (method.as_str(), path) {
-        ("POST", "/auth/otp/request") => Call::OtpRequest,
-        ("POST", "/auth/otp/verify") => Call::OtpVerify,
+        ("POST", "/auth/otp/request" | "/portal/sign-in/email") => Call::OtpRequest,
+        ("POST", "/auth/otp/verify" | "/portal/sign-in/code") => Call::OtpVerify,
         ("POST", "/auth/dev" | "/portal/sign-in/dev") => Call::DevLogin,
         ("POST", "/auth/dev/token") => Call::DevToken,
         ("POST", "/auth/device") => Call::DeviceBegin,

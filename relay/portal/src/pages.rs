@@ -25,6 +25,7 @@ use crate::{auth::goal, shared::Shared};
 
 mod confirm;
 mod device;
+mod email;
 mod form;
 mod home;
 mod page;
@@ -49,6 +50,9 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route(goal::CONFIRM, get(program::ask).post(program::click))
         .route("/portal/sign-in", get(sign_in::ask))
         .route("/portal/sign-in/dev", post(sign_in::dev))
+        .route("/portal/sign-in/email", post(email::ask))
+        .route("/portal/sign-in/code", post(email::show))
+        .route("/portal/invitation", get(email::invitation))
         .route("/portal/sign-out", post(home::sign_out))
         .route("/portal/sessions", get(sessions::list))
         .route("/portal/sessions/end", post(sessions::end_one))

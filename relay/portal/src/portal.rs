@@ -15,6 +15,8 @@ use crate::{auth, failure::Failure, health, mail::Mailer, pages, settings::Setti
 
 /// How often what is over is forgotten.
 const SWEEP: Duration = Duration::from_hours(1);
+/// How often a database that is a server is asked whether it is there.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// A relay's calls for people and programs.
 pub struct Portal {
@@ -31,6 +33,9 @@ impl Portal {
         let mailer = settings.mail.clone().map(Mailer::start);
         let portal = Self::with_clock(settings, keys, store, system_time, mailer).await?;
         tokio::spawn(sweep(Arc::downgrade(&portal.shared)));
+        if portal.shared.store.is_server() {
+            tokio::spawn(watch(Arc::downgrade(&portal.shared)));
+        }
         Ok(portal)
     }
 
@@ -51,6 +56,12 @@ impl Portal {
             .fallback(|| async { Failure::not_found() })
             .with_state(shared.clone());
         Ok(Self { shared, router })
+    }
+
+    /// Whether it can answer what needs the database.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.store.is_up()
     }
 
     /// Lets go of the database, once what is under way is written.
@@ -75,6 +86,15 @@ async fn sweep(shared: Weak<Shared>) {
         if let Err(error) = shared.sweep().await {
             warn!(%error, "what is over could not be forgotten");
         }
+    }
+}
+
+/// Asks for as long as there is a portal.
+async fn watch(shared: Weak<Shared>) {
+    loop {
+        sleep(WATCH).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.store.check().await;
     }
 }
 

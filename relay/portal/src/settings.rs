@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mykube_relay_accounts::sign_up::SignUp;
+use mykube_relay_accounts::{email::Email, sign_up::SignUp};
 use mykube_relay_provider::Providers;
 use zeroize::Zeroizing;
 
@@ -35,6 +35,14 @@ pub struct Settings {
     pub body_max: usize,
     /// How long a body may take to come.
     pub body_time: Duration,
+}
+
+impl Settings {
+    /// Whether anything here can prove that somebody has this address: a code that is sent to it, or a provider.
+    #[must_use]
+    pub fn proves(&self, email: &Email) -> bool {
+        self.mail.is_some() || self.providers.iter().any(|party| party.provider().proves(email))
+    }
 }
 
 /// Whose tokens end when the relay starts again.

@@ -21,11 +21,15 @@ mod family;
 mod otp;
 mod ours;
 mod pages;
+#[path = "../../store/src/tests/place.rs"]
+mod place;
 mod published;
 mod sign_up;
 mod tables;
 mod way;
 mod web;
+
+use place::Place;
 
 const SECRET: &str = "canary-of-dev";
 const URL: &str = "http://127.0.0.1:8000";
@@ -37,7 +41,7 @@ struct Site {
     settings: Settings,
     /// Where codes are sent by email.
     letters: Option<Receiver<Job>>,
-    dir: tempfile::TempDir,
+    place: Place,
 }
 
 struct Answer {
@@ -83,18 +87,18 @@ impl Site {
     }
 
     async fn with_keys(settings: Settings, keys: Keys) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (portal, letters) = open(&dir, &keys, settings.clone()).await;
-        Self { portal, keys, settings, letters, dir }
+        let place = Place::new();
+        let (portal, letters) = open(&place, &keys, settings.clone()).await;
+        Self { portal, keys, settings, letters, place }
     }
 
     /// The relay stops, and starts again.
     async fn restart(self) -> Self {
-        let Self { portal, keys, settings, dir, .. } = self;
+        let Self { portal, keys, settings, place, .. } = self;
         portal.close().await;
         drop(portal);
-        let (portal, letters) = open(&dir, &keys, settings.clone()).await;
-        Self { portal, keys, settings, letters, dir }
+        let (portal, letters) = open(&place, &keys, settings.clone()).await;
+        Self { portal, keys, settings, letters, place }
     }
 
     async fn ask(&self, request: Request<Body>, arrival: Arrival) -> Answer {
@@ -133,8 +137,8 @@ impl Site {
     }
 }
 
-async fn open(dir: &tempfile::TempDir, keys: &Keys, settings: Settings) -> (Portal, Option<Receiver<Job>>) {
-    let store = Store::open(&Database::Sqlite(dir.path().join("relay.db"))).await.unwrap();
+async fn open(place: &Place, keys: &Keys, settings: Settings) -> (Portal, Option<Receiver<Job>>) {
+    let store = place.open().await;
     let (mailer, letters) = settings.mail.as_ref().map(|_| Mailer::queue()).unzip();
     (Portal::with_clock(settings, keys, store, clock, mailer).await.unwrap(), letters)
 }

@@ -65,7 +65,7 @@ impl Store {
     /// # Errors
     /// The database gives no answer.
     pub async fn account(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
-        let row = sqlx::query(BY_ID).bind(id.to_string()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query(BY_ID).bind(id.to_string()).fetch_optional(&mut *self.connection().await?).await?;
         row.as_ref().map(account).transpose()
     }
 }
@@ -117,7 +117,7 @@ impl Transaction {
         let made = made.bind(user_id.as_str()).bind(email.as_str()).bind(organisation.to_string()).bind(now.millis());
         made.execute(self.connection()).await?;
         let joined = sqlx::query(JOIN).bind(organisation.to_string()).bind(id.to_string()).bind(now.millis());
-        joined.execute(self.connection()).await?;
+        joined.execute(self.of(organisation).await?).await?;
         Ok(Account { id, identity: identity.clone(), organisation })
     }
 }

@@ -1,16 +1,19 @@
 //! What a relay must not forget, and the only SQL there is: accounts, sign-ins, organisations and their audit logs.
 //!
 //! The rules are `mykube-relay-accounts`'. What belongs together is done in one [`Transaction`]: a rule gets the row it is
-//! about, and what it gives back is kept, or nothing is. Rows of an organisation are reached by [`Store::organisation`] and
-//! [`Transaction::record`] only, which take the organisation's id.
+//! about, and what it gives back is kept, or nothing is. Rows of an organisation are reached by what takes the organisation's
+//! id only, and on PostgreSQL the database sees to that too (`isolation`).
 
 mod accounts;
+mod address;
 mod database;
 mod device_codes;
 mod email_codes;
 mod error;
 mod families;
+mod file;
 mod invitations;
+mod isolation;
 mod organisation;
 mod sessions;
 mod sign_ins;
@@ -19,7 +22,8 @@ mod transaction;
 mod web;
 
 pub use accounts::{Account, Identity};
-pub use database::{Database, DatabaseUrlError, Store};
+pub use address::{Database, DatabaseUrlError, Postgres};
+pub use database::Store;
 pub use error::StoreError;
 pub use organisation::{Actor, AuditLine, Organisation};
 pub use sessions::Session;

@@ -60,8 +60,9 @@ impl Organisation<'_> {
     pub async fn audit(&self, most: u32) -> Result<Vec<AuditLine>, StoreError> {
         const NEWEST: &str = "SELECT number, at, account, address, action, detail FROM audit
             WHERE organisation = $1 ORDER BY number DESC LIMIT $2";
-        let rows =
-            sqlx::query(NEWEST).bind(self.id.to_string()).bind(i64::from(most)).fetch_all(&self.store.pool).await?;
+        let mut transaction = self.store.begin().await?;
+        let newest = sqlx::query(NEWEST).bind(self.id.to_string()).bind(i64::from(most));
+        let rows = newest.fetch_all(transaction.of(self.id).await?).await?;
         let line = |row: &sqlx::any::AnyRow| {
             Ok(AuditLine {
                 number: row.try_get("number")?,
@@ -93,7 +94,7 @@ impl Transaction {
         let write =
             sqlx::query(WRITE).bind(organisation.to_string()).bind(now.millis()).bind(actor.account.to_string());
         let write = write.bind(actor.sign_in.as_bytes().to_vec()).bind(actor.address.to_string());
-        write.bind(action).bind(detail.to_owned()).execute(self.connection()).await?;
+        write.bind(action).bind(detail.to_owned()).execute(self.of(organisation).await?).await?;
         Ok(())
     }
 }

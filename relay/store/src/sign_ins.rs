@@ -37,10 +37,10 @@ impl Store {
         const SIGN_INS: &str = "SELECT sid, denied_until AS until FROM sign_ins WHERE denied_until IS NOT NULL";
         const TOKENS: &str = "SELECT jti, until FROM denied_tokens";
         let mut denied = DenyList::default();
-        for row in sqlx::query(SIGN_INS).fetch_all(&self.pool).await? {
+        for row in sqlx::query(SIGN_INS).fetch_all(&mut *self.connection().await?).await? {
             denied.restore_sign_in(sign_in_id(&row)?, UnixTime::from_millis(row.try_get("until")?));
         }
-        for row in sqlx::query(TOKENS).fetch_all(&self.pool).await? {
+        for row in sqlx::query(TOKENS).fetch_all(&mut *self.connection().await?).await? {
             let id = bytes(&row, "jti").map(TokenId::from_bytes)?;
             denied.restore_token(id, UnixTime::from_millis(row.try_get("until")?));
         }

@@ -21,31 +21,52 @@ pub const AUDIT: Duration = Duration::from_hours(365 * 24);
 const AT_ONCE: i64 = 256;
 
 /// What is over, by table: what each is given is the time before which it must lie. What refers to a row goes before it.
-/// The last line of an audit log stays, as the next one's number follows from it.
-const FORGET: [(&str, Duration); 11] = [
-    ("DELETE FROM device_codes WHERE device_code IN
-        (SELECT device_code FROM device_codes WHERE created_at <= $1 LIMIT $2)", device_code::LIFE),
-    ("DELETE FROM provider_states WHERE state IN
-        (SELECT state FROM provider_states WHERE created_at <= $1 LIMIT $2)", provider_state::LIFE),
-    ("DELETE FROM login_codes WHERE code IN
-        (SELECT code FROM login_codes WHERE created_at <= $1 LIMIT $2)", login_code::LIFE),
+const FORGET: [(&str, Duration); 10] = [
+    (
+        "DELETE FROM device_codes WHERE device_code IN
+        (SELECT device_code FROM device_codes WHERE created_at <= $1 LIMIT $2)",
+        device_code::LIFE,
+    ),
+    (
+        "DELETE FROM provider_states WHERE state IN
+        (SELECT state FROM provider_states WHERE created_at <= $1 LIMIT $2)",
+        provider_state::LIFE,
+    ),
+    (
+        "DELETE FROM login_codes WHERE code IN
+        (SELECT code FROM login_codes WHERE created_at <= $1 LIMIT $2)",
+        login_code::LIFE,
+    ),
     ("DELETE FROM denied_tokens WHERE jti IN (SELECT jti FROM denied_tokens WHERE until <= $1 LIMIT $2)", MARGIN),
-    ("DELETE FROM browser_sessions WHERE hash IN
-        (SELECT hash FROM browser_sessions WHERE created_at <= $1 LIMIT $2)", portal_session::LIFE),
+    (
+        "DELETE FROM browser_sessions WHERE hash IN
+        (SELECT hash FROM browser_sessions WHERE created_at <= $1 LIMIT $2)",
+        portal_session::LIFE,
+    ),
     ("DELETE FROM families WHERE sid IN (SELECT sid FROM families WHERE created_at <= $1 LIMIT $2)", OVER),
-    ("DELETE FROM sign_ins WHERE sid IN (SELECT sid FROM sign_ins WHERE denied_until <= $1
-        AND sid NOT IN (SELECT sid FROM families) AND sid NOT IN (SELECT sid FROM browser_sessions) LIMIT $2)", MARGIN),
-    ("DELETE FROM sign_ins WHERE sid IN (SELECT sid FROM sign_ins WHERE signed_in_at <= $1 AND ended_at IS NULL
-        AND sid NOT IN (SELECT sid FROM families) AND sid NOT IN (SELECT sid FROM browser_sessions) LIMIT $2)", OVER),
+    (
+        "DELETE FROM sign_ins WHERE sid IN (SELECT sid FROM sign_ins WHERE denied_until <= $1
+        AND sid NOT IN (SELECT sid FROM families) AND sid NOT IN (SELECT sid FROM browser_sessions) LIMIT $2)",
+        MARGIN,
+    ),
+    (
+        "DELETE FROM sign_ins WHERE sid IN (SELECT sid FROM sign_ins WHERE signed_in_at <= $1 AND ended_at IS NULL
+        AND sid NOT IN (SELECT sid FROM families) AND sid NOT IN (SELECT sid FROM browser_sessions) LIMIT $2)",
+        OVER,
+    ),
     ("DELETE FROM email_codes WHERE email IN (SELECT email FROM email_codes WHERE useless_at <= $1 LIMIT $2)", MARGIN),
     ("DELETE FROM invitations WHERE email IN (SELECT email FROM invitations WHERE created_at <= $1 LIMIT $2)", INVITED),
-    ("DELETE FROM audit WHERE (organisation, number) IN (SELECT organisation, number FROM audit AS line WHERE at <= $1
-        AND number < (SELECT MAX(number) FROM audit WHERE organisation = line.organisation) LIMIT $2)", AUDIT),
 ];
 /// Nothing that came of a sign-in is good for longer.
 const OVER: Duration = refresh::LIFE.saturating_add(MARGIN);
 /// An invitation is over.
 const INVITED: Duration = sign_up::LIFE.saturating_add(MARGIN);
+/// Of one organisation. The last line stays, as the next one's number follows from it.
+const FORGET_LINES: &str = "DELETE FROM audit WHERE organisation = $1 AND number IN
+    (SELECT number FROM audit WHERE organisation = $1 AND at <= $2
+        AND number < (SELECT MAX(number) FROM audit WHERE organisation = $1) LIMIT $3)";
+/// Those that come after one, in the order of their ids.
+const ORGANISATIONS: &str = "SELECT id FROM organisations WHERE id > $1 ORDER BY id LIMIT $2";
 
 impl Store {
     /// Brings the database's own time nearer to the relay's clock. Says what it is: what was over then can be forgotten.
@@ -54,14 +75,14 @@ impl Store {
     /// The database gives no answer.
     pub async fn swept_at(&self, now: UnixTime) -> Result<UnixTime, StoreError> {
         const READ: &str = "SELECT at FROM swept";
-        const BEGIN: &str = "INSERT INTO swept (one, at) VALUES (1, $1)";
+        const BEGIN: &str = "INSERT INTO swept (one, at) VALUES (1, $1) ON CONFLICT (one) DO NOTHING";
         const WRITE: &str = "UPDATE swept SET at = $1";
-        let Some(row) = sqlx::query(READ).fetch_optional(&self.pool).await? else {
-            sqlx::query(BEGIN).bind(now.millis()).execute(&self.pool).await?;
+        let Some(row) = sqlx::query(READ).fetch_optional(&mut *self.connection().await?).await? else {
+            sqlx::query(BEGIN).bind(now.millis()).execute(&mut *self.connection().await?).await?;
             return Ok(now);
         };
         let time = now.min(UnixTime::from_millis(row.try_get("at")?) + DAY);
-        sqlx::query(WRITE).bind(time.millis()).execute(&self.pool).await?;
+        sqlx::query(WRITE).bind(time.millis()).execute(&mut *self.connection().await?).await?;
         Ok(time)
     }
 
@@ -72,9 +93,42 @@ impl Store {
     pub async fn forget(&self, time: UnixTime) -> Result<bool, StoreError> {
         let mut more = false;
         for (forget, after) in FORGET {
-            let gone = sqlx::query(forget).bind((time - after).millis()).bind(AT_ONCE).execute(&self.pool).await?;
+            let gone = sqlx::query(forget)
+                .bind((time - after).millis())
+                .bind(AT_ONCE)
+                .execute(&mut *self.connection().await?)
+                .await?;
             more |= gone.rows_affected() >= AT_ONCE.unsigned_abs();
         }
+        if !more {
+            self.forget_lines(time - AUDIT).await?;
+        }
         Ok(more)
+    }
+
+    /// Forgets lines of audit logs, organisation by organisation: no statement sees two organisations' rows.
+    async fn forget_lines(&self, before: UnixTime) -> Result<(), StoreError> {
+        let mut last = String::new();
+        loop {
+            let rows = sqlx::query(ORGANISATIONS)
+                .bind(last.clone())
+                .bind(AT_ONCE)
+                .fetch_all(&mut *self.connection().await?)
+                .await?;
+            for row in &rows {
+                last = row.try_get("id")?;
+                let id = last.parse().map_err(|_| StoreError::Damaged("organisations.id"))?;
+                let mut gone = AT_ONCE.unsigned_abs();
+                while gone >= AT_ONCE.unsigned_abs() {
+                    let mut transaction = self.begin().await?;
+                    let forget = sqlx::query(FORGET_LINES).bind(last.clone()).bind(before.millis()).bind(AT_ONCE);
+                    gone = forget.execute(transaction.of(id).await?).await?.rows_affected();
+                    transaction.commit().await?;
+                }
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+        }
     }
 }

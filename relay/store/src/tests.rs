@@ -1,4 +1,4 @@
-//! Rows, on a real file.
+//! Rows, in a real database: see `place` for which.
 
 use mykube_relay_accounts::{
     device_code::{Client, Confirmation, Credential, DeviceSignIn, Stage},
@@ -14,15 +14,18 @@ use mykube_relay_accounts::{
 
 use crate::{Account, Actor, Database, Identity, SignIn, Store, StoreError};
 
+mod isolation;
+mod once;
+mod place;
+mod statements;
+
+use place::Place;
+
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
 fn identity(subject: &str) -> Identity {
     let (user_id, email) = (format!("dev:{subject}"), format!("{subject}@example.com"));
     Identity { issuer: "dev".to_owned(), subject: subject.to_owned(), user_id, email }
-}
-
-async fn open(dir: &tempfile::TempDir) -> Store {
-    Store::open(&Database::Sqlite(dir.path().join("relay.db"))).await.unwrap()
 }
 
 /// Signs in, and says so in the audit log.
@@ -39,14 +42,14 @@ pub(crate) async fn sign_in(store: &Store, subject: &str, id: SignInId) -> Accou
 
 #[tokio::test]
 async fn a_person_is_one_account_with_an_organisation() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
+    let place = Place::new();
+    let store = place.open().await;
     let alice = sign_in(&store, "alice", SignInId::from_bytes([1; 16])).await;
     let bob = sign_in(&store, "bob", SignInId::from_bytes([2; 16])).await;
     assert!(alice.id != bob.id && alice.organisation != bob.organisation);
     store.close().await;
     drop(store);
-    let store = open(&dir).await;
+    let store = place.open().await;
     assert_eq!(store.account(alice.id).await.unwrap(), Some(alice.clone()));
     let mut renamed = identity("alice");
     renamed.email = "a@example.org".to_owned();
@@ -59,8 +62,8 @@ async fn a_person_is_one_account_with_an_organisation() {
 
 #[tokio::test]
 async fn an_organisation_sees_its_own_lines_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
+    let place = Place::new();
+    let store = place.open().await;
     let alice = sign_in(&store, "alice", SignInId::from_bytes([1; 16])).await;
     let bob = sign_in(&store, "bob", SignInId::from_bytes([2; 16])).await;
     sign_in(&store, "alice", SignInId::from_bytes([3; 16])).await;
@@ -74,8 +77,8 @@ async fn an_organisation_sees_its_own_lines_alone() {
 
 #[tokio::test]
 async fn what_is_not_kept_was_never_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
+    let place = Place::new();
+    let store = place.open().await;
     let mut transaction = store.begin().await.unwrap();
     let nobody = transaction.account_of(&identity("nobody"), NOW).await.unwrap();
     drop(transaction);
@@ -85,8 +88,8 @@ async fn what_is_not_kept_was_never_there() {
 
 #[tokio::test]
 async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
+    let place = Place::new();
+    let store = place.open().await;
     let id = SignInId::from_bytes([1; 16]);
     let hash = KeyedHash::new(&Keys::from_configured(&[7; 32]).unwrap(), Purpose::Cookies);
     let account = sign_in(&store, "alice", id).await;
@@ -106,7 +109,7 @@ async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
     transaction.commit().await.unwrap();
     store.close().await;
     drop(store);
-    let store = open(&dir).await;
+    let store = place.open().await;
     let mut denied = store.denied().await.unwrap();
     denied.handle_tick(until - std::time::Duration::from_millis(1));
     assert!(denied.denies_sign_in(id));
@@ -116,8 +119,8 @@ async fn a_sign_in_ends_with_its_browsers_and_is_refused_for_its_time() {
 
 #[tokio::test]
 async fn a_full_disk_is_said_and_leaves_nothing_half_done() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
+    let place = Place::sqlite();
+    let store = place.open().await;
     let pages = async |most: i64| {
         // No more pages than there are, at the least: as if the disk had no room for another.
         let set = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
@@ -136,8 +139,8 @@ async fn a_full_disk_is_said_and_leaves_nothing_half_done() {
 
 #[tokio::test]
 async fn of_two_who_read_a_row_only_one_changes_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
+    let place = Place::new();
+    let store = place.open().await;
     let id = SignInId::from_bytes([1; 16]);
     let account = sign_in(&store, "alice", id).await;
     let keys = Keys::from_configured(&[7; 32]).unwrap();
@@ -181,8 +184,8 @@ fn generator() -> Vec<u8> {
 
 #[tokio::test]
 async fn a_flood_of_codes_shuts_out_its_own_network() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
+    let place = Place::new();
+    let store = place.open().await;
     let hash = KeyedHash::new(&Keys::from_configured(&[7; 32]).unwrap(), Purpose::Codes);
     let mut transaction = store.begin().await.unwrap();
     let mut ask = async |address: [u8; 4], second: u64| {
@@ -206,4 +209,9 @@ async fn a_flood_of_codes_shuts_out_its_own_network() {
     }
     let found = transaction.device_code(honest.device_code).await.unwrap();
     assert_eq!(found, Some(honest), "and keep what they have");
+}
+
+/// How many changes of the tables there are.
+fn migrations() -> usize {
+    std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count()
 }

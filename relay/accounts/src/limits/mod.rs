@@ -66,15 +66,13 @@ pub enum Call {
     OtpVerify,
     /// A token of an app or agent that nobody has: counted when it was judged, asked about before.
     TokenGuess,
-    /// An invitation's link.
-    Invite,
     /// Everything else, paths that do not exist included: they try nothing.
     Other,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::DeviceBegin,
         Self::DevicePoll,
         Self::DeviceVerify,
@@ -92,7 +90,6 @@ impl Call {
         Self::OtpRequest,
         Self::OtpVerify,
         Self::TokenGuess,
-        Self::Invite,
         Self::Other,
     ];
 
@@ -107,7 +104,7 @@ impl Call {
             Self::DeviceGuess => Limit { account: Some(5), all: Some(50), ..minute(5) },
             Self::DevLogin | Self::DevToken => minute(5),
             // The first is the published figure; the others bound what is asked of the database: a code is random.
-            Self::DeviceBegin | Self::Exchange | Self::OtpVerify | Self::Invite => minute(10),
+            Self::DeviceBegin | Self::Exchange | Self::OtpVerify => minute(10),
             Self::DevicePoll
             | Self::ProviderBegin
             | Self::ProviderCallback

@@ -15,6 +15,12 @@ const LONGEST: usize = 4096;
 #[derive(Clone)]
 pub(super) struct Secret(Zeroizing<String>);
 
+impl Secret {
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Not as a text at once: of what is there instead, serde's own messages repeat the value, or TOML's the number.

@@ -7,6 +7,7 @@ mod forwarded;
 mod forwarding;
 mod legacy;
 mod limits;
+mod mail;
 mod operations;
 mod pairing;
 mod program;

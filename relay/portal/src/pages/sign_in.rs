@@ -38,6 +38,7 @@ struct SignIn<'a> {
     /// Where whoever is signed in already goes on.
     next: String,
     providers: Vec<&'a str>,
+    has_mail: bool,
     has_dev: bool,
     dev: DevForm<'a>,
 }
@@ -72,6 +73,7 @@ impl<'a> SignIn<'a> {
             query: goal::query(goal),
             next: goal::page(goal),
             providers: portal.settings.providers.iter().map(|party| party.provider().name.as_str()).collect(),
+            has_mail: portal.mailer.is_some(),
             has_dev: portal.settings.dev.is_some(),
             dev,
         }
@@ -79,7 +81,7 @@ impl<'a> SignIn<'a> {
 }
 
 /// Where a sign-in on this page leads. What stands at the root is for published clients.
-fn read_goal(portal: &Shared, query: &str) -> Result<Goal, Failure> {
+pub(super) fn read_goal(portal: &Shared, query: &str) -> Result<Goal, Failure> {
     let goal = goal::read(portal, query)?;
     let is_root = goal == Goal::Page(ReturnPath::default());
     Ok(if is_root { Goal::Page(ReturnPath::parse("/portal/")) } else { goal })

@@ -125,3 +125,18 @@ async fn what_is_not_there_has_a_limit_too() {
     }
     assert_eq!(site.get("/health", &[]).await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn who_signs_in_for_the_first_time_in_many_places_at_once_is_one_person_everywhere() {
+    let site = Site::new(settings()).await;
+    let body = json!({"email": "alice@example.com", "secret": SECRET}).to_string();
+    let sign_in = async |n: u8| {
+        let arrival = Arrival { address: [192, 0, 2, n].into(), is_private: true };
+        let headers = [("content-type", "application/json")];
+        let answer = site.ask(request(Method::POST, "/auth/dev/token", &headers, &body), arrival).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        answer.json()["userId"].clone()
+    };
+    let people = futures_util::future::join_all((0..24).map(sign_in)).await;
+    assert!(people.iter().all(|person| *person == people[0]), "{people:?}");
+}

@@ -306,7 +306,7 @@ fn a_request_of_an_hour_that_comes_twice_signs_nobody_else_in() {
     // The machine is told a time that is taken.
     let Refusal::Time { now, after } = desk.refresh(&second.token).unwrap_err() else { panic!("a time") };
     let third = desk.family.refresh(&second.token, now.max(after + 1), &desk.hash, desk.now, &mut desk.rng).unwrap();
-    desk.now = desk.now + (JUMP - CLOCK / 2);
+    desk.now = desk.now + JUMP - CLOCK / 2;
     let late = desk.family.refresh(&first, recorded, &desk.hash, desk.now, &mut desk.rng).unwrap_err();
     assert_eq!(late, Refusal::Theft);
     assert_eq!(desk.refresh(&third.token).unwrap_err(), Refusal::Ended);
