@@ -6,6 +6,7 @@
 //! - [`Forwarder`] is a TCP or HTTP CONNECT proxy that cuts, pauses or slows connections when told, or by the clock.
 //! - [`load`] makes traffic through a tunnel and measures it; [`process_stats`] reads what processes use.
 //! - [`sessions`] opens sessions at a relay, many or one after another.
+//! - [`sign_ins`] signs people in at a relay in dev mode.
 //! - [`stand_in`] stands for kubectl and the API server in guarded mode, and passes that load through it.
 //!
 //! Namespaces need root. `lab/README.md` shows the same things as commands.
@@ -18,6 +19,7 @@ mod network;
 pub mod process_stats;
 mod proxy;
 pub mod sessions;
+pub mod sign_ins;
 mod socket;
 pub mod stand_in;
 mod words;

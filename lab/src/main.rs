@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{load, net, proxy, serve, sessions, stand_in};
+use crate::commands::{load, net, proxy, serve, sessions, sign_ins, stand_in};
 
 /// Networks with delay, loss and cuts, and load, for the tests and the benchmark.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ enum Command {
     Load(load::Args),
     /// Many sessions at a relay, and what ended ones leave behind; JSON on standard output
     Sessions(sessions::Args),
+    /// Sign-ins, refreshes and calls a second at a relay in dev mode; JSON on standard output
+    SignIns(sign_ins::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::User(args) => stand_in::user(&args),
         Command::Load(args) => load::run(&args),
         Command::Sessions(args) => sessions::run(&args),
+        Command::SignIns(args) => sign_ins::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,13 @@
 //! Sessions at a relay with nothing in them: the two WebSockets of an agent and a client that have met, without a
 //! handshake. The relay cannot tell them from others.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Full};
@@ -124,6 +130,40 @@ impl OpenSession {
     pub async fn hold(self) {
         let Self { mut agent, mut client } = self;
         tokio::join!(agent.drain(), client.drain());
+    }
+
+    /// Passes frames of this many bytes from the client to the agent for this long, each a binary message. Bytes that arrived,
+    /// and the time until the last of them did.
+    pub async fn flow(self, frame: usize, time: Duration) -> io::Result<(u64, Duration)> {
+        let Self { agent, client } = self;
+        let (mut sink, mut answers) = client.0.split();
+        let pings = tokio::spawn(async move { while let Some(Ok(_)) = answers.next().await {} });
+        let start = Instant::now();
+        let sent = async move {
+            let frame = Bytes::from(vec![5; frame]);
+            while start.elapsed() < time {
+                sink.feed(Message::Binary(frame.clone())).await.map_err(io::Error::other)?;
+                sink.flush().await.map_err(io::Error::other)?;
+            }
+            sink.close().await.map_err(io::Error::other)
+        };
+        let received = async move {
+            let (mut agent, mut bytes, mut last) = (agent, 0, start);
+            while let Some(Ok(message)) = agent.0.next().await {
+                match message {
+                    Message::Binary(frame) => (bytes, last) = (bytes + frame.len() as u64, Instant::now()),
+                    Message::Close(_) => break,
+                    // The peer has left.
+                    Message::Text(text) if text.starts_with("peer:gone") || text.starts_with("peer:left") => break,
+                    _ => {}
+                }
+            }
+            io::Result::Ok((bytes, last - start))
+        };
+        let (sent, received) = tokio::join!(tokio::spawn(sent), tokio::spawn(received));
+        sent.map_err(io::Error::other)??;
+        pings.abort();
+        received.map_err(io::Error::other)?
     }
 
     /// Ends the session as the ends do, and waits until the relay has closed both connections.

@@ -1,6 +1,12 @@
 //! The relay's settings as flags and environment variables, for `mykube-relay` and `mykube relay` alike.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use mykube_protocol::{limits::RETRY_AFTER_MAX, units};
@@ -20,6 +26,9 @@ use crate::{
 /// An eighth of a ticket's life is between two renewals, and tickets hold whole seconds.
 const TICKET_TTL_MIN: Duration = Duration::from_secs(8);
 
+/// Where a relay listens that is told nothing.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+
 /// Headings of `--help`.
 const TLS: &str = "TLS";
 const FRONT: &str = "Proxies and browsers";
@@ -31,9 +40,9 @@ const LEGACY: &str = "The first mykube";
 /// Every setting of a relay.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RelayArgs {
-    /// Where to listen: 0.0.0.0:443, localhost:8000, or :443 for all addresses. Port 0 lets the system choose one
-    #[arg(long, env = "MYKUBE_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000", value_parser = listen::parse)]
-    pub listen: SocketAddr,
+    /// Where to listen: 0.0.0.0:443, localhost:8000, or :443 for all addresses. Port 0 lets the system choose one [default: 127.0.0.1:8000]
+    #[arg(long, env = "MYKUBE_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen::parse)]
+    pub listen: Option<SocketAddr>,
     /// Threads that carry sessions [default: as many as there are processors]
     #[arg(long, env = "MYKUBE_THREADS", value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -208,7 +217,7 @@ impl RelayArgs {
         }
         let tls = self.tls_cert.zip(self.tls_key);
         Ok(Config {
-            listen: self.listen,
+            listen: self.listen.unwrap_or(LISTEN),
             metrics_listen: self.metrics_listen,
             threads: self.threads.unwrap_or_else(workers::default_count),
             data_dir,

@@ -5,6 +5,7 @@ pub(crate) mod net;
 pub(crate) mod proxy;
 pub(crate) mod serve;
 pub(crate) mod sessions;
+pub(crate) mod sign_ins;
 pub(crate) mod stand_in;
 
 use std::{io, path::PathBuf};

@@ -30,6 +30,8 @@ use super::load::watched;
 enum Phase {
     /// `--count` paired sessions that say nothing: memory and descriptors of each
     Idle,
+    /// One session whose client sends for `--flow`: what arrives
+    Flow,
     /// `--turns` sessions opened, paired and closed: what is left of them
     Leftover,
 }
@@ -62,6 +64,9 @@ pub(crate) struct Args {
     /// Sessions that come and go
     #[arg(long, default_value_t = 10_000)]
     turns: usize,
+    /// How long the one session sends
+    #[arg(long, value_parser = parse_duration, default_value = "5s")]
+    flow: Duration,
     /// Opened at the same time
     #[arg(long, default_value_t = 8)]
     at_once: usize,
@@ -86,6 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<(), LabError> {
     for phase in &args.phases {
         let (name, figures) = match phase {
             Phase::Idle => ("idle", idle(args)),
+            Phase::Flow => ("flow", flow(args, &relay)),
             Phase::Leftover => ("leftover", leftover(args, &relay)),
         };
         let figures = figures.map_err(failed(name))?;
@@ -137,6 +143,16 @@ fn idle(args: &Args) -> io::Result<Value> {
         "rss_mib": mib(now.rss_bytes),
         "opened_per_s": args.count as f64 / opened.as_secs_f64(),
     }))
+}
+
+fn flow(args: &Args, relay: &RelayAt) -> io::Result<Value> {
+    const FRAME: usize = 32 * 1024;
+    let before = used(args);
+    let (bytes, took) =
+        runtime()?.block_on(async { Opener::new(relay.clone()).open().await?.flow(FRAME, args.flow).await })?;
+    let cpu = used(args).cpu_s - before.cpu_s;
+    let gib = bytes as f64 / (1024.0 * 1024.0 * 1024.0);
+    Ok(json!({"mb_s": bytes as f64 / 1e6 / took.as_secs_f64(), "cpu_s_per_gib": cpu / gib}))
 }
 
 fn leftover(args: &Args, relay: &RelayAt) -> io::Result<Value> {

@@ -83,17 +83,21 @@ impl Thread {
 
 /// Opens keys and database, and makes the portal.
 pub(crate) async fn open(wanted: Wanted) -> Result<Accounts, AccountsError> {
-    let keys_file = wanted.keys_file.clone();
-    let keys = keys::load_or_create(&keys_file)?;
-    let again = keys::load_or_create(&keys_file)?;
+    // Keys that were configured are not in the file.
+    let (keys, watched) = match wanted.keys {
+        Some(keys) => (keys, None),
+        None => (keys::load_or_create(&wanted.keys_file)?, Some(wanted.keys_file)),
+    };
     let thread = Thread::start().map_err(AccountsError::Thread)?;
     let opened = thread.handle.spawn(async move {
         let store = Store::open(&wanted.database).await?;
-        Portal::new(wanted.settings, &keys, store).await
+        let portal = Portal::new(wanted.settings, &keys, store).await?;
+        Ok::<_, StoreError>((Arc::new(portal), keys))
     });
-    let portal = Arc::new(opened.await.map_err(AccountsError::Fault)??);
-    let watched = Watched::new(keys_file, again);
-    thread.handle.spawn(watch_keys(watched, Arc::downgrade(&portal)));
+    let (portal, keys) = opened.await.map_err(AccountsError::Fault)??;
+    if let Some(file) = watched {
+        thread.handle.spawn(watch_keys(Watched::new(file, keys), Arc::downgrade(&portal)));
+    }
     Ok(Accounts { portal, thread: Arc::new(thread) })
 }
 

@@ -1,6 +1,9 @@
 //! The command line of a node, for `mykube-relay` and `mykube relay` alike.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mykube_relay::{Event, Fallback, RelayArgs, RelayError};
 use mykube_relay_store::{BackupError, back_up};
@@ -8,19 +11,28 @@ use tracing::warn;
 
 use crate::{
     accounts::{self, AccountsError},
-    config::{self, ConfigError},
+    config::{self, ConfigError, Names},
     keys,
     invite::{InviteArgs, InviteError, invite},
 };
+
+/// Heading of `--help`.
+const PUBLISHED: &str = "Settings of other relays";
 
 /// Every setting of a node.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
     #[command(flatten)]
     relay: RelayArgs,
-    /// Read what is too much for flags (accounts, say) from this file; no key of it is a flag
+    /// Read what is too much for flags (accounts, say) from this file; no key of it is a flag. Or a published relay.yaml
     #[arg(long, env = "MYKUBE_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
+    /// Take names of published relays from the environment, below flags and --config: PORT, RELAY_PUBLIC_URL, JWT_SECRET...
+    #[arg(long, help_heading = PUBLISHED, env = "MYKUBE_PUBLISHED_ENV")]
+    published_env: bool,
+    /// Take them from this file, below those of the environment
+    #[arg(long, help_heading = PUBLISHED, env = "MYKUBE_ENV_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    env_file: Option<PathBuf>,
 }
 
 /// What a node can be asked beside running.
@@ -28,7 +40,7 @@ pub struct NodeArgs {
 pub enum NodeCommand {
     /// Say what is wrong in a configuration file, by line, and do nothing else
     CheckConfig {
-        /// The file, as for --config
+        /// The file, as for --config, or as for --env-file (a name that is or ends in .env)
         #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
     },
@@ -66,6 +78,9 @@ pub enum NodeError {
     /// It was asked for something of accounts.
     #[error("this is of a relay with accounts: name its file with --config, which has [accounts]")]
     NoAccounts,
+    /// The secret is not in a file of its own.
+    #[error("this relay's secret is JWT_SECRET, and not in a keys file: change it there (everybody signs in again)")]
+    ConfiguredKeys,
     /// Nobody is invited.
     #[error(transparent)]
     Invite(#[from] InviteError),
@@ -76,7 +91,7 @@ impl NodeError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Relay(RelayError::Usage(_)) | Self::Config(_) | Self::NoAccounts => true,
+            Self::Relay(RelayError::Usage(_)) | Self::Config(_) | Self::NoAccounts | Self::ConfiguredKeys => true,
             Self::Invite(error) => matches!(error, InviteError::NoAccounts | InviteError::NothingProves { .. }),
             Self::Relay(_) | Self::Accounts(_) | Self::Backup(_) => false,
         }
@@ -92,29 +107,40 @@ pub async fn run(
     command: Option<NodeCommand>,
     output: impl FnMut(Event),
 ) -> Result<Option<String>, NodeError> {
-    let NodeArgs { mut relay, config: file } = args;
-    if let Some(NodeCommand::Invite(invite)) = &command {
-        relay.data_dir = invite.data_dir.clone().or(relay.data_dir);
-    } else if let Some(NodeCommand::CheckConfig { .. }) = command {
+    let NodeArgs { mut relay, mut config, published_env, env_file } = args;
+    let mut names = Names::read(published_env, env_file.as_deref())?;
+    let mut checked = None;
+    match &command {
+        Some(NodeCommand::Invite(invite)) => {
+            relay.data_dir = invite.data_dir.clone().or(relay.data_dir);
+            config = invite.config.clone().or(config);
+        }
+        Some(NodeCommand::CheckConfig { file }) => checked = Some(file.clone()),
+        None | Some(NodeCommand::Backup { .. } | NodeCommand::RotateKeys { .. }) => {}
+    }
+    if let Some(file) = &checked {
         // Nothing is kept: no directory is needed.
         relay.data_dir.get_or_insert_default();
+        config = Some(file.clone()).filter(|file| !is_env_file(file));
+        if config.is_none() {
+            names.add_file(file)?;
+        }
     }
+    let mut file = if checked.is_some() { config } else { config.or_else(|| names.config()) };
+    if let Some(yaml) = file.take_if(|file| is_yaml(file)) {
+        names.add_yaml(&yaml)?;
+    }
+    let mut published = names.understand()?;
+    published.below(&mut relay);
     let relay = relay.into_config()?;
-    if let Some(NodeCommand::CheckConfig { file }) = command {
-        config::load(&file, &relay)?;
+    let wanted = config::load_with(file.as_deref(), published, &relay)?;
+    if let Some(file) = checked {
         return Ok(Some(format!("{}: nothing is wrong with it, with --listen {}", file.display(), relay.listen)));
     }
-    if let Some(NodeCommand::Invite(InviteArgs { email, operator, config, .. })) = command {
-        let file = config.or(file).ok_or(InviteError::NoAccounts)?;
-        let accounts = config::load(&file, &relay)?.ok_or(InviteError::NoAccounts)?;
-        return Ok(Some(invite(accounts, email, operator).await?));
+    if let Some(NodeCommand::Invite(InviteArgs { email, operator, .. })) = command {
+        return Ok(Some(invite(wanted.ok_or(InviteError::NoAccounts)?, email, operator).await?));
     }
-    let wanted = match file {
-        Some(file) => config::load(&file, &relay)?,
-        None => None,
-    };
     match command {
-        None | Some(NodeCommand::CheckConfig { .. } | NodeCommand::Invite(_)) => {}
         Some(NodeCommand::Backup { file }) => {
             let wanted = wanted.ok_or(NodeError::NoAccounts)?;
             back_up(&wanted.database, &file).await?;
@@ -122,9 +148,13 @@ pub async fn run(
         }
         Some(NodeCommand::RotateKeys { leaked }) => {
             let wanted = wanted.ok_or(NodeError::NoAccounts)?;
+            if wanted.keys.is_some() {
+                return Err(NodeError::ConfiguredKeys);
+            }
             let told = keys::rotate(&wanted.keys_file, accounts::now(), leaked).map_err(AccountsError::Keys)?;
             return Ok(Some(told));
         }
+        None | Some(NodeCommand::CheckConfig { .. } | NodeCommand::Invite(_)) => {}
     }
     let Some(wanted) = wanted else {
         mykube_relay::run(relay, async || Ok::<_, NodeError>(None), output).await?;
@@ -150,4 +180,13 @@ pub async fn run(
     }
     served?;
     Ok(None)
+}
+
+fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+fn is_env_file(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".env") || name.starts_with(".env.")
 }

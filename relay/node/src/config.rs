@@ -9,22 +9,30 @@ use std::{
 };
 
 use mykube_relay::Config as RelayConfig;
+use mykube_relay_accounts::keys::Keys;
 use mykube_relay_portal::{BootScope, Dev, PublicUrl, Settings, SignUp};
 use mykube_relay_store::Database;
 use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
 
 use crate::config::{
+    devices::DevicesTable,
     mail::MailTable,
     provider::ProviderTable,
     secret::{SHORTEST, Secret},
 };
 
+mod devices;
+mod env_file;
 mod mail;
 mod not_built;
 mod provider;
+mod published;
+mod relay_yaml;
 mod secret;
 mod sign_up;
+
+pub(crate) use published::{Names, Published};
 
 /// Where the password of PostgreSQL's role may also stand.
 const DATABASE_PASSWORD: &str = "MYKUBE_DATABASE_PASSWORD";
@@ -42,6 +50,7 @@ struct File {
     accounts: Option<Spanned<AccountsTable>>,
     dev: Option<Spanned<DevTable>>,
     browser: Option<BrowserTable>,
+    devices: Option<DevicesTable>,
     mail: Option<Spanned<MailTable>>,
     #[serde(default)]
     provider: Vec<Spanned<ProviderTable>>,
@@ -83,6 +92,8 @@ struct BrowserTable {
 pub(crate) struct Accounts {
     pub(crate) settings: Settings,
     pub(crate) database: Database,
+    /// Given under a published name, in place of the file.
+    pub(crate) keys: Option<Keys>,
     pub(crate) keys_file: PathBuf,
 }
 
@@ -110,62 +121,90 @@ impl Accounts {
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Counted from 1; nothing where it is about the whole file.
-    pub line: Option<usize>,
+    /// Where it is: a file, with the line if it is about one, or the name of an environment variable.
+    pub place: String,
     /// What is wrong, and what to do.
     pub text: String,
 }
 
-/// A file that cannot be used, with all that is wrong with it.
+/// A configuration that cannot be used, with all that is wrong with it.
 #[derive(Debug)]
 pub struct ConfigError {
-    /// The file.
-    pub file: PathBuf,
     /// At least one.
     pub problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    fn unless_empty(problems: Vec<Problem>) -> Result<(), Self> {
+        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
+    }
 }
 
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Problem { line, text }) in self.problems.iter().enumerate() {
+        for (number, Problem { place, text }) in self.problems.iter().enumerate() {
             let end = if number == 0 { "" } else { "\n" };
-            let line = line.map(|line| format!(":{line}")).unwrap_or_default();
-            write!(f, "{end}{}{line}: {text}", self.file.display())?;
+            write!(f, "{end}{place}: {text}")?;
         }
         Ok(())
     }
 }
 
-/// Reads a file. Nothing where it has no `[accounts]`. Paths in it count from its own directory.
+/// Reads a file with nothing below it.
+#[cfg(test)]
+fn load(file: &Path, relay: &RelayConfig) -> Result<Option<Accounts>, ConfigError> {
+    load_with(Some(file), Published::default(), relay)
+}
+
+/// Reads a file, if there is one, with published names below it. Nothing where neither has accounts. Paths in the file count
+/// from its own directory.
 ///
 /// # Errors
 /// It cannot be read, or anything in it is wrong.
-pub(crate) fn load(file: &Path, relay: &RelayConfig) -> Result<Option<Accounts>, ConfigError> {
-    let failed = |problems| ConfigError { file: file.to_owned(), problems };
-    let text = fs::read_to_string(file)
-        .map_err(|error| failed(vec![Problem { line: None, text: format!("cannot be read: {error}") }]))?;
+pub(crate) fn load_with(
+    file: Option<&Path>,
+    published: Published,
+    relay: &RelayConfig,
+) -> Result<Option<Accounts>, ConfigError> {
+    let text = file.map_or(Ok(String::new()), |file| {
+        fs::read_to_string(file).map_err(|error| {
+            let problem = Problem { place: file.display().to_string(), text: format!("cannot be read: {error}") };
+            ConfigError { problems: vec![problem] }
+        })
+    })?;
+    let file = file.unwrap_or(Path::new(""));
     let directory = file.parent().unwrap_or(Path::new(""));
-    let mut reader = Reader { text: &text, directory, problems: Vec::new() };
+    let mut reader = Reader { text: &text, file, directory, published, problems: Vec::new() };
     let accounts = reader.read(relay);
-    if reader.problems.is_empty() { Ok(accounts) } else { Err(failed(reader.problems)) }
+    ConfigError::unless_empty(reader.problems)?;
+    Ok(accounts)
 }
 
 struct Reader<'a> {
     text: &'a str,
+    file: &'a Path,
     directory: &'a Path,
+    published: Published,
     problems: Vec<Problem>,
 }
 
 impl Reader<'_> {
     fn wrong(&mut self, at: Option<usize>, text: impl Into<String>) {
+        // What was given under a published name stands behind the file's end.
+        let behind = at.and_then(|at| at.checked_sub(self.text.len() + 1)).and_then(|at| self.published.place(at));
         let line = at.and_then(|at| self.text.get(..at)).map(|before| before.matches('\n').count() + 1);
-        self.problems.push(Problem { line, text: text.into() });
+        let place = match (behind, line) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(line)) => format!("{}:{line}", self.file.display()),
+            (None, None) => self.file.display().to_string(),
+        };
+        self.problems.push(Problem { place, text: text.into() });
     }
 
     fn read(&mut self, relay: &RelayConfig) -> Option<Accounts> {
-        let parsed = match DeTable::parse(self.text) {
+        let mut parsed = match DeTable::parse(self.text) {
             Ok(table) => table,
             // Its message names what was expected, and quotes nothing.
             Err(error) => {
@@ -173,6 +212,11 @@ impl Reader<'_> {
                 return None;
             }
         };
+        let lost = self.published.fill(parsed.get_mut(), self.text.len());
+        if !lost.is_empty() {
+            self.problems.extend(lost);
+            return None;
+        }
         let not_built = not_built::find(parsed.get_ref());
         for (name, span) in &not_built {
             self.wrong(Some(span.start), format!("`{name}` is not built yet: remove it"));
@@ -222,6 +266,8 @@ impl Reader<'_> {
         let mail = file.mail.as_ref().map(|mail| self.mail(mail));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
         let allow_origins = origins.filter_map(|origin| self.origin(origin)).collect();
+        let devices_life = devices::token_life(file.devices.as_ref());
+        let devices_life = devices_life.map_err(|(at, why)| self.wrong(Some(at), why)).ok();
         let keys_file = file.keys_file.as_ref().map(|path| self.directory.join(path));
         Some(Accounts {
             settings: Settings {
@@ -229,6 +275,7 @@ impl Reader<'_> {
                 aliases,
                 sign_up: sign_up?,
                 boot_scope,
+                devices_life: devices_life?,
                 published_exchange: accounts.get_ref().published_exchange.unwrap_or_default(),
                 providers: Arc::new(providers),
                 dev,
@@ -238,6 +285,7 @@ impl Reader<'_> {
                 body_time: relay.header_timeout,
             },
             database: database?,
+            keys: self.published.keys.take().filter(|_| keys_file.is_none()),
             keys_file: keys_file.unwrap_or_else(|| relay.data_dir.join("keys")),
         })
     }

@@ -18,7 +18,7 @@ use crate::{
     arrival::Arrival,
     control,
     failure::{Changed, Failure},
-    pages,
+    origin, pages,
     portal::Portal,
     socket::Serve,
 };
@@ -37,7 +37,7 @@ impl Portal {
         B: HttpBody<Data = Bytes, Error: Into<BoxError>>,
     {
         let path = request.uri().path().to_owned();
-        let origin = request.headers().get(header::ORIGIN).cloned();
+        let origin = origin::of(request.headers()).cloned();
         let preflight = is_preflight(&request);
         let mut answer = match self.admit(&request, &path, arrival) {
             Err(failure) => whole(failure.into_response()).await,

@@ -76,7 +76,7 @@ impl Limits {
 }
 
 /// What a request calls, where that is counted.
-fn call(method: &Method, path: &str) -> Option<Call> {
+pub(crate) fn call(method: &Method, path: &str) -> Option<Call> {
     Some(match (method.as_str(), path) {
         ("POST", "/auth/otp/request" | "/portal/sign-in/email") => Call::OtpRequest,
         ("POST", "/auth/otp/verify" | "/portal/sign-in/code") => Call::OtpVerify,

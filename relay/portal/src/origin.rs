@@ -36,7 +36,7 @@ impl Origins {
 
     /// Whether it comes from a page of this relay.
     pub(crate) fn is_own(&self, headers: &HeaderMap) -> bool {
-        headers.get(header::ORIGIN).is_some_and(|origin| is_one_of(&self.own, origin))
+        of(headers).is_some_and(|origin| is_one_of(&self.own, origin))
     }
 
     /// What lets a page read the answer, if it may.
@@ -54,6 +54,12 @@ impl Origins {
     fn knows(&self, path: &str, origin: &HeaderValue) -> bool {
         is_one_of(&self.own, origin) || !is_own(path) && is_one_of(&self.foreign, origin)
     }
+}
+
+/// The origin of a page: there is one, or nobody knows which.
+pub(crate) fn of(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    origins.next().filter(|_| origins.next().is_none())
 }
 
 fn is_one_of(known: &[String], origin: &HeaderValue) -> bool {

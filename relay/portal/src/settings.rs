@@ -19,6 +19,8 @@ pub struct Settings {
     pub sign_up: SignUp,
     /// What ends when the relay does.
     pub boot_scope: BootScope,
+    /// How long a token of a device is valid.
+    pub devices_life: Duration,
     /// Where people sign in.
     pub providers: Arc<Providers>,
     /// Programs without a challenge of PKCE get a token at `/auth/exchange`, as published ones want it.

@@ -65,7 +65,7 @@ impl Shared {
             issuers: names(&settings),
             boot: BootId::random(&mut rand::rng()),
             boot_ends_daemons: settings.boot_scope == BootScope::All,
-            devices_life: Class::Devices.life(),
+            devices_life: settings.devices_life,
             devices_session: Policy::DEVICES_SESSION,
         };
         if settings.dev.is_none() {

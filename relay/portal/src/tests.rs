@@ -27,6 +27,7 @@ mod pages;
 mod place;
 mod published;
 mod sign_up;
+mod tables;
 mod way;
 mod web;
 
@@ -57,6 +58,7 @@ fn settings() -> Settings {
         aliases: Vec::new(),
         sign_up: SignUp::Closed,
         boot_scope: BootScope::Browser,
+        devices_life: Class::Devices.life(),
         providers: std::sync::Arc::default(),
         published_exchange: false,
         mail: None,
@@ -83,7 +85,10 @@ fn wait(time: std::time::Duration) {
 
 impl Site {
     async fn new(settings: Settings) -> Self {
-        let keys = Keys::generate(&mut rand::rng());
+        Self::with_keys(settings, Keys::generate(&mut rand::rng())).await
+    }
+
+    async fn with_keys(settings: Settings, keys: Keys) -> Self {
         let place = Place::new();
         let (portal, letters) = open(&place, &keys, settings.clone()).await;
         Self { portal, keys, settings, letters, place }

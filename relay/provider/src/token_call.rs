@@ -89,7 +89,8 @@ pub(crate) async fn redeem(
     })?;
     // GitHub refuses with status 200.
     if let Some(error) = said.error.filter(|error| !error.is_empty()) {
-        let words = words(&error, said.error_description.as_deref());
+        let hidden = |text: &str| without_secrets(text, client, grant);
+        let words = words(&hidden(&error), said.error_description.as_deref().map(hidden).as_deref());
         return Err(match error.as_str() {
             "invalid_grant" | "bad_verification_code" => ProviderError::CodeRefused(words),
             "server_error" | "temporarily_unavailable" => status(),
@@ -127,6 +128,16 @@ fn request(endpoint: Uri, client: &Client<'_>, grant: &Grant<'_>) -> Request<Byt
     request
 }
 
+/// What a provider says, which may repeat what it was sent: a code that it refused for the client's sake is still good.
+fn without_secrets(text: &str, client: &Client<'_>, grant: &Grant<'_>) -> String {
+    let secret = match client.secret {
+        Secret::None => "",
+        Secret::Header(secret) | Secret::Body(secret) => secret,
+    };
+    let sent = [grant.code, grant.verifier, secret].into_iter().filter(|secret| !secret.is_empty());
+    sent.fold(text.to_owned(), |text, secret| text.replace(secret, "..."))
+}
+
 /// Id and secret are form-encoded first (RFC 6749, section 2.3.1).
 fn basic(id: &str, secret: &str) -> HeaderValue {
     let encoded = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
@@ -148,6 +159,19 @@ mod tests {
         assert!(header.is_none_or(HeaderValue::is_sensitive));
         let header = header.map(|value| value.to_str().unwrap().to_owned());
         (header, String::from_utf8(request.into_body().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn what_a_provider_repeats_is_not_repeated() {
+        let grant = Grant { code: "c/d", redirect_uri: "https://r.example", verifier: "v43" };
+        let said = "no code c/d with v43 of s+t";
+        for (secret, told) in [
+            (Secret::Body("s+t"), "no code ... with ... of ..."),
+            (Secret::Header("s+t"), "no code ... with ... of ..."),
+            (Secret::None, "no code ... with ... of s+t"),
+        ] {
+            assert_eq!(without_secrets(said, &Client { id: "no", secret }, &grant), told);
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct Claims {
     pub iat: u64,
     /// Its end.
     pub exp: u64,
+    /// When it begins to be valid, if that is not at once. This relay writes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
     /// The relay's base URL.
     pub iss: String,
     /// The class.

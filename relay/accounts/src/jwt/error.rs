@@ -32,6 +32,9 @@ pub enum JwtError {
     /// The relay has started since.
     #[error("the sign-in ended when the relay started again: sign in again")]
     Boot,
+    /// Its time has not come.
+    #[error("the token is not valid yet: is this machine's clock right, or the relay's?")]
+    Early,
     /// Its time is over.
     #[error("the token has expired: renew it, or sign in again")]
     Expired,
@@ -53,6 +56,7 @@ impl JwtError {
             Self::Issuer => "Invalid JWT: jwt issuer invalid",
             Self::Class => "Invalid JWT: jwt audience invalid",
             Self::Boot | Self::Revoked => "Invalid JWT: token revoked",
+            Self::Early => "Invalid JWT: jwt not active",
             Self::Expired => "JWT expired. Please obtain a new token.",
         }
     }

@@ -169,6 +169,7 @@ impl Jwts {
             user_id: subject.user_id.clone(),
             iat,
             exp,
+            nbf: None,
             iss: self.policy.issuers.first().cloned().unwrap_or_default(),
             aud: class.name().to_owned(),
             jti,
@@ -196,7 +197,7 @@ impl Jwts {
         denied: &DenyList,
     ) -> Result<Claims, JwtError> {
         let claims = self.signed(token)?;
-        let class = self.judge(&claims, expected, denied)?;
+        let class = self.judge(&claims, expected, now, denied)?;
         if now.secs() >= claims.exp.saturating_add(class.leeway().as_secs()) {
             return Err(JwtError::Expired);
         }
@@ -210,7 +211,7 @@ impl Jwts {
     /// Why it is not renewed.
     pub fn verify_to_renew(&self, token: &str, now: UnixTime, denied: &DenyList) -> Result<Claims, RenewError> {
         let claims = self.signed(token)?;
-        self.judge(&claims, &[Class::Devices], denied)?;
+        self.judge(&claims, &[Class::Devices], now, denied)?;
         if now.secs().saturating_sub(claims.exp) > RENEWABLE.as_secs() {
             return Err(RenewError::TooLate);
         }
@@ -228,14 +229,17 @@ impl Jwts {
         if self.policy.issuers.contains(&claims.iss) { Ok(claims) } else { Err(JwtError::Issuer) }
     }
 
-    /// All but its time.
-    fn judge(&self, claims: &Claims, expected: &[Class], denied: &DenyList) -> Result<Class, JwtError> {
+    /// All but its end.
+    fn judge(&self, claims: &Claims, expected: &[Class], now: UnixTime, denied: &DenyList) -> Result<Class, JwtError> {
         if !self.policy.issuers.contains(&claims.iss) {
             return Err(JwtError::Issuer);
         }
         let class = claims.class().filter(|class| expected.contains(class)).ok_or(JwtError::Class)?;
         if self.ends_with_boot(class) && claims.boot != Some(self.policy.boot) {
             return Err(JwtError::Boot);
+        }
+        if claims.nbf.is_some_and(|nbf| now.secs() < nbf) {
+            return Err(JwtError::Early);
         }
         if denied.denies(claims) { Err(JwtError::Revoked) } else { Ok(class) }
     }

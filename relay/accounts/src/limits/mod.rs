@@ -380,4 +380,39 @@ mod tests {
         assert!(limits.admits(start, Call::DevToken, from("192.0.2.1")).is_err());
         assert!(limits.admits(start, Call::DeviceGuess, from("192.0.2.1")).is_err());
     }
+
+    /// A flood from everywhere, of everything at once: what the relay holds then is in docs/accounts.md.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn all_windows_full_hold_what_is_documented() {
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+            pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        };
+        let start = start();
+        let before = resident();
+        let mut limits = Limits::default();
+        for call in Call::ALL {
+            for n in 0..u32::try_from(2 * window::CALLS_MAX).unwrap() {
+                let account = AccountId::from_bytes(u128::from(n).to_be_bytes());
+                // No limit of all together keeps this from the windows.
+                let address = std::net::Ipv4Addr::from(n).into();
+                let windows = limits.calls.get_mut(&call).unwrap();
+                for (key, _) in counted(call, Caller { address, account: Some(account) }) {
+                    windows.of_mut(key).count(start, key);
+                }
+            }
+        }
+        let windows: Vec<_> = limits.calls.values().flat_map(|of| [&of.networks, &of.accounts, &of.all]).collect();
+        let full = windows.iter().filter(|window| window.len().0 == window::CALLS_MAX).count();
+        assert!(full >= Call::ALL.len() && windows.iter().all(|window| window.len().0 <= window::CALLS_MAX));
+        let mib = (resident() - before) >> 20;
+        println!("{full} windows full: {mib} MiB");
+        assert!(mib <= full * window::MIB_MAX, "{mib} MiB in {full} windows");
+        limits.handle_tick(start + HOUR);
+        for _ in 0..window::CALLS_MAX {
+            limits.handle_tick(start + HOUR);
+        }
+        assert!(limits.calls.values().all(|of| of.networks.len() == (0, 0) && of.accounts.len() == (0, 0)));
+    }
 }

@@ -9,10 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Calls remembered at once in one window: bounds what a flood from many networks can make the relay keep (about 5 MiB, and a
-/// relay has one to three for each of 18 calls). The oldest are forgotten for new ones, so that a flood locks nobody out; some
-/// limits of that one call end early meanwhile.
+/// Calls remembered at once in one window: bounds what a flood from many networks can make the relay keep, 8 MiB for each
+/// window and, with one to three of them for each call, 182 MiB for all. The oldest are forgotten for new ones, so that a
+/// flood locks nobody out; some limits of that one call end early meanwhile.
 pub(super) const CALLS_MAX: usize = 32_768;
+/// What one full window takes at most.
+#[cfg(test)]
+pub(super) const MIB_MAX: usize = 8;
 /// Calls that are out of the window, forgotten with each new one: more than come in.
 const FORGOTTEN_AT_ONCE: usize = 8;
 

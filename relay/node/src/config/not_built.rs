@@ -6,7 +6,8 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 /// Tables, and keys of tables.
-const NOT_BUILT: [&str; 6] = ["broker", "browser.static_dir", "devices", "events", "hooks", "status"];
+const NOT_BUILT: [&str; 7] =
+    ["broker", "browser.static_dir", "devices.max_per_user", "devices.message_limit", "events", "hooks", "status"];
 
 /// Every one in this file, with where it stands.
 pub(super) fn find(file: &DeTable<'_>) -> Vec<(String, Range<usize>)> {

@@ -1,6 +1,6 @@
 //! A secret's three ways in: a value in the file, a file of its own, an environment variable.
 
-use std::{env, io::Read as _, path::Path};
+use std::{env, fs, io::Read as _, path::Path};
 
 use mykube_relay::private_file::{self, NotPrivate};
 use serde::{Deserialize, Deserializer, de};
@@ -64,6 +64,18 @@ pub(super) fn from_one_of(
 }
 
 fn read(file: &Path) -> Result<Zeroizing<String>, String> {
+    let opened = open(file)?;
+    // All at once: a text that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(LONGEST));
+    opened.take(LONGEST as u64).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+/// A file that is this user's alone.
+///
+/// # Errors
+/// It is not, or cannot be opened: what to do.
+pub(super) fn open(file: &Path) -> Result<fs::File, String> {
     let opened = private_file::open(file).map_err(|error| match error {
         NotPrivate::Io(error) => error.to_string(),
         NotPrivate::Exposed(mode) => {
@@ -75,9 +87,5 @@ fn read(file: &Path) -> Result<Zeroizing<String>, String> {
         NotPrivate::Foreign(owner) => format!("it belongs to another user (uid {owner})"),
         NotPrivate::NoFile => "it is not a regular file of its directory".to_owned(),
     })?;
-    let opened = opened.ok_or("there is no such file")?;
-    // All at once: a text that grows leaves copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(LONGEST));
-    opened.take(LONGEST as u64).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    Ok(text)
+    opened.ok_or_else(|| "there is no such file".to_owned())
 }

@@ -1,7 +1,9 @@
 //! The relay over real sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails where a helper of its fails")]
 
+mod canary;
 mod fallback;
+mod forwarded;
 mod forwarding;
 mod legacy;
 mod limits;
@@ -9,6 +11,7 @@ mod mail;
 mod operations;
 mod pairing;
 mod program;
+mod published;
 mod resume;
 mod sign_in;
 mod support;

@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// A relay in a process of its own, which ends with the test.
-struct Program {
-    child: Child,
-    url: String,
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) url: String,
 }
 
-fn command(dir: &tempfile::TempDir, args: &[&str]) -> Command {
+pub(crate) fn command(dir: &tempfile::TempDir, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mykube-relay"));
     command.env_clear().args(["--listen", "127.0.0.1:0"]).args(args).arg("--data-dir").arg(dir.path().join("data"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -36,7 +36,7 @@ async fn start(dir: &tempfile::TempDir, args: &[&str]) -> Program {
     listening(command(dir, &[args, &["--output", "json"]].concat())).await
 }
 
-async fn listening(mut command: Command) -> Program {
+pub(crate) async fn listening(mut command: Command) -> Program {
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
     bounded(BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line)).await.unwrap();
@@ -55,7 +55,7 @@ impl Program {
         self.url.split_once("://").unwrap().1.parse().unwrap()
     }
 
-    async fn terminate(self) -> Output {
+    pub(crate) async fn terminate(self) -> Output {
         self.signal(Signal::TERM);
         bounded(self.child.wait_with_output()).await.unwrap()
     }

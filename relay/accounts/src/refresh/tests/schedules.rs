@@ -34,6 +34,18 @@ struct World {
     /// By how many milliseconds the owner's clock is ahead of the relay's. What it was at the sign-in the machine corrects;
     /// later it may have lost any time, and has not gained more than [`CLOCK`].
     skew: i64,
+    /// The relay's own clock is an hour ahead.
+    ahead: bool,
+}
+
+/// By how much the relay's own clock jumps, ahead and back.
+const JUMP: Duration = Duration::from_hours(1);
+
+/// What happens besides refreshes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Odds {
+    thieves: bool,
+    jumps: bool,
 }
 
 /// Has copied the machine at one moment.
@@ -61,7 +73,7 @@ impl World {
         let mut rng = StdRng::seed_from_u64(!seed);
         let skew = if rng.random_bool(0.2) { rng.random_range(-3_600_000..300_000) } else { 0 };
         let owner = Stored { token: token.expose().to_owned(), told: true };
-        Self { desk, owner, held_up: VecDeque::new(), thieves: Vec::new(), rng, skew }
+        Self { desk, owner, held_up: VecDeque::new(), thieves: Vec::new(), rng, skew, ahead: false }
     }
 
     fn relay(&mut self, sent: &Sent) -> Result<Option<String>, Refusal> {
@@ -77,6 +89,23 @@ impl World {
 
     fn pass(&mut self, millis: u64) {
         self.desk.now = self.desk.now + Duration::from_millis(millis);
+    }
+
+    /// The relay's clock is set, and the owner's is not.
+    fn jump(&mut self, thieves: bool) {
+        let by = i64::try_from(JUMP.as_millis()).unwrap();
+        self.ahead = !self.ahead;
+        if self.ahead {
+            self.desk.now = self.desk.now + JUMP;
+            self.skew -= by;
+        } else {
+            self.desk.now = self.desk.now - JUMP;
+            self.skew += by;
+            // What was signed for the hour that comes again may end a sign-in when it is shown then: see below.
+            if !thieves {
+                self.held_up.clear();
+            }
+        }
     }
 
     /// One request of the owner's, signed again where the relay says that the time is wrong. None: no answer came.
@@ -175,9 +204,12 @@ impl World {
     }
 
     /// One schedule. Says whether the owner was signed out, and whether a thief ever got an answer.
-    fn run(mut self, thieves: bool) -> (bool, bool) {
+    fn run(mut self, Odds { thieves, jumps }: Odds) -> (bool, bool) {
         let mut stolen = false;
         for _ in 0..STEPS {
+            if jumps && self.rng.random_bool(0.3) {
+                self.jump(thieves);
+            }
             let pause = [10, 60_000, 3_300_000, 86_400_000][self.rng.random_range(0..4)];
             self.pass(pause);
             match self.rng.random_range(0..10) {
@@ -213,9 +245,18 @@ impl World {
 
 #[test]
 fn no_thief_lives_past_the_owners_next_refresh() {
+    thieves(false);
+}
+
+#[test]
+fn no_thief_gains_by_a_relay_whose_clock_jumps_an_hour() {
+    thieves(true);
+}
+
+fn thieves(jumps: bool) {
     let (mut signed_out, mut stolen) = (0, 0);
     for seed in 0..SCHEDULES {
-        let (out, got) = World::new(seed).run(true);
+        let (out, got) = World::new(seed).run(Odds { thieves: true, jumps });
         signed_out += u32::from(out);
         stolen += u32::from(got);
     }
@@ -225,15 +266,48 @@ fn no_thief_lives_past_the_owners_next_refresh() {
 
 #[test]
 fn no_honest_person_is_signed_out() {
+    honest(false);
+}
+
+#[test]
+fn no_honest_person_is_signed_out_by_a_relay_whose_clock_jumps_an_hour() {
+    honest(true);
+}
+
+fn honest(jumps: bool) {
     let mut refreshed = 0;
     for seed in 0..SCHEDULES {
         let mut world = World::new(seed);
         let first = world.owner.token.clone();
         world.pass(1000);
+        if jumps && seed % 2 == 0 {
+            world.jump(false);
+        }
         world.owner_refreshes();
         refreshed += u32::from(world.owner.token != first);
-        let (out, _) = world.run(false);
+        let (out, _) = world.run(Odds { thieves: false, jumps });
         assert!(!out, "seed {seed}");
     }
     assert!(refreshed > 50_000, "{refreshed}");
+}
+
+/// What a relay whose clock is an hour ahead is sent, and somebody records, is good for nothing when it is right again, but
+/// for ending the sign-in when that hour comes: to end one too many is better than to keep a thief.
+#[test]
+fn a_request_of_an_hour_that_comes_twice_signs_nobody_else_in() {
+    let (mut desk, first) = desk();
+    desk.now = desk.now + JUMP;
+    let recorded = millis(desk.now) + 1000;
+    let second = desk.refresh(&first).unwrap();
+    desk.received(&second.token).unwrap();
+    desk.now = desk.now - JUMP;
+    let soon = desk.family.refresh(&first, recorded, &desk.hash, desk.now, &mut desk.rng).unwrap_err();
+    assert!(matches!(soon, Refusal::Time { .. }), "it is not of now");
+    // The machine is told a time that is taken.
+    let Refusal::Time { now, after } = desk.refresh(&second.token).unwrap_err() else { panic!("a time") };
+    let third = desk.family.refresh(&second.token, now.max(after + 1), &desk.hash, desk.now, &mut desk.rng).unwrap();
+    desk.now = desk.now + JUMP - CLOCK / 2;
+    let late = desk.family.refresh(&first, recorded, &desk.hash, desk.now, &mut desk.rng).unwrap_err();
+    assert_eq!(late, Refusal::Theft);
+    assert_eq!(desk.refresh(&third.token).unwrap_err(), Refusal::Ended);
 }
