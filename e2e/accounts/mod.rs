@@ -5,5 +5,6 @@ mod browser;
 mod credentials;
 mod device;
 mod here;
+mod pages;
 mod refresh;
 mod support;
