@@ -7,16 +7,26 @@ use axum::{
     routing::{get, post},
 };
 
+use http::{HeaderMap, header};
+use mykube_relay_accounts::sign_in::plain_program;
+
 use crate::shared::Shared;
 
 pub(crate) mod begin;
 mod dev;
 mod device;
 mod end;
+mod family;
 mod refresh;
 mod status;
 
-pub(crate) use end::{browser_session, end_browsers};
+pub(crate) use device::find_typed;
+pub(crate) use end::{browser_session, end, end_browsers};
+
+/// What whoever asks calls itself: a claim, as it is shown to people.
+pub(crate) fn program(headers: &HeaderMap) -> String {
+    headers.get(header::USER_AGENT).map(|agent| plain_program(agent.as_bytes())).unwrap_or_default()
+}
 
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()

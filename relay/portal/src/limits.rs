@@ -69,9 +69,9 @@ fn call(method: &Method, path: &str) -> Option<Call> {
         ("POST", "/auth/dev/token") => Call::DevToken,
         ("POST", "/auth/device") => Call::DeviceBegin,
         ("POST", "/auth/device/poll") => Call::DevicePoll,
-        ("POST", "/auth/device/verify") => Call::DeviceVerify,
+        ("POST", "/auth/device/verify" | "/device") => Call::DeviceVerify,
         ("POST", "/auth/refresh" | "/auth/refresh/received") => Call::Refresh,
-        ("POST", "/auth/revoke") => Call::Revoke,
+        ("POST", "/auth/revoke" | "/portal/sessions/end" | "/portal/sessions/end-others") => Call::Revoke,
         ("POST", "/auth/logout") | ("GET" | "HEAD", "/auth/dev" | "/auth/status") => Call::Status,
         // Asked by who watches the relay, and by browsers before they ask anything.
         (_, "/health") | ("OPTIONS", _) => return None,

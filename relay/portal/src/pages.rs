@@ -7,7 +7,7 @@
 //! A handler takes a [`Visitor`] where somebody must be signed in: whoever is not is sent to sign in, and comes back. What a
 //! form sends is taken as [`Submitted`]: its visitor is signed in, and it comes of a page of this relay (`Origin`,
 //! `Sec-Fetch-Site`) that was made for this browser's cookie (the hidden field `csrf`, which the template takes from
-//! `frame.visitor`). A form of somebody who is not signed in yet is an [`OwnForm`]: there is nobody's session to misuse, so it
+//! `frame.csrf()`). A form of somebody who is not signed in yet is an [`OwnForm`]: there is nobody's session to misuse, so it
 //! must come of a page of this relay and no more.
 //!
 //! [`Failure`]: crate::failure::Failure
@@ -24,10 +24,12 @@ use axum::{
 use crate::shared::Shared;
 
 mod confirm;
+mod device;
 mod form;
 mod home;
 mod page;
 mod problem;
+mod sessions;
 mod visitor;
 
 #[allow(unused_imports, reason = "for whoever signs programs in")]
@@ -45,6 +47,11 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/portal", get(home::lead))
         .route("/portal/", get(home::home))
         .route("/portal/sign-out", post(home::sign_out))
+        .route("/portal/sessions", get(sessions::list))
+        .route("/portal/sessions/end", post(sessions::end_one))
+        .route("/portal/sessions/end-others", post(sessions::end_others))
+        .route("/device", get(device::ask).post(device::typed))
+        .route("/device/answer", post(device::answered))
 }
 
 /// Whether what is here is for people: it is never shared with pages of other origins, and what fails is shown as a page.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::*;
 
+mod device;
 mod forms;
+mod sessions;
 
 /// A browser that has signed in by dev mode: its cookies.
 async fn signed_in(site: &Site, email: &str) -> String {
