@@ -5,11 +5,7 @@
 //! told the same. Guesses are counted by address, account and in all ([`limits`](crate::limits)): of 32^8 codes at most
 //! [`PENDING_MAX`] are live.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use rand::{CryptoRng, RngExt as _};
 use zeroize::Zeroizing;
@@ -18,6 +14,7 @@ use crate::{
     id::{AccountId, SignInId},
     jwt::Class,
     keyed_hash::{Digest, KeyedHash},
+    limits,
     sign_in::plain_program,
     statement::{Act, MachineKey, Statement},
     time::UnixTime,
@@ -31,7 +28,7 @@ pub const INTERVAL: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(1);
 /// Live codes at once: what a flood can make the database keep, and the odds of a guess.
 pub const PENDING_MAX: usize = 16_384;
-/// Live codes of one [network](DeviceSignIn::network): more than its programs can want at once.
+/// Live codes of one [network](limits::network): more than its programs can want at once.
 pub const NETWORK_MAX: usize = 256;
 /// Letters and digits that are not taken for one another.
 const ALPHABET: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
@@ -263,14 +260,10 @@ impl DeviceSignIn {
         }
     }
 
-    /// What codes are counted by: an IPv4 address, or an IPv6 network of 48 bits, which is one site's. When there are too
-    /// many codes, the network that has the most loses its oldest, and nobody else is shut out.
+    /// What codes are counted by.
     #[must_use]
     pub fn network(&self) -> String {
-        match self.asked_from.to_canonical() {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)).to_string(),
-        }
+        limits::network(self.asked_from)
     }
 
     /// Whether it can still be confirmed: the page shows no other.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::CryptoRng;
 
 use crate::{
-    id::AccountId,
+    device_code::Confirmation,
     jwt::Class,
     keyed_hash::{Digest, KeyedHash},
     pkce::Challenge,
@@ -23,11 +23,11 @@ pub const LIFE: Duration = Duration::from_mins(1);
 pub struct LoginCode {
     /// Hash of the code.
     pub code: Digest,
-    /// Who clicked.
-    pub account: AccountId,
+    /// Who clicked, in which sign-in.
+    pub by: Confirmation,
     /// What the sign-in brought, if it did: then the code wants its verifier.
     pub challenge: Option<Challenge>,
-    /// When it was made, which is when the person clicked.
+    /// When it was made.
     pub created_at: UnixTime,
 }
 
@@ -82,7 +82,7 @@ impl LoginCode {
     /// A new code of this person's.
     #[must_use]
     pub fn new(
-        account: AccountId,
+        by: Confirmation,
         challenge: Option<Challenge>,
         hash: &KeyedHash,
         now: UnixTime,
@@ -90,7 +90,7 @@ impl LoginCode {
     ) -> (Self, Secret) {
         let code = Secret::random(rng);
         let (_, digest) = hash.hash(now, &[b"login", code.expose().as_bytes()]);
-        (Self { code: digest, account, challenge, created_at: now }, code)
+        (Self { code: digest, by, challenge, created_at: now }, code)
     }
 
     /// By what a shown code is looked for.
@@ -136,15 +136,19 @@ mod tests {
     use rand::{SeedableRng as _, rngs::StdRng};
 
     use super::*;
-    use crate::keys::{Keys, Purpose};
+    use crate::{
+        id::{AccountId, SignInId},
+        keys::{Keys, Purpose},
+    };
 
     const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 
     fn made(challenge: Option<Challenge>) -> (LoginCode, Secret) {
         let hash = KeyedHash::new(&Keys::from_configured(&[7; 32]).unwrap(), Purpose::Codes);
-        let (row, code) =
-            LoginCode::new(AccountId::from_bytes([1; 16]), challenge, &hash, NOW, &mut StdRng::seed_from_u64(1));
+        let (account, sid) = (AccountId::from_bytes([1; 16]), SignInId::from_bytes([2; 16]));
+        let by = Confirmation { account, sid, auth_time: NOW, from: [192, 0, 2, 1].into() };
+        let (row, code) = LoginCode::new(by, challenge, &hash, NOW, &mut StdRng::seed_from_u64(1));
         assert_eq!(LoginCode::candidates(code.expose(), &hash), [row.code]);
         assert_ne!(LoginCode::candidates(&code.expose()[1..], &hash), [row.code]);
         (row, code)

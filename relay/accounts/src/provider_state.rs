@@ -22,6 +22,8 @@ use crate::{
 pub const LIFE: Duration = Duration::from_mins(10);
 /// Sign-ins under way at once: what a flood of begun ones can make the database keep.
 pub const PENDING_MAX: usize = 65_536;
+/// Of those, begun from one [network](crate::limits::network): more than the people of one site begin in ten minutes.
+pub const NETWORK_MAX: usize = 1024;
 
 /// Where a sign-in leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +51,9 @@ pub enum InvalidGoal {
     #[error("cli_port is a port, 1 to 65535")]
     Port,
     /// No challenge.
-    #[error("code_challenge is the SHA-256 of the verifier in base64url, and code_challenge_method is S256")]
+    #[error(
+        "code_challenge is the SHA-256 of the verifier in base64url without padding; code_challenge_method, if any, is S256"
+    )]
     Challenge,
     /// Too long, or not plain.
     #[error("state has at most {STATE_MAX} letters, digits and -._~")]
@@ -57,7 +61,7 @@ pub enum InvalidGoal {
 }
 
 impl Goal {
-    /// From the query of `/auth/{provider}`: `cli_port` wins over `redirect`.
+    /// From the query of `/auth/{provider}`: `cli_port` wins over `redirect`. A challenge is one of S256, named or not.
     ///
     /// # Errors
     /// What is wrong with it. A `redirect` that leads elsewhere leads to `/`.
@@ -75,7 +79,7 @@ impl Goal {
         let port = Some(port).filter(|_| digits).and_then(|port| port.parse().ok()).filter(|port| *port != 0);
         let challenge = match (challenge, method) {
             (None, None) => None,
-            (Some(challenge), Some("S256")) => Some(Challenge::parse(challenge).ok_or(InvalidGoal::Challenge)?),
+            (Some(challenge), None | Some("S256")) => Some(Challenge::parse(challenge).ok_or(InvalidGoal::Challenge)?),
             _ => return Err(InvalidGoal::Challenge),
         };
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -244,15 +248,15 @@ mod tests {
         let parse = Goal::parse;
         let some = Some(encoded.as_str());
         assert_eq!(parse(Some("9"), Some("/x"), None, None, None), program(9, None, None));
-        assert_eq!(
-            parse(Some("65535"), None, Some("s-1"), some, Some("S256")),
-            program(65_535, Some("s-1"), Some(challenge))
-        );
+        for method in [None, Some("S256")] {
+            let parsed = parse(Some("65535"), None, Some("s-1"), some, method);
+            assert_eq!(parsed, program(65_535, Some("s-1"), Some(challenge)));
+        }
         for port in ["", "0", "65536", "-1", "+80", "80 ", "0x50", "80@evil.test"] {
             assert_eq!(parse(Some(port), None, None, None, None), Err(InvalidGoal::Port), "{port}");
         }
         for (challenge, method) in
-            [(some, None), (some, Some("plain")), (None, Some("S256")), (Some("verifier"), Some("S256"))]
+            [(some, Some("plain")), (some, Some("")), (None, Some("S256")), (Some("verifier"), None)]
         {
             assert_eq!(parse(Some("80"), None, None, challenge, method), Err(InvalidGoal::Challenge));
         }

@@ -5,6 +5,7 @@ use std::{
     fmt, fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use mykube_relay::Config as RelayConfig;
@@ -13,9 +14,13 @@ use mykube_relay_store::Database;
 use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
 
-use crate::config::secret::Secret;
+use crate::config::{
+    provider::ProviderTable,
+    secret::{SHORTEST, Secret},
+};
 
 mod not_built;
+mod provider;
 mod secret;
 mod sign_up;
 
@@ -33,6 +38,8 @@ struct File {
     accounts: Option<Spanned<AccountsTable>>,
     dev: Option<Spanned<DevTable>>,
     browser: Option<BrowserTable>,
+    #[serde(default)]
+    provider: Vec<Spanned<ProviderTable>>,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +53,8 @@ struct DatabaseTable {
 struct AccountsTable {
     sign_up: Option<Spanned<toml::Value>>,
     boot_scope: Option<Spanned<String>>,
+    published_exchange: Option<bool>,
+    provider_ca_file: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize)]
@@ -189,6 +198,8 @@ impl Reader<'_> {
         let aliases: Vec<_> = file.aliases.iter().filter_map(|alias| self.url(alias)).collect();
         let boot_scope = self.boot_scope(accounts.get_ref().boot_scope.as_ref());
         let sign_up = accounts.get_ref().sign_up.as_ref().map_or(Some(SignUp::Closed), |given| self.sign_up(given));
+        let ca_file = accounts.get_ref().provider_ca_file.as_ref();
+        let providers = self.providers(&file.provider, ca_file).unwrap_or_default();
         let database = self.database(file.database.as_ref(), relay);
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
@@ -200,6 +211,8 @@ impl Reader<'_> {
                 aliases,
                 sign_up: sign_up?,
                 boot_scope,
+                published_exchange: accounts.get_ref().published_exchange.unwrap_or_default(),
+                providers: Arc::new(providers),
                 dev,
                 allow_origins,
                 body_max: relay.request_body_max,
@@ -260,7 +273,7 @@ impl Reader<'_> {
         let at = Some(dev.span().start);
         let table = dev.get_ref();
         let file = table.secret_file.as_ref().map(|path| self.directory.join(path));
-        let secret = match secret::from_one_of("secret", table.secret.as_ref(), file.as_deref(), DEV_SECRET) {
+        let secret = match secret::from_one_of("secret", table.secret.as_ref(), file.as_deref(), DEV_SECRET, SHORTEST) {
             Ok(Some(secret)) => Some(secret),
             Ok(None) => {
                 self.wrong(at, format!("[dev] needs `secret`, `secret_file` or {DEV_SECRET}"));
@@ -380,11 +393,11 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_its_name() {
-        let text = "[mail]\nsmtp = \"x\"\n\n[[provider]]\nname = \"google\"\n[accounts]\npublished_exchange = true\n";
+        let text = "[broker]\nopen = true\n\n[[hooks]]\n[accounts]\n[browser]\nstatic_dir = \"x\"\n";
         let expected = [
-            "1: `mail` is not built yet: remove it",
-            "4: `provider` is not built yet: remove it",
-            "7: `accounts.published_exchange` is not built yet: remove it",
+            "1: `broker` is not built yet: remove it",
+            "4: `hooks` is not built yet: remove it",
+            "7: `browser.static_dir` is not built yet: remove it",
         ];
         let mut problems = problems(text, |_| {});
         problems.sort();

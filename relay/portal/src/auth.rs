@@ -6,17 +6,22 @@ use axum::{
     Router,
     routing::{get, post},
 };
-
 use http::{HeaderMap, header};
 use mykube_relay_accounts::sign_in::plain_program;
 
 use crate::shared::Shared;
 
 pub(crate) mod begin;
-mod dev;
+pub(crate) mod browser;
+pub(crate) mod dev;
 mod device;
 mod end;
+mod exchange;
 mod family;
+pub(crate) mod goal;
+mod id_token;
+mod provider;
+pub(crate) mod redirect;
 mod refresh;
 mod status;
 
@@ -30,6 +35,11 @@ pub(crate) fn program(headers: &HeaderMap) -> String {
 
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
+        .route("/auth", post(id_token::sign_in))
+        .route("/auth/{provider}", get(provider::begin))
+        .route("/auth/callback", get(provider::google_callback))
+        .route("/auth/callback/{provider}", get(provider::callback))
+        .route("/auth/exchange", post(exchange::exchange))
         .route("/auth/dev", get(dev::is_on).post(dev::sign_in_browser))
         .route("/auth/dev/token", post(dev::sign_in_program))
         .route("/auth/device", post(device::begin_code))

@@ -1,11 +1,15 @@
 //! The two cookies of a browser: the published one, which browsers of other clients know, and the portal's own.
 
 use http::{HeaderMap, HeaderValue, header};
+use mykube_relay_accounts::{provider_state::LIFE, secret::Secret};
 
 /// The published one holds a token of class `browser`.
 pub(crate) const PUBLISHED: &str = "lukan_token";
 /// The portal's own: no page of another host can set it, nor one without TLS (RFC 6265bis section 4.1.3.2).
 pub(crate) const OWN: &str = "__Host-mykube";
+
+/// What a browser is known by that is at a provider.
+pub(crate) const STATE: &str = "__Host-mykube-state";
 
 /// How long the published one is kept, in seconds: as long as its token lives.
 const PUBLISHED_AGE: u64 = 30 * 24 * 3600;
@@ -58,6 +62,15 @@ pub(crate) fn set(published: &str, own: &str, foreign: bool) -> [HeaderValue; 2]
         value.set_sensitive(true);
         value
     })
+}
+
+/// The one for a browser that goes to a provider. `Lax`: it comes back from another site.
+pub(crate) fn state(secret: &Secret) -> HeaderValue {
+    let cookie =
+        format!("{STATE}={}; HttpOnly; SameSite=Lax; Path=/; Max-Age={}; Secure", secret.expose(), LIFE.as_secs());
+    let mut value = HeaderValue::try_from(cookie).expect("a secret is of letters, digits and signs");
+    value.set_sensitive(true);
+    value
 }
 
 #[cfg(test)]

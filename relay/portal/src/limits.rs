@@ -65,14 +65,20 @@ impl Limits {
 /// What a request calls, where that is counted.
 fn call(method: &Method, path: &str) -> Option<Call> {
     Some(match (method.as_str(), path) {
-        ("POST", "/auth/dev") => Call::DevLogin,
+        ("POST", "/auth/dev" | "/portal/sign-in/dev") => Call::DevLogin,
         ("POST", "/auth/dev/token") => Call::DevToken,
         ("POST", "/auth/device") => Call::DeviceBegin,
         ("POST", "/auth/device/poll") => Call::DevicePoll,
         ("POST", "/auth/device/verify" | "/device") => Call::DeviceVerify,
         ("POST", "/auth/refresh" | "/auth/refresh/received") => Call::Refresh,
         ("POST", "/auth/revoke" | "/portal/sessions/end" | "/portal/sessions/end-others") => Call::Revoke,
+        ("POST", "/auth/exchange") => Call::Exchange,
+        ("POST", "/auth") => Call::IdToken,
+        ("POST", "/portal/confirm") => Call::Confirm,
         ("POST", "/auth/logout") | ("GET" | "HEAD", "/auth/dev" | "/auth/status") => Call::Status,
+        ("GET" | "HEAD", "/auth/callback") => Call::ProviderCallback,
+        ("GET" | "HEAD", path) if path.starts_with("/auth/callback/") => Call::ProviderCallback,
+        ("GET" | "HEAD", path) if path.starts_with("/auth/") => Call::ProviderBegin,
         // Asked by who watches the relay, and by browsers before they ask anything.
         (_, "/health") | ("OPTIONS", _) => return None,
         _ => Call::Other,

@@ -21,7 +21,7 @@ use axum::{
     routing::{get, post},
 };
 
-use crate::shared::Shared;
+use crate::{auth::goal, shared::Shared};
 
 mod confirm;
 mod device;
@@ -29,11 +29,11 @@ mod form;
 mod home;
 mod page;
 mod problem;
+mod program;
 mod sessions;
+mod sign_in;
 mod visitor;
 
-#[allow(unused_imports, reason = "for whoever signs programs in")]
-pub(crate) use confirm::Confirm;
 pub(crate) use form::{OwnForm, Submitted};
 pub(crate) use page::{Frame, Page, see_other};
 pub(crate) use problem::show;
@@ -46,6 +46,9 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/portal", get(home::lead))
         .route("/portal/", get(home::home))
+        .route(goal::CONFIRM, get(program::ask).post(program::click))
+        .route("/portal/sign-in", get(sign_in::ask))
+        .route("/portal/sign-in/dev", post(sign_in::dev))
         .route("/portal/sign-out", post(home::sign_out))
         .route("/portal/sessions", get(sessions::list))
         .route("/portal/sessions/end", post(sessions::end_one))

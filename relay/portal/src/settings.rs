@@ -1,8 +1,9 @@
 //! What a portal is told at its start.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use mykube_relay_accounts::sign_up::SignUp;
+use mykube_relay_provider::Providers;
 use zeroize::Zeroizing;
 
 use crate::url::PublicUrl;
@@ -18,6 +19,10 @@ pub struct Settings {
     pub sign_up: SignUp,
     /// What ends when the relay does.
     pub boot_scope: BootScope,
+    /// Where people sign in.
+    pub providers: Arc<Providers>,
+    /// Programs without a challenge of PKCE get a token at `/auth/exchange`, as published ones want it.
+    pub published_exchange: bool,
     /// Dev mode, where it is on.
     pub dev: Option<Dev>,
     /// Origins whose pages may use published calls.

@@ -19,6 +19,7 @@ mod pages;
 mod published;
 mod sign_up;
 mod way;
+mod web;
 
 const SECRET: &str = "canary-of-dev";
 const URL: &str = "http://127.0.0.1:8000";
@@ -43,6 +44,8 @@ fn settings() -> Settings {
         aliases: Vec::new(),
         sign_up: SignUp::Closed,
         boot_scope: BootScope::Browser,
+        providers: std::sync::Arc::default(),
+        published_exchange: false,
         dev: Some(Dev::new(Zeroizing::new(SECRET.to_owned()))),
         allow_origins: vec!["https://console.example".to_owned()],
         body_max: 16 * 1024,

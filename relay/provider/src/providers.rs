@@ -1,5 +1,7 @@
 //! All providers of the configuration.
 
+use std::fmt;
+
 use mykube_relay_accounts::{identity::Person, time::UnixTime};
 
 use crate::{
@@ -9,6 +11,7 @@ use crate::{
 };
 
 /// The providers that people can sign in at, in the order of the configuration.
+#[derive(Default)]
 pub struct Providers(Vec<RelyingParty>);
 
 impl Providers {
@@ -46,5 +49,11 @@ impl Providers {
         let issuer = claimed_issuer(token).ok_or(IdTokenError::Malformed)?;
         let judge = self.iter().find(|party| party.takes_id_tokens_of(&issuer)).ok_or(IdTokenError::Issuer)?;
         judge.verify_id_token(token, now).await
+    }
+}
+
+impl fmt::Debug for Providers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|party| &party.provider().name)).finish()
     }
 }

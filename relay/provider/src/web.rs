@@ -43,6 +43,14 @@ impl Web {
         Ok(Self::with_limit(Trust::new(ca_file)?, proxies, CALL_LIMIT))
     }
 
+    /// The same, through the proxies that the environment names.
+    ///
+    /// # Errors
+    /// [`DialError::CaFile`] and [`DialError::NoRoots`].
+    pub fn from_env(ca_file: Option<&Path>) -> Result<Self, DialError> {
+        Self::new(ca_file, ProxyEnv::from_env())
+    }
+
     /// With other roots and another limit than [`CALL_LIMIT`].
     #[must_use]
     pub fn with_limit(trust: Trust, proxies: ProxyEnv, limit: Duration) -> Self {

@@ -15,6 +15,7 @@ mod sessions;
 mod sign_ins;
 mod sweep;
 mod transaction;
+mod web;
 
 pub use accounts::{Account, Identity};
 pub use database::{Database, DatabaseUrlError, Store};

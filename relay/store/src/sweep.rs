@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mykube_relay_accounts::{device_code, portal_session, refresh, time::UnixTime};
+use mykube_relay_accounts::{device_code, login_code, portal_session, provider_state, refresh, time::UnixTime};
 use sqlx::Row as _;
 
 use crate::{database::Store, error::StoreError};
@@ -20,9 +20,13 @@ const AT_ONCE: i64 = 256;
 
 /// What is over, by table: what each is given is the time before which it must lie. What refers to a row goes before it.
 /// The last line of an audit log stays, as the next one's number follows from it.
-const FORGET: [(&str, Duration); 7] = [
+const FORGET: [(&str, Duration); 9] = [
     ("DELETE FROM device_codes WHERE device_code IN
         (SELECT device_code FROM device_codes WHERE created_at <= $1 LIMIT $2)", device_code::LIFE),
+    ("DELETE FROM provider_states WHERE state IN
+        (SELECT state FROM provider_states WHERE created_at <= $1 LIMIT $2)", provider_state::LIFE),
+    ("DELETE FROM login_codes WHERE code IN
+        (SELECT code FROM login_codes WHERE created_at <= $1 LIMIT $2)", login_code::LIFE),
     ("DELETE FROM denied_tokens WHERE jti IN (SELECT jti FROM denied_tokens WHERE until <= $1 LIMIT $2)", MARGIN),
     ("DELETE FROM browser_sessions WHERE hash IN
         (SELECT hash FROM browser_sessions WHERE created_at <= $1 LIMIT $2)", portal_session::LIFE),

@@ -26,7 +26,7 @@ async fn open(dir: &tempfile::TempDir) -> Store {
 }
 
 /// Signs in, and says so in the audit log.
-async fn sign_in(store: &Store, subject: &str, id: SignInId) -> Account {
+pub(crate) async fn sign_in(store: &Store, subject: &str, id: SignInId) -> Account {
     let mut transaction = store.begin().await.unwrap();
     let account = transaction.account_of(&identity(subject), NOW).await.unwrap();
     let begun = SignIn { id, account: account.id, method: Method::Dev, signed_in_at: NOW };

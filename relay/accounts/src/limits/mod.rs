@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,16 @@ use window::SlidingWindow;
 
 /// The published answer, with 429.
 pub const TOO_MANY: &str = "Rate limit exceeded \u{2014} try again later";
+
+/// What rows that anybody can make are counted by: an IPv4 address, or an IPv6 network of 48 bits, which is one site's. When
+/// there are too many, the network that has the most loses its oldest, and nobody else is shut out.
+#[must_use]
+pub fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)).to_string(),
+    }
+}
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +50,8 @@ pub enum Call {
     ProviderBegin,
     /// `GET /auth/callback` and those of other providers.
     ProviderCallback,
+    /// The click on the page that gives a program its sign-in.
+    Confirm,
     /// `POST /auth`
     IdToken,
     /// `POST /auth/refresh`, both forms, and what says that a successor has arrived.
@@ -62,7 +74,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::DeviceBegin,
         Self::DevicePoll,
         Self::DeviceVerify,
@@ -72,6 +84,7 @@ impl Call {
         Self::Exchange,
         Self::ProviderBegin,
         Self::ProviderCallback,
+        Self::Confirm,
         Self::IdToken,
         Self::Refresh,
         Self::Revoke,
@@ -98,6 +111,7 @@ impl Call {
             Self::DevicePoll
             | Self::ProviderBegin
             | Self::ProviderCallback
+            | Self::Confirm
             | Self::IdToken
             | Self::Refresh
             | Self::TokenGuess => minute(30),

@@ -6,8 +6,8 @@ use mykube_relay::private_file::{self, NotPrivate};
 use serde::{Deserialize, Deserializer, de};
 use zeroize::Zeroizing;
 
-/// Fewest bytes: a word that somebody would try is none.
-const SHORTEST: usize = 16;
+/// Fewest bytes of one that people make up: a word that somebody would try is none.
+pub(super) const SHORTEST: usize = 16;
 /// Longest file that is read.
 const LONGEST: usize = 4096;
 
@@ -28,12 +28,13 @@ impl<'de> Deserialize<'de> for Secret {
 /// The secret that was given in one of the three ways; nothing where it was given in none.
 ///
 /// # Errors
-/// It was given in two, the file cannot be read or is not private, or it is too short.
+/// It was given in two, the file cannot be read or is not private, or it has less than `shortest` bytes.
 pub(super) fn from_one_of(
     name: &str,
     value: Option<&Secret>,
     file: Option<&Path>,
     variable: &str,
+    shortest: usize,
 ) -> Result<Option<Zeroizing<String>>, String> {
     // A variable that is set to nothing counts as not set, as everywhere.
     let set = env::var(variable).ok().filter(|set| !set.is_empty()).map(Zeroizing::new);
@@ -47,8 +48,11 @@ pub(super) fn from_one_of(
         (None, None, Some(set)) => set,
         _ => return Err(format!("give one of `{name}`, `{name}_file` and {variable}")),
     };
-    if secret.len() < SHORTEST {
-        return Err(format!("`{name}` is shorter than {SHORTEST} bytes: `openssl rand -hex 16` makes one"));
+    if secret.is_empty() {
+        return Err(format!("`{name}` is empty"));
+    }
+    if secret.len() < shortest {
+        return Err(format!("`{name}` is shorter than {shortest} bytes: `openssl rand -hex 16` makes one"));
     }
     Ok(Some(secret))
 }

@@ -23,10 +23,15 @@ pub(super) fn understand(given: &Value) -> Result<SignUp, String> {
 }
 
 /// A domain as addresses have it.
+pub(super) fn domain_of(text: &str) -> Option<String> {
+    format!("a@{text}").parse::<Email>().ok().map(|address| address.domain().to_owned())
+}
+
 fn domain(given: &Value) -> Result<String, String> {
-    let address = given.as_str().and_then(|domain| format!("a@{domain}").parse::<Email>().ok());
-    let domain = address.map(|address| address.domain().to_owned());
-    domain.ok_or_else(|| format!("{given} is no domain like \"example.com\": each domain is named in whole"))
+    given
+        .as_str()
+        .and_then(domain_of)
+        .ok_or_else(|| format!("{given} is no domain like \"example.com\": each domain is named in whole"))
 }
 
 #[cfg(test)]

@@ -5,20 +5,18 @@ use std::sync::Arc;
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
-    response::{AppendHeaders, IntoResponse},
+    response::IntoResponse,
 };
-use http::{HeaderMap, StatusCode, header::SET_COOKIE};
+use http::{HeaderMap, StatusCode};
 use mykube_protocol::account::CLIENT;
-use mykube_relay_accounts::{
-    email::Email, identity::Person, jwt::Class, portal_session::PortalSession, sign_in::Method,
-};
+use mykube_relay_accounts::{email::Email, identity::Person, jwt::Class, sign_in::Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{begin::begin, end, family, program};
-use crate::{arrival::Arrival, cookies, failure::Failure, settings::Dev, shared::Shared};
+use super::{begin::begin, browser, family, program};
+use crate::{arrival::Arrival, failure::Failure, settings::Dev, shared::Shared};
 
 /// The published text.
 pub(super) const WRONG_SECRET: &str = "Invalid or missing secret";
@@ -50,19 +48,9 @@ pub(super) async fn sign_in_browser(
     body: Result<Json<Body>, JsonRejection>,
 ) -> Result<impl IntoResponse, Failure> {
     let (person, _) = prove(&portal, body, "Dev login not enabled")?;
-    end::end_browsers(&portal, &headers, address).await?;
-    let mut begun = begin(&portal, &person, address, Method::Dev, "dev mode, a browser").await?;
-    let (sid, account) = (begun.subject.sign_in, begun.account.id);
-    let (session, cookie) =
-        PortalSession::begin(sid, account, Method::Dev, &portal.cookies, begun.now, &mut rand::rng());
-    begun.transaction.set_program(sid, &program(&headers)).await?;
-    begun.transaction.begin_browser_session(&session).await?;
-    begun.transaction.commit().await?;
-    info!(account = %begun.account.id, %address, "signed in by dev mode in a browser");
-    let published = portal.issue(Class::Browser, &begun.subject, begun.now);
-    let cookies = cookies::set(published.token.expose(), cookie.expose(), portal.origins.has_foreign());
-    let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
-    Ok((cookies, Json(json!({"ok": true, "email": begun.account.identity.email}))))
+    let how = "dev mode, a browser";
+    let (account, cookies) = browser::sign_in(&portal, &headers, &person, address, Method::Dev, how).await?;
+    Ok((cookies, Json(json!({"ok": true, "email": account.identity.email}))))
 }
 
 /// `POST /auth/dev/token`: a program signs in. A published daemon gets one token; a program of ours one for an hour, and
@@ -111,7 +99,7 @@ fn prove(
 }
 
 /// Whether this is the dev secret. Their hashes are compared, so that how long it takes tells nothing, nor how long it is.
-pub(super) fn is_secret(portal: &Shared, dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
+pub(crate) fn is_secret(portal: &Shared, dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
     let shown = shown.map(|secret| secret.as_bytes()).unwrap_or_default();
     let (_, kept) = portal.codes.hash(portal.now(), &[b"dev", dev.secret()]);
     portal.codes.verify(kept, &[b"dev", shown])

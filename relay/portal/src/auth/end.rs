@@ -17,7 +17,7 @@ use mykube_relay_accounts::{
     refresh::{End, RefreshToken, Refusal},
     secret::Secret,
 };
-use mykube_relay_store::{Actor, Transaction};
+use mykube_relay_store::{Actor, StoreError, Transaction};
 use serde_json::{Map, Value, json};
 use tracing::info;
 
@@ -38,23 +38,34 @@ pub(super) async fn log_out(
 const COOKIES_MAX: usize = 4;
 
 /// Ends whatever sign-in a browser's cookies are of.
-pub(crate) async fn end_browsers(portal: &Shared, headers: &HeaderMap, address: IpAddr) -> Result<(), Failure> {
-    let [own, published] = [cookies::OWN, cookies::PUBLISHED].map(|name| cookies::read_all(headers, name));
-    let claims = published.into_iter().filter_map(|token| portal.verify(token, &[Class::Browser]).ok());
-    let claims: Vec<_> = claims.take(COOKIES_MAX).collect();
-    if own.is_empty() && claims.is_empty() {
+pub(crate) async fn end_browsers(portal: &Shared, headers: &HeaderMap, address: IpAddr) -> Result<(), StoreError> {
+    if !cookies::has_any(headers) {
         return Ok(());
     }
     let mut transaction = portal.store.begin().await?;
+    end_browsers_in(portal, &mut transaction, headers, address).await?;
+    transaction.commit().await
+}
+
+/// The same with what else is done.
+pub(super) async fn end_browsers_in(
+    portal: &Shared,
+    transaction: &mut Transaction,
+    headers: &HeaderMap,
+    address: IpAddr,
+) -> Result<(), StoreError> {
+    let [own, published] = [cookies::OWN, cookies::PUBLISHED].map(|name| cookies::read_all(headers, name));
+    let claims = published.into_iter().filter_map(|token| portal.verify(token, &[Class::Browser]).ok());
+    let claims: Vec<_> = claims.take(COOKIES_MAX).collect();
     let mut sign_ins = Vec::new();
     for own in own.into_iter().take(COOKIES_MAX) {
-        sign_ins.extend(browser_session(portal, &mut transaction, own).await?.map(|session| session.sid));
+        sign_ins.extend(browser_session(portal, transaction, own).await?.map(|session| session.sid));
     }
     sign_ins.extend(claims.into_iter().map(|claims| claims.sid));
     for sign_in in sign_ins {
-        end(portal, &mut transaction, sign_in, address).await?;
+        end(portal, transaction, sign_in, address).await?;
     }
-    Ok(transaction.commit().await?)
+    Ok(())
 }
 
 /// The session of the browser that shows this cookie of the portal's own, if it is neither idle nor old, nor has its sign-in
@@ -63,7 +74,7 @@ pub(crate) async fn browser_session(
     portal: &Shared,
     transaction: &mut Transaction,
     cookie: &str,
-) -> Result<Option<PortalSession>, Failure> {
+) -> Result<Option<PortalSession>, StoreError> {
     let Some(cookie) = Secret::parse(cookie) else { return Ok(None) };
     let now = portal.now();
     for hash in PortalSession::candidates(&cookie, &portal.cookies) {
@@ -147,7 +158,7 @@ pub(crate) async fn end(
     transaction: &mut Transaction,
     id: SignInId,
     address: IpAddr,
-) -> Result<(), Failure> {
+) -> Result<(), StoreError> {
     let now = portal.now();
     let Some(sign_in) = transaction.sign_in(id).await? else { return Ok(()) };
     let ends_at = match transaction.family(id).await? {

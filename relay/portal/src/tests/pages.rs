@@ -7,6 +7,7 @@ use super::*;
 mod device;
 mod forms;
 mod sessions;
+mod sign_in;
 
 /// A browser that has signed in by dev mode: its cookies.
 async fn signed_in(site: &Site, email: &str) -> String {
