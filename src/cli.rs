@@ -100,11 +100,30 @@ Examples:
     mykube client --relay-url https://relay.example --no-shell < code.txt";
 
 const LOGIN_EXAMPLES: &str = "\
-Example:
+Examples:
+  With the browser of this machine:
+    mykube login --relay-url https://relay.example
+
+  Over SSH, or where there is no display: a code that is typed in a browser anywhere
+    mykube login --relay-url https://relay.example --device
+
+  In a script, with a token that was made elsewhere:
+    mykube login --relay-url https://relay.example --with-token < token
+
   At a relay in dev mode on this machine:
     mykube login --relay-url http://127.0.0.1:8000 --dev-email alice@example.com --dev-secret-file dev-secret
 
-The relay is remembered: other commands need no --relay-url then. Other ways to sign in are not built yet.";
+The relay is remembered: other commands need no --relay-url then.";
+
+const STATUS_EXAMPLES: &str = "\
+Example:
+  Does the relay answer, who is signed in, and what of this machine is there?
+    mykube relay status";
+
+const DISCONNECT_EXAMPLES: &str = "\
+Example:
+  End this machine's servers and clients at the relay; the sign-in stays, and other relays are left alone
+    mykube relay disconnect --yes";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -151,8 +170,8 @@ pub(crate) enum Command {
     Login(LoginArgs),
     /// Say who is signed in at the relay.
     Whoami(RelayUrlArgs),
-    /// End the sign-in at the relay, and on this machine.
-    Logout(RelayUrlArgs),
+    /// End the sign-in at the relay, and this machine's servers and clients there.
+    Logout(EndArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  mykube completions bash > ~/.local/share/bash-completion/completions/mykube")]
     Completions {
@@ -201,6 +220,40 @@ pub(crate) struct RelayCommand {
     /// The form of the log lines on standard error
     #[arg(long, env = "MYKUBE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Option<RelaySubcommand>,
+}
+
+/// What can be asked of a relay's program, and of this machine about a relay somewhere.
+#[derive(Subcommand)]
+pub(crate) enum RelaySubcommand {
+    #[command(flatten)]
+    Node(mykube_relay_node::NodeCommand),
+    /// Say whether a relay answers, who is signed in there, and which servers and clients of this machine are
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(HereArgs),
+    /// End the servers and clients of this machine that are at a relay; the sign-in stays
+    #[command(after_help = DISCONNECT_EXAMPLES)]
+    Disconnect(EndArgs),
+}
+
+/// Which relay, and where else to look for this machine's clients.
+#[derive(Args)]
+pub(crate) struct HereArgs {
+    #[command(flatten)]
+    pub(crate) relay: RelayUrlArgs,
+    /// Look for clients that were given this --kubeconfig-dir too
+    #[arg(long, env = "MYKUBE_KUBECONFIG_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) kubeconfig_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct EndArgs {
+    #[command(flatten)]
+    pub(crate) here: HereArgs,
+    /// Do not ask before servers and clients are ended
+    #[arg(short, long, env = "MYKUBE_YES", value_parser = BoolishValueParser::new())]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args)]
@@ -341,8 +394,17 @@ pub(crate) struct RelayUrlArgs {
 pub(crate) struct LoginArgs {
     #[command(flatten)]
     pub(crate) relay: RelayUrlArgs,
+    /// Show a code, which is typed in a browser on any machine
+    #[arg(long, visible_alias = "remote", env = "MYKUBE_DEVICE", value_parser = BoolishValueParser::new())]
+    pub(crate) device: bool,
+    /// Go to this provider of the relay's at once, as its configuration names it, like google
+    #[arg(long, env = "MYKUBE_PROVIDER", value_name = "NAME", conflicts_with_all = ["device", "with_token", "dev_email"])]
+    pub(crate) provider: Option<String>,
+    /// Read a token of the relay's (class mykube) from standard input; it works until it ends
+    #[arg(long, env = "MYKUBE_WITH_TOKEN", value_parser = BoolishValueParser::new(), conflicts_with_all = ["device", "dev_email"])]
+    pub(crate) with_token: bool,
     /// At a relay in dev mode: sign in as whoever has this address
-    #[arg(long, env = "MYKUBE_DEV_EMAIL", value_name = "EMAIL", requires = "dev_secret_file", value_hint = ValueHint::EmailAddress)]
+    #[arg(long, env = "MYKUBE_DEV_EMAIL", value_name = "EMAIL", requires = "dev_secret_file", conflicts_with = "device", value_hint = ValueHint::EmailAddress)]
     pub(crate) dev_email: Option<String>,
     /// The file with that relay's dev secret
     #[arg(long, env = "MYKUBE_DEV_SECRET_FILE", value_name = "FILE", requires = "dev_email", value_hint = ValueHint::FilePath)]

@@ -73,6 +73,7 @@ pub(crate) async fn run(args: ClientArgs, ca_file: Option<PathBuf>, output: Outp
     // A child has a cache of its own; kubectl elsewhere must tell this cluster from yesterday's.
     let port = listen(args.port, args.port.is_some() && (work == Work::Wait || args.merge)).await?;
     files.workspace.answer_at(port.host());
+    files.workspace.reach_by(dialer.url().to_string());
     if matches!(work, Work::Child(Launch::Shell)) && shell::on_path("kubectl").is_none() {
         output.warn(
             "kubectl is not on the PATH: install it (https://kubernetes.io/docs/tasks/tools/) to use the cluster",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mykube_dial::{DialError, DialOptions, Dialer, ErrorClass, ProxyEnv, RelayUrl};
-use mykube_sign_in::{Home, remembered_relay};
+use mykube_sign_in::{Home, remembered as remembered_config};
 
 use crate::exit::{ExitCode, Failure};
 
@@ -30,7 +30,8 @@ pub(crate) fn wanted(relay_url: Option<String>) -> Result<Option<String>, Failur
 }
 
 fn remembered() -> Result<Option<String>, Failure> {
-    Home::of_user().map_or(Ok(None), |home| remembered_relay(&home)).map_err(Failure::usage)
+    let config = Home::of_user().map_or(Ok(None), |home| remembered_config(&home).map(Some));
+    config.map(|config| config.and_then(|config| config.relay)).map_err(Failure::usage)
 }
 
 fn to(text: String, ca_file: Option<PathBuf>) -> Result<Dialer, Failure> {

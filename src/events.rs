@@ -70,7 +70,28 @@ pub(crate) enum JsonEvent<'a> {
         email: &'a str,
         organisation: &'a str,
         signed_in_at: &'a str,
+        /// When it ends, where it is not renewed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<&'a str>,
     },
+    /// The address at which a person signs in, with the browser of this machine.
+    SignInAt { url: &'a str },
+    /// The code that a person types in a browser anywhere.
+    DeviceCode { url: &'a str, user_code: &'a str, expires_in: u64 },
+    /// Whether a relay answers; and why not.
+    RelayStatus {
+        relay: &'a str,
+        reachable: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<&'a str>,
+        signed_in: Option<bool>,
+    },
+    /// A server of this machine; without a relay, where its release does not tell it.
+    ServerHere { pid: u32, relay: Option<&'a str>, cluster: Option<&'a str>, connected: usize, waiting: usize },
+    /// A client of this machine.
+    ClientHere { pid: u32, relay: Option<&'a str>, cluster: &'a str, away: Option<&'a str> },
+    /// A server or client of this machine was asked to end.
+    Disconnected { pid: u32, kind: &'a str, ended: bool },
     /// The sign-in is over.
     SignedOut { relay: &'a str },
     /// An event of the relay.
@@ -167,7 +188,12 @@ mod tests {
             | JsonEvent::Back { client: None, .. } => &["client"],
             JsonEvent::Invited { .. } | JsonEvent::Session { .. } => &["sessions"],
             JsonEvent::Check { .. } => &["doctor"],
-            JsonEvent::Account { .. } => &["login", "whoami"],
+            JsonEvent::Account { .. } => &["login", "whoami", "relay status"],
+            JsonEvent::SignInAt { .. } | JsonEvent::DeviceCode { .. } => &["login"],
+            JsonEvent::RelayStatus { .. } | JsonEvent::ServerHere { .. } | JsonEvent::ClientHere { .. } => {
+                &["relay status"]
+            }
+            JsonEvent::Disconnected { .. } => &["relay disconnect", "logout"],
             JsonEvent::SignedOut { .. } => &["logout"],
         }
     }
@@ -207,7 +233,14 @@ mod tests {
                 email: "e",
                 organisation: "o",
                 signed_in_at: "s",
+                until: Some("u"),
             },
+            JsonEvent::SignInAt { url: "u" },
+            JsonEvent::DeviceCode { url: "u", user_code: "c", expires_in: 1 },
+            JsonEvent::RelayStatus { relay: "r", reachable: false, detail: Some("d"), signed_in: None },
+            JsonEvent::ServerHere { pid: 1, relay: None, cluster: None, connected: 1, waiting: 1 },
+            JsonEvent::ClientHere { pid: 1, relay: None, cluster: "c", away: None },
+            JsonEvent::Disconnected { pid: 1, kind: "client", ended: true },
             JsonEvent::SignedOut { relay: "r" },
         ]
     }

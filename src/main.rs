@@ -1,14 +1,17 @@
 //! The `mykube` command line. Parses, wires, prints; decides nothing.
 
 mod access;
+mod browser;
 mod cli;
 mod client;
 mod dial;
 mod doctor;
 mod events;
 mod exit;
+mod here;
 mod limits;
 mod logs;
+mod other_process;
 mod outlet;
 mod output;
 mod prompt;
@@ -51,7 +54,7 @@ fn main() -> process::ExitCode {
         }
     };
     let logs = match &command {
-        Command::Relay(args) => {
+        Command::Relay(args) if args.is_node() => {
             mykube_relay::logs::init(args.log_format, i16::from(global.verbose) - i16::from(global.quiet))
         }
         _ => {
@@ -72,7 +75,7 @@ fn main() -> process::ExitCode {
     }
     let runtime = match &command {
         // This thread only accepts connections; others serve them.
-        Command::Relay(_) => Builder::new_current_thread().enable_all().build(),
+        Command::Relay(args) if args.is_node() => Builder::new_current_thread().enable_all().build(),
         _ => Builder::new_multi_thread().worker_threads(threads()).enable_all().build(),
     };
     let runtime = match runtime {
@@ -81,7 +84,7 @@ fn main() -> process::ExitCode {
     };
     let result = runtime.block_on(async {
         let result = match command {
-            Command::Relay(args) => relay::run(*args, output).await.map(|()| 0),
+            Command::Relay(args) => relay::run(*args, global.ca_file, output).await.map(|()| 0),
             Command::Server(args) => server::run(*args, global.ca_file, output).await.map(|()| 0),
             Command::Client(args) => client::run(args, global.ca_file, output).await,
             Command::Shell(args) => shell::run(args, output).await,

@@ -8,7 +8,7 @@ use std::{
 
 use mykube_agent::{
     announce::Announcer,
-    control_socket::Review,
+    control_socket::{About, Review},
     serve::{self, Absent, Access, Answer, BURNED_BACKOFF, Config, Ended, Event, Invitation, Offer, ServeError, serve},
 };
 use mykube_agent_gateway::{Audit, AuditSettings, Forwarder, Gateway, Recorder};
@@ -160,7 +160,8 @@ async fn share(
         }
     }
     let mut ui = Ui { output, relay_url: dialer.url().to_string(), qr: args.qr, waiting: None, announcer };
-    let commands = sessions::open(review(forwarder, upstream.clone()), output);
+    let about = About { relay: dialer.url().to_string(), cluster: upstream.cluster_name.clone() };
+    let commands = sessions::open(about, review(forwarder, upstream.clone()), output);
     let offer = Offer { upstream, access, standing: invitation };
     serve(dialer, offer, config, commands, &mut ui, stop).await.map_err(|error| failure(&error))
 }

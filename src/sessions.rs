@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mykube_agent::{
-    control_socket::{self, Answer, ListedClient, Question, Review, Socket},
+    control_socket::{self, About, Answer, ListedClient, Question, Review, Socket},
     serve::Command,
 };
 use tokio::sync::mpsc;
@@ -20,10 +20,10 @@ use crate::{
 const WAITING: usize = 4;
 
 /// Opens this server's socket. Without it a server works, but cannot be asked.
-pub(crate) fn open(review: Review, output: Output) -> mpsc::Receiver<Command> {
+pub(crate) fn open(about: About, review: Review, output: Output) -> mpsc::Receiver<Command> {
     let (sender, commands) = mpsc::channel(WAITING);
     match Socket::open() {
-        Ok(socket) => drop(tokio::spawn(socket.serve(sender, review))),
+        Ok(socket) => drop(tokio::spawn(socket.serve(about, sender, review))),
         Err(error) => output.warn(&format!("`mykube sessions` will not see this server: {error}")),
     }
     commands

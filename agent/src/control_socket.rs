@@ -45,6 +45,8 @@ const ASKING_MAX: usize = 8;
 pub enum Question {
     /// Lists the clients.
     List {},
+    /// Which server this is. One of an older release refuses.
+    About {},
     /// Ends a client.
     Kill {
         /// Its number.
@@ -68,6 +70,8 @@ pub enum Answer {
         /// All of them.
         clients: Vec<ListedClient>,
     },
+    /// Which server this is.
+    About(About),
     /// The client is being ended.
     Killed,
     /// A code, which waits.
@@ -85,6 +89,15 @@ pub enum Answer {
         /// Why.
         error: String,
     },
+}
+
+/// Which server this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The relay's address.
+    pub relay: String,
+    /// The cluster's name.
+    pub cluster: String,
 }
 
 /// One client of the list.
@@ -162,7 +175,7 @@ impl Socket {
     }
 
     /// Answers until the server no longer takes commands.
-    pub async fn serve(self, commands: mpsc::Sender<Command>, review: Review) {
+    pub async fn serve(self, about: About, commands: mpsc::Sender<Command>, review: Review) {
         let slots = Arc::new(Semaphore::new(ASKING_MAX));
         loop {
             let accepted = tokio::select! {
@@ -174,9 +187,9 @@ impl Socket {
                 continue;
             };
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let (commands, review) = (commands.clone(), review.clone());
+            let (about, commands, review) = (about.clone(), commands.clone(), review.clone());
             tokio::spawn(async move {
-                if let Err(error) = answer(connection, &commands, &review).await {
+                if let Err(error) = answer(connection, about, &commands, &review).await {
                     tracing::debug!(%error, "a question on the control socket had no answer");
                 }
                 drop(slot);
@@ -191,7 +204,12 @@ impl Drop for Socket {
     }
 }
 
-async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>, review: &Review) -> io::Result<()> {
+async fn answer(
+    mut connection: UnixStream,
+    about: About,
+    commands: &mpsc::Sender<Command>,
+    review: &Review,
+) -> io::Result<()> {
     let line = timeout(ASK_TIMEOUT, read_line(&mut connection)).await??;
     let answer = match understood(&line) {
         Err(unknown) => Answer::Error {
@@ -201,7 +219,7 @@ async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>, re
                 env!("CARGO_PKG_VERSION")
             ),
         },
-        Ok(question) => match timeout(ANSWER_TIMEOUT, ask_server(question, commands, review)).await {
+        Ok(question) => match timeout(ANSWER_TIMEOUT, ask_server(question, about, commands, review)).await {
             Ok(Some(answer)) => answer,
             Ok(None) => Answer::Error { error: "the server is ending".into() },
             Err(_) => Answer::Error { error: "the server did not answer in time: is the relay reachable?".into() },
@@ -215,7 +233,12 @@ async fn answer(mut connection: UnixStream, commands: &mpsc::Sender<Command>, re
     written
 }
 
-async fn ask_server(question: Question, commands: &mpsc::Sender<Command>, review: &Review) -> Option<Answer> {
+async fn ask_server(
+    question: Question,
+    about: About,
+    commands: &mpsc::Sender<Command>,
+    review: &Review,
+) -> Option<Answer> {
     match question {
         Question::List {} => {
             let (reply, answer) = oneshot::channel();
@@ -223,6 +246,7 @@ async fn ask_server(question: Question, commands: &mpsc::Sender<Command>, review
             let clients = answer.await.ok()?.into_iter().map(ListedClient::from).collect();
             Some(Answer::Clients { clients })
         }
+        Question::About {} => Some(Answer::About(about)),
         Question::Kill { id } => {
             let (reply, answer) = oneshot::channel();
             commands.send(Command::Kill(id, reply)).await.ok()?;
@@ -308,6 +332,10 @@ pub async fn servers() -> io::Result<Vec<(u32, PathBuf)>> {
 mod tests {
     use super::*;
 
+    fn about() -> About {
+        About { relay: "https://relay.example".into(), cluster: "prod".into() }
+    }
+
     #[tokio::test]
     async fn questions_reach_the_server_and_answers_come_back() {
         let dir = tempfile::tempdir().unwrap();
@@ -318,7 +346,8 @@ mod tests {
             let said = policy.namespaces.iter().map(|name| format!("no {name}")).collect();
             Box::pin(async { said })
         });
-        let serving = tokio::spawn(socket.serve(commands, review));
+        let serving = tokio::spawn(socket.serve(about(), commands, review));
+        assert!(matches!(ask(&path, &Question::About {}).await.unwrap(), Answer::About(answer) if answer == about()));
         let at_server = tokio::spawn(async move {
             match received.recv().await {
                 Some(Command::Invite(invitation, reply)) => {
@@ -370,7 +399,7 @@ mod tests {
                 Vec::new()
             })
         });
-        let serving = tokio::spawn(socket.serve(commands, review));
+        let serving = tokio::spawn(socket.serve(about(), commands, review));
         let mut asking = UnixStream::connect(&path).await.unwrap();
         write(&mut asking, &Question::New { name: None, policy: Box::default() }).await.unwrap();
         let end = tokio::select! {
@@ -394,7 +423,7 @@ mod tests {
         let path = dir.path().join("server-1.sock");
         let socket = Socket { listener: UnixListener::bind(&path).unwrap(), path: path.clone() };
         let (commands, mut received) = mpsc::channel(1);
-        let serving = tokio::spawn(socket.serve(commands, Arc::new(|_| Box::pin(async { Vec::new() }))));
+        let serving = tokio::spawn(socket.serve(about(), commands, Arc::new(|_| Box::pin(async { Vec::new() }))));
         let new = serde_json::to_value(Question::New { name: None, policy: Box::default() }).unwrap();
         let with = |at: &[&str], value: serde_json::Value| {
             let mut question = new.clone();

@@ -209,6 +209,29 @@ pub fn held(parent: Option<&Path>) -> Vec<(PathBuf, u32)> {
     held
 }
 
+/// Whether this process, as it is numbered here, has locked the directory: the number in its name may be of another container,
+/// and mean another process here (proc_locks(5)).
+#[cfg(target_os = "linux")]
+#[must_use]
+pub(crate) fn is_locked_by(dir: &Path, pid: u32) -> bool {
+    let Ok(inode) = fs::symlink_metadata(dir).map(|meta| meta.ino().to_string()) else { return false };
+    let is_it = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "FLOCK")?;
+        let (holder, file) = (words.get(at + 3)?, words.get(at + 4)?);
+        let found = file.rsplit(':').next() == Some(inode.as_str());
+        (found && holder.parse() == Ok(pid)).then_some(())
+    };
+    fs::read_to_string("/proc/locks").is_ok_and(|locks| locks.lines().any(|line| is_it(line).is_some()))
+}
+
+/// Whether anybody has locked the directory; who has is not told here.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub(crate) fn is_locked_by(dir: &Path, _pid: u32) -> bool {
+    dir.is_dir() && !is_unlocked(dir)
+}
+
 /// Removes the directories of dead processes of this user in `parent`. Keeps those of other users, and those that
 /// cannot be removed.
 fn remove_stale(parent: &Path) {

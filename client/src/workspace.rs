@@ -26,6 +26,8 @@ const CACHE: &str = "cache";
 const AWAY: &str = "away";
 /// How the channel may be used, for shells that join.
 const KIND: &str = "mode";
+/// The relay's address, for `mykube relay status`.
+const RELAY: &str = "relay";
 
 /// How kubectl's connections are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,8 @@ pub struct Workspace {
     dir: RamDir,
     /// The address at which the cluster is reached; the port comes with the kubeconfig.
     host: Ipv4Addr,
+    /// The address of the relay that the session goes by, once it is known.
+    relay: Option<String>,
     written: Option<Written>,
     /// The directory of the session that this one joins, which has the kubeconfig.
     joined: Option<PathBuf>,
@@ -96,6 +100,8 @@ pub struct Live {
     pub pid: u32,
     /// The cluster's name.
     pub cluster: String,
+    /// The address of the relay that it goes by; an older release does not tell it.
+    pub relay: Option<String>,
     dir: PathBuf,
     kind: Kind,
 }
@@ -114,13 +120,20 @@ impl Live {
         let cluster = config["clusters"][0]["name"].as_str().filter(|name| is_plain_name(name))?.to_owned();
         let name = std::fs::read_to_string(dir.join(KIND)).ok()?;
         let kind = [Kind::Guarded, Kind::Recorded, Kind::Shared].into_iter().find(|kind| kind.name() == name)?;
-        Some(Self { pid, cluster, dir, kind })
+        let relay = std::fs::read_to_string(dir.join(RELAY)).ok();
+        Some(Self { pid, cluster, relay, dir, kind })
     }
 
     /// Why that session is away, if it is.
     #[must_use]
     pub fn away(&self) -> Option<String> {
         std::fs::read_to_string(self.dir.join(AWAY)).ok().filter(|reason| !reason.is_empty())
+    }
+
+    /// Whether the process of this number is still the one that holds it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        ramdir::is_locked_by(&self.dir, self.pid)
     }
 
     /// Returns when that session ends, or has ended. Blocks.
@@ -148,7 +161,7 @@ impl Workspace {
     /// The directory cannot be made.
     pub fn create(parent: Option<&Path>) -> Result<Self, WorkspaceError> {
         let (dir, host) = (RamDir::create(parent)?, Ipv4Addr::LOCALHOST);
-        Ok(Self { dir, host, written: None, joined: None, _in_use: None })
+        Ok(Self { dir, host, relay: None, written: None, joined: None, _in_use: None })
     }
 
     /// A directory for joining a running session, whose kubeconfig is used.
@@ -160,7 +173,7 @@ impl Workspace {
         let written = Written { port: 0, cluster, kind, kubeconfig: Zeroizing::default(), terminals: None };
         let (dir, host) = (RamDir::create(parent)?, Ipv4Addr::LOCALHOST);
         let in_use = terminals::join(&live.dir);
-        Ok(Self { dir, host, written: Some(written), joined: Some(live.dir.clone()), _in_use: in_use })
+        Ok(Self { dir, host, relay: None, written: Some(written), joined: Some(live.dir.clone()), _in_use: in_use })
     }
 
     /// A warning about the directory for the user.
@@ -172,6 +185,11 @@ impl Workspace {
     /// The cluster will be reached at this address of the loopback network instead of 127.0.0.1.
     pub fn answer_at(&mut self, host: Ipv4Addr) {
         self.host = host;
+    }
+
+    /// The session goes by the relay of this address.
+    pub fn reach_by(&mut self, relay: String) {
+        self.relay = Some(relay);
     }
 
     pub(crate) fn address(&self, port: u16) -> SocketAddrV4 {
@@ -198,6 +216,9 @@ impl Workspace {
         };
         let kind = Kind::of(welcome);
         self.store(KIND, kind.name())?;
+        if let Some(relay) = &self.relay {
+            self.store(RELAY, relay)?;
+        }
         let (cluster, terminals) = (welcome.cluster.clone(), Some(terminals));
         self.written = Some(Written { port, cluster, kind, kubeconfig, terminals });
         Ok(self.kubeconfig())
@@ -293,9 +314,13 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let mut workspace = Workspace::create(Some(parent.path())).unwrap();
         assert_eq!(Live::all(Some(parent.path())), [], "a session that has no kubeconfig yet");
+        workspace.reach_by("https://relay.example".to_owned());
         let path = workspace.write(&welcome("one", false), 40123).unwrap();
         let live = Live::all(Some(parent.path()));
         assert_eq!(live.len(), 1);
+        assert_eq!((live[0].relay.as_deref(), live[0].is_held()), (Some("https://relay.example"), true));
+        let other = Live { pid: 1, ..live[0].clone() };
+        assert!(!other.is_held() || !cfg!(target_os = "linux"), "another process has not locked it");
         assert_eq!((live[0].pid, live[0].cluster.as_str()), (std::process::id(), "prod"));
         let joined = Workspace::join(&live[0], Some(parent.path())).unwrap();
         assert_eq!((joined.kubeconfig(), joined.kind()), (path, Some(Kind::Shared)));
@@ -307,6 +332,7 @@ mod tests {
         assert_eq!(live[0].away(), None);
         workspace.close().unwrap();
         live[0].wait_for_end();
+        assert!(!live[0].is_held());
         assert_eq!(Live::all(Some(parent.path())), []);
     }
 

@@ -24,6 +24,72 @@ pub struct DevToken<'a> {
     pub key: &'a str,
 }
 
+/// `POST /auth/exchange` of a program of ours: the code that a browser brought back. It holds secrets: it has no `Debug`.
+#[derive(Serialize)]
+pub struct Exchange<'a> {
+    /// The code, good once and for a minute.
+    pub code: &'a str,
+    /// Of the challenge with which the sign-in began (RFC 7636).
+    pub verifier: &'a str,
+    /// As in [`DevToken`].
+    pub key: &'a str,
+    /// When it was signed, in milliseconds since 1970.
+    pub time: u64,
+    /// Over the [`statement`] of [`Act::SignIn`] and the code.
+    pub sig: &'a str,
+}
+
+/// `POST /auth/device` of a program of ours.
+#[derive(Serialize)]
+pub struct DeviceBegin<'a> {
+    /// [`CLIENT`].
+    pub client: &'a str,
+    /// As in [`DevToken`].
+    pub key: &'a str,
+}
+
+/// 200 to [`DeviceBegin`]. It holds a secret: it has no `Debug`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceBegun {
+    /// What the program asks with.
+    pub device_code: String,
+    /// What the person types: `XXXX-XXXX`.
+    pub user_code: String,
+    /// Where.
+    pub verification_url: String,
+    /// How long the codes are good, in seconds.
+    pub expires_in: u64,
+    /// How long to wait between two questions, in seconds.
+    pub interval: u64,
+}
+
+/// `POST /auth/device/poll` of a program of ours. It holds secrets: it has no `Debug`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DevicePoll<'a> {
+    /// The program's code.
+    pub device_code: &'a str,
+    /// When it was signed, in milliseconds since 1970.
+    pub time: u64,
+    /// Over the [`statement`] of [`Act::SignIn`] and the device code.
+    pub sig: &'a str,
+}
+
+/// 200 to [`DevicePoll`]. It holds secrets: it has no `Debug`.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum DevicePolled {
+    /// Nobody has confirmed it yet.
+    Pending,
+    /// It has ended, was fetched, or was never there.
+    Expired,
+    /// Whoever is signed in said no.
+    Denied,
+    /// Somebody has confirmed it.
+    Authorized(SignedIn),
+}
+
 /// `POST /auth/refresh` and `POST /auth/refresh/received` of a program of ours.
 #[derive(Serialize)]
 pub struct Signed<'a> {
@@ -33,6 +99,13 @@ pub struct Signed<'a> {
     pub time: u64,
     /// Over the [`statement`]: ECDSA P-256 SHA-256, r || s, 64 bytes, base64url without padding.
     pub sig: &'a str,
+}
+
+/// `POST /auth/revoke` of one token alone.
+#[derive(Serialize)]
+pub struct RevokeToken<'a> {
+    /// The token.
+    pub jwt: &'a str,
 }
 
 /// `POST /auth/revoke` of a program of ours: ends the whole sign-in.
@@ -83,6 +156,8 @@ pub struct WhoAmI {
 /// What a machine signs for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
+    /// The machine's key is registered, by a code that came of somebody's click.
+    SignIn,
     /// A refresh token is to be replaced.
     Refresh,
     /// Its successor has arrived, and is kept.
@@ -93,6 +168,7 @@ pub enum Act {
 #[must_use]
 pub fn statement(act: Act, relay_sha256: &[u8; 32], token_sha256: &[u8; 32], time: u64) -> Vec<u8> {
     let domain: &[u8] = match act {
+        Act::SignIn => b"mykube/2 sign-in\0",
         Act::Refresh => b"mykube/2 refresh\0",
         Act::Received => b"mykube/2 received\0",
     };
@@ -110,6 +186,7 @@ mod tests {
         assert_eq!(signed.len(), 17 + 32 + 32 + 8);
         assert!(signed.starts_with(b"mykube/2 refresh\0\x01") && signed.ends_with(&[2, 0, 0, 0, 0, 0, 0, 0, 3]));
         assert_ne!(statement(Act::Received), signed);
+        assert!(statement(Act::SignIn).starts_with(b"mykube/2 sign-in\0\x01"));
     }
 
     #[test]
@@ -119,6 +196,10 @@ mod tests {
         assert_eq!(json, r#"{"email":"e","secret":"s","client":"mykube","key":"k"}"#);
         let json = serde_json::to_string(&Signed { refresh_token: "r", time: 7, sig: "s" }).unwrap();
         assert_eq!(json, r#"{"refresh_token":"r","time":7,"sig":"s"}"#);
+        let json = serde_json::to_string(&DevicePoll { device_code: "d", time: 7, sig: "s" }).unwrap();
+        assert_eq!(json, r#"{"deviceCode":"d","time":7,"sig":"s"}"#);
+        let polled = r#"{"status":"authorized","token":"t","expiresIn":1,"refresh_token":"r","relay":[]}"#;
+        assert!(matches!(serde_json::from_str(polled).unwrap(), DevicePolled::Authorized(given) if given.token == "t"));
         let answer: SignedIn =
             serde_json::from_str(r#"{"token":"t","userId":"u","expiresIn":3600,"refresh_token":"r","relay":[]}"#)
                 .unwrap();

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use mykube_dial::{DialError, Dialer};
 use mykube_protocol::{
-    account::{DevToken, Revoke, Signed, SignedIn, UNKNOWN_TOKEN, WhoAmI, WrongTime},
+    account::{
+        DevToken, DeviceBegin, DeviceBegun, DevicePoll, DevicePolled, Exchange, Revoke, RevokeToken, Signed, SignedIn,
+        UNKNOWN_TOKEN, WhoAmI, WrongTime,
+    },
     text::printable,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,6 +19,49 @@ const MESSAGE_MAX: usize = 200;
 
 pub(crate) async fn dev_token(dialer: &Dialer, body: &DevToken<'_>) -> Result<SignedIn, SignInError> {
     read(dialer, &post(dialer, "/auth/dev/token", body).await?)
+}
+
+/// Whether the relay has a page on which people sign in, before anybody is sent there. It is not read.
+pub(crate) async fn sign_in_page(dialer: &Dialer) -> Result<(), SignInError> {
+    let answer = dialer.call(Method::GET, "/portal/sign-in", None, None).await?;
+    match answer.status() {
+        StatusCode::OK => Ok(()),
+        StatusCode::NOT_FOUND => Err(lacks(dialer, "sign in with a browser").await),
+        _ => Err(refusal(dialer, &answer)),
+    }
+}
+
+/// Redeems the code that a browser brought.
+pub(crate) async fn exchange(dialer: &Dialer, body: &Exchange<'_>) -> Result<SignedIn, SignInError> {
+    let answer = post(dialer, "/auth/exchange", body).await?;
+    match read(dialer, &answer) {
+        Err(SignInError::Refused { relay, reason }) if answer.status() == StatusCode::BAD_REQUEST => {
+            Err(SignInError::NotExchanged { relay, reason })
+        }
+        given => given,
+    }
+}
+
+pub(crate) async fn device_begin(dialer: &Dialer, body: &DeviceBegin<'_>) -> Result<DeviceBegun, SignInError> {
+    let answer = post(dialer, "/auth/device", body).await?;
+    match read(dialer, &answer) {
+        Err(SignInError::NoAccounts(_)) => Err(lacks(dialer, "sign in with a code").await),
+        begun => begun,
+    }
+}
+
+pub(crate) async fn device_poll(dialer: &Dialer, body: &DevicePoll<'_>) -> Result<DevicePolled, SignInError> {
+    read(dialer, &post(dialer, "/auth/device/poll", body).await?)
+}
+
+/// Why a call is not there: the relay has no accounts at all, or none of this way in.
+async fn lacks(dialer: &Dialer, what: &'static str) -> SignInError {
+    let relay = dialer.url().to_string();
+    match dialer.call(Method::GET, "/v1/whoami", None, None).await {
+        Err(error) => error.into(),
+        Ok(answer) if answer.status() == StatusCode::NOT_FOUND => SignInError::NoAccounts(relay),
+        Ok(_) => SignInError::TooOld { relay, what },
+    }
 }
 
 /// What a refresh comes to.
@@ -42,8 +88,8 @@ pub(crate) async fn received(dialer: &Dialer, body: &Signed<'_>) -> Result<(), S
 
 /// Ends a sign-in. One that the relay itself says it does not know has ended; what a proxy, or a relay that is another one
 /// now, says in its place ends none.
-pub(crate) async fn revoke(dialer: &Dialer, body: &Revoke<'_>) -> Result<(), SignInError> {
-    let answer = post(dialer, "/auth/revoke", body).await?;
+pub(crate) async fn revoke(dialer: &Dialer, refresh_token: &str) -> Result<(), SignInError> {
+    let answer = post(dialer, "/auth/revoke", &Revoke { refresh_token }).await?;
     if answer.status() == StatusCode::OK {
         return read::<Revoked>(dialer, &answer).map(drop);
     }
@@ -51,6 +97,12 @@ pub(crate) async fn revoke(dialer: &Dialer, body: &Revoke<'_>) -> Result<(), Sig
         DialError::Refused { status: 401, message } if message == UNKNOWN_TOKEN => Ok(()),
         _ => Err(refusal(dialer, &answer)),
     }
+}
+
+/// Ends one token. The relay says of one that is over, or that it never made, that it is none of its own.
+pub(crate) async fn revoke_token(dialer: &Dialer, jwt: &str) -> Result<(), SignInError> {
+    let answer = post(dialer, "/auth/revoke", &RevokeToken { jwt }).await?;
+    read::<Revoked>(dialer, &answer).map(drop)
 }
 
 /// 200 to a revocation: a page that a proxy shows is none.

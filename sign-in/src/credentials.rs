@@ -19,7 +19,9 @@ pub(crate) struct Credentials {
     pub(crate) token: String,
     /// Seconds since 1970, by this machine's clock.
     pub(crate) expires_at: u64,
-    pub(crate) refresh_token: String,
+    /// None where the token was brought from elsewhere: it ends when it ends.
+    #[serde(default)]
+    pub(crate) refresh_token: Option<String>,
     /// By how many milliseconds the relay's clock is ahead of this machine's, where it was told: the next time is signed so.
     #[serde(default)]
     pub(crate) skew: i64,

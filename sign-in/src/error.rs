@@ -1,6 +1,6 @@
 //! Why somebody is not signed in, and what to do.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use mykube_dial::DialError;
 
@@ -24,6 +24,79 @@ pub enum SignInError {
         /// In its words.
         reason: String,
     },
+    /// What a browser brought is not good at the relay.
+    #[error(
+        "the relay {relay} refuses: {reason}. Codes are good once and for a minute: `mykube login` begins anew. If it says so \
+         again, the relay knows itself by another address than this one (`public_url` and `aliases` in its relay.toml)"
+    )]
+    NotExchanged {
+        /// Its address.
+        relay: String,
+        /// In its words.
+        reason: String,
+    },
+    /// Whoever sat at the browser, the provider or the relay said no there.
+    #[error("the sign-in was not finished in the browser: {0}")]
+    Declined(String),
+    /// Nobody finished it.
+    #[error("nobody signed in within {minutes} minutes: `mykube login` begins anew", minutes = .0.as_secs() / 60)]
+    TooLate(Duration),
+    /// The code is over.
+    #[error(
+        "this code is over: nobody confirmed it in time, or its answer was lost on the way. `mykube login --device` begins anew"
+    )]
+    CodeOver,
+    /// Somebody said no.
+    #[error("whoever was asked to confirm this code said no")]
+    Denied,
+    /// A signal came.
+    #[error("stopped before anybody was signed in: nothing has changed")]
+    Stopped,
+    /// No port of this machine's could be had.
+    #[error("cannot wait for the browser on a port of 127.0.0.1 ({0}): `mykube login --device` needs none")]
+    Listen(io::Error),
+    /// A provider's name is a part of an address.
+    #[error("a provider's name has lower-case letters, digits, - and _ only, as the relay's relay.toml names it")]
+    Provider,
+    /// This way in is newer than the relay, or turned off there.
+    #[error(
+        "one cannot {what} at the relay {relay}: it is too old for that, or has no such way in; see `mykube login --help` for others"
+    )]
+    TooOld {
+        /// Its address.
+        relay: String,
+        /// What one cannot do.
+        what: &'static str,
+    },
+    /// Standard input was no token that a sign-in can be made of.
+    #[error("{0}")]
+    NoToken(&'static str),
+    /// Tokens go to the relay that made them.
+    #[error("this token is of the relay {issuer}, and is not sent to {relay}: give its own address with --relay-url")]
+    OtherRelay {
+        /// The token's.
+        issuer: String,
+        /// The one that is meant.
+        relay: String,
+    },
+    /// Of another class.
+    #[error("this is a token of class `{0}`: only one of class `mykube` signs in here; `mykube login` makes one")]
+    Class(String),
+    /// A token that was brought, and cannot be renewed.
+    #[error("the token that was signed in with at {0} has ended, and cannot be renewed: `mykube login`")]
+    TokenOver(String),
+    /// This machine's key for the relay was replaced meanwhile.
+    #[error("{path} was replaced during the sign-in: `mykube login` begins anew", path = path.display())]
+    KeyReplaced {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Where nothing can be kept, nothing is renewed: the old token would be worth nothing, and the new one lost.
+    #[error(
+        "the token has to be renewed, and its successor cannot be kept: {0}. Make that place writable, or name another by \
+         XDG_CONFIG_HOME and `mykube login` there"
+    )]
+    NotRenewed(Box<SignInError>),
     /// The relay did not end it.
     #[error("the sign-in has not ended, and is kept: {reason}; to forget it on this machine alone, delete {path}", path = path.display())]
     NotEnded {
@@ -79,7 +152,7 @@ pub enum SignInError {
         owner: u32,
     },
     /// A directory or pipe, say.
-    #[error("{path} is no regular file: delete it, then `mykube login`", path = path.display())]
+    #[error("{path} is no regular file (or a link to one): delete it, then `mykube login`", path = path.display())]
     NoFile {
         /// What is there.
         path: PathBuf,

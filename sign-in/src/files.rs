@@ -27,10 +27,12 @@ pub(crate) enum Readers {
 /// A private file's content; nothing where there is none.
 pub(crate) fn read(path: &Path, readers: Readers) -> Result<Option<Zeroizing<Vec<u8>>>, SignInError> {
     let at = |source| SignInError::File { path: path.to_owned(), source };
-    // Of a pipe that somebody put there, no writer is waited for.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(flags()).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A link would be replaced at the next write, and what it led to would keep the old tokens.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(SignInError::NoFile { path: path.to_owned() });
+        }
         file => file.map_err(at)?,
     };
     let metadata = file.metadata().map_err(at)?;
@@ -49,6 +51,11 @@ pub(crate) fn read(path: &Path, readers: Readers) -> Result<Option<Zeroizing<Vec
     Ok(Some(content))
 }
 
+/// No link is followed; and of a pipe that somebody put there, no other end is waited for.
+fn flags() -> i32 {
+    (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW).bits().cast_signed()
+}
+
 /// Writes a private file in the place of what was there: after a crash it is the one or the other.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), SignInError> {
     let at = |source| SignInError::File { path: path.to_owned(), source };
@@ -59,6 +66,14 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), SignInError> {
     draft.write_all(content).and_then(|()| draft.as_file().sync_all()).map_err(at)?;
     draft.persist(path).map_err(|error| at(error.error))?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(at)
+}
+
+/// Whether files can be made in this directory.
+pub(crate) fn may_write(directory: &Path) -> Result<(), SignInError> {
+    match tempfile::tempfile_in(directory) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(SignInError::File { path: directory.to_owned(), source }),
+    }
 }
 
 /// Removes a file that may not be there.
@@ -76,7 +91,9 @@ pub(crate) async fn lock(path: &Path, most: Duration) -> Result<File, SignInErro
     const AGAIN: Duration = Duration::from_millis(50);
     let at = |source| SignInError::File { path: path.to_owned(), source };
     path.parent().map_or(Ok(()), create_directory).map_err(at)?;
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(at)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags());
+    let file = options.open(path).map_err(at)?;
     let until = Instant::now() + most;
     loop {
         match file.try_lock() {
@@ -119,6 +136,11 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
         assert!(matches!(read(Readers::User), Err(SignInError::NoFile { .. })), "and not waited for");
         remove(&path).unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        write(&elsewhere, b"one").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(matches!(read(Readers::Anybody), Err(SignInError::NoFile { .. })), "no link is followed");
+        remove(&path).unwrap();
         if rustix::process::geteuid().is_root() {
             write(&path, b"one").unwrap();
             std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
@@ -133,6 +155,9 @@ mod tests {
         let held = lock(&path, Duration::ZERO).await.unwrap();
         assert!(matches!(lock(&path, Duration::ZERO).await, Err(SignInError::Busy { .. })));
         drop(held);
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        assert!(matches!(lock(&pipe, Duration::ZERO).await, Err(SignInError::File { .. })), "and not waited for");
         lock(&path, Duration::ZERO).await.unwrap();
     }
 }

@@ -147,7 +147,7 @@ fn a_sign_in_outlives_the_relay_and_ends_at_log_out() {
     };
     assert!(run(&["whoami"], 2).1.contains("no relay is named"));
     assert!(run(&["whoami", "--relay-url", &relay.url()], 1).1.contains("you are not signed in at"));
-    assert!(run(&["login", "--relay-url", &relay.url()], 2).1.contains("--dev-secret-file"));
+    assert!(run(&["login", "--relay-url", &relay.url(), "--provider", "a/b"], 2).1.contains("a provider's name has"));
 
     let (url, secret) = (relay.url(), relay.path("dev-secret"));
     let log_in = ["login", "--relay-url", &url, "--dev-email", "alice@example.com", "--dev-secret-file"];

@@ -10,7 +10,7 @@ use crate::{
     config::{self, ConfigError},
 };
 
-/// Every setting of a node, and what else it can be asked.
+/// Every setting of a node.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
     #[command(flatten)]
@@ -18,12 +18,11 @@ pub struct NodeArgs {
     /// Read what is too much for flags (accounts, say) from this file; no key of it is a flag
     #[arg(long, env = "MYKUBE_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Option<NodeCommand>,
 }
 
+/// What a node can be asked beside running.
 #[derive(Clone, Debug, clap::Subcommand)]
-enum NodeCommand {
+pub enum NodeCommand {
     /// Say what is wrong in a configuration file, by line, and do nothing else
     CheckConfig {
         /// The file, as for --config
@@ -58,8 +57,12 @@ impl NodeError {
 ///
 /// # Errors
 /// It cannot start.
-pub async fn run(args: NodeArgs, output: impl FnMut(Event)) -> Result<Option<String>, NodeError> {
-    let NodeArgs { mut relay, config: file, command } = args;
+pub async fn run(
+    args: NodeArgs,
+    command: Option<NodeCommand>,
+    output: impl FnMut(Event),
+) -> Result<Option<String>, NodeError> {
+    let NodeArgs { mut relay, config: file } = args;
     if command.is_some() {
         // Nothing is kept: no directory is needed.
         relay.data_dir.get_or_insert_default();

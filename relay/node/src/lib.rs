@@ -7,5 +7,5 @@ mod cli;
 mod config;
 mod keys;
 
-pub use cli::{NodeArgs, NodeError, run};
+pub use cli::{NodeArgs, NodeCommand, NodeError, run};
 pub use config::{ConfigError, Problem};

@@ -7,7 +7,7 @@ use mykube_relay::{
     Event,
     logs::{self, LogFormat},
 };
-use mykube_relay_node::NodeArgs;
+use mykube_relay_node::{NodeArgs, NodeCommand};
 
 /// mykube's public relay: joins two sockets it cannot read.
 #[derive(Parser)]
@@ -15,6 +15,8 @@ use mykube_relay_node::NodeArgs;
 struct Cli {
     #[command(flatten)]
     node: NodeArgs,
+    #[command(subcommand)]
+    command: Option<NodeCommand>,
     /// What standard output is for: a person, or one JSON object a line
     #[arg(long, env = "MYKUBE_OUTPUT", value_enum, default_value = "text")]
     output: Output,
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(mykube_relay_node::run(cli.node, |event| announce(&event, cli.output))) {
+    match runtime.block_on(mykube_relay_node::run(cli.node, cli.command, |event| announce(&event, cli.output))) {
         Ok(done) => {
             if let Some(done) = done {
                 let _ = writeln!(std::io::stderr(), "{done}");
@@ -76,6 +78,21 @@ fn announce(event: &Event, output: Output) {
         }
         (Output::Text, event) => {
             let _ = writeln!(std::io::stderr(), "{}", event.text());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn it_asks_nothing_of_other_relays() {
+        let command = Cli::command();
+        for of_mykube in ["status", "disconnect"] {
+            assert!(command.find_subcommand(of_mykube).is_none(), "{of_mykube}");
         }
     }
 }

@@ -9,4 +9,5 @@ mod operations;
 mod pairing;
 mod program;
 mod resume;
+mod sign_in;
 mod support;
