@@ -15,7 +15,8 @@ use crate::{
     jwt::Class,
     keyed_hash::{Digest, KeyedHash},
     limits,
-    statement::MachineKey,
+    sign_in::plain_program,
+    statement::{Act, MachineKey, Statement},
     time::UnixTime,
 };
 
@@ -31,8 +32,6 @@ pub const PENDING_MAX: usize = 16_384;
 pub const NETWORK_MAX: usize = 256;
 /// Letters and digits that are not taken for one another.
 const ALPHABET: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
-/// Bytes that are kept of what a program says about itself.
-const PROGRAM_MAX: usize = 128;
 
 /// What the program asks with: a random UUID (version 4). Wiped on drop, prints nothing.
 pub struct DeviceCode(Zeroizing<String>);
@@ -159,6 +158,8 @@ pub enum Stage {
     Confirmed(Confirmation),
     /// The program has it.
     Fetched,
+    /// Somebody who was asked said no.
+    Refused,
 }
 
 /// A device code as the database has it.
@@ -192,6 +193,8 @@ pub enum Poll {
     Authorised(Confirmation),
     /// `{"status":"expired"}`: also for what is unknown.
     Expired,
+    /// `{"status":"denied"}` for a program of ours; published ones know no such answer, and it has expired for them.
+    Refused,
     /// 429 and a text. Nothing changes.
     TooSoon,
 }
@@ -223,7 +226,7 @@ impl DeviceSignIn {
             device_code: hash.hash(now, &[b"device", device_code.expose().as_bytes()]).1,
             user_code: hash.hash(now, &[b"user", user_code.expose().as_bytes()]).1,
             client,
-            program: program.chars().filter(|sign| (' '..='~').contains(sign)).take(PROGRAM_MAX).collect(),
+            program: plain_program(program.as_bytes()),
             asked_from,
             created_at: now,
             polled_at: None,
@@ -244,6 +247,19 @@ impl DeviceSignIn {
         hash.candidates(&[b"user", typed.expose().as_bytes()]).into_iter().map(|(_, digest)| digest).collect()
     }
 
+    /// Whether it may ask: a program of ours signs each question, over the device code as it is sent, with the key that it
+    /// asked for the code with. `signed`: the time of its clock, in milliseconds since 1970, and the signature.
+    #[must_use]
+    pub fn may_poll(&self, shown: &str, signed: Option<(u64, &[u8])>, base_urls: &[String]) -> bool {
+        match (self.client, signed) {
+            (Client::Daemon, _) => true,
+            (Client::Mykube(_), None) => false,
+            (Client::Mykube(key), Some((time, signature))) => {
+                key.has_signed(&Statement { act: Act::SignIn, shown, time }, signature, base_urls)
+            }
+        }
+    }
+
     /// What codes are counted by.
     #[must_use]
     pub fn network(&self) -> String {
@@ -260,6 +276,9 @@ impl DeviceSignIn {
     pub fn handle_poll(&mut self, now: UnixTime) -> Poll {
         if self.is_over(now) || self.stage == Stage::Fetched {
             return Poll::Expired;
+        }
+        if self.stage == Stage::Refused {
+            return Poll::Refused;
         }
         if self.polled_at.is_some_and(|last| now.since(last) < INTERVAL.saturating_sub(SLACK)) {
             return Poll::TooSoon;
@@ -291,6 +310,18 @@ impl DeviceSignIn {
             return Err(ConfirmError::Credential);
         }
         self.stage = Stage::Confirmed(by);
+        Ok(())
+    }
+
+    /// A person has typed the code, seen who asks, and said no.
+    ///
+    /// # Errors
+    /// It is not pending.
+    pub fn handle_refuse(&mut self, now: UnixTime) -> Result<(), ConfirmError> {
+        if !self.is_pending(now) {
+            return Err(ConfirmError::Invalid);
+        }
+        self.stage = Stage::Refused;
         Ok(())
     }
 

@@ -10,6 +10,16 @@ use crate::time::UnixTime;
 /// How long ago a sign-in in a browser counts as fresh.
 pub const FRESH: Duration = Duration::from_mins(10);
 
+/// Bytes that are kept of what a program says about itself.
+pub(crate) const PROGRAM_MAX: usize = 128;
+
+/// What a program calls itself (`User-Agent`), as it is kept and shown: plain characters of it, and so many at most.
+#[must_use]
+pub fn plain_program(claimed: &[u8]) -> String {
+    let plain = claimed.iter().filter(|byte| (b' '..=b'~').contains(byte));
+    plain.take(PROGRAM_MAX).map(|byte| char::from(*byte)).collect()
+}
+
 /// How a person has shown who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -84,6 +94,12 @@ mod tests {
     const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
     const METHODS: [Method; 5] = [Method::Browser, Method::Program, Method::DeviceCode, Method::IdToken, Method::Dev];
     const ACTS: [Act; 4] = [Act::Use, Act::Manage, Act::Tokens, Act::Members];
+
+    #[test]
+    fn a_programs_name_is_plain_and_short() {
+        assert_eq!(plain_program("mykube/1 (\u{202e}x\n\0)".as_bytes()), "mykube/1 (x)");
+        assert_eq!(plain_program(&[b'x'; 1000]).len(), PROGRAM_MAX);
+    }
 
     #[test]
     fn every_cell_of_the_table() {

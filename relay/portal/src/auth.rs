@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use crate::shared::Shared;
 use axum::{
     Router,
     routing::{get, post},
 };
+use http::{HeaderMap, header};
+use mykube_relay_accounts::sign_in::plain_program;
+
+use crate::shared::Shared;
 
 pub(crate) mod begin;
-mod browser;
-mod dev;
+pub(crate) mod browser;
+pub(crate) mod dev;
 mod device;
 mod end;
 mod exchange;
+mod family;
 pub(crate) mod goal;
 mod id_token;
 mod provider;
@@ -21,7 +25,13 @@ pub(crate) mod redirect;
 mod refresh;
 mod status;
 
-pub(crate) use end::{browser_session, end_browsers};
+pub(crate) use device::find_typed;
+pub(crate) use end::{browser_session, end, end_browsers};
+
+/// What whoever asks calls itself: a claim, as it is shown to people.
+pub(crate) fn program(headers: &HeaderMap) -> String {
+    headers.get(header::USER_AGENT).map(|agent| plain_program(agent.as_bytes())).unwrap_or_default()
+}
 
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()

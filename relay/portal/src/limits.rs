@@ -65,13 +65,13 @@ impl Limits {
 /// What a request calls, where that is counted.
 fn call(method: &Method, path: &str) -> Option<Call> {
     Some(match (method.as_str(), path) {
-        ("POST", "/auth/dev") => Call::DevLogin,
+        ("POST", "/auth/dev" | "/portal/sign-in/dev") => Call::DevLogin,
         ("POST", "/auth/dev/token") => Call::DevToken,
         ("POST", "/auth/device") => Call::DeviceBegin,
         ("POST", "/auth/device/poll") => Call::DevicePoll,
-        ("POST", "/auth/device/verify") => Call::DeviceVerify,
+        ("POST", "/auth/device/verify" | "/device") => Call::DeviceVerify,
         ("POST", "/auth/refresh" | "/auth/refresh/received") => Call::Refresh,
-        ("POST", "/auth/revoke") => Call::Revoke,
+        ("POST", "/auth/revoke" | "/portal/sessions/end" | "/portal/sessions/end-others") => Call::Revoke,
         ("POST", "/auth/exchange") => Call::Exchange,
         ("POST", "/auth") => Call::IdToken,
         ("POST", "/portal/confirm") => Call::Confirm,

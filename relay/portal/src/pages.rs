@@ -7,7 +7,7 @@
 //! A handler takes a [`Visitor`] where somebody must be signed in: whoever is not is sent to sign in, and comes back. What a
 //! form sends is taken as [`Submitted`]: its visitor is signed in, and it comes of a page of this relay (`Origin`,
 //! `Sec-Fetch-Site`) that was made for this browser's cookie (the hidden field `csrf`, which the template takes from
-//! `frame.visitor`). A form of somebody who is not signed in yet is an [`OwnForm`]: there is nobody's session to misuse, so it
+//! `frame.csrf()`). A form of somebody who is not signed in yet is an [`OwnForm`]: there is nobody's session to misuse, so it
 //! must come of a page of this relay and no more.
 //!
 //! [`Failure`]: crate::failure::Failure
@@ -24,11 +24,14 @@ use axum::{
 use crate::{auth::goal, shared::Shared};
 
 mod confirm;
+mod device;
 mod form;
 mod home;
 mod page;
 mod problem;
 mod program;
+mod sessions;
+mod sign_in;
 mod visitor;
 
 pub(crate) use form::{OwnForm, Submitted};
@@ -44,7 +47,14 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/portal", get(home::lead))
         .route("/portal/", get(home::home))
         .route(goal::CONFIRM, get(program::ask).post(program::click))
+        .route("/portal/sign-in", get(sign_in::ask))
+        .route("/portal/sign-in/dev", post(sign_in::dev))
         .route("/portal/sign-out", post(home::sign_out))
+        .route("/portal/sessions", get(sessions::list))
+        .route("/portal/sessions/end", post(sessions::end_one))
+        .route("/portal/sessions/end-others", post(sessions::end_others))
+        .route("/device", get(device::ask).post(device::typed))
+        .route("/device/answer", post(device::answered))
 }
 
 /// Whether what is here is for people: it is never shared with pages of other origins, and what fails is shown as a page.

@@ -19,10 +19,11 @@ use tracing::info;
 use crate::error::StoreError;
 
 /// The tables, a change of them a file. One that was ever released is never edited again.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "accounts", include_str!("../migrations/0001_accounts.sql")),
     (2, "web", include_str!("../migrations/0002_web.sql")),
     (3, "mail", include_str!("../migrations/0003_mail.sql")),
+    (4, "pages", include_str!("../migrations/0004_pages.sql")),
 ];
 
 /// One connection: SQLite has one writer at a time anyway, and what a sign-in reads is read in microseconds.

@@ -14,9 +14,9 @@ use sqlx::{Row as _, any::AnyRow};
 use crate::{error::StoreError, sign_ins::bytes, transaction::Transaction};
 
 const BY_DEVICE: &str = "SELECT device_code, user_code, machine_key, program, asked_from, created_at, stage, account,
-    confirmed_by, auth_time, confirmed_from FROM device_codes WHERE device_code = $1";
+    confirmed_by, auth_time, confirmed_from, refused FROM device_codes WHERE device_code = $1";
 const BY_USER: &str = "SELECT device_code, user_code, machine_key, program, asked_from, created_at, stage, account,
-    confirmed_by, auth_time, confirmed_from FROM device_codes WHERE user_code = $1";
+    confirmed_by, auth_time, confirmed_from, refused FROM device_codes WHERE user_code = $1";
 
 impl Transaction {
     /// Whether one more of this network may be kept, where there are `most` in all and `most_of_network` of one: those that
@@ -98,12 +98,13 @@ impl Transaction {
     /// one account, and fetched once.
     pub async fn change_device_code(&mut self, before: &DeviceSignIn, row: &DeviceSignIn) -> Result<(), StoreError> {
         const CHANGE: &str = "UPDATE device_codes
-            SET stage = $1, account = $2, confirmed_by = $3, auth_time = $4, confirmed_from = $5
-            WHERE device_code = $6 AND stage = $7";
+            SET stage = $1, account = $2, confirmed_by = $3, auth_time = $4, confirmed_from = $5, refused = $6
+            WHERE device_code = $7 AND stage = $8";
         let by = if let Stage::Confirmed(by) = row.stage { Some(by) } else { None };
         let change = sqlx::query(CHANGE).bind(name(row.stage)).bind(by.map(|by| by.account.to_string()));
         let change = change.bind(by.map(|by| by.sid.as_bytes().to_vec())).bind(by.map(|by| by.auth_time.millis()));
         let change = change.bind(by.map(|by| by.from.to_string()));
+        let change = change.bind(i64::from(row.stage == Stage::Refused));
         let change = change.bind(row.device_code.to_bytes().to_vec()).bind(name(before.stage));
         let changed = change.execute(self.connection()).await?.rows_affected();
         if changed == 1 { Ok(()) } else { Err(StoreError::Changed) }
@@ -114,7 +115,7 @@ const fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::Pending => "pending",
         Stage::Confirmed(_) => "confirmed",
-        Stage::Fetched => "fetched",
+        Stage::Fetched | Stage::Refused => "fetched",
     }
 }
 
@@ -133,6 +134,7 @@ fn device_sign_in(row: &AnyRow) -> Result<DeviceSignIn, StoreError> {
             auth_time: UnixTime::from_millis(row.try_get("auth_time")?),
             from: text("confirmed_from")?.parse().map_err(damaged)?,
         }),
+        _ if row.try_get::<i64, _>("refused")? != 0 => Stage::Refused,
         _ => Stage::Fetched,
     };
     Ok(DeviceSignIn {

@@ -171,7 +171,7 @@ const fn name(method: Method) -> &'static str {
     }
 }
 
-fn sign_in(row: &AnyRow) -> Result<SignIn, StoreError> {
+pub(crate) fn sign_in(row: &AnyRow) -> Result<SignIn, StoreError> {
     let (account, method): (String, String) = (row.try_get("account")?, row.try_get("method")?);
     let method = METHODS.into_iter().find(|known| name(*known) == method);
     Ok(SignIn {

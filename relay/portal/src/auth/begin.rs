@@ -106,6 +106,9 @@ pub(crate) async fn begin_as(
     let id = SignInId::random(&mut rand::rng());
     let sign_in = SignIn { id, account: account.id, method, signed_in_at: now };
     transaction.begin_sign_in(sign_in, address).await?;
+    if auth_time != now {
+        transaction.set_auth_time(id, auth_time).await?;
+    }
     let actor = Actor { account: account.id, sign_in: id, address };
     transaction.record(account.organisation, actor, ("sign_in.begin", by), now).await?;
     let subject = account.subject(id, auth_time);

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::{
     begin::{BeginError, begin},
-    end,
+    end, program,
 };
 use crate::{cookies, shared::Shared};
 
@@ -30,6 +30,7 @@ pub(crate) async fn sign_in(
     end::end_browsers_in(portal, &mut begun.transaction, headers, address).await?;
     let (sid, account) = (begun.subject.sign_in, begun.account.id);
     let (session, cookie) = PortalSession::begin(sid, account, method, &portal.cookies, begun.now, &mut rand::rng());
+    begun.transaction.set_program(sid, &program(headers)).await?;
     begun.transaction.begin_browser_session(&session).await?;
     begun.transaction.commit().await?;
     info!(%account, %address, by, "signed in in a browser");

@@ -1,24 +1,21 @@
 //! Dev mode: whoever knows one secret is whom they say, on a relay of this machine alone. Its published calls, and ours.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
     response::IntoResponse,
 };
-use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderMap, StatusCode};
 use mykube_protocol::account::CLIENT;
-use mykube_relay_accounts::{
-    email::Email, id::TokenId, identity::Person, jwt::Class, refresh::Family, sign_in::Method, statement::MachineKey,
-};
+use mykube_relay_accounts::{email::Email, identity::Person, jwt::Class, sign_in::Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{begin::begin, browser, refresh};
+use super::{begin::begin, browser, family, program};
 use crate::{arrival::Arrival, failure::Failure, settings::Dev, shared::Shared};
 
 /// The published text.
@@ -61,17 +58,25 @@ pub(super) async fn sign_in_browser(
 pub(super) async fn sign_in_program(
     State(portal): State<Arc<Shared>>,
     Extension(Arrival { address, .. }): Extension<Arrival>,
+    headers: HeaderMap,
     body: Result<Json<Body>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
     let (person, body) = prove(&portal, body, "Dev mode not enabled")?;
     match (body.client.as_deref(), body.key) {
         (None, None) => {}
-        (Some(CLIENT), Some(key)) => return sign_in_ours(&portal, &person, address, &key).await,
+        (Some(CLIENT), Some(key)) => {
+            let key = family::key(&key)?;
+            let mut begun = begin(&portal, &person, address, Method::Dev, "dev mode, mykube").await?;
+            begun.transaction.set_program(begun.subject.sign_in, &program(&headers)).await?;
+            info!(account = %begun.account.id, %address, "signed in by dev mode");
+            return Ok(Json(family::begin(&portal, begun, key).await?));
+        }
         (Some(CLIENT), None) => return Err(unprocessable("`client` wants a `key`")),
         (Some(_), _) => return Err(unprocessable("no such `client`")),
         (None, Some(_)) => return Err(unprocessable("`key` is for `client`")),
     }
-    let begun = begin(&portal, &person, address, Method::Dev, "dev mode, a daemon").await?;
+    let mut begun = begin(&portal, &person, address, Method::Dev, "dev mode, a daemon").await?;
+    begun.transaction.set_program(begun.subject.sign_in, &program(&headers)).await?;
     begun.transaction.commit().await?;
     info!(account = %begun.account.id, %address, "signed in by dev mode as a daemon");
     let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
@@ -94,7 +99,7 @@ fn prove(
 }
 
 /// Whether this is the dev secret. Their hashes are compared, so that how long it takes tells nothing, nor how long it is.
-pub(super) fn is_secret(portal: &Shared, dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
+pub(crate) fn is_secret(portal: &Shared, dev: &Dev, shown: Option<&Zeroizing<String>>) -> bool {
     let shown = shown.map(|secret| secret.as_bytes()).unwrap_or_default();
     let (_, kept) = portal.codes.hash(portal.now(), &[b"dev", dev.secret()]);
     portal.codes.verify(kept, &[b"dev", shown])
@@ -106,21 +111,6 @@ pub(super) fn person(email: Option<&str>) -> Result<Person, Failure> {
     Ok(Person::of_dev(email))
 }
 
-fn unprocessable(text: &str) -> Failure {
+pub(super) fn unprocessable(text: &str) -> Failure {
     Failure::text(StatusCode::UNPROCESSABLE_ENTITY, text)
-}
-
-/// A program of ours signs in with its machine's key.
-async fn sign_in_ours(portal: &Shared, person: &Person, address: IpAddr, key: &str) -> Result<Json<Value>, Failure> {
-    let key = BASE64URL_NOPAD.decode(key.as_bytes()).ok();
-    let key = key.and_then(|key| MachineKey::from_bytes(&key).ok());
-    let key = key.ok_or_else(|| unprocessable("`key` is no uncompressed point of P-256 in base64url"))?;
-    let mut begun = begin(portal, person, address, Method::Dev, "dev mode, mykube").await?;
-    let (sid, account, now) = (begun.subject.sign_in, begun.account.id, begun.now);
-    let (family, token) = Family::new(sid, account, key, &portal.refresh, now, &mut rand::rng());
-    begun.transaction.begin_family(&family).await?;
-    begun.transaction.commit().await?;
-    info!(%account, %address, "signed in by dev mode");
-    let access = TokenId::random(&mut rand::rng());
-    Ok(Json(refresh::signed_in(portal, &begun.subject, access, &token, now)))
 }

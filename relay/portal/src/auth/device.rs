@@ -1,5 +1,5 @@
-//! The device code flow of published daemons: a program without a browser shows a code, which somebody who is signed in
-//! confirms. `POST /auth/device`, `/auth/device/poll` and `/auth/device/verify`.
+//! The device code flow, of published daemons and of ours: a program without a browser shows a code, which somebody who is
+//! signed in confirms. `POST /auth/device`, `/auth/device/poll` and `/auth/device/verify`; the page is `/device`.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -8,12 +8,15 @@ use axum::{
     extract::{State, rejection::JsonRejection},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use data_encoding::BASE64URL_NOPAD;
+use http::{HeaderMap, StatusCode};
+use mykube_protocol::account::CLIENT;
 use mykube_relay_accounts::{
     device_code::{
         Client, ConfirmError, Confirmation, Credential, DeviceSignIn, INTERVAL, LIFE, NETWORK_MAX, PENDING_MAX, Poll,
         UserCode,
     },
+    id::AccountId,
     jwt::{Class, JwtError},
     limits::Call,
     sign_in::Method,
@@ -27,7 +30,8 @@ use zeroize::Zeroizing;
 
 use super::{
     begin::{begin, begin_as},
-    dev, end,
+    dev::{self, unprocessable},
+    end, family, program,
 };
 use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
 
@@ -35,6 +39,10 @@ use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
 #[serde(rename_all = "camelCase")]
 pub(super) struct Asked {
     device_code: Zeroizing<String>,
+    /// Of a program of ours: when it was signed by its clock, in milliseconds since 1970.
+    time: Option<u64>,
+    /// Of a program of ours: over that and the device code.
+    sig: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -56,15 +64,11 @@ pub(super) async fn begin_code(
     body: Bytes,
 ) -> Result<Json<Value>, Failure> {
     let body: Map<String, Value> = serde_json::from_slice(&body).unwrap_or_default();
-    if body.contains_key("client") {
-        let text = "a sign-in of mykube by a code is not built yet: there is no page to confirm it on";
-        return Err(Failure::text(StatusCode::UNPROCESSABLE_ENTITY, text));
-    }
+    let client = client(&body)?;
     let now = portal.now();
-    let program = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
-    let program = String::from_utf8_lossy(program);
+    let program = program(&headers);
     let (row, device_code, user_code) =
-        DeviceSignIn::begin(Client::Daemon, &program, address, &portal.codes, now, &mut rand::rng());
+        DeviceSignIn::begin(client, &program, address, &portal.codes, now, &mut rand::rng());
     let mut transaction = portal.store.begin().await?;
     if !transaction.has_room_for_device_code(&row.network(), (PENDING_MAX, NETWORK_MAX), now).await? {
         let failure = Failure::text(StatusCode::SERVICE_UNAVAILABLE, "too many codes wait at this relay");
@@ -87,7 +91,9 @@ pub(super) async fn poll(
     Extension(Arrival { address, .. }): Extension<Arrival>,
     body: Result<Json<Asked>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let Json(Asked { device_code }) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
+    let Json(asked) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
+    let Asked { device_code, time, sig } = asked;
+    let signature = sig.and_then(|sig| BASE64URL_NOPAD.decode(sig.as_bytes()).ok());
     let expired = || Ok(Json(json!({"status": "expired"})));
     let mut transaction = portal.store.begin().await?;
     let mut found = None;
@@ -95,12 +101,18 @@ pub(super) async fn poll(
         found = found.or(transaction.device_code(hash).await?);
     }
     let Some(before) = found else { return expired() };
+    if !before.may_poll(&device_code, time.zip(signature.as_deref()), &portal.names()) {
+        let text = "this question is not signed with the key that asked for the code: run `mykube login` again";
+        return Err(Failure::json(StatusCode::UNAUTHORIZED, text));
+    }
     let mut row = before.clone();
     let now = portal.now();
     row.polled_at = portal.polled(row.device_code);
     match row.handle_poll(now) {
         Poll::TooSoon => Err(Failure::too_many(INTERVAL)),
         Poll::Expired => expired(),
+        Poll::Refused if matches!(row.client, Client::Mykube(_)) => Ok(Json(json!({"status": "denied"}))),
+        Poll::Refused => expired(),
         Poll::Pending => {
             portal.note_poll(row.device_code, now);
             Ok(Json(json!({"status": "pending"})))
@@ -114,8 +126,16 @@ pub(super) async fn poll(
             }
             let Some(account) = transaction.account(confirmation.account).await? else { return expired() };
             let at = confirmation.auth_time;
-            let by = "a code, a daemon";
-            let begun = begin_as(&portal, transaction, account, address, (Method::DeviceCode, at), by).await?;
+            let how = (Method::DeviceCode, at);
+            let by = if row.client == Client::Daemon { "a code, a daemon" } else { "a code, mykube" };
+            let mut begun = begin_as(&portal, transaction, account, address, how, by).await?;
+            begun.transaction.set_program(begun.subject.sign_in, &row.program).await?;
+            if let Client::Mykube(key) = row.client {
+                let mut answer = family::begin(&portal, begun, key).await?;
+                answer["status"] = json!("authorized");
+                info!(account = %confirmation.account, %address, "signed in by a code");
+                return Ok(Json(answer));
+            }
             begun.transaction.commit().await?;
             info!(account = %begun.account.id, %address, "signed in by a code as a daemon");
             let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
@@ -140,16 +160,8 @@ pub(super) async fn verify(
     let Confirming { mut transaction, account, by } = confirming(&portal, &headers, &typed, address).await?;
     let now = portal.now();
     portal.limits.admit_account(Call::DeviceVerify, account.id, now).map_err(Failure::too_many)?;
-    portal.limits.may_guess(address, account.id, now).map_err(Failure::too_many)?;
-    let invalid = || {
-        portal.limits.guessed(address, account.id, now);
-        Failure::json(StatusCode::BAD_REQUEST, ConfirmError::Invalid.to_string())
-    };
-    let code = UserCode::parse(&typed.user_code).ok_or_else(invalid)?;
-    let mut found = None;
-    for hash in DeviceSignIn::user_candidates(&code, &portal.codes) {
-        found = found.or(transaction.device_code_of_user(hash).await?);
-    }
+    let found = find_typed(&portal, &mut transaction, &typed.user_code, address, account.id).await?;
+    let invalid = || Failure::json(StatusCode::BAD_REQUEST, ConfirmError::Invalid.to_string());
     let before = found.ok_or_else(invalid)?;
     let mut row = before.clone();
     let confirmed = row.handle_confirm(by, Credential::Published, now);
@@ -160,6 +172,41 @@ pub(super) async fn verify(
     transaction.commit().await?;
     info!(account = %account.id, %address, "a device code was confirmed");
     Ok(Json(json!({"ok": true})))
+}
+
+/// The code that somebody typed, if there is one. One that nobody has is counted as a guess, of its account and its address.
+pub(crate) async fn find_typed(
+    portal: &Shared,
+    transaction: &mut Transaction,
+    typed: &str,
+    address: IpAddr,
+    account: AccountId,
+) -> Result<Option<DeviceSignIn>, Failure> {
+    let now = portal.now();
+    portal.limits.may_guess(address, account, now).map_err(Failure::too_many)?;
+    if let Some(code) = UserCode::parse(typed) {
+        for hash in DeviceSignIn::user_candidates(&code, &portal.codes) {
+            if let Some(found) = transaction.device_code_of_user(hash).await? {
+                return Ok(Some(found));
+            }
+        }
+    }
+    portal.limits.guessed(address, account, now);
+    Ok(None)
+}
+
+/// Whose program asks: one of ours brings its machine's key.
+fn client(body: &Map<String, Value>) -> Result<Client, Failure> {
+    let text = |name: &str| body.get(name).and_then(Value::as_str);
+    match (body.get("client"), body.get("key")) {
+        (None, None) => Ok(Client::Daemon),
+        (Some(_), None) if text("client") == Some(CLIENT) => Err(unprocessable("`client` wants a `key`")),
+        (Some(_), Some(_)) if text("client") == Some(CLIENT) => {
+            Ok(Client::Mykube(family::key(text("key").unwrap_or_default())?))
+        }
+        (Some(_), _) => Err(unprocessable("no such `client`")),
+        (None, Some(_)) => Err(unprocessable("`key` is for `client`")),
+    }
 }
 
 /// Whoever confirms, in a transaction that waits to be kept.

@@ -153,7 +153,7 @@ async fn end_token(portal: &Shared, claims: &Claims, address: IpAddr) -> Result<
 }
 
 /// Ends a sign-in and all that came of it, if it has not ended.
-pub(super) async fn end(
+pub(crate) async fn end(
     portal: &Shared,
     transaction: &mut Transaction,
     id: SignInId,

@@ -9,13 +9,11 @@ use axum::{
     extract::{State, rejection::JsonRejection},
 };
 use data_encoding::BASE64URL_NOPAD;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use mykube_relay_accounts::{
     device_code::Confirmation,
-    id::TokenId,
     jwt::Class,
     login_code::{Exchange, Granted, InvalidCode, LoginCode, Signed},
-    refresh::Family,
     sign_in::Method,
     statement::MachineKey,
 };
@@ -27,7 +25,7 @@ use zeroize::Zeroizing;
 
 use super::{
     begin::{Begun, begin_as},
-    refresh,
+    family, program,
 };
 use crate::{arrival::Arrival, failure::Failure, shared::Shared};
 
@@ -47,6 +45,7 @@ pub(super) struct Body {
 pub(super) async fn exchange(
     State(portal): State<Arc<Shared>>,
     Extension(Arrival { address, .. }): Extension<Arrival>,
+    headers: HeaderMap,
     body: Result<Json<Body>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
     let Json(body) = body.map_err(|wrong| Failure::text(wrong.status(), wrong.body_text()))?;
@@ -68,9 +67,10 @@ pub(super) async fn exchange(
         transaction.commit().await?;
         return Err(invalid());
     };
+    let program = program(&headers);
     match granted {
-        Granted::Mykube(key) => ours(&portal, transaction, by, key, address).await,
-        Granted::Daemon => published(&portal, transaction, by, address).await,
+        Granted::Mykube(key) => ours(&portal, transaction, by, key, (address, &program)).await,
+        Granted::Daemon => published(&portal, transaction, by, (address, &program)).await,
     }
 }
 
@@ -79,25 +79,22 @@ async fn ours(
     transaction: Transaction,
     by: Confirmation,
     key: MachineKey,
-    address: IpAddr,
+    (address, program): (IpAddr, &str),
 ) -> Result<Json<Value>, Failure> {
     let mut begun = sign_in(portal, transaction, by, address, "a click in a browser, mykube").await?;
-    let (sid, account, now) = (begun.subject.sign_in, begun.account.id, begun.now);
-    let (family, token) = Family::new(sid, account, key, &portal.refresh, now, &mut rand::rng());
-    begun.transaction.begin_family(&family).await?;
-    begun.transaction.commit().await?;
-    info!(%account, %address, "signed in by a click in a browser");
-    let access = TokenId::random(&mut rand::rng());
-    Ok(Json(refresh::signed_in(portal, &begun.subject, access, &token, now)))
+    begun.transaction.set_program(begun.subject.sign_in, program).await?;
+    info!(account = %begun.account.id, %address, "signed in by a click in a browser");
+    Ok(Json(family::begin(portal, begun, key).await?))
 }
 
 async fn published(
     portal: &Shared,
     transaction: Transaction,
     by: Confirmation,
-    address: IpAddr,
+    (address, program): (IpAddr, &str),
 ) -> Result<Json<Value>, Failure> {
-    let begun = sign_in(portal, transaction, by, address, "a click in a browser, a daemon").await?;
+    let mut begun = sign_in(portal, transaction, by, address, "a click in a browser, a daemon").await?;
+    begun.transaction.set_program(begun.subject.sign_in, program).await?;
     begun.transaction.commit().await?;
     info!(account = %begun.account.id, %address, "signed in by a click in a browser as a daemon");
     let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);

@@ -54,6 +54,14 @@ pub(crate) fn query(goal: &Goal) -> String {
     query.finish()
 }
 
+/// The page of this relay where a sign-in ends, with its query: for a program, that of the click.
+pub(crate) fn page(goal: &Goal) -> String {
+    match goal {
+        Goal::Page(path) => path.to_string(),
+        Goal::Program { .. } => format!("{CONFIRM}?{}", query(goal)),
+    }
+}
+
 fn refused(text: String) -> Failure {
     Failure::text(StatusCode::BAD_REQUEST, text)
 }

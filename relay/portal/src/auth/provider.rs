@@ -109,10 +109,7 @@ async fn come_back(
         BeginError::Store(error) => error.into(),
     })?;
     let base = portal.settings.public_url.as_str();
-    let to = match &goal {
-        Goal::Page(path) => format!("{base}{path}"),
-        Goal::Program { .. } => format!("{base}{}?{}", goal::CONFIRM, goal::query(&goal)),
-    };
+    let to = format!("{base}{}", goal::page(&goal));
     Ok((cookies, redirect(StatusCode::TEMPORARY_REDIRECT, &to)?).into_response())
 }
 

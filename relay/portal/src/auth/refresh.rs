@@ -72,12 +72,14 @@ async fn ours(portal: &Shared, address: IpAddr, body: &Body) -> Result<Json<Valu
     }
     let account = transaction.account(family.account).await?;
     let account = account.ok_or_else(|| unauthorised(Refusal::Ended.to_string()))?;
+    let auth_time = transaction.auth_time(family.sid).await?;
+    let auth_time = auth_time.ok_or_else(|| unauthorised(Refusal::Ended.to_string()))?;
     transaction.commit().await?;
     if let Some((id, until)) = denied {
         portal.denied().restore_token(id, until);
     }
     info!(account = %account.id, %address, "token replaced");
-    let subject = account.subject(family.sid, family.created_at);
+    let subject = account.subject(family.sid, auth_time);
     Ok(Json(signed_in(portal, &subject, access, &token, now)))
 }
 

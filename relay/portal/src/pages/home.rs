@@ -1,6 +1,6 @@
 //! Who one is, and the way out.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use askama::Template;
 use axum::{
@@ -35,7 +35,7 @@ pub(super) async fn home(State(portal): State<Arc<Shared>>, visitor: Visitor) ->
     Page::new(&Home {
         frame: Frame::new(&portal, Some(&visitor)),
         account: &visitor.account,
-        method: method(visitor.session.method),
+        method: method(visitor.session.method, true),
         since: when::for_people(visitor.session.created_at),
     })
 }
@@ -50,18 +50,24 @@ pub(super) async fn sign_out(
     headers: HeaderMap,
     Submitted { .. }: Submitted<Nothing>,
 ) -> Result<Response, Failure> {
-    end_browsers(&portal, &headers, address).await?;
+    leave(&portal, &headers, address).await
+}
+
+/// Ends this browser's sign-in, and has it forget its cookies.
+pub(super) async fn leave(portal: &Shared, headers: &HeaderMap, address: IpAddr) -> Result<Response, Failure> {
+    end_browsers(portal, headers, address).await?;
     let cleared = cookies::set("", "", portal.origins.has_foreign()).map(|cookie| (SET_COOKIE, cookie));
-    Ok((AppendHeaders(cleared), see_other(&portal, "/portal/sign-in?signed_out=1")).into_response())
+    Ok((AppendHeaders(cleared), see_other(portal, "/portal/sign-in?signed_out=1")).into_response())
 }
 
 /// How somebody has signed in, in words.
-pub(super) const fn method(method: Method) -> &'static str {
+pub(super) const fn method(method: Method, is_browser: bool) -> &'static str {
     match method {
         Method::Browser => "in a browser",
         Method::Program => "a program, by a click in a browser",
         Method::DeviceCode => "a program, by a code",
         Method::IdToken => "by a provider's token",
-        Method::Dev => "dev mode",
+        Method::Dev if is_browser => "in a browser, by dev mode",
+        Method::Dev => "a program, by dev mode",
     }
 }

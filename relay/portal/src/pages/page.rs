@@ -15,21 +15,25 @@ use crate::{failure::Failure, shared::Shared};
 pub(crate) struct Frame {
     /// What stands before the path in each link: the prefix of the relay's address, or nothing.
     pub(crate) base: String,
-    /// Whoever is signed in.
-    pub(crate) visitor: Option<Shown>,
-}
-
-/// Of a visitor, what a page's forms need.
-pub(crate) struct Shown {
-    /// The value of the hidden field `csrf`.
-    pub(crate) csrf: String,
+    /// Of whoever is signed in: the value of the hidden field `csrf`.
+    csrf: Option<String>,
 }
 
 impl Frame {
     /// For a page that is this visitor's, or nobody's.
     pub(crate) fn new(portal: &Shared, visitor: Option<&Visitor>) -> Self {
-        let visitor = visitor.map(|visitor| Shown { csrf: visitor.csrf(portal) });
-        Self { base: portal.settings.public_url.prefix().to_owned(), visitor }
+        let csrf = visitor.map(|visitor| visitor.csrf(portal));
+        Self { base: portal.settings.public_url.prefix().to_owned(), csrf }
+    }
+
+    /// The value of the hidden field `csrf` of every form; empty where nobody is signed in.
+    pub(crate) fn csrf(&self) -> &str {
+        self.csrf.as_deref().unwrap_or_default()
+    }
+
+    /// Whether somebody is signed in.
+    pub(crate) fn is_signed_in(&self) -> bool {
+        self.csrf.is_some()
     }
 }
 

@@ -13,28 +13,46 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 
 /// A machine: its key, and what it was given last.
-struct Machine {
+pub(super) struct Machine {
     key: EcdsaKeyPair,
-    token: String,
-    refresh_token: String,
+    pub(super) token: String,
+    pub(super) refresh_token: String,
     time: u64,
 }
 
 impl Machine {
+    /// One that is not signed in.
+    pub(super) fn out() -> Self {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let time = u64::try_from(clock().millis()).unwrap();
+        Self { key, token: String::new(), refresh_token: String::new(), time }
+    }
+
+    /// Its public key, as bodies have it.
+    pub(super) fn public(&self) -> String {
+        BASE64URL_NOPAD.encode(self.key.public_key().as_ref())
+    }
+
+    /// A question by a device code.
+    pub(super) fn poll(&self, code: &str) -> Value {
+        use mykube_relay_accounts::statement::{Act, Statement};
+        let statement = Statement { act: Act::SignIn, shown: code, time: self.time }.bytes(URL);
+        let sig = self.key.sign(&SystemRandom::new(), &statement).unwrap();
+        json!({"deviceCode": code, "time": self.time, "sig": BASE64URL_NOPAD.encode(sig.as_ref())})
+    }
+
     /// Signs in.
     async fn new(site: &Site) -> Self {
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let public = BASE64URL_NOPAD.encode(key.public_key().as_ref());
+        let mut machine = Self::out();
+        let public = machine.public();
         let body = json!({"email": "alice@example.com", "secret": SECRET, "client": "mykube", "key": public});
         let answer = site.post("/auth/dev/token", &body).await;
         assert_eq!((answer.status, &answer.json()["relay"]), (StatusCode::OK, &json!([URL])), "{}", answer.body);
-        let time = u64::try_from(clock().millis()).unwrap();
-        let mut machine = Self { key, token: String::new(), refresh_token: String::new(), time };
         machine.keep(&answer);
         machine
     }
 
-    fn keep(&mut self, answer: &Answer) {
+    pub(super) fn keep(&mut self, answer: &Answer) {
         let body = answer.json();
         assert_eq!(body["expiresIn"], 3600);
         self.token = body["token"].as_str().unwrap().to_owned();
@@ -48,7 +66,7 @@ impl Machine {
     }
 
     /// Has this token replaced.
-    async fn refresh(&mut self, site: &Site, token: &str) -> Answer {
+    pub(super) async fn refresh(&mut self, site: &Site, token: &str) -> Answer {
         self.time += 1;
         let body = self.sign(Act::Refresh, URL, token, self.time);
         site.post("/auth/refresh", &body).await

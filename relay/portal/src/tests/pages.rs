@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::*;
 
+mod device;
 mod forms;
+mod sessions;
+mod sign_in;
 
 /// A browser that has signed in by dev mode: its cookies.
 async fn signed_in(site: &Site, email: &str) -> String {
