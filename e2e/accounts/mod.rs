@@ -2,9 +2,9 @@
 //! with one that misbehaves where a real one would not.
 
 mod browser;
+mod clicks;
 mod credentials;
 mod device;
 mod here;
-mod pages;
 mod refresh;
 mod support;
