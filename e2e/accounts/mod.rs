@@ -6,5 +6,6 @@ mod clicks;
 mod credentials;
 mod device;
 mod here;
+mod pages;
 mod refresh;
 mod support;
