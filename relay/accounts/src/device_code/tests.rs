@@ -4,8 +4,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::*;
-use crate::sign_in::PROGRAM_MAX;
 use crate::keys::{Keys, Purpose};
+use crate::sign_in::PROGRAM_MAX;
 use crate::sign_in::PROGRAM_MAX;
 
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
