@@ -6,7 +6,6 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use super::*;
 use crate::keys::{Keys, Purpose};
 use crate::sign_in::PROGRAM_MAX;
-use crate::sign_in::PROGRAM_MAX;
 
 const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
 const ADA: AccountId = AccountId::from_bytes([1; 16]);
