@@ -31,6 +31,6 @@ fn a_browser_goes_through_all_pages_and_signs_a_program_in() {
     assert!(seen.contains("all pages are as they should be"), "{seen}");
     let is = laptop.text("whoami").args(["--relay-url", &relay.url]).start();
     // The browser without scripts has ended all sign-ins but its own.
-    is.failed(1, &["sign in"]);
+    is.failed(1, &["does not know this sign-in"]);
     assert!(!relay.running.process.stderr().contains("no answer could be made"), "{}", relay.running.process.stderr());
 }

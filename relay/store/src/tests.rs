@@ -207,3 +207,23 @@ async fn a_flood_of_codes_shuts_out_its_own_network() {
     let found = transaction.device_code(honest.device_code).await.unwrap();
     assert_eq!(found, Some(honest), "and keep what they have");
 }
+
+#[tokio::test]
+async fn what_lives_for_minutes_waits_for_no_disk_and_all_else_does() {
+    use sqlx::Row as _;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let synchronous = async |mut transaction: crate::Transaction| {
+        let row = sqlx::query("PRAGMA synchronous").fetch_one(transaction.connection()).await.unwrap();
+        transaction.commit().await.unwrap();
+        row.try_get::<i64, _>(0).unwrap()
+    };
+    const NORMAL: i64 = 1;
+    const FULL: i64 = 2;
+    for _ in 0..2 {
+        assert_eq!(synchronous(store.begin_passing().await.unwrap()).await, NORMAL);
+        // One that is given up leaves nothing to the next.
+        drop(store.begin_passing().await.unwrap());
+        assert_eq!(synchronous(store.begin().await.unwrap()).await, FULL);
+    }
+}

@@ -1,6 +1,9 @@
 //! `[[provider]]`: where people sign in.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use mykube_relay_accounts::{
     identity::{Kind, Provider},
@@ -10,7 +13,10 @@ use mykube_relay_provider::{Providers, RelyingParty, Settings, Web};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Reader, secret, secret::Secret, sign_up::domain_of};
+use super::{
+    secret::{self, Secret},
+    sign_up::domain_of,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,12 +38,37 @@ pub(super) struct ProviderTable {
 const EMAIL: &str = "email";
 const GOOGLE: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
 const GITHUB: &str = "https://github.com";
-/// What issuers of Microsoft begin with: one for each directory of a company.
-const MICROSOFT: [&str; 2] = ["https://login.microsoftonline.com/", "https://sts.windows.net/"];
+/// What issuers of Microsoft begin with, one for each directory of a company; those of its national clouds too.
+const MICROSOFT: [&str; 4] = [
+    "https://login.microsoftonline.com/",
+    "https://login.microsoftonline.us/",
+    "https://login.partner.microsoftonline.cn/",
+    "https://sts.windows.net/",
+];
+
+/// Everything that can be known of providers without asking them: one that is away keeps no relay from starting. What is
+/// `wrong` is told with where it stands; paths count from `directory`.
+pub(super) fn understand(
+    tables: &[Spanned<ProviderTable>],
+    ca_file: Option<&Spanned<PathBuf>>,
+    directory: &Path,
+    wrong: &mut dyn FnMut(Option<usize>, String),
+) -> Option<Providers> {
+    Reader { directory, wrong }.providers(tables, ca_file)
+}
+
+/// Reads tables, and goes on where one is wrong.
+struct Reader<'a> {
+    directory: &'a Path,
+    wrong: &'a mut dyn FnMut(Option<usize>, String),
+}
 
 impl Reader<'_> {
-    /// Everything that can be known of them without asking them: one that is away keeps no relay from starting.
-    pub(super) fn providers(
+    fn wrong(&mut self, at: Option<usize>, text: impl Into<String>) {
+        (self.wrong)(at, text.into());
+    }
+
+    fn providers(
         &mut self,
         tables: &[Spanned<ProviderTable>],
         ca_file: Option<&Spanned<PathBuf>>,
@@ -73,6 +104,9 @@ impl Reader<'_> {
         let name = self.provider_name(&table.name);
         let kind = self.provider_kind(table);
         let issuer = match (&table.issuer, kind) {
+            // In one spelling: an account is known by it.
+            (Some(issuer), Some(Kind::Google)) if is_google(issuer.get_ref()) => Some(GOOGLE[0]),
+            (Some(issuer), Some(Kind::GitHub)) => Some(issuer.get_ref().trim_end_matches('/')),
             (Some(issuer), _) => Some(issuer.get_ref().as_str()),
             (None, Some(Kind::Google)) => Some(GOOGLE[0]),
             (None, Some(Kind::GitHub)) => Some(GITHUB),
@@ -119,7 +153,7 @@ impl Reader<'_> {
     /// By `kind`, or by an issuer that everybody knows: what its `email` says depends on it.
     fn provider_kind(&mut self, table: &ProviderTable) -> Option<Kind> {
         let issuer = table.issuer.as_ref().map(|issuer| issuer.get_ref().as_str()).unwrap_or_default();
-        let known = if GOOGLE.contains(&issuer.trim_end_matches('/')) {
+        let known = if is_google(issuer) {
             Kind::Google
         } else if MICROSOFT.iter().any(|known| issuer.starts_with(known)) {
             Kind::Microsoft
@@ -155,6 +189,10 @@ impl Reader<'_> {
         }
         Some(given.get_ref().clone())
     }
+}
+
+fn is_google(issuer: &str) -> bool {
+    GOOGLE.contains(&issuer.trim_end_matches('/'))
 }
 
 /// Where a provider's secret may also stand.
@@ -207,9 +245,16 @@ mod tests {
         assert_eq!(all[3].email_domains, ["example.com"]);
         assert!(settings.providers.takes_id_tokens());
         assert_eq!(format!("{:?}", settings.providers), "[google, work, github, okta]");
-        let google =
-            load_with("[[provider]]\nname = \"g\"\nissuer = \"https://accounts.google.com\"\nclient_id = \"a\"\n");
-        assert_eq!(google.unwrap().settings.providers.get("g").unwrap().provider().kind, Kind::Google);
+        for issuer in ["https://accounts.google.com", "https://accounts.google.com/", "accounts.google.com"] {
+            let text = format!("[[provider]]\nname = \"g\"\nissuer = \"{issuer}\"\nclient_id = \"a\"\n");
+            let settings = load_with(&text).unwrap().settings;
+            let Provider { kind, issuer, .. } = settings.providers.get("g").unwrap().provider();
+            assert_eq!((*kind, issuer.as_str()), (Kind::Google, "https://accounts.google.com"));
+        }
+        let ours = "[[provider]]\nname = \"g\"\nkind = \"github\"\nissuer = \"https://git.example/\"\n\
+                    client_id = \"a\"\nclient_secret = \"s\"\n";
+        let settings = load_with(ours).unwrap().settings;
+        assert_eq!(settings.providers.get("g").unwrap().provider().issuer, "https://git.example");
     }
 
     #[test]

@@ -130,6 +130,9 @@ impl Drop for Running {
     }
 }
 
+/// The secret of each client of a provider.
+type Secrets<'a> = &'a dyn Fn(&str) -> String;
+
 /// A provider as the relay and its people know it.
 struct Provider<'a> {
     name: &'a str,
@@ -138,7 +141,7 @@ struct Provider<'a> {
     fields: &'a [(&'a str, &'a str)],
     user_id: &'a str,
     /// Where programs hand in its ID tokens: `userId` by what stands in those, and each client's secret.
-    id_tokens: Option<(&'a str, &'a dyn Fn(&str) -> String)>,
+    id_tokens: Option<(&'a str, Secrets<'a>)>,
 }
 
 /// Tried one after the other: each has all that a sign-in has.
@@ -244,7 +247,7 @@ async fn is_misused(relay: &Relay, provider: &Provider<'_>) {
 }
 
 /// A program that signs people in by itself, as the client `other`, hands in what it got.
-async fn takes_id_tokens(relay: &Relay, provider: &Provider<'_>, user_id: &str, secret: &dyn Fn(&str) -> String) {
+async fn takes_id_tokens(relay: &Relay, provider: &Provider<'_>, user_id: &str, secret: Secrets<'_>) {
     let base = relay.url();
     let auth = format!("{base}/auth");
     let hand_in = async |token: &str| Browser::default().post(&auth, &json!({"token": token})).await;

@@ -53,7 +53,7 @@ pub(super) async fn begin(
     let url = party.authorization_url(&redirect_uri(&portal, party), &sent, now).await;
     let url = url.map_err(|error| failed(party, &error, address))?;
     let network = network(address);
-    let mut transaction = portal.store.begin().await?;
+    let mut transaction = portal.store.begin_passing().await?;
     if !transaction.has_room_for_provider_state(&network, (PENDING_MAX, NETWORK_MAX), now).await? {
         let text = "too many sign-ins are under way at this relay";
         return Err(Failure::text(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(RETRY));
