@@ -6,6 +6,7 @@ use super::support::{Answer, Begun, DevRelay, Laptop, StandIn, json_answer, sign
 use crate::support::Mykube;
 
 const REFRESH: &str = "POST /auth/refresh";
+const RECEIVED: &str = "POST /auth/refresh/received";
 
 #[test]
 fn of_twenty_processes_at_once_one_renews() {
@@ -51,6 +52,22 @@ fn one_that_is_killed_while_it_renews_holds_nobody_up() {
     let asked = relay.calls(REFRESH);
     assert_eq!(asked[0].json()["refresh_token"], asked[1].json()["refresh_token"]);
     assert_eq!(asked.len(), 2);
+}
+
+#[test]
+fn what_one_process_has_kept_others_use_while_it_goes_on() {
+    let relay = StandIn::start(|asked, _| {
+        let ok = serde_json::json!({"ok": true});
+        (asked.call == RECEIVED).then(|| Answer::Held(Box::new(json_answer(200, &ok))))
+    });
+    let laptop = stale(&relay);
+    let first = laptop.mykube("whoami").start();
+    relay.wait(RECEIVED, 1);
+    laptop.mykube("whoami").start().process.done().ok();
+    assert!(first.process.is_running(), "it has not been waited for");
+    relay.go_on();
+    assert_eq!(first.process.done().code, 0);
+    assert_eq!(relay.calls(REFRESH).len(), 1);
 }
 
 #[test]
