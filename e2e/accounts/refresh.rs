@@ -56,17 +56,20 @@ fn one_that_is_killed_while_it_renews_holds_nobody_up() {
 
 #[test]
 fn what_one_process_has_kept_others_use_while_it_goes_on() {
-    let relay = StandIn::start(|asked, _| {
-        let ok = serde_json::json!({"ok": true});
-        (asked.call == RECEIVED).then(|| Answer::Held(Box::new(json_answer(200, &ok))))
+    let relay = StandIn::start(|asked, own| match asked.call.as_str() {
+        REFRESH => Some(Answer::Held(Box::new(json_answer(200, &signed_in(own, "renewed"))))),
+        RECEIVED => Some(Answer::Nothing),
+        _ => None,
     });
     let laptop = stale(&relay);
     let first = laptop.mykube("whoami").start();
-    relay.wait(RECEIVED, 1);
-    laptop.mykube("whoami").start().process.done().ok();
-    assert!(first.process.is_running(), "it has not been waited for");
+    relay.wait(REFRESH, 1);
+    let second = laptop.mykube("whoami").start();
+    second.process.says("another process has the lock");
     relay.go_on();
-    assert_eq!(first.process.done().code, 0);
+    second.process.done().ok();
+    assert!(!first.process.stderr().contains("the token was replaced"), "it has not been waited for");
+    assert_eq!(first.process.done().code, 0, "nor does it need that answer");
     assert_eq!(relay.calls(REFRESH).len(), 1);
 }
 

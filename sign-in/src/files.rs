@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::error::SignInError;
@@ -108,6 +109,7 @@ pub(crate) async fn lock_unless<T>(
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags());
     let file = options.open(path).map_err(at)?;
     let until = Instant::now() + most;
+    let mut told = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(ControlFlow::Continue(file)),
@@ -118,6 +120,9 @@ pub(crate) async fn lock_unless<T>(
                 }
                 if Instant::now() >= until {
                     return Err(SignInError::Busy { path: path.to_owned() });
+                }
+                if !std::mem::replace(&mut told, true) {
+                    debug!(path = %path.display(), "another process has the lock");
                 }
                 tokio::time::sleep(AGAIN).await;
             }
