@@ -128,30 +128,56 @@ impl Here {
         output.result(&format!("{:<8} {pid:>8}  {cluster:<20} {state}", self.kind()));
     }
 
-    /// Asks it to end, as SIGTERM does; whether it has.
+    /// Asks it to end, as SIGTERM does; whether it has. One end may end with the other, before it is asked.
     async fn end(&self) -> io::Result<bool> {
-        let process = match &self.what {
+        let process = match self.process().await {
+            Ok(Some(process)) => process,
+            Ok(None) => return Ok(true),
+            Err(error) => return has_ended(&error),
+        };
+        match process.terminate() {
+            Ok(()) => Ok(process.ends_within(END_LIMIT).await),
+            Err(error) => has_ended(&error),
+        }
+    }
+
+    /// Its process, and no other one of that number; none where it has ended.
+    async fn process(&self) -> io::Result<Option<Process>> {
+        match &self.what {
             // The process that answers, whatever the socket is called.
             What::Server { socket, .. } => {
-                let peer = || async { io::Result::Ok(UnixStream::connect(socket).await?.peer_cred()?.pid()) };
-                let pid = peer().await?.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+                let pid = peer(socket).await?;
                 let process = Process::open(pid)?;
-                if peer().await?.and_then(|pid| u32::try_from(pid).ok()) != Some(pid) {
-                    return Ok(true);
-                }
-                process
+                Ok((peer(socket).await? == pid).then_some(process))
             }
             What::Client(live) => {
                 let process = Process::open(live.pid)?;
-                if !live.is_held() {
-                    let why = "its session belongs to no process of this number here: it runs in another container";
-                    return Err(io::Error::new(io::ErrorKind::NotFound, why));
+                match (live.is_held(), live.has_ended()) {
+                    (true, _) => Ok(Some(process)),
+                    (false, true) => Ok(None),
+                    (false, false) => {
+                        let why = "its session belongs to no process of this number here: it runs in another container";
+                        Err(io::Error::other(why))
+                    }
                 }
-                process
             }
-        };
-        process.terminate()?;
-        Ok(process.ends_within(END_LIMIT).await)
+        }
+    }
+}
+
+/// The number of the process that answers at a socket.
+async fn peer(socket: &Path) -> io::Result<u32> {
+    let pid = UnixStream::connect(socket).await?.peer_cred()?.pid();
+    let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+    pid.ok_or_else(|| io::Error::other("its process has no number here: it runs in another container"))
+}
+
+/// Whether this is what the system says of a process that has ended, or of its socket.
+fn has_ended(error: &io::Error) -> io::Result<bool> {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(true),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(true),
+        kind => Err(io::Error::new(kind, error.to_string())),
     }
 }
 
@@ -178,4 +204,33 @@ pub(crate) async fn end(here: Vec<Here>, output: Output) -> bool {
         all &= ended;
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use mykube_client::Workspace;
+    use serde_json::json;
+
+    use super::*;
+
+    /// One end may end with the other, and nobody else is signalled in its place: here that would be this test.
+    #[tokio::test]
+    async fn one_that_has_ended_by_itself_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut workspace = Workspace::create(Some(dir.path())).unwrap();
+        let welcome = json!({"mode": "shared", "cluster": "prod", "credentials": {"token": "t", "expiring": false}});
+        workspace.write(&serde_json::from_value(welcome).unwrap(), 40123).unwrap();
+        let live = Live::all(Some(dir.path())).remove(0);
+        workspace.close().unwrap();
+        let client = Here { pid: live.pid, relay: None, what: What::Client(live) };
+        assert!(client.end().await.unwrap());
+        let socket = dir.path().join("server-1.sock");
+        let server = |socket| {
+            let what = What::Server { socket, cluster: None, connected: 0, waiting: 0 };
+            Here { pid: 1, relay: None, what }
+        };
+        assert!(server(socket.clone()).end().await.unwrap(), "its socket is gone");
+        drop(tokio::net::UnixListener::bind(&socket).unwrap());
+        assert!(server(socket).end().await.unwrap(), "nobody answers there");
+    }
 }

@@ -263,6 +263,12 @@ fn is_alive(pid: Pid) -> bool {
     !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
+/// Whether nobody has the directory any more.
+#[must_use]
+pub(crate) fn is_over(dir: &Path) -> bool {
+    !dir.exists() || is_unlocked(dir)
+}
+
 /// A process in another container that shares this directory has other process ids, but the same lock.
 fn is_unlocked(dir: &Path) -> bool {
     File::open(dir).is_ok_and(|dir| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok())

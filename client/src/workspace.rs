@@ -136,6 +136,12 @@ impl Live {
         ramdir::is_locked_by(&self.dir, self.pid)
     }
 
+    /// Whether that session has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        ramdir::is_over(&self.dir)
+    }
+
     /// Returns when that session ends, or has ended. Blocks.
     pub fn wait_for_end(&self) {
         // An error means that it is gone already.
@@ -318,7 +324,8 @@ mod tests {
         let path = workspace.write(&welcome("one", false), 40123).unwrap();
         let live = Live::all(Some(parent.path()));
         assert_eq!(live.len(), 1);
-        assert_eq!((live[0].relay.as_deref(), live[0].is_held()), (Some("https://relay.example"), true));
+        assert_eq!(live[0].relay.as_deref(), Some("https://relay.example"));
+        assert!(live[0].is_held() && !live[0].has_ended());
         let other = Live { pid: 1, ..live[0].clone() };
         assert!(!other.is_held() || !cfg!(target_os = "linux"), "another process has not locked it");
         assert_eq!((live[0].pid, live[0].cluster.as_str()), (std::process::id(), "prod"));
@@ -332,7 +339,7 @@ mod tests {
         assert_eq!(live[0].away(), None);
         workspace.close().unwrap();
         live[0].wait_for_end();
-        assert!(!live[0].is_held());
+        assert!(!live[0].is_held() && live[0].has_ended());
         assert_eq!(Live::all(Some(parent.path())), []);
     }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::support::{Answer, Begun, Laptop, StandIn, browse, is_private, json_answer, signed_in};
-use crate::support::Relay;
+use crate::support::{Relay, certs::Authority};
 
 #[test]
 fn a_browser_brings_a_code_and_the_sign_in_before_it_ends() {
@@ -142,6 +142,26 @@ fn a_relay_that_has_no_such_way_in_says_which_it_has() {
     laptop.mykube("login").args(["--relay-url", &old.url, "--device"]).fails(1, &["one cannot sign in with a code"]);
     let nobody = format!("http://{}", crate::support::net::closed_port());
     laptop.mykube("login").args(["--relay-url", &nobody]).fails(4, &["connection refused"]);
+}
+
+#[test]
+fn a_relay_that_cannot_be_trusted_is_told_before_anybody_is_sent_there() {
+    let laptop = Laptop::new();
+    let ca = Authority::new("e2e");
+    let signed = ca.sign(&["127.0.0.1"]);
+    let files = tempfile::tempdir().unwrap();
+    let [cert, key, ca] =
+        [("cert", &signed.certificate), ("key", &signed.key), ("ca", &ca.pem())].map(|(name, text)| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        });
+    let relay = Relay::with(&["--tls-cert", &cert, "--tls-key", &key]);
+    for way in [&[][..], &["--device"], &["--provider=google"]] {
+        let login = || laptop.mykube("login").args(["--relay-url", &relay.url]).args(way);
+        login().fails(4, &["no trusted TLS connection", "--ca-file"]);
+        login().args(["--ca-file", &ca]).fails(1, &["has no accounts"]);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! with one that misbehaves where a real one would not.
 
 mod browser;
+mod clicks;
 mod credentials;
 mod device;
 mod here;

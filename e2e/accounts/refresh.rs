@@ -6,6 +6,7 @@ use super::support::{Answer, Begun, DevRelay, Laptop, StandIn, json_answer, sign
 use crate::support::Mykube;
 
 const REFRESH: &str = "POST /auth/refresh";
+const RECEIVED: &str = "POST /auth/refresh/received";
 
 #[test]
 fn of_twenty_processes_at_once_one_renews() {
@@ -51,6 +52,25 @@ fn one_that_is_killed_while_it_renews_holds_nobody_up() {
     let asked = relay.calls(REFRESH);
     assert_eq!(asked[0].json()["refresh_token"], asked[1].json()["refresh_token"]);
     assert_eq!(asked.len(), 2);
+}
+
+#[test]
+fn what_one_process_has_kept_others_use_while_it_goes_on() {
+    let relay = StandIn::start(|asked, own| match asked.call.as_str() {
+        REFRESH => Some(Answer::Held(Box::new(json_answer(200, &signed_in(own, "renewed"))))),
+        RECEIVED => Some(Answer::Nothing),
+        _ => None,
+    });
+    let laptop = stale(&relay);
+    let first = laptop.mykube("whoami").start();
+    relay.wait(REFRESH, 1);
+    let second = laptop.mykube("whoami").start();
+    second.process.says("another process has the lock");
+    relay.go_on();
+    second.process.done().ok();
+    assert!(!first.process.stderr().contains("the token was replaced"), "it has not been waited for");
+    assert_eq!(first.process.done().code, 0, "nor does it need that answer");
+    assert_eq!(relay.calls(REFRESH).len(), 1);
 }
 
 #[test]

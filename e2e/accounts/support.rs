@@ -70,6 +70,7 @@ pub(crate) struct DevRelay {
     pub(crate) running: Running,
     pub(crate) url: String,
     pub(crate) secret: PathBuf,
+    dir: TempDir,
 }
 
 impl DevRelay {
@@ -78,28 +79,44 @@ impl DevRelay {
         // be somebody else's by now.
         loop {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(relay) = Self::at(port) {
-                return relay;
+            let dir = tempfile::tempdir().unwrap();
+            let (url, secret) = (format!("http://127.0.0.1:{port}"), dir.path().join("dev-secret"));
+            std::fs::write(&secret, "a-secret-of-a-dev-relay").unwrap();
+            std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+            let config = format!("public_url = \"{url}\"\n[accounts]\n[dev]\nsecret_file = \"dev-secret\"\n");
+            std::fs::write(dir.path().join("relay.toml"), config).unwrap();
+            if let Some(running) = Self::run(dir.path(), &url) {
+                return Self { running, url, secret, dir };
             }
         }
     }
 
-    fn at(port: u16) -> Option<Self> {
-        let relay = Mykube::new("relay");
-        let secret = relay.sandbox().file("dev-secret", "a-secret-of-a-dev-relay");
-        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let url = format!("http://127.0.0.1:{port}");
-        let config = format!("public_url = \"{url}\"\n[accounts]\n[dev]\nsecret_file = \"dev-secret\"\n");
-        let config = relay.sandbox().file("relay.toml", config);
-        let data = relay.sandbox().home().join("relay");
-        let relay = relay.args(["--api-rate", "0", "--listen", &format!("127.0.0.1:{port}"), "--config"]).arg(config);
-        let running = relay.arg("--data-dir").arg(data).start();
+    /// Nothing where its port is somebody else's.
+    fn run(dir: &Path, url: &str) -> Option<Running> {
+        let listen = url.strip_prefix("http://").unwrap();
+        let relay = Mykube::new("relay").args(["--api-rate", "0", "--listen", listen, "--config"]);
+        let running = relay.arg(dir.join("relay.toml")).arg("--data-dir").arg(dir.join("data")).start();
         let listens = running.process.follow(std::time::Instant::now() + LIMIT, |state| {
             String::from_utf8_lossy(&state.stdout).contains(r#""event":"listening""#)
         });
         let in_use = || running.process.done().stderr.contains("in use");
         assert!(listens || in_use(), "{}", running.process.stderr());
-        listens.then_some(Self { running, url, secret })
+        listens.then_some(running)
+    }
+
+    /// Ends it; what it had on disk is there for [`Self::go_on`].
+    pub(crate) fn stop(&self) {
+        self.running.process.signal(rustix::process::Signal::TERM);
+        self.running.process.done();
+    }
+
+    /// Starts it anew at its address, as soon as that is free.
+    pub(crate) fn go_on(&mut self) {
+        self.running = loop {
+            if let Some(running) = Self::run(self.dir.path(), &self.url) {
+                break running;
+            }
+        };
     }
 
     /// Signs in at it.
@@ -324,4 +341,101 @@ impl Begun {
 /// Whether a file is the user's alone.
 pub(crate) fn is_private(path: &Path) -> bool {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o077 == 0
+}
+
+/// What a page came to.
+pub(crate) struct Page {
+    pub(crate) status: u16,
+    pub(crate) location: Option<String>,
+    cookies: Vec<String>,
+    pub(crate) body: String,
+}
+
+/// A person's browser at one relay: it keeps cookies, fills in forms, and says where they are from.
+pub(crate) struct Browser {
+    relay: String,
+    cookies: Vec<(String, String)>,
+}
+
+impl Browser {
+    pub(crate) fn new(relay: &str) -> Self {
+        Self { relay: relay.to_owned(), cookies: Vec::new() }
+    }
+
+    /// Signs in on the page that was opened, in dev mode; the page that it leads to.
+    pub(crate) fn sign_in(&mut self, page: &Page, relay: &DevRelay) -> Page {
+        let secret = std::fs::read_to_string(&relay.secret).unwrap();
+        let fields = [("email", "alice@example.com"), ("secret", secret.as_str())];
+        let signed_in = self.submit(page, "/portal/sign-in/dev", &fields);
+        self.get(&signed_in.location.unwrap_or_else(|| panic!("{}", signed_in.body)))
+    }
+
+    /// Somebody who has signed in there, in dev mode.
+    pub(crate) fn signed_in(relay: &DevRelay) -> Self {
+        let mut browser = Self::new(&relay.url);
+        let secret = std::fs::read_to_string(&relay.secret).unwrap();
+        let body = json!({"email": "alice@example.com", "secret": secret}).to_string();
+        let page = browser.ask("POST", "/auth/dev", "application/json", &body);
+        assert_eq!(page.status, 200, "{}", page.body);
+        browser
+    }
+
+    /// `target` is a path, or a whole address at this relay.
+    pub(crate) fn get(&mut self, target: &str) -> Page {
+        let target = target.strip_prefix(&self.relay).unwrap_or(target).to_owned();
+        self.ask("GET", &target, "", "")
+    }
+
+    /// Sends the one form of a page that leads there, whatever its query is, with its hidden fields and these.
+    pub(crate) fn submit(&mut self, page: &Page, action: &str, fields: &[(&str, &str)]) -> Page {
+        let leads_there = |form: &&str| {
+            let rest = form.split_once(&format!("action=\"{action}")).map(|(_, rest)| rest);
+            rest.is_some_and(|rest| rest.starts_with(['"', '?']))
+        };
+        let form = page.body.split("<form ").find(leads_there);
+        let form =
+            form.unwrap_or_else(|| panic!("no form for {action} in {}", page.body)).split("</form>").next().unwrap();
+        let value = |input: &str, name: &str| {
+            input.split_once(&format!("{name}=\"")).and_then(|(_, rest)| rest.split('"').next()).map(str::to_owned)
+        };
+        let hidden = form.split("<input ").skip(1).filter(|input| input.contains("type=\"hidden\""));
+        let hidden = hidden.map(|input| (value(input, "name").unwrap(), value(input, "value").unwrap_or_default()));
+        let given = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let pairs = hidden.chain(given).map(|(name, value)| format!("{}={}", encode(&name), encode(&value)));
+        let body = pairs.collect::<Vec<_>>().join("&");
+        let action = value(form, "action").unwrap().replace("&#38;", "&").replace("&amp;", "&");
+        self.ask("POST", &action, "application/x-www-form-urlencoded", &body)
+    }
+
+    fn ask(&mut self, method: &str, target: &str, kind: &str, body: &str) -> Page {
+        let address = self.relay.split_once("://").unwrap().1;
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies = if cookies.is_empty() { String::new() } else { format!("cookie: {}\r\n", cookies.join("; ")) };
+        let sent = match method {
+            "GET" => String::new(),
+            _ => format!("content-type: {kind}\r\ncontent-length: {}\r\norigin: {}\r\n", body.len(), self.relay),
+        };
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{cookies}{sent}\r\n");
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let headers = |name: &str| -> Vec<String> {
+            let values =
+                head.lines().filter_map(|line| line.split_once(": ")).filter(|(key, _)| key.eq_ignore_ascii_case(name));
+            values.map(|(_, value)| value.to_owned()).collect()
+        };
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let location = headers("location").pop();
+        let page = Page { status, location, cookies: headers("set-cookie"), body: body.to_owned() };
+        for cookie in &page.cookies {
+            let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.retain(|(kept, _)| kept != name);
+            self.cookies.push((name.to_owned(), value.to_owned()));
+        }
+        page
+    }
 }

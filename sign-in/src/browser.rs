@@ -52,7 +52,11 @@ impl<'a> BrowserSignIn<'a> {
             Some(_) => return Err(SignInError::Provider),
             None => "/portal/sign-in".to_owned(),
         };
-        calls::sign_in_page(&session.dialer).await?;
+        match provider {
+            // Asking for a provider's page begins a sign-in.
+            Some(_) => calls::accounts(&session.dialer).await?,
+            None => calls::sign_in_page(&session.dialer).await?,
+        }
         let loopback = Loopback::bind().await?;
         let (verifier, state) = (random(), random());
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(verifier.as_bytes()));
@@ -116,15 +120,16 @@ mod tests {
     use super::*;
     use crate::session::tests::{answers, session};
 
-    fn ok() -> String {
-        answers("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned())
+    /// A relay that has a page, and one that has accounts.
+    fn relays() -> [String; 2] {
+        ["200 OK", "401 X"].map(|status| answers(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")))
     }
 
     #[tokio::test]
     async fn the_address_has_a_port_a_state_and_a_challenge() {
         let dir = tempfile::tempdir().unwrap();
-        let relay = ok();
-        let session = session(&dir, &relay);
+        let [with_page, relay] = relays();
+        let (with_page, session) = (session(&dir, &with_page), session(&dir, &relay));
         let sign_in = BrowserSignIn::begin(&session, Some("google")).await.unwrap();
         let (page, query) = sign_in.url().split_once('?').unwrap();
         assert_eq!(page, format!("{relay}/auth/google"));
@@ -133,8 +138,9 @@ mod tests {
         assert_eq!(fields[0].1, sign_in.loopback.port().to_string());
         assert_eq!((fields[1].1.len(), fields[2].1.len(), sign_in.verifier.len()), (43, 43, 43));
         assert!(!sign_in.url().contains(sign_in.verifier.as_str()));
-        let other = BrowserSignIn::begin(&session, None).await.unwrap();
-        assert!(other.url().starts_with(&format!("{relay}/portal/sign-in?cli_port=")), "{}", other.url());
+        let other = BrowserSignIn::begin(&with_page, None).await.unwrap();
+        let page = format!("{}/portal/sign-in?cli_port=", with_page.relay());
+        assert!(other.url().starts_with(&page), "{}", other.url());
         assert!(!other.url().contains(fields[1].1) && !other.url().contains(fields[2].1));
         for name in ["", "Google", "a/b", "a?b", "..", "a%2f", &"a".repeat(64)] {
             assert!(matches!(BrowserSignIn::begin(&session, Some(name)).await, Err(SignInError::Provider)), "{name}");
@@ -144,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_waited_for_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let session = session(&dir, &ok());
+        let session = session(&dir, &relays()[0]);
         let sign_in = BrowserSignIn::begin(&session, None).await.unwrap();
         tokio::time::pause();
         match sign_in.wait().await {

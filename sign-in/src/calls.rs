@@ -31,6 +31,12 @@ pub(crate) async fn sign_in_page(dialer: &Dialer) -> Result<(), SignInError> {
     }
 }
 
+/// Whether the relay knows people, before anybody is sent there.
+pub(crate) async fn accounts(dialer: &Dialer) -> Result<(), SignInError> {
+    let answer = dialer.call(Method::GET, "/v1/whoami", None, None).await?;
+    if answer.status() == StatusCode::UNAUTHORIZED { Ok(()) } else { Err(refusal(dialer, &answer)) }
+}
+
 /// Redeems the code that a browser brought.
 pub(crate) async fn exchange(dialer: &Dialer, body: &Exchange<'_>) -> Result<SignedIn, SignInError> {
     let answer = post(dialer, "/auth/exchange", body).await?;
@@ -57,11 +63,7 @@ pub(crate) async fn device_poll(dialer: &Dialer, body: &DevicePoll<'_>) -> Resul
 /// Why a call is not there: the relay has no accounts at all, or none of this way in.
 async fn lacks(dialer: &Dialer, what: &'static str) -> SignInError {
     let relay = dialer.url().to_string();
-    match dialer.call(Method::GET, "/v1/whoami", None, None).await {
-        Err(error) => error.into(),
-        Ok(answer) if answer.status() == StatusCode::NOT_FOUND => SignInError::NoAccounts(relay),
-        Ok(_) => SignInError::TooOld { relay, what },
-    }
+    accounts(dialer).await.err().unwrap_or(SignInError::TooOld { relay, what })
 }
 
 /// What a refresh comes to.

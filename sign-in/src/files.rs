@@ -1,13 +1,16 @@
 //! Private files: only the user's, whole or not at all.
 
 use std::{
+    convert::Infallible,
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read as _, Write as _},
+    ops::ControlFlow,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     time::{Duration, Instant},
 };
 
+use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::error::SignInError;
@@ -88,6 +91,17 @@ pub(crate) fn remove(path: &Path) -> Result<(), SignInError> {
 
 /// Waits until no other process of this user holds it, but no longer than `most`; it is let go of with the file.
 pub(crate) async fn lock(path: &Path, most: Duration) -> Result<File, SignInError> {
+    match lock_unless(path, most, || None::<Infallible>).await? {
+        ControlFlow::Continue(lock) => Ok(lock),
+    }
+}
+
+/// The same, unless what it is wanted for is found meanwhile: who holds it may have that long before it lets go.
+pub(crate) async fn lock_unless<T>(
+    path: &Path,
+    most: Duration,
+    mut found: impl FnMut() -> Option<T>,
+) -> Result<ControlFlow<T, File>, SignInError> {
     const AGAIN: Duration = Duration::from_millis(50);
     let at = |source| SignInError::File { path: path.to_owned(), source };
     path.parent().map_or(Ok(()), create_directory).map_err(at)?;
@@ -95,14 +109,23 @@ pub(crate) async fn lock(path: &Path, most: Duration) -> Result<File, SignInErro
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags());
     let file = options.open(path).map_err(at)?;
     let until = Instant::now() + most;
+    let mut told = false;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(ControlFlow::Continue(file)),
             Err(TryLockError::Error(error)) => return Err(at(error)),
-            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
-                return Err(SignInError::Busy { path: path.to_owned() });
+            Err(TryLockError::WouldBlock) => {
+                if let Some(found) = found() {
+                    return Ok(ControlFlow::Break(found));
+                }
+                if Instant::now() >= until {
+                    return Err(SignInError::Busy { path: path.to_owned() });
+                }
+                if !std::mem::replace(&mut told, true) {
+                    debug!(path = %path.display(), "another process has the lock");
+                }
+                tokio::time::sleep(AGAIN).await;
             }
-            Err(TryLockError::WouldBlock) => tokio::time::sleep(AGAIN).await,
         }
     }
 }

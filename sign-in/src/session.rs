@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    ops::ControlFlow,
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -217,7 +218,11 @@ impl Session {
             SignInError::File { .. } => SignInError::NotRenewed(Box::new(error)),
             error => error,
         };
-        let _lock = self.lock().await.map_err(not_kept)?;
+        let found = || self.load().ok().filter(is_good);
+        let _lock = match files::lock_unless(&self.file("lock"), LOCK_WAIT, found).await.map_err(not_kept)? {
+            ControlFlow::Continue(lock) => lock,
+            ControlFlow::Break(credentials) => return Ok(credentials.token.clone().into()),
+        };
         let credentials = self.load()?;
         if is_good(&credentials) {
             return Ok(credentials.token.clone().into());

@@ -260,7 +260,8 @@ impl Reader<'_> {
         let boot_scope = self.boot_scope(accounts.get_ref().boot_scope.as_ref());
         let sign_up = accounts.get_ref().sign_up.as_ref().map_or(Some(SignUp::Closed), |given| self.sign_up(given));
         let ca_file = accounts.get_ref().provider_ca_file.as_ref();
-        let providers = self.providers(&file.provider, ca_file).unwrap_or_default();
+        let directory = self.directory;
+        let providers = provider::understand(&file.provider, ca_file, directory, &mut |at, text| self.wrong(at, text));
         let database = self.database(file.database.as_ref(), relay);
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
         let mail = file.mail.as_ref().map(|mail| self.mail(mail));
@@ -277,7 +278,7 @@ impl Reader<'_> {
                 boot_scope,
                 devices_life: devices_life?,
                 published_exchange: accounts.get_ref().published_exchange.unwrap_or_default(),
-                providers: Arc::new(providers),
+                providers: Arc::new(providers.unwrap_or_default()),
                 dev,
                 mail: mail.flatten(),
                 allow_origins,

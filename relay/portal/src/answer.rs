@@ -45,7 +45,7 @@ impl Portal {
             Ok(()) => self.route(request, arrival).await,
         };
         let failure = answer.extensions_mut().remove::<Failure>();
-        if let Some(failure) = failure.filter(|failure| failure.is_page() || pages::has(&path)) {
+        if let Some(failure) = failure.filter(|failure| failure.is_page() || pages::paths::has(&path)) {
             answer = whole(pages::show(self.shared(), &failure)).await;
         }
         self.shared().origins.share(&path, origin.as_ref(), preflight, answer.headers_mut());

@@ -6,8 +6,6 @@ use axum::{
     Router,
     routing::{get, post},
 };
-use http::{HeaderMap, header};
-use mykube_relay_accounts::sign_in::plain_program;
 
 use crate::shared::Shared;
 
@@ -21,6 +19,7 @@ mod family;
 pub(crate) mod goal;
 mod id_token;
 pub(crate) mod otp;
+mod program;
 mod provider;
 pub(crate) mod redirect;
 mod refresh;
@@ -28,11 +27,6 @@ mod status;
 
 pub(crate) use device::find_typed;
 pub(crate) use end::{browser_session, end, end_browsers};
-
-/// What whoever asks calls itself: a claim, as it is shown to people.
-pub(crate) fn program(headers: &HeaderMap) -> String {
-    headers.get(header::USER_AGENT).map(|agent| plain_program(agent.as_bytes())).unwrap_or_default()
-}
 
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()

@@ -101,6 +101,11 @@ impl Failure {
         self.retry_after
     }
 
+    /// A body that means nothing, as published calls say it.
+    pub(crate) fn unprocessable(text: &str) -> Self {
+        Self::text(StatusCode::UNPROCESSABLE_ENTITY, text)
+    }
+
     pub(crate) fn not_found() -> Self {
         Self::json(StatusCode::NOT_FOUND, "not found")
     }

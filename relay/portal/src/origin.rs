@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use crate::{cookies, pages, url::PublicUrl};
+use crate::{cookies, pages::paths, url::PublicUrl};
 
 /// Origins whose pages may use published calls; our own API and pages are for our own origin alone.
 pub(crate) struct Origins {
@@ -69,7 +69,7 @@ fn is_one_of(known: &[String], origin: &HeaderValue) -> bool {
 
 /// What is for pages of our own alone: our API, and the pages themselves.
 fn is_own(path: &str) -> bool {
-    path == "/v1" || path.starts_with("/v1/") || pages::has(path)
+    path == "/v1" || path.starts_with("/v1/") || paths::has(path)
 }
 
 #[cfg(test)]

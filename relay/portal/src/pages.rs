@@ -1,13 +1,13 @@
 //! Pages for people in browsers: plain HTML, made here, with no script at all.
 //!
-//! A page is an [`askama`] template that extends `layout.html` and has a [`Frame`] in its field `frame`; what is put into it is
-//! escaped. A handler answers a [`Page`], which has the headers of every page, or a [`Failure`], which [`Portal::answer`]
+//! A page is an [`askama`] template that extends `layout.html` and has a [`Frame`](page::Frame) in its field `frame`; what is put into it is
+//! escaped. A handler answers a [`Page`](page::Page), which has the headers of every page, or a [`Failure`], which [`Portal::answer`]
 //! shows as a page under `/portal` and `/device`, and anywhere if it is [`Failure::page`].
 //!
-//! A handler takes a [`Visitor`] where somebody must be signed in: whoever is not is sent to sign in, and comes back. What a
-//! form sends is taken as [`Submitted`]: its visitor is signed in, and it comes of a page of this relay (`Origin`,
+//! A handler takes a [`Visitor`](visitor::Visitor) where somebody must be signed in: whoever is not is sent to sign in, and comes back. What a
+//! form sends is taken as [`Submitted`](form::Submitted): its visitor is signed in, and it comes of a page of this relay (`Origin`,
 //! `Sec-Fetch-Site`) that was made for this browser's cookie (the hidden field `csrf`, which the template takes from
-//! `frame.csrf()`). A form of somebody who is not signed in yet is an [`OwnForm`]: there is nobody's session to misuse, so it
+//! `frame.csrf()`). A form of somebody who is not signed in yet is an [`OwnForm`](form::OwnForm): there is nobody's session to misuse, so it
 //! must come of a page of this relay and no more.
 //!
 //! [`Failure`]: crate::failure::Failure
@@ -29,19 +29,17 @@ mod email;
 mod form;
 mod home;
 mod page;
+pub(crate) mod paths;
 mod problem;
 mod program;
+mod see_other;
 mod sessions;
 mod sign_in;
 mod visitor;
 
-pub(crate) use form::{OwnForm, Submitted};
-pub(crate) use page::{Frame, Page, see_other};
+/// For the layout.
+pub(crate) use page::STYLE;
 pub(crate) use problem::show;
-pub(crate) use visitor::Visitor;
-
-/// The one stylesheet, which stands in each page: a page needs nothing else.
-const STYLE: &str = include_str!("../templates/style.css");
 
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
@@ -59,11 +57,4 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/portal/sessions/end-others", post(sessions::end_others))
         .route("/device", get(device::ask).post(device::typed))
         .route("/device/answer", post(device::answered))
-}
-
-/// Whether what is here is for people: it is never shared with pages of other origins, and what fails is shown as a page.
-pub(crate) fn has(path: &str) -> bool {
-    ["/portal", "/device"]
-        .iter()
-        .any(|own| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }

@@ -31,7 +31,7 @@ pub(crate) fn answers(answer: String) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (mut stream, mut request) = (stream.unwrap(), Vec::new());
-            while !request.ends_with(b"}") && !(request.starts_with(b"GET ") && request.ends_with(b"\r\n\r\n")) {
+            while !(request.ends_with(b"}") || request.starts_with(b"GET ") && request.ends_with(b"\r\n\r\n")) {
                 let mut buffer = [0; 1024];
                 let n = stream.read(&mut buffer).unwrap();
                 assert_ne!(n, 0, "the request ended early");

@@ -1,6 +1,9 @@
 //! `[[provider]]`: where people sign in.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use mykube_relay_accounts::{
     identity::{Kind, Provider},
@@ -10,7 +13,10 @@ use mykube_relay_provider::{Providers, RelyingParty, Settings, Web};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Reader, secret, secret::Secret, sign_up::domain_of};
+use super::{
+    secret::{self, Secret},
+    sign_up::domain_of,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,9 +46,29 @@ const MICROSOFT: [&str; 4] = [
     "https://sts.windows.net/",
 ];
 
+/// Everything that can be known of providers without asking them: one that is away keeps no relay from starting. What is
+/// `wrong` is told with where it stands; paths count from `directory`.
+pub(super) fn understand(
+    tables: &[Spanned<ProviderTable>],
+    ca_file: Option<&Spanned<PathBuf>>,
+    directory: &Path,
+    wrong: &mut dyn FnMut(Option<usize>, String),
+) -> Option<Providers> {
+    Reader { directory, wrong }.providers(tables, ca_file)
+}
+
+/// Reads tables, and goes on where one is wrong.
+struct Reader<'a> {
+    directory: &'a Path,
+    wrong: &'a mut dyn FnMut(Option<usize>, String),
+}
+
 impl Reader<'_> {
-    /// Everything that can be known of them without asking them: one that is away keeps no relay from starting.
-    pub(super) fn providers(
+    fn wrong(&mut self, at: Option<usize>, text: impl Into<String>) {
+        (self.wrong)(at, text.into());
+    }
+
+    fn providers(
         &mut self,
         tables: &[Spanned<ProviderTable>],
         ca_file: Option<&Spanned<PathBuf>>,

@@ -247,7 +247,7 @@ async fn is_misused(relay: &Relay, provider: &Provider<'_>) {
 }
 
 /// A program that signs people in by itself, as the client `other`, hands in what it got.
-async fn takes_id_tokens(relay: &Relay, provider: &Provider<'_>, user_id: &str, secret: &dyn Fn(&str) -> String) {
+async fn takes_id_tokens(relay: &Relay, provider: &Provider<'_>, user_id: &str, secret: Secrets<'_>) {
     let base = relay.url();
     let auth = format!("{base}/auth");
     let hand_in = async |token: &str| Browser::default().post(&auth, &json!({"token": token})).await;

@@ -10,7 +10,8 @@ use tracing::info;
 
 use super::{
     begin::{BeginError, begin},
-    end, program,
+    end,
+    program::program,
 };
 use crate::{cookies, shared::Shared};
 

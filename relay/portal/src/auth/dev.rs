@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{begin::begin, browser, family, program};
+use super::{begin::begin, browser, family, program::program};
 use crate::{arrival::Arrival, failure::Failure, settings::Dev, shared::Shared};
 
 /// The published text.
@@ -71,9 +71,9 @@ pub(super) async fn sign_in_program(
             info!(account = %begun.account.id, %address, "signed in by dev mode");
             return Ok(Json(family::begin(&portal, begun, key).await?));
         }
-        (Some(CLIENT), None) => return Err(unprocessable("`client` wants a `key`")),
-        (Some(_), _) => return Err(unprocessable("no such `client`")),
-        (None, Some(_)) => return Err(unprocessable("`key` is for `client`")),
+        (Some(CLIENT), None) => return Err(Failure::unprocessable("`client` wants a `key`")),
+        (Some(_), _) => return Err(Failure::unprocessable("no such `client`")),
+        (None, Some(_)) => return Err(Failure::unprocessable("`key` is for `client`")),
     }
     let mut begun = begin(&portal, &person, address, Method::Dev, "dev mode, a daemon").await?;
     begun.transaction.set_program(begun.subject.sign_in, &program(&headers)).await?;
@@ -107,10 +107,6 @@ pub(crate) fn is_secret(portal: &Shared, dev: &Dev, shown: Option<&Zeroizing<Str
 
 /// Who is named; each address is a person of its own.
 pub(super) fn person(email: Option<&str>) -> Result<Person, Failure> {
-    let email: Email = email.unwrap_or(NOBODY).parse().map_err(|_| unprocessable("`email` is no address"))?;
+    let email: Email = email.unwrap_or(NOBODY).parse().map_err(|_| Failure::unprocessable("`email` is no address"))?;
     Ok(Person::of_dev(email))
-}
-
-pub(super) fn unprocessable(text: &str) -> Failure {
-    Failure::text(StatusCode::UNPROCESSABLE_ENTITY, text)
 }

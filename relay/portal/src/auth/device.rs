@@ -30,8 +30,8 @@ use zeroize::Zeroizing;
 
 use super::{
     begin::{begin, begin_as},
-    dev::{self, unprocessable},
-    end, family, program,
+    dev, end, family,
+    program::program,
 };
 use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
 
@@ -201,12 +201,12 @@ fn client(body: &Map<String, Value>) -> Result<Client, Failure> {
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     match (body.get("client"), body.get("key")) {
         (None, None) => Ok(Client::Daemon),
-        (Some(_), None) if text("client") == Some(CLIENT) => Err(unprocessable("`client` wants a `key`")),
+        (Some(_), None) if text("client") == Some(CLIENT) => Err(Failure::unprocessable("`client` wants a `key`")),
         (Some(_), Some(_)) if text("client") == Some(CLIENT) => {
             Ok(Client::Mykube(family::key(text("key").unwrap_or_default())?))
         }
-        (Some(_), _) => Err(unprocessable("no such `client`")),
-        (None, Some(_)) => Err(unprocessable("`key` is for `client`")),
+        (Some(_), _) => Err(Failure::unprocessable("no such `client`")),
+        (None, Some(_)) => Err(Failure::unprocessable("`key` is for `client`")),
     }
 }
 

@@ -25,7 +25,8 @@ use zeroize::Zeroizing;
 
 use super::{
     begin::{Begun, begin_as},
-    family, program,
+    family,
+    program::program,
 };
 use crate::{arrival::Arrival, failure::Failure, shared::Shared};
 

@@ -4,14 +4,14 @@ use data_encoding::BASE64URL_NOPAD;
 use mykube_relay_accounts::{id::TokenId, refresh::Family, statement::MachineKey};
 use serde_json::Value;
 
-use super::{begin::Begun, dev::unprocessable, refresh};
+use super::{begin::Begun, refresh};
 use crate::{failure::Failure, shared::Shared};
 
 /// A machine's public key, as a body has it.
 pub(super) fn key(text: &str) -> Result<MachineKey, Failure> {
     let key = BASE64URL_NOPAD.decode(text.as_bytes()).ok();
     let key = key.and_then(|key| MachineKey::from_bytes(&key).ok());
-    key.ok_or_else(|| unprocessable("`key` is no uncompressed point of P-256 in base64url"))
+    key.ok_or_else(|| Failure::unprocessable("`key` is no uncompressed point of P-256 in base64url"))
 }
 
 /// Keeps the sign-in with its family. The answer is [`SignedIn`](mykube_protocol::account::SignedIn).

@@ -3,10 +3,10 @@
 use askama::Template;
 use mykube_relay_store::Identity;
 
-use super::Frame;
+use super::page::Frame;
 
 /// "Sign in PROGRAM on this computer as ACCOUNT?", with one button. The form's answer leads to the program: say where with
-/// [`Page::form_leads_to`](super::Page::form_leads_to).
+/// [`Page::form_leads_to`](super::page::Page::form_leads_to).
 #[derive(Template)]
 #[template(path = "confirm.html")]
 pub(crate) struct Confirm<'a> {

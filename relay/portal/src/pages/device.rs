@@ -15,7 +15,11 @@ use mykube_relay_store::Actor;
 use serde::Deserialize;
 use tracing::info;
 
-use super::{Frame, Page, Submitted, Visitor};
+use super::{
+    form::Submitted,
+    page::{Frame, Page},
+    visitor::Visitor,
+};
 use crate::{arrival::Arrival, auth::find_typed, failure::Failure, shared::Shared, when};
 
 #[derive(Template)]

@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
-use super::Visitor;
+use super::visitor::Visitor;
 use crate::{failure::Failure, shared::Shared};
 
 /// What the page of somebody who is signed in sends.

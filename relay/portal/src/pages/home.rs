@@ -13,7 +13,12 @@ use mykube_relay_accounts::sign_in::Method;
 use mykube_relay_store::Account;
 use serde::Deserialize;
 
-use super::{Frame, Page, Submitted, Visitor, see_other};
+use super::{
+    form::Submitted,
+    page::{Frame, Page},
+    see_other::see_other,
+    visitor::Visitor,
+};
 use crate::{arrival::Arrival, auth::end_browsers, cookies, failure::Failure, shared::Shared, when};
 
 #[derive(Template)]

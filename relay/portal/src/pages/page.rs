@@ -8,8 +8,11 @@ use data_encoding::BASE64;
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::{STYLE, Visitor};
+use super::visitor::Visitor;
 use crate::{failure::Failure, shared::Shared};
+
+/// The one stylesheet, which stands in each page: a page needs nothing else.
+pub(crate) const STYLE: &str = include_str!("../../templates/style.css");
 
 /// What the layout shows around a page's own content.
 pub(crate) struct Frame {
@@ -91,14 +94,5 @@ impl IntoResponse for Page {
             (header::CACHE_CONTROL, fixed("no-store")),
         ];
         (status, headers, html).into_response()
-    }
-}
-
-/// After a form: the browser gets another page of this relay. `path` begins with a slash.
-pub(crate) fn see_other(portal: &Shared, path: impl Display) -> Response {
-    let to = format!("{}{path}", portal.settings.public_url.prefix());
-    match HeaderValue::try_from(to) {
-        Ok(to) => (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response(),
-        Err(_) => Failure::page(StatusCode::BAD_REQUEST, "This address is none of this relay's.").into_response(),
     }
 }

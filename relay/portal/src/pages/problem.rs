@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Frame, Page};
+use super::page::{Frame, Page};
 use crate::{failure::Failure, shared::Shared};
 
 #[derive(Template)]

@@ -15,7 +15,13 @@ use mykube_relay_accounts::{
 use mykube_relay_store::Session;
 use serde::Deserialize;
 
-use super::{Frame, Page, Submitted, Visitor, home, see_other};
+use super::{
+    form::Submitted,
+    home,
+    page::{Frame, Page},
+    see_other::see_other,
+    visitor::Visitor,
+};
 use crate::{arrival::Arrival, auth, failure::Failure, shared::Shared, when};
 
 /// Sign-ins that a page shows, and that are ended in one go: others wait for the database meanwhile.

@@ -17,7 +17,12 @@ use tracing::info;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::{Frame, OwnForm, Page, Visitor, see_other};
+use super::{
+    form::OwnForm,
+    page::{Frame, Page},
+    see_other::see_other,
+    visitor::Visitor,
+};
 use crate::{
     arrival::Arrival,
     auth::{browser, dev::is_secret, goal},

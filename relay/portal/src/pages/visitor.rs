@@ -14,7 +14,7 @@ use mykube_relay_accounts::{
 use mykube_relay_store::Account;
 use url::form_urlencoded::byte_serialize;
 
-use super::see_other;
+use super::see_other::see_other;
 use crate::{auth::browser_session, cookies, failure::Failure, shared::Shared};
 
 /// Somebody who is signed in in this browser, by the cookie `__Host-mykube`.
