@@ -10,7 +10,7 @@ use std::{
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sqlx::{
-    AnyPool, ConnectOptions as _, Executor as _,
+    AnyPool, ConnectOptions as _, Connection as _, Executor as _,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
@@ -96,6 +96,14 @@ impl Store {
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(WAIT)
+            // A statement for which the disk has no room ends its transaction by itself, and the driver does not notice.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    // What was dropped is rolled back before this.
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
             .after_connect(|connection, _| Box::pin(async move { connection.execute(PRAGMAS).await.map(drop) }))
             .connect_with(options(path)?)
             .await?;
