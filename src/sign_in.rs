@@ -48,7 +48,7 @@ pub(crate) async fn log_out(args: RelayUrlArgs, ca_file: Option<PathBuf>, output
     Ok(())
 }
 
-fn session(args: RelayUrlArgs, ca_file: Option<PathBuf>) -> Result<Session, Failure> {
+pub(crate) fn session(args: RelayUrlArgs, ca_file: Option<PathBuf>) -> Result<Session, Failure> {
     let home = Home::of_user()
         .ok_or_else(|| Failure::failed("there is neither $XDG_CONFIG_HOME nor $HOME: nothing could be kept here"))?;
     Ok(Session::new(home, dial::dialer(args.relay_url, ca_file)?))
@@ -59,7 +59,7 @@ fn tell(session: &Session, account: &Account, output: Output) {
     output.event(&JsonEvent::Account { relay: &session.relay(), account, user_id, email, organisation, signed_in_at });
 }
 
-fn failure(error: &SignInError) -> Failure {
+pub(crate) fn failure(error: &SignInError) -> Failure {
     match error {
         SignInError::Dial(error) => dial::failure(error),
         error => Failure::failed(error),

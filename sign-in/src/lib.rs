@@ -17,7 +17,8 @@ pub mod home;
 mod key;
 pub mod session;
 
+pub use agent::AgentState;
 pub use config::remembered_relay;
 pub use error::SignInError;
-pub use home::Home;
+pub use home::{Home, State};
 pub use session::{Account, Session};
