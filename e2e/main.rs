@@ -1,6 +1,8 @@
 //! The whole thing against real parts: real processes, a real kube-apiserver, real kubectl. See `scripts/test`.
 
 #[cfg(test)]
+mod agents;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod canary;

@@ -188,6 +188,8 @@ mod tests {
         assert!(judged(|hello| hello.sig = signature(&nonce(), TIME), 0).is_ok());
     }
 
+    type Change<'a> = Box<dyn Fn(&mut Hello) + 'a>;
+
     #[test]
     fn the_first_thing_that_is_wrong_is_said() {
         let short = |text: &str| BASE64_STANDARD.encode(&BASE64_STANDARD.decode(text).unwrap()[..64]);
@@ -196,7 +198,6 @@ mod tests {
             point[64] ^= 1;
             BASE64_STANDARD.encode(point)
         };
-        type Change<'a> = Box<dyn Fn(&mut Hello) + 'a>;
         let wrong: [(&str, Change<'_>, HelloError); 14] = [
             ("no key", Box::new(|it| it.pubkey.clear()), HelloError::Key),
             ("no base64", Box::new(|it| it.pubkey = "?".to_owned()), HelloError::Key),

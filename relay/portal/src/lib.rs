@@ -27,8 +27,7 @@ mod v1;
 mod tests;
 
 pub use arrival::Arrival;
-pub use control::is_socket;
 pub use portal::Portal;
 pub use settings::{BootScope, Dev, Settings};
-pub use socket::{Serve, Stream};
+pub use socket::{Serve, Stream, is_socket};
 pub use url::{PublicUrl, PublicUrlError};

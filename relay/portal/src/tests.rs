@@ -16,6 +16,7 @@ mod agents;
 mod control;
 mod device;
 mod family;
+mod idle;
 mod ours;
 mod published;
 mod way;

@@ -75,7 +75,7 @@ impl Store {
     /// The database gives no answer.
     pub async fn agent_token(&self, candidates: &[(Kid, Digest)]) -> Result<Option<(Agent, TokenRow)>, StoreError> {
         const FIND: &str = "SELECT agents.organisation, agent, agents.id, agents.created_at, agents.generation,
-                relay_key, relay_keys, relay_key_at, agent_tokens.generation AS token_generation, kid, digest, slow,
+                relay_key, relay_keys, relay_key_at, agent_tokens.generation AS token_generation, kid, digest, slow, vouched,
                 agent_tokens.created_at AS token_created_at, expires_at, replaced_until, revoked_at, strict
             FROM agent_tokens JOIN agents ON agents.organisation = agent_tokens.organisation AND name = agent
             WHERE digest = $1";
@@ -187,7 +187,7 @@ impl Transaction {
         organisation: OrganisationId,
         name: &Name,
     ) -> Result<Vec<TokenRow>, StoreError> {
-        const LIST: &str = "SELECT organisation, agent, generation AS token_generation, kid, digest, slow,
+        const LIST: &str = "SELECT organisation, agent, generation AS token_generation, kid, digest, slow, vouched,
                 created_at AS token_created_at, expires_at, replaced_until, revoked_at, strict
             FROM agent_tokens WHERE organisation = $1 AND agent = $2 ORDER BY generation DESC";
         let list = sqlx::query(LIST).bind(organisation.to_string()).bind(name.as_str().to_owned());
@@ -201,9 +201,10 @@ impl Transaction {
     pub async fn add_agent_token(&mut self, row: &TokenRow) -> Result<(), StoreError> {
         const NEWEST: &str =
             "UPDATE agents SET generation = $1 WHERE organisation = $2 AND name = $3 AND generation <= $4";
-        const ADD: &str = "INSERT INTO agent_tokens (organisation, agent, generation, kid, digest, slow, created_at,
+        const ADD: &str =
+            "INSERT INTO agent_tokens (organisation, agent, generation, kid, digest, slow, vouched, created_at,
                 expires_at, replaced_until, revoked_at, strict)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
         let (organisation, name) = (row.organisation.to_string(), row.name.as_str().to_owned());
         let newest = sqlx::query(NEWEST).bind(i64::from(row.generation)).bind(organisation.clone());
         let newest = newest.bind(name.clone()).bind(i64::from(row.generation));
@@ -212,6 +213,7 @@ impl Transaction {
         }
         let add = sqlx::query(ADD).bind(organisation).bind(name).bind(i64::from(row.generation));
         let add = add.bind(row.kid.to_string()).bind(row.digest.to_bytes().to_vec()).bind(row.slow.clone());
+        let add = add.bind(row.vouched.map(|vouched| vouched.to_bytes().to_vec()));
         let millis = |at: Option<UnixTime>| at.map(UnixTime::millis);
         let add = add.bind(row.created_at.millis()).bind(millis(row.expires_at)).bind(millis(row.replaced_until));
         let add = add.bind(millis(row.revoked_at)).bind(i64::from(row.strict));
@@ -219,18 +221,31 @@ impl Transaction {
         Ok(())
     }
 
-    /// Keeps what a rule made of a token: its ends, and under which secret it is hashed.
+    /// Keeps what a rule made of a token: its ends.
     ///
     /// # Errors
     /// The database gives no answer.
     pub async fn change_agent_token(&mut self, row: &TokenRow) -> Result<(), StoreError> {
-        const CHANGE: &str = "UPDATE agent_tokens SET kid = $1, digest = $2, replaced_until = $3, revoked_at = $4,
-            strict = $5 WHERE organisation = $6 AND agent = $7 AND generation = $8";
-        let change = sqlx::query(CHANGE).bind(row.kid.to_string()).bind(row.digest.to_bytes().to_vec());
-        let change = change.bind(row.replaced_until.map(UnixTime::millis)).bind(row.revoked_at.map(UnixTime::millis));
-        let change = change.bind(i64::from(row.strict)).bind(row.organisation.to_string());
-        let change = change.bind(row.name.as_str().to_owned()).bind(i64::from(row.generation));
-        change.execute(self.connection()).await?;
+        const CHANGE: &str = "UPDATE agent_tokens SET replaced_until = $1, revoked_at = $2, strict = $3
+            WHERE organisation = $4 AND agent = $5 AND generation = $6";
+        let change = sqlx::query(CHANGE).bind(row.replaced_until.map(UnixTime::millis));
+        let change = change.bind(row.revoked_at.map(UnixTime::millis)).bind(i64::from(row.strict));
+        let change = change.bind(row.organisation.to_string()).bind(row.name.as_str().to_owned());
+        change.bind(i64::from(row.generation)).execute(self.connection()).await?;
+        Ok(())
+    }
+
+    /// Keeps by what a token is found, and what vouches for it. Its ends may have changed since it was read: they stay.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn rehash_agent_token(&mut self, row: &TokenRow) -> Result<(), StoreError> {
+        const REHASH: &str = "UPDATE agent_tokens SET kid = $1, digest = $2, vouched = $3
+            WHERE organisation = $4 AND agent = $5 AND generation = $6 AND slow = $7";
+        let rehash = sqlx::query(REHASH).bind(row.kid.to_string()).bind(row.digest.to_bytes().to_vec());
+        let rehash = rehash.bind(row.vouched.map(|vouched| vouched.to_bytes().to_vec()));
+        let rehash = rehash.bind(row.organisation.to_string()).bind(row.name.as_str().to_owned());
+        rehash.bind(i64::from(row.generation)).bind(row.slow.clone()).execute(self.connection()).await?;
         Ok(())
     }
 
@@ -275,6 +290,10 @@ fn token(row: &AnyRow) -> Result<TokenRow, StoreError> {
         kid: kid.parse().map_err(|_| StoreError::Damaged("agent_tokens.kid"))?,
         digest: Digest::from_bytes(bytes(row, "digest")?),
         slow: row.try_get("slow")?,
+        vouched: match row.try_get::<Option<Vec<u8>>, _>("vouched")? {
+            None => None,
+            Some(_) => Some(Digest::from_bytes(bytes(row, "vouched")?)),
+        },
         created_at: UnixTime::from_millis(row.try_get("token_created_at")?),
         expires_at: time(row, "expires_at")?,
         replaced_until: time(row, "replaced_until")?,
