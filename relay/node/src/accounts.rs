@@ -119,7 +119,10 @@ impl Fallback for Accounts {
         let (portal, arrival, runtime) = (self.portal.clone(), arrived(arrival), self.thread.handle.clone());
         let accepted = runtime.spawn(async move { portal.accept(&request, arrival).await });
         Box::pin(async move {
-            let serve = accepted.await.unwrap_or_else(|_| Err(fault()))?;
+            let serve = match accepted.await {
+                Ok(accepted) => accepted?,
+                Err(_) => return Err(fault()),
+            };
             Ok(Accepted { runtime, serve: Box::new(|socket| serve(Box::new(socket))) })
         })
     }

@@ -48,6 +48,10 @@ impl AsyncRead for Idle {
 
 impl AsyncWrite for Idle {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        // A ping is answered, as in RFC 6455 section 5.5.3.
+        if buf.first() == Some(&0x89) {
+            self.answer.extend([0x8a, 0x80, 0, 0, 0, 0]);
+        }
         let text = String::from_utf8_lossy(buf);
         if let Some((_, rest)) = text.split_once(r#"challenge":{"nonce":""#) {
             let time = clock().secs();
@@ -62,9 +66,11 @@ impl AsyncWrite for Idle {
             let hello = hello.to_string();
             self.answer = [&[0x81, 0xfe][..], &u16::try_from(hello.len()).unwrap().to_be_bytes(), &[0; 4]].concat();
             self.answer.extend_from_slice(hello.as_bytes());
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
+        }
+        if !self.answer.is_empty()
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
         }
         Poll::Ready(Ok(buf.len()))
     }
