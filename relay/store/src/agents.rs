@@ -1,7 +1,5 @@
 //! Agents of an organisation and their tokens, a row each.
 
-use std::net::IpAddr;
-
 use mykube_relay_accounts::{
     id::{AccountId, AgentId, OrganisationId},
     keyed_hash::Digest,
@@ -14,7 +12,9 @@ use mykube_relay_accounts::{
 };
 use sqlx::{Row as _, any::AnyRow};
 
-use crate::{Organisation, database::Store, error::StoreError, sign_ins::bytes, transaction::Transaction};
+use crate::{
+    database::Store, error::StoreError, organisation::Organisation, sign_ins::bytes, transaction::Transaction,
+};
 
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,17 +42,6 @@ pub struct RelayKey {
     pub since: UnixTime,
     /// How many it has shown, with this one.
     pub count: i64,
-}
-
-/// An agent that does something, and from where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentActor {
-    /// Which.
-    pub id: AgentId,
-    /// What it is called.
-    pub name: Name,
-    /// Where it connected from.
-    pub address: IpAddr,
 }
 
 impl Organisation<'_> {
@@ -204,7 +193,8 @@ impl Transaction {
         const ADD: &str =
             "INSERT INTO agent_tokens (organisation, agent, generation, kid, digest, slow, vouched, created_at,
                 expires_at, replaced_until, revoked_at, strict)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+            ON CONFLICT (organisation, agent, generation) DO NOTHING";
         let (organisation, name) = (row.organisation.to_string(), row.name.as_str().to_owned());
         let newest = sqlx::query(NEWEST).bind(i64::from(row.generation)).bind(organisation.clone());
         let newest = newest.bind(name.clone()).bind(i64::from(row.generation));
@@ -217,8 +207,8 @@ impl Transaction {
         let millis = |at: Option<UnixTime>| at.map(UnixTime::millis);
         let add = add.bind(row.created_at.millis()).bind(millis(row.expires_at)).bind(millis(row.replaced_until));
         let add = add.bind(millis(row.revoked_at)).bind(i64::from(row.strict));
-        add.execute(self.connection()).await?;
-        Ok(())
+        let added = add.execute(self.connection()).await?;
+        if added.rows_affected() > 0 { Ok(()) } else { Err(StoreError::Changed) }
     }
 
     /// Keeps what a rule made of a token: its ends.

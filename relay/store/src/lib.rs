@@ -16,10 +16,10 @@ mod sweep;
 mod transaction;
 
 pub use accounts::{Account, Identity};
-pub use agents::{Agent, AgentActor, RelayKey};
+pub use agents::{Agent, RelayKey};
 pub use database::{Database, DatabaseUrlError, Store};
 pub use error::StoreError;
-pub use organisation::{Actor, AuditLine, Organisation};
+pub use organisation::{Actor, AgentActor, AuditLine, Organisation};
 pub use sign_ins::SignIn;
 pub use sweep::{AUDIT, MARGIN};
 pub use transaction::Transaction;

@@ -89,7 +89,9 @@ async fn tokens_of_an_agent_are_counted_up_and_change_in_their_ends_alone() {
     for row in [&first, &second] {
         transaction.add_agent_token(row).await.unwrap();
     }
-    assert!(matches!(transaction.add_agent_token(&first).await, Err(StoreError::Changed)));
+    for row in [&first, &second] {
+        assert!(matches!(transaction.add_agent_token(row).await, Err(StoreError::Changed)), "two at once");
+    }
     keys.rotate(NOW, &mut rand::rng()).unwrap();
     let newer = KeyedHash::new(&keys, Purpose::Tokens);
     (first.kid, first.digest) = shown.digest(&newer, NOW);
