@@ -82,6 +82,20 @@ Examples:
   End one:
     mykube sessions kill 2";
 
+const AGENTS_EXAMPLES: &str = "\
+Examples:
+  A server with a name, signed in (`mykube login`):
+    mykube server --name prod
+
+  Which are there: name, state, for how long, key
+    mykube agents
+
+  One for a pod, whose token goes into a Secret:
+    mykube agents add prod > token && kubectl create secret generic mykube --from-file token
+
+live: it is connected. away: it is not. unknown: the relay has started anew, and has not seen it since.
+A name is good for this list, for now: clients need a code all the same.";
+
 const CLIENT_EXAMPLES: &str = "\
 Examples:
   Ask for the code, then open a shell where kubectl works:
@@ -168,6 +182,9 @@ pub(crate) enum Command {
     /// Sign in at a relay that has accounts; sessions by code need none.
     #[command(after_help = LOGIN_EXAMPLES)]
     Login(LoginArgs),
+    /// List the agents that have a name at the relay, and whether they are there; make one, replace its token, remove it.
+    #[command(after_help = AGENTS_EXAMPLES)]
+    Agents(AgentsArgs),
     /// Say who is signed in at the relay.
     Whoami(RelayUrlArgs),
     /// End the sign-in at the relay, and this machine's servers and clients there.
@@ -304,7 +321,75 @@ pub(crate) struct ServerArgs {
     #[arg(long, env = "MYKUBE_QR", value_parser = BoolishValueParser::new())]
     pub(crate) qr: bool,
     #[command(flatten)]
+    pub(crate) name: NameArgs,
+    #[command(flatten)]
     pub(crate) limits: crate::limits::LimitArgs,
+}
+
+/// A server's name at the relay.
+#[derive(Args)]
+pub(crate) struct NameArgs {
+    /// Hold this name at a relay that has accounts: `mykube agents` shows then whether this server is there. Clients need a code
+    /// all the same
+    #[arg(long, env = "MYKUBE_NAME", value_name = "NAME", value_parser = agent_name, help_heading = "A name at the relay")]
+    pub(crate) name: Option<AgentName>,
+    /// The file with the token of the agent of this name; without it, whoever is signed in here makes the agent, once
+    #[arg(long, env = "MYKUBE_TOKEN_FILE", value_name = "FILE", requires = "name", value_hint = ValueHint::FilePath, help_heading = "A name at the relay")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Keep the keys of named agents, and tokens that they made, in DIR instead of ~/.local/state/mykube
+    #[arg(long, env = "MYKUBE_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "A name at the relay")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// A name as relays have them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AgentName(pub(crate) String);
+
+/// No name looks like a code.
+fn agent_name(text: &str) -> Result<AgentName, String> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    let is_name = (1..=63).contains(&text.len())
+        && text.bytes().all(allowed)
+        && text.bytes().any(|byte| byte.is_ascii_lowercase())
+        && !text.starts_with(['_', '-']);
+    let wanted = "1 to 63 lower-case letters, digits, - and _, at least one letter, beginning with a letter or digit";
+    is_name.then(|| AgentName(text.to_owned())).ok_or_else(|| wanted.to_owned())
+}
+
+#[derive(Args)]
+pub(crate) struct AgentsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AgentsCommand>,
+    /// The relay [default: the one that was signed in at last]
+    #[arg(long, global = true, env = "MYKUBE_RELAY_URL", hide_env_values = true, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) relay_url: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// List them: name, state, for how long, key (as without a command)
+    List,
+    /// Make an agent for a server that is not signed in; prints its token, once
+    Add {
+        /// Its name
+        #[arg(value_parser = agent_name)]
+        name: AgentName,
+    },
+    /// Make an agent another token, and print it, once; the one before works for an hour more
+    Rotate {
+        /// Its name
+        #[arg(value_parser = agent_name)]
+        name: AgentName,
+        /// The one before is worth nothing at once, and what it has opened ends: for a token that others may have seen
+        #[arg(long, env = "MYKUBE_NOW", value_parser = BoolishValueParser::new())]
+        now: bool,
+    },
+    /// Remove an agent and its tokens; its name is free then
+    Remove {
+        /// Its name
+        #[arg(value_parser = agent_name)]
+        name: AgentName,
+    },
 }
 
 #[derive(Args)]

@@ -94,6 +94,27 @@ pub(crate) enum JsonEvent<'a> {
     Disconnected { pid: u32, kind: &'a str, ended: bool },
     /// The sign-in is over.
     SignedOut { relay: &'a str },
+    /// An agent that has a name at the relay, in `mykube agents`.
+    Agent {
+        name: &'a str,
+        state: &'a str,
+        since: &'a str,
+        created_at: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relay_key: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        new_key_since: Option<&'a str>,
+    },
+    /// An agent's new token, shown this once.
+    AgentToken { name: &'a str, token: &'a str, generation: u32 },
+    /// An agent is removed.
+    AgentRemoved { name: &'a str },
+    /// The relay knows this server by its name.
+    AgentLive { name: &'a str },
+    /// It does not, for now.
+    AgentLost { name: &'a str, reason: &'a str },
+    /// Nor will it: it does not take the token.
+    AgentRefused { name: &'a str, reason: &'a str },
     /// An event of the relay.
     #[serde(untagged)]
     Relay(&'a mykube_relay::Event),
@@ -195,6 +216,8 @@ mod tests {
             }
             JsonEvent::Disconnected { .. } => &["relay disconnect", "logout"],
             JsonEvent::SignedOut { .. } => &["logout"],
+            JsonEvent::Agent { .. } | JsonEvent::AgentToken { .. } | JsonEvent::AgentRemoved { .. } => &["agents"],
+            JsonEvent::AgentLive { .. } | JsonEvent::AgentLost { .. } | JsonEvent::AgentRefused { .. } => &["server"],
         }
     }
 
@@ -242,6 +265,19 @@ mod tests {
             JsonEvent::ClientHere { pid: 1, relay: None, cluster: "c", away: None },
             JsonEvent::Disconnected { pid: 1, kind: "client", ended: true },
             JsonEvent::SignedOut { relay: "r" },
+            JsonEvent::Agent {
+                name: "n",
+                state: "s",
+                since: "s",
+                created_at: "c",
+                relay_key: Some("k"),
+                new_key_since: Some("k"),
+            },
+            JsonEvent::AgentToken { name: "n", token: "t", generation: 1 },
+            JsonEvent::AgentRemoved { name: "n" },
+            JsonEvent::AgentLive { name: "n" },
+            JsonEvent::AgentLost { name: "n", reason },
+            JsonEvent::AgentRefused { name: "n", reason },
         ]
     }
 

@@ -1,6 +1,7 @@
 //! The `mykube` command line. Parses, wires, prints; decides nothing.
 
 mod access;
+mod agents;
 mod browser;
 mod cli;
 mod client;
@@ -90,6 +91,7 @@ fn main() -> process::ExitCode {
             Command::Shell(args) => shell::run(args, output).await,
             Command::Sessions(args) => sessions::run(args, output).await.map(|()| 0),
             Command::Doctor(args) => doctor::run(args, global.ca_file, output).await.map(|()| 0),
+            Command::Agents(args) => agents::run(args, global.ca_file, output).await.map(|()| 0),
             Command::Login(args) => sign_in::log_in(args, global.ca_file, output).await.map(|()| 0),
             Command::Whoami(args) => sign_in::who_am_i(args, global.ca_file, output).await.map(|()| 0),
             Command::Logout(args) => sign_in::log_out(args, global.ca_file, output).await.map(|()| 0),

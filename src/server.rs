@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     access,
+    agents::Name,
     cli::ServerArgs,
     dial,
     doctor::missing_namespaces,
@@ -109,6 +110,10 @@ async fn share(
     let announcer = announcer.map_err(Failure::failed)?.map(Arc::new);
     let upstream = Upstream::load(&source, &environment, trust);
     tokio::pin!(stop);
+    let _name = tokio::select! {
+        name = Name::hold(args.name, dialer, output) => name?,
+        () = &mut stop => return Ok(Ended::Stopped),
+    };
     let upstream = tokio::select! {
         upstream = upstream => upstream.map_err(Failure::failed)?,
         () = &mut stop => return Ok(Ended::Stopped),

@@ -80,7 +80,7 @@ fn list(server: u32, clients: &[ListedClient], output: Output) {
 }
 
 /// `2h05m`.
-fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),

@@ -165,7 +165,7 @@ fn rfc3339(seconds: u64) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?.format(&Rfc3339).ok()
 }
 
-fn failure(error: &SignInError) -> Failure {
+pub(crate) fn failure(error: &SignInError) -> Failure {
     match error {
         SignInError::Dial(error) => dial::failure(error),
         SignInError::Provider => Failure::usage(error),

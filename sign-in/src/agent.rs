@@ -107,7 +107,7 @@ pub fn token_from(path: &Path) -> Result<Zeroizing<String>, SignInError> {
             metadata.uid()
         )));
     }
-    let mut text = Zeroizing::new(String::with_capacity(TOKEN_FILE_MAX as usize));
+    let mut text = Zeroizing::new(String::with_capacity(1024));
     file.take(TOKEN_FILE_MAX).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
     let token = text.trim();
     if !token.starts_with("rla_") || !token.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -22,10 +22,11 @@ mod key;
 mod loopback;
 pub mod session;
 
+pub use agent::AgentState;
 pub use browser::BrowserSignIn;
 pub use config::{Config, remembered};
 pub use device::DeviceSignIn;
 pub use error::SignInError;
 pub use given::TOKEN_MAX;
-pub use home::Home;
+pub use home::{Home, State};
 pub use session::{Account, Session, Standing};

@@ -33,6 +33,8 @@ pub const REPLACED_RETRY_MAX: Duration = Duration::from_mins(15);
 pub const GREETING: Duration = Duration::from_secs(15);
 /// The relay pings every 30 seconds: after this time without a word of it the connection is none.
 pub const SILENCE: Duration = Duration::from_secs(45);
+/// What the relay says of an agent whose clock is wrong; published.
+const CLOCK: &str = "timestamp out of range";
 /// Longest text of the relay that is shown.
 const SHOWN: usize = 200;
 
@@ -222,6 +224,10 @@ impl Machine {
             return;
         }
         let why = self.error.take().unwrap_or_else(|| printable(reason, SHOWN));
+        if why == CLOCK {
+            let why = "this machine's clock is more than 30 seconds off the relay's: set it".to_owned();
+            return self.lost(now, why, None, rng);
+        }
         let why = why.split_once("; ").filter(|_| retry_after(&why).is_some()).map_or(why.as_str(), |(_, text)| text);
         match code {
             Some(TOKEN_ENDED) => self.refused(),

@@ -2,7 +2,7 @@
 //!
 //! A token is found by a keyed hash of the whole. Beside it stands the bcrypt hash (cost 12) that the contract documents,
 //! of base64(SHA-256(token)): bcrypt reads 72 bytes, and a name may be as long. Hashing takes a quarter of a second: the
-//! caller has threads for it, few, and remembers for a short time which digest passed.
+//! caller has threads for it, few, and does it where the relay has not [vouched](TokenRow::is_vouched) for the row yet.
 
 use std::{fmt, time::Duration};
 
@@ -25,6 +25,8 @@ use crate::{
 pub const COST: u32 = 12;
 /// Characters of the random part: 256 bits in base32.
 const RANDOM_LEN: usize = 52;
+/// What is hashed besides: no token begins so.
+const VOUCHED: &[u8] = b"vouched";
 /// How long a token works after another took its place.
 pub const ROTATION: Duration = Duration::from_hours(1);
 
@@ -47,6 +49,7 @@ impl Kind {
 }
 
 /// A token. Wiped on drop, prints kind and name.
+#[derive(Clone)]
 pub struct Token {
     kind: Kind,
     name: Name,
@@ -160,6 +163,8 @@ pub struct TokenRow {
     pub digest: Digest,
     /// The bcrypt hash.
     pub slow: String,
+    /// The keyed hash of both hashes: the relay itself has seen that they are of one token.
+    pub vouched: Option<Digest>,
     /// When it was made.
     pub created_at: UnixTime,
     /// When it ends by itself, if it does.
@@ -208,6 +213,20 @@ impl TokenRow {
             _ if self.strict => Err(TokenError::Replaced),
             _ => Ok(()),
         }
+    }
+
+    /// What vouches for its two hashes, where the relay has seen that they are of one token.
+    #[must_use]
+    pub fn vouch(&self, hash: &KeyedHash, now: UnixTime) -> Digest {
+        hash.hash(now, &[VOUCHED, &self.digest.to_bytes(), self.slow.as_bytes()]).1
+    }
+
+    /// Whether the relay has seen that its two hashes are of one token. Then the slow one need not be computed: whoever could
+    /// have changed it in the database could not have written this.
+    #[must_use]
+    pub fn is_vouched(&self, hash: &KeyedHash) -> bool {
+        let Self { digest, slow, vouched, .. } = self;
+        vouched.is_some_and(|vouched| hash.verify(vouched, &[VOUCHED, &digest.to_bytes(), slow.as_bytes()]))
     }
 
     /// When it ends as it stands, if it does: a connection that it opened ends then.

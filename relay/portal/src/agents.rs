@@ -238,7 +238,7 @@ async fn find(transaction: &mut Transaction, account: &Account, name: &str) -> R
 /// Channels that these tokens have opened end when they do.
 fn tell(portal: &Shared, id: AgentId, rows: &[TokenRow]) {
     for row in rows {
-        portal.control.token_changed(portal, id, row);
+        portal.control.token_changed((portal.now(), portal.instant()), id, row);
     }
 }
 

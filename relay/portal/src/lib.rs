@@ -31,10 +31,9 @@ mod when;
 mod tests;
 
 pub use arrival::Arrival;
-pub use control::is_socket;
 pub use mail::{Mail, MailError};
 pub use mykube_relay_accounts::sign_up::SignUp;
 pub use portal::Portal;
 pub use settings::{BootScope, Dev, Settings};
-pub use socket::{Serve, Stream};
+pub use socket::{Serve, Stream, is_socket};
 pub use url::{PublicUrl, PublicUrlError};

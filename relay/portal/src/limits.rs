@@ -13,7 +13,7 @@ use mykube_relay_accounts::{
     time::UnixTime,
 };
 
-use crate::control::is_socket;
+use crate::socket::is_socket;
 
 /// What was asked of late.
 pub(crate) struct Limits {

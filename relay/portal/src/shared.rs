@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -20,7 +20,7 @@ use mykube_relay_store::{MARGIN, Store, StoreError};
 use tracing::info;
 
 use crate::{
-    control::Control,
+    control::state::Control,
     limits::Limits,
     mail::Mailer,
     origin::Origins,
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) origins: Origins,
     pub(crate) limits: Limits,
     pub(crate) tokens: Tokens,
-    pub(crate) control: Control,
+    pub(crate) control: Arc<Control>,
     /// Where codes are sent by email.
     pub(crate) mailer: Option<Mailer>,
     /// When each program with a device code has asked last.
@@ -84,7 +84,7 @@ impl Shared {
             codes: KeyedHash::new(keys, Purpose::Codes),
             refresh: KeyedHash::new(keys, Purpose::Refresh),
             tokens: Tokens::new(keys),
-            control: Control::new(limits.instant(clock())),
+            control: Arc::new(Control::new(limits.instant(clock()))),
             limits,
             mailer,
             polled: Mutex::default(),

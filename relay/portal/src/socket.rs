@@ -2,7 +2,14 @@
 
 use std::pin::Pin;
 
+use mykube_protocol::control::PATH;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Whether this path is a WebSocket's.
+#[must_use]
+pub fn is_socket(path: &str) -> bool {
+    path == PATH
+}
 
 /// The bytes of a WebSocket behind its handshake.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -20,6 +20,7 @@ mod agents;
 mod control;
 mod device;
 mod family;
+mod idle;
 mod otp;
 mod ours;
 mod pages;

@@ -1,18 +1,13 @@
 //! Tokens of agents: finding what is shown, and the slow hash on a thread of its own.
 //!
 //! A token that nobody has is not found by its keyed hash, and costs one look into the database. The slow hash (bcrypt, a
-//! quarter of a second) is computed for a token that is found, [`AT_ONCE`]; others wait, [`WAITING`] at most. What passed is
-//! remembered for [`REMEMBERED`]: an agent whose connection was lost comes back without it.
-
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+//! quarter of a second) is computed of one that is found where the relay has not vouched for its row: it does when it makes the
+//! token, so that of a thousand agents that come back at once none waits for it. [`AT_ONCE`] are computed at a time, and
+//! [`WAITING`] wait at most.
 
 use mykube_relay_accounts::{
     keyed_hash::{Digest, KeyedHash},
-    keys::{Keys, Purpose},
+    keys::{Keys, Kid, Purpose},
     time::UnixTime,
     token::{Kind, Token, TokenRow},
 };
@@ -24,10 +19,6 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 const AT_ONCE: usize = 1;
 /// How many wait for one: they have their answer within half a minute, or ask again.
 const WAITING: usize = 100;
-/// How long what passed is remembered. The token's row is read each time: what is revoked is refused at once.
-const REMEMBERED: Duration = Duration::from_mins(10);
-/// Of how many tokens: further ones are checked anew.
-const REMEMBERED_MAX: usize = 100_000;
 
 /// No slow hash could be computed: too many wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +29,6 @@ pub(crate) struct Tokens {
     hash: KeyedHash,
     at_once: Semaphore,
     waiting: Semaphore,
-    passed: Mutex<HashMap<[u8; 32], Instant>>,
     /// How many slow hashes were computed.
     #[cfg(test)]
     pub(crate) computed: std::sync::atomic::AtomicUsize,
@@ -50,7 +40,6 @@ impl Tokens {
             hash: KeyedHash::new(keys, Purpose::Tokens),
             at_once: Semaphore::new(AT_ONCE),
             waiting: Semaphore::new(WAITING),
-            passed: Mutex::default(),
             #[cfg(test)]
             computed: std::sync::atomic::AtomicUsize::new(0),
         }
@@ -67,7 +56,10 @@ impl Tokens {
         let salt = rand::rng().random();
         let hashed = move || (token.slow_hash(salt), token);
         let (slow, token) = self.slowly(hashed).await?;
-        self.remember(digest);
+        Ok((token, self.new_row(of, (kid, digest), slow, now)))
+    }
+
+    fn new_row(&self, of: &Agent, (kid, digest): (Kid, Digest), slow: String, now: UnixTime) -> TokenRow {
         let row = TokenRow {
             organisation: of.organisation,
             kind: Kind::Agent,
@@ -76,13 +68,14 @@ impl Tokens {
             kid,
             digest,
             slow,
+            vouched: None,
             created_at: now,
             expires_at: None,
             replaced_until: None,
             strict: false,
             revoked_at: None,
         };
-        Ok((token, row))
+        TokenRow { vouched: Some(row.vouch(&self.hash, now)), ..row }
     }
 
     /// The agent whose token this is, and the token's row, which is to be judged.
@@ -91,22 +84,23 @@ impl Tokens {
     }
 
     /// Whether the slow hash of its row is this token's too.
-    pub(crate) async fn is_of(&self, token: Token, row: &TokenRow) -> Result<bool, Busy> {
-        if self.has_passed(row.digest) {
+    pub(crate) async fn is_of(&self, token: &Token, row: &TokenRow) -> Result<bool, Busy> {
+        if row.is_vouched(&self.hash) {
             return Ok(true);
         }
-        let slow = row.slow.clone();
-        let is_of = self.slowly(move || token.verify_slow(&slow)).await?;
-        if is_of {
-            self.remember(row.digest);
-        }
-        Ok(is_of)
+        let (token, slow) = (token.clone(), row.slow.clone());
+        self.slowly(move || token.verify_slow(&slow)).await
     }
 
-    /// The row as it has to be kept where it was found by an older secret: else it would be lost with that.
+    /// The row as it has to be kept, where this is its token and it is kept otherwise: hashed by the newest secret, as it would
+    /// be lost with an older one, and vouched for.
     pub(crate) fn kept_anew(&self, token: &Token, row: &TokenRow, now: UnixTime) -> Option<TokenRow> {
         let (kid, digest) = token.digest(&self.hash, now);
-        (kid != row.kid).then(|| TokenRow { kid, digest, ..row.clone() })
+        if kid == row.kid && row.is_vouched(&self.hash) {
+            return None;
+        }
+        let row = TokenRow { kid, digest, ..row.clone() };
+        Some(TokenRow { vouched: Some(row.vouch(&self.hash, now)), ..row })
     }
 
     async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
@@ -117,35 +111,16 @@ impl Tokens {
         spawn_blocking(work).await.map_err(|_| Busy)
     }
 
-    fn has_passed(&self, digest: Digest) -> bool {
-        let now = Instant::now();
-        self.passed().get(&digest.to_bytes()).is_some_and(|until| *until > now)
-    }
-
-    fn remember(&self, digest: Digest) {
-        let now = Instant::now();
-        let mut passed = self.passed();
-        if passed.len() >= REMEMBERED_MAX {
-            passed.retain(|_, until| *until > now);
-        }
-        if passed.len() < REMEMBERED_MAX {
-            passed.insert(digest.to_bytes(), now + REMEMBERED);
-        }
-    }
-
-    fn passed(&self) -> MutexGuard<'_, HashMap<[u8; 32], Instant>> {
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A row whose slow hash nobody has computed, as if it had been.
+    #[cfg(test)]
+    pub(crate) fn row_unhashed(&self, token: &Token, of: &Agent, now: UnixTime) -> TokenRow {
+        let (kid, digest) = token.digest(&self.hash, now);
+        self.new_row(of, (kid, digest), String::new(), now)
     }
 
     /// As if as many waited as may.
     #[cfg(test)]
     pub(crate) fn hold_all(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.waiting.try_acquire_many(u32::try_from(WAITING).unwrap_or(u32::MAX)).expect("nobody waits")
-    }
-
-    /// As after a start of the relay.
-    #[cfg(test)]
-    pub(crate) fn forget_passed(&self) {
-        self.passed().clear();
     }
 }

@@ -23,6 +23,8 @@ CREATE TABLE agent_tokens (
     kid            TEXT   NOT NULL,
     digest         BYTEA  NOT NULL UNIQUE,
     slow           TEXT   NOT NULL,
+    -- The keyed hash of both: the relay has seen that they are of one token.
+    vouched        BYTEA,
     created_at     BIGINT NOT NULL,
     expires_at     BIGINT,
     replaced_until BIGINT,

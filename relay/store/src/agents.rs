@@ -1,7 +1,5 @@
 //! Agents of an organisation and their tokens, a row each.
 
-use std::net::IpAddr;
-
 use mykube_relay_accounts::{
     id::{AccountId, AgentId, OrganisationId},
     keyed_hash::Digest,
@@ -14,7 +12,9 @@ use mykube_relay_accounts::{
 };
 use sqlx::{Row as _, any::AnyRow};
 
-use crate::{Organisation, database::Store, error::StoreError, sign_ins::bytes, transaction::Transaction};
+use crate::{
+    database::Store, error::StoreError, organisation::Organisation, sign_ins::bytes, transaction::Transaction,
+};
 
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,17 +44,6 @@ pub struct RelayKey {
     pub count: i64,
 }
 
-/// An agent that does something, and from where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentActor {
-    /// Which.
-    pub id: AgentId,
-    /// What it is called.
-    pub name: Name,
-    /// Where it connected from.
-    pub address: IpAddr,
-}
-
 impl Organisation<'_> {
     /// Its agents whose names come after this one, by name.
     ///
@@ -76,7 +65,7 @@ impl Store {
     /// The database gives no answer.
     pub async fn agent_token(&self, candidates: &[(Kid, Digest)]) -> Result<Option<(Agent, TokenRow)>, StoreError> {
         const FIND: &str = "SELECT agents.organisation, agent, agents.id, agents.created_at, agents.generation,
-                relay_key, relay_keys, relay_key_at, agent_tokens.generation AS token_generation, kid, digest, slow,
+                relay_key, relay_keys, relay_key_at, agent_tokens.generation AS token_generation, kid, digest, slow, vouched,
                 agent_tokens.created_at AS token_created_at, expires_at, replaced_until, revoked_at, strict
             FROM agent_tokens JOIN agents ON agents.organisation = agent_tokens.organisation AND name = agent
             WHERE digest = $1 AND agent_tokens.organisation = $2";
@@ -194,7 +183,7 @@ impl Transaction {
         organisation: OrganisationId,
         name: &Name,
     ) -> Result<Vec<TokenRow>, StoreError> {
-        const LIST: &str = "SELECT organisation, agent, generation AS token_generation, kid, digest, slow,
+        const LIST: &str = "SELECT organisation, agent, generation AS token_generation, kid, digest, slow, vouched,
                 created_at AS token_created_at, expires_at, replaced_until, revoked_at, strict
             FROM agent_tokens WHERE organisation = $1 AND agent = $2 ORDER BY generation DESC";
         let list = sqlx::query(LIST).bind(organisation.to_string()).bind(name.as_str().to_owned());
@@ -208,9 +197,11 @@ impl Transaction {
     pub async fn add_agent_token(&mut self, row: &TokenRow) -> Result<(), StoreError> {
         const NEWEST: &str =
             "UPDATE agents SET generation = $1 WHERE organisation = $2 AND name = $3 AND generation <= $4";
-        const ADD: &str = "INSERT INTO agent_tokens (organisation, agent, generation, kid, digest, slow, created_at,
+        const ADD: &str =
+            "INSERT INTO agent_tokens (organisation, agent, generation, kid, digest, slow, vouched, created_at,
                 expires_at, replaced_until, revoked_at, strict)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+            ON CONFLICT (organisation, agent, generation) DO NOTHING";
         let (organisation, name) = (row.organisation.to_string(), row.name.as_str().to_owned());
         let newest = sqlx::query(NEWEST).bind(i64::from(row.generation)).bind(organisation.clone());
         let newest = newest.bind(name.clone()).bind(i64::from(row.generation));
@@ -219,25 +210,39 @@ impl Transaction {
         }
         let add = sqlx::query(ADD).bind(organisation).bind(name).bind(i64::from(row.generation));
         let add = add.bind(row.kid.to_string()).bind(row.digest.to_bytes().to_vec()).bind(row.slow.clone());
+        let add = add.bind(row.vouched.map(|vouched| vouched.to_bytes().to_vec()));
         let millis = |at: Option<UnixTime>| at.map(UnixTime::millis);
         let add = add.bind(row.created_at.millis()).bind(millis(row.expires_at)).bind(millis(row.replaced_until));
         let add = add.bind(millis(row.revoked_at)).bind(i64::from(row.strict));
-        add.execute(self.of(row.organisation).await?).await?;
-        Ok(())
+        let added = add.execute(self.of(row.organisation).await?).await?;
+        if added.rows_affected() > 0 { Ok(()) } else { Err(StoreError::Changed) }
     }
 
-    /// Keeps what a rule made of a token: its ends, and under which secret it is hashed.
+    /// Keeps what a rule made of a token: its ends.
     ///
     /// # Errors
     /// The database gives no answer.
     pub async fn change_agent_token(&mut self, row: &TokenRow) -> Result<(), StoreError> {
-        const CHANGE: &str = "UPDATE agent_tokens SET kid = $1, digest = $2, replaced_until = $3, revoked_at = $4,
-            strict = $5 WHERE organisation = $6 AND agent = $7 AND generation = $8";
-        let change = sqlx::query(CHANGE).bind(row.kid.to_string()).bind(row.digest.to_bytes().to_vec());
-        let change = change.bind(row.replaced_until.map(UnixTime::millis)).bind(row.revoked_at.map(UnixTime::millis));
-        let change = change.bind(i64::from(row.strict)).bind(row.organisation.to_string());
-        let change = change.bind(row.name.as_str().to_owned()).bind(i64::from(row.generation));
-        change.execute(self.of(row.organisation).await?).await?;
+        const CHANGE: &str = "UPDATE agent_tokens SET replaced_until = $1, revoked_at = $2, strict = $3
+            WHERE organisation = $4 AND agent = $5 AND generation = $6";
+        let change = sqlx::query(CHANGE).bind(row.replaced_until.map(UnixTime::millis));
+        let change = change.bind(row.revoked_at.map(UnixTime::millis)).bind(i64::from(row.strict));
+        let change = change.bind(row.organisation.to_string()).bind(row.name.as_str().to_owned());
+        change.bind(i64::from(row.generation)).execute(self.of(row.organisation).await?).await?;
+        Ok(())
+    }
+
+    /// Keeps by what a token is found, and what vouches for it. Its ends may have changed since it was read: they stay.
+    ///
+    /// # Errors
+    /// The database gives no answer.
+    pub async fn rehash_agent_token(&mut self, row: &TokenRow) -> Result<(), StoreError> {
+        const REHASH: &str = "UPDATE agent_tokens SET kid = $1, digest = $2, vouched = $3
+            WHERE organisation = $4 AND agent = $5 AND generation = $6 AND slow = $7";
+        let rehash = sqlx::query(REHASH).bind(row.kid.to_string()).bind(row.digest.to_bytes().to_vec());
+        let rehash = rehash.bind(row.vouched.map(|vouched| vouched.to_bytes().to_vec()));
+        let rehash = rehash.bind(row.organisation.to_string()).bind(row.name.as_str().to_owned());
+        rehash.bind(i64::from(row.generation)).bind(row.slow.clone()).execute(self.of(row.organisation).await?).await?;
         Ok(())
     }
 
@@ -282,6 +287,10 @@ fn token(row: &AnyRow) -> Result<TokenRow, StoreError> {
         kid: kid.parse().map_err(|_| StoreError::Damaged("agent_tokens.kid"))?,
         digest: Digest::from_bytes(bytes(row, "digest")?),
         slow: row.try_get("slow")?,
+        vouched: match row.try_get::<Option<Vec<u8>>, _>("vouched")? {
+            None => None,
+            Some(_) => Some(Digest::from_bytes(bytes(row, "vouched")?)),
+        },
         created_at: UnixTime::from_millis(row.try_get("token_created_at")?),
         expires_at: time(row, "expires_at")?,
         replaced_until: time(row, "replaced_until")?,

@@ -25,11 +25,11 @@ mod web;
 
 pub use accounts::{Account, Identity};
 pub use address::{Database, DatabaseUrlError, Postgres};
-pub use agents::{Agent, AgentActor, RelayKey};
+pub use agents::{Agent, RelayKey};
 pub use backup::{BackupError, back_up};
 pub use database::Store;
 pub use error::StoreError;
-pub use organisation::{Actor, AuditLine, Organisation};
+pub use organisation::{Actor, AgentActor, AuditLine, Organisation};
 pub use sessions::Session;
 pub use sign_ins::SignIn;
 pub use sweep::{AUDIT, MARGIN};

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use mykube_relay_accounts::{
-    id::{AccountId, OrganisationId, SignInId},
+    id::{AccountId, AgentId, OrganisationId, SignInId},
+    name::Name,
     time::UnixTime,
 };
 use sqlx::Row as _;
 
-use crate::{AgentActor, database::Store, error::StoreError, transaction::Transaction};
+use crate::{database::Store, error::StoreError, transaction::Transaction};
 
 /// One organisation's rows.
 pub struct Organisation<'a> {
@@ -24,6 +25,17 @@ pub struct Actor {
     /// The sign-in that was shown.
     pub sign_in: SignInId,
     /// Where the request came from.
+    pub address: IpAddr,
+}
+
+/// An agent that does something, and from where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentActor {
+    /// Which.
+    pub id: AgentId,
+    /// What it is called.
+    pub name: Name,
+    /// Where it connected from.
     pub address: IpAddr,
 }
 

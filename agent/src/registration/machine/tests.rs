@@ -171,11 +171,19 @@ fn an_error_before_the_close_is_why() {
     scene.machine.handle_dialled(scene.now);
     scene.challenge(&"07".repeat(32));
     scene.command();
-    let message = "timestamp out of range\u{1b}[2J".to_owned();
-    scene.say(&FromRelay { error: Some(Error { message }), ..FromRelay::default() });
+    let error =
+        |message: &str| FromRelay { error: Some(Error { message: message.to_owned() }), ..FromRelay::default() };
+    scene.say(&error("invalid signature\u{1b}[2J"));
     scene.close(1005, "");
     let why = lost(scene.event());
-    assert!(why.starts_with("the relay: timestamp out of range") && !why.contains('\u{1b}'), "{why:?}");
+    assert!(why.starts_with("the relay: invalid signature") && !why.contains('\u{1b}'), "{why:?}");
+
+    let mut scene = Scene::new();
+    scene.command();
+    scene.machine.handle_dialled(scene.now);
+    scene.say(&error("timestamp out of range"));
+    scene.close(1005, "");
+    assert!(lost(scene.event()).contains("this machine's clock"));
 }
 
 #[test]

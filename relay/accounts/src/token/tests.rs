@@ -111,6 +111,7 @@ fn row() -> TokenRow {
         kid,
         digest,
         slow: String::new(),
+        vouched: None,
         created_at: NOW,
         expires_at: None,
         replaced_until: None,
@@ -154,4 +155,20 @@ fn a_token_that_was_replaced_strictly_opens_nothing_and_what_it_opened_lives_for
     assert_eq!((old.judge(Kind::Agent, NOW), old.ends_at()), (Err(TokenError::Replaced), Some(NOW + ROTATION)));
     old.handle_replaced(false, NOW);
     assert_eq!(old.judge(Kind::Agent, NOW), Err(TokenError::Replaced), "and never again");
+}
+
+#[test]
+fn what_vouches_for_a_row_is_of_both_its_hashes_and_of_this_relay() {
+    let mut keys = Keys::generate(&mut StdRng::seed_from_u64(1));
+    let hash = KeyedHash::new(&keys, Purpose::Tokens);
+    assert!(!row().is_vouched(&hash));
+    let vouched = TokenRow { vouched: Some(row().vouch(&hash, NOW)), ..row() };
+    assert!(vouched.is_vouched(&hash));
+    assert!(!TokenRow { slow: "another".to_owned(), ..vouched.clone() }.is_vouched(&hash));
+    let digest = Digest::from_bytes([7; 32]);
+    assert!(!TokenRow { digest, ..vouched.clone() }.is_vouched(&hash));
+    let other = KeyedHash::new(&Keys::generate(&mut StdRng::seed_from_u64(2)), Purpose::Tokens);
+    assert!(!vouched.is_vouched(&other), "of another relay");
+    keys.rotate(NOW, &mut StdRng::seed_from_u64(3)).unwrap();
+    assert!(vouched.is_vouched(&KeyedHash::new(&keys, Purpose::Tokens)), "of a secret that was rotated");
 }

@@ -1,7 +1,7 @@
 //! One control channel: the greeting, the hello, and then pings until one of the two is gone. What is said, and in which
 //! order it is judged, is the published relay's (protocol 3).
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -14,7 +14,7 @@ use mykube_relay_accounts::{
     token::Kind,
 };
 use mykube_relay_bus::{Generation, HeldOff};
-use mykube_relay_store::{AgentActor, StoreError};
+use mykube_relay_store::{Agent, AgentActor, StoreError};
 use rand::{Rng as _, RngExt as _};
 use serde_json::json;
 use tokio::{
@@ -30,15 +30,15 @@ use tokio_tungstenite::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{Admitted, End, Greeting};
+use super::state::{End, Greeting};
 use crate::{shared::Shared, socket::Stream};
 
 /// How long an agent may take to say hello.
-pub(super) const HELLO_TIME: Duration = Duration::from_secs(10);
+const HELLO_TIME: Duration = Duration::from_secs(10);
 /// How often it is asked whether it is there; published.
-pub(super) const PING: Duration = Duration::from_secs(30);
+const PING: Duration = Duration::from_secs(30);
 /// How long it may take to say so; published.
-pub(super) const PONG: Duration = Duration::from_secs(10);
+const PONG: Duration = Duration::from_secs(10);
 /// How long it has to take the last words, and to answer them.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// Messages between two pings, pings of its own among them. An agent is asked nothing yet, and has nothing to say.
@@ -49,6 +49,14 @@ const SPREAD: Duration = Duration::from_secs(5);
 const READ_BUFFER: usize = 1024;
 
 type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// Who has opened a channel, by which token, and from where.
+pub(super) struct Admitted {
+    pub(super) agent: Agent,
+    /// The token's number.
+    pub(super) token: u32,
+    pub(super) address: IpAddr,
+}
 
 /// How a channel ends.
 #[derive(Debug)]
@@ -189,7 +197,7 @@ async fn still_opens(portal: &Shared, admitted: &Admitted) -> Result<(), Over> {
     let row = rows.iter().find(|row| row.generation == *token && is_there.as_ref().is_some_and(|it| it.id == agent.id));
     match row.filter(|row| row.judge(Kind::Agent, portal.now()).is_ok()) {
         Some(row) => {
-            portal.control.token_changed(portal, agent.id, row);
+            portal.control.token_changed((portal.now(), portal.instant()), agent.id, row);
             Ok(())
         }
         None => Err(Over::Close(TOKEN_ENDED, TOKEN_OVER.to_owned())),

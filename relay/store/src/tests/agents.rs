@@ -27,6 +27,7 @@ fn token(hash: &KeyedHash, of: &Agent, generation: u32) -> (Token, TokenRow) {
         kid,
         digest,
         slow: "slow".to_owned(),
+        vouched: None,
         created_at: NOW,
         expires_at: None,
         replaced_until: None,
@@ -88,12 +89,19 @@ async fn tokens_of_an_agent_are_counted_up_and_change_in_their_ends_alone() {
     for row in [&first, &second] {
         transaction.add_agent_token(row).await.unwrap();
     }
-    assert!(matches!(transaction.add_agent_token(&first).await, Err(StoreError::Changed)));
+    for row in [&first, &second] {
+        assert!(matches!(transaction.add_agent_token(row).await, Err(StoreError::Changed)), "two at once");
+    }
     keys.rotate(NOW, &mut rand::rng()).unwrap();
     let newer = KeyedHash::new(&keys, Purpose::Tokens);
     (first.kid, first.digest) = shown.digest(&newer, NOW);
     first.handle_replaced(true, NOW);
     first.handle_revoke(NOW);
+    first.vouched = Some(first.vouch(&newer, NOW));
+    transaction.rehash_agent_token(&first).await.unwrap();
+    let hashed = transaction.agent_tokens(prod.organisation, &prod.name).await.unwrap();
+    let open = TokenRow { replaced_until: None, strict: false, revoked_at: None, ..first.clone() };
+    assert_eq!(hashed[1], open, "whoever hashes it anew changes no end of it");
     transaction.change_agent_token(&first).await.unwrap();
     let kept = transaction.agent_tokens(prod.organisation, &prod.name).await.unwrap();
     assert_eq!(kept, [second.clone(), first.clone()]);
