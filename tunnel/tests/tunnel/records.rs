@@ -267,7 +267,7 @@ fn no_payload_travels_beside_credentials_or_what_measures() {
         }
         let mut records = Vec::new();
         while let Some(mut frame) = peer.session.poll_transmit(peer.now).unwrap() {
-            let messages = parse(&peer.opener.open(&mut frame).unwrap());
+            let messages = parse(peer.opener.open(&mut frame).unwrap());
             records.push(messages.into_iter().map(|(kind, _)| kind).collect::<Vec<_>>());
         }
         assert_eq!(records, [[beside], [kind::DATA]], "{n}");
@@ -296,7 +296,7 @@ fn payload_waits_for_the_next_record_rather_than_travel_in_slivers() {
         peer.session.write(peer.now, one, vec![1; before].into());
         peer.session.write(peer.now, two, vec![2; waiting].into());
         let mut frame = peer.session.poll_transmit(peer.now).unwrap().unwrap();
-        let messages = parse(&peer.opener.open(&mut frame).unwrap());
+        let messages = parse(peer.opener.open(&mut frame).unwrap());
         assert_eq!(messages[0], data(one, &vec![1; before]));
         messages[1..].iter().map(|(_, body)| body.len() - 4).sum::<usize>()
     };
