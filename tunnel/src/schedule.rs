@@ -165,6 +165,13 @@ mod tests {
         assert_eq!(say(&mut scheduler, &mut turn, now, 100), (Place::Sparse, false), "a round trip later");
         now = now + ALONE;
         assert_eq!(say(&mut scheduler, &mut turn, now, 100), (Place::Sparse, true), "a prompt after it");
+
+        let mut turn = Turn::default();
+        scheduler.activate(now, ID, &mut turn, None, true);
+        assert!(!scheduler.handle_sent(now, ID, &mut turn, 100, false), "what waited behind others is bulk");
+        let mut turn = Turn::default();
+        scheduler.activate(now, ID, &mut turn, None, false);
+        assert!(!scheduler.handle_sent(now, ID, &mut turn, QUANTUM, true), "nor has it said all");
     }
 
     #[test]

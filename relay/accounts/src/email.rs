@@ -97,7 +97,12 @@ mod tests {
             ("a@\u{ff45}xample.com", "a@example.com"),
         ] {
             let email: Email = written.parse().unwrap();
-            assert_eq!(email.as_str(), kept);
+            assert_eq!((email.as_str(), format!("{email:?}")), (kept, kept.to_owned()));
+            let json = serde_json::to_string(&email).unwrap();
+            assert_eq!(
+                (json.as_str(), serde_json::from_str(&json).ok()),
+                (&*format!("\"{kept}\""), Some(email.clone()))
+            );
             assert_eq!(email.as_str().parse::<Email>().unwrap(), email, "and keeps it");
         }
         format!("{}@x.de", "a".repeat(64)).parse::<Email>().unwrap();

@@ -99,7 +99,8 @@ mod tests {
     fn a_name_is_what_can_stand_in_an_address_and_is_no_code() {
         let longest = "a".repeat(NAME_MAX);
         for name in ["a", "prod", "0prod", "acme-eu_1", "4x3", &longest] {
-            assert_eq!(name.parse::<Name>().unwrap().as_str(), name);
+            let read: Name = name.parse().unwrap();
+            assert_eq!((read.as_str(), format!("{read:?}").as_str()), (name, name));
         }
         let too_long = "a".repeat(NAME_MAX + 1);
         for text in [

@@ -260,7 +260,9 @@ mod tests {
         {
             assert_eq!(parse(Some("80"), None, None, challenge, method), Err(InvalidGoal::Challenge));
         }
-        for state in ["a b", "a&code=1", "\r\n", &"a".repeat(129)] {
+        let longest = "a".repeat(STATE_MAX);
+        assert_eq!(parse(Some("80"), None, Some(&longest), None, None), program(80, Some(&longest), None));
+        for state in ["a b", "a&code=1", "\r\n", &"a".repeat(STATE_MAX + 1)] {
             assert_eq!(parse(Some("80"), None, Some(state), None, None), Err(InvalidGoal::State));
         }
         let page = |path: &str| Ok(Goal::Page(ReturnPath::parse(path)));

@@ -158,6 +158,7 @@ mod tests {
         compressed[0] = 2 + (bytes[64] & 1);
         let mut hybrid = bytes;
         hybrid[0] = 6 + (bytes[64] & 1);
+        assert_eq!(format!("{:?}", key().1), "MachineKey");
         for wrong in [&off[..], &compressed, &hybrid, &bytes[1..], &[0], &[]] {
             assert_eq!(MachineKey::from_bytes(wrong), Err(InvalidKey));
         }

@@ -101,7 +101,7 @@ impl Delivery {
             self.round += 1;
             self.round_ends = self.delivered;
         }
-        if !newest.limited_by_application || self.rate().is_none_or(|best| rate > best) {
+        if !newest.limited_by_application || self.rate().is_none_or(|best| rate >= best) {
             self.rate.add(self.round, RATE_HALF_ROUNDS, rate, |a, b| a > b);
         }
         new_round

@@ -45,7 +45,9 @@ mod tests {
         assert_eq!(best(&filter), Some(9), "of the half before");
         filter.add(20, 10, 2, more);
         assert_eq!(best(&filter), Some(2));
-        filter.add(40, 10, 1, more);
-        assert_eq!(best(&filter), Some(1), "both are over");
+        filter.add(39, 10, 1, more);
+        assert_eq!(best(&filter), Some(2), "of the half before, however late the next began");
+        filter.add(59, 10, 0, more);
+        assert_eq!(best(&filter), Some(0), "both are over");
     }
 }

@@ -277,6 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn only_an_application_that_has_more_to_say_shows_what_a_line_takes() {
+        for limited_by_application in [false, true] {
+            let (mut congestion, mut now) = (Congestion::new(at(0)), at(0));
+            congestion.handle_rtt(now, 10 * MS);
+            for _ in 0..10 {
+                let stamp = congestion.handle_sent(now, 1000, limited_by_application);
+                now = now + 10 * MS;
+                congestion.handle_acked(now, 1000, &stamp);
+                congestion.sample(now, &stamp);
+            }
+            assert_eq!(congestion.startup.is_over(), !limited_by_application);
+        }
+    }
+
+    #[test]
     fn bulk_is_alone_a_while_after_the_last_little_word() {
         let mut congestion = Congestion::new(at(0));
         let stamp = congestion.handle_sent(at(0), 1, false);

@@ -320,9 +320,7 @@ impl Session {
     /// Payload that each of the streams may have waiting.
     #[must_use]
     pub fn share(&self) -> usize {
-        let streams = self.streams.len().max(1);
-        let least = SEND_QUEUE_MIN.min(SEND_QUEUE_MIN * limits::STREAMS_MAX / streams);
-        (SEND_QUEUES / streams).clamp(least, SEND_QUEUE)
+        share(self.streams.len().max(1))
     }
 
     fn activate(&mut self, now: Time, id: StreamId, backlogged: bool) {
@@ -379,5 +377,21 @@ impl Session {
 impl Stream {
     fn takes_data(&self) -> bool {
         !self.eof_sent && !self.done_queued && !self.released && self.done_received.is_none()
+    }
+}
+
+/// Payload that each of so many streams may have waiting.
+fn share(streams: usize) -> usize {
+    let least = SEND_QUEUE_MIN.min(SEND_QUEUE_MIN * limits::STREAMS_MAX / streams);
+    (SEND_QUEUES / streams).clamp(least, SEND_QUEUE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_share_what_all_may_have_waiting() {
+        assert_eq!([1, 4, 8, 64, 256, 512, 1024].map(|streams| share(streams) / 1024), [512, 512, 256, 32, 32, 16, 8]);
     }
 }

@@ -80,8 +80,8 @@ impl Pings {
     /// Payload travels: the round trip is worth measuring again.
     pub(super) fn measure_soon(&mut self, now: Time) {
         let soon = now + INTERVAL;
-        if self.under_way.is_none() && self.due.is_none_or(|due| due > soon) {
-            self.due = Some(soon);
+        if self.under_way.is_none() {
+            self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
         }
     }
 

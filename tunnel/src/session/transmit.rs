@@ -158,12 +158,10 @@ impl Session {
         }
     }
 
-    /// Puts it into the record, and keeps it. Gives its length there.
-    fn send_control(&mut self, frame: &mut BytesMut, control: Control) -> usize {
-        let before = frame.len();
+    /// Puts it into the record, and keeps it.
+    fn send_control(&mut self, frame: &mut BytesMut, control: Control) {
         message::put_control(frame, &control);
         self.unacked.keep(SentMessage::Control(control));
-        frame.len() - before
     }
 
     fn put_welcome(&mut self, frame: &mut BytesMut) -> bool {
@@ -213,7 +211,7 @@ impl Session {
                     let credit = stream.credit.min(self.send_credit);
                     let most = room.saturating_sub(DATA_HEAD).min(allowance - sent);
                     let len = waits.min(most).min(usize::try_from(credit).unwrap_or(usize::MAX));
-                    if len == 0 || (len < PAYLOAD_MIN && len < waits && room < PAYLOAD_MIN + DATA_HEAD) {
+                    if len == 0 || (len < waits && room < PAYLOAD_MIN + DATA_HEAD) {
                         return sent;
                     }
                     let mut part = item.split_to(len);
@@ -244,13 +242,15 @@ impl Session {
                         Item::Data(_) | Item::Joined(_) => return sent,
                     };
                     // A text that does not fit waits for a record of its own, in its place.
-                    if control_len(&control) > room {
+                    let len = control_len(&control);
+                    if len > room {
                         *item = put_back(control);
                         return sent;
                     }
                     stream.done_sent |= matches!(control, Control::Done { .. });
                     stream.outbox.pop_front();
-                    sent += self.send_control(frame, control);
+                    self.send_control(frame, control);
+                    sent += len;
                 }
             }
         }

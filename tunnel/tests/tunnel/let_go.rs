@@ -1,5 +1,7 @@
 //! Streams that one end is through with, or both, while what was written before still waits for the other to take it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mykube_tunnel::{
     protocol::{
@@ -138,6 +140,44 @@ fn what_nobody_takes_is_given_up_with_the_stream() {
         pair.run(SECOND);
         assert_gone(&pair, "never read");
     }
+}
+
+#[test]
+fn each_stream_that_nobody_takes_is_given_up_in_its_own_time() {
+    let mut pair = pair();
+    let ids = [(); 2].map(|()| {
+        let id = pair.open(Role::Client);
+        pair.write(Role::Client, id, &[1; MUCH]);
+        id
+    });
+    pair.run(SECOND);
+    pair.release(Role::Client, ids[0], None);
+    pair.run(10 * SECOND);
+    pair.release(Role::Client, ids[1], None);
+    let moment = Duration::from_micros(1);
+    pair.run(RELEASED_UNTAKEN - 10 * SECOND - moment);
+    for (time, left) in [(moment, 1), (10 * SECOND - moment, 1), (moment, 0)] {
+        pair.run(time - moment);
+        pair.now = pair.now + moment;
+        pair.client.session.handle_timeout(pair.now);
+        assert_eq!(pair.client.session.audit().queued, left * (MUCH - WINDOW));
+    }
+    pair.ok();
+}
+
+#[test]
+fn what_a_slow_line_still_takes_of_a_failed_stream_is_not_given_up() {
+    let mut pair = Pair::new(Line::new(MS, 20_000));
+    let id = pair.open(Role::Client);
+    pair.write(Role::Client, id, &[1; 2 * MUCH]);
+    pair.release(Role::Client, id, Some("gone"));
+    let (mut read, mut last) = (0, ReadState::Open);
+    for _ in 0..2 * RELEASED_UNTAKEN.as_secs() {
+        pair.run(SECOND);
+        let (bytes, state) = pair.read(Role::Agent, id);
+        (read, last) = (read + bytes.len(), state);
+    }
+    assert_eq!((read, last), (2 * MUCH, ReadState::Failed("gone".into())));
 }
 
 #[test]

@@ -254,6 +254,57 @@ fn a_welcome_arrives_whole_in_records_that_tell_nothing_of_its_length() {
 }
 
 #[test]
+fn no_payload_travels_beside_credentials_or_what_measures() {
+    let mut peer = Hostile::against(Role::Agent);
+    let id = peer.session.open(peer.now, None).unwrap();
+    peer.hear();
+    for (n, beside) in [kind::WELCOME, kind::UPKEEP, kind::UPKEEP].into_iter().enumerate() {
+        peer.session.write(peer.now, id, vec![7; 1000].into());
+        match n {
+            0 => peer.session.welcome(&welcome(10)).unwrap(),
+            1 => peer.say(&[upkeep("ping:7")]).unwrap(),
+            _ => peer.session.probe(peer.now),
+        }
+        let mut records = Vec::new();
+        while let Some(mut frame) = peer.session.poll_transmit(peer.now).unwrap() {
+            let messages = parse(peer.opener.open(&mut frame).unwrap());
+            records.push(messages.into_iter().map(|(kind, _)| kind).collect::<Vec<_>>());
+        }
+        assert_eq!(records, [[beside], [kind::DATA]], "{n}");
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_could_wait_travels_with_what_is_said() {
+    let mut peer = Hostile::against(Role::Agent);
+    peer.hear();
+    peer.say(&[text("new:1:"), data(1, b"x")]).unwrap();
+    assert_eq!(peer.hear(), []);
+    peer.session.write(peer.now, 1, "y".into());
+    assert_eq!(peer.hear(), [upkeep("ack:2"), data(1, b"y")]);
+}
+
+#[test]
+fn payload_waits_for_the_next_record_rather_than_travel_in_slivers() {
+    // What goes of `waiting` bytes into a record that has room for `room` of them.
+    let goes = |(room, waiting): (usize, usize)| {
+        let mut peer = Hostile::against(Role::Agent);
+        let [one, two] = [(); 2].map(|()| peer.session.open(peer.now, None).unwrap());
+        peer.hear();
+        // Beside both heads, and room for `rekey`.
+        let before = RECORD_PLAINTEXT_MAX - 2 * 9 - 16 - room;
+        peer.session.write(peer.now, one, vec![1; before].into());
+        peer.session.write(peer.now, two, vec![2; waiting].into());
+        let mut frame = peer.session.poll_transmit(peer.now).unwrap().unwrap();
+        let messages = parse(peer.opener.open(&mut frame).unwrap());
+        assert_eq!(messages[0], data(one, &vec![1; before]));
+        messages[1..].iter().map(|(_, body)| body.len() - 4).sum::<usize>()
+    };
+    let cases = [(255, 1000), (256, 1000), (257, 1000), (255, 255), (255, 256), (100, 99)];
+    assert_eq!(cases.map(goes), [0, 256, 257, 255, 0, 99]);
+}
+
+#[test]
 fn welcomes_that_are_never_acknowledged_end_the_session_before_they_fill_memory() {
     let mut peer = Hostile::against(Role::Agent);
     let ended = (0..100).find_map(|n| {

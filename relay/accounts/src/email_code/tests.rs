@@ -104,7 +104,7 @@ fn where_the_setting_says_so_a_new_code_unlocks_but_not_the_whole_day() {
     let mut desk = desk();
     for _ in 0..3 {
         desk.lock();
-        desk.pass(HOUR);
+        desk.pass(PAUSE);
         let Desk { row, hash, rng, now } = &mut desk;
         let code = row.handle_request(true, hash, *now, rng).unwrap();
         assert_eq!(row.clone().handle_verify(&code, hash, *now), Ok(()));
@@ -135,6 +135,16 @@ fn of_all_the_guesses_of_a_day_twenty_are_judged() {
     assert_eq!(judged, WRONG_A_DAY);
     let code = desk.pass(HOUR).ask().unwrap();
     assert_eq!(desk.try_code(code.expose()), Ok(()), "the next day begins anew");
+}
+
+#[test]
+fn a_day_of_wrong_tries_is_over_after_a_day_and_the_next_begins_with_its_first() {
+    let mut desk = desk();
+    desk.lock();
+    assert_eq!(desk.row.wrong_since, Some((NOW, TRIES)));
+    let code = desk.pass(DAY).ask().unwrap();
+    assert_eq!(desk.try_code(wrong(&code)), Err(CodeError::Wrong { left: 4 }));
+    assert_eq!(desk.row.wrong_since, Some((NOW + DAY, 1)));
 }
 
 #[test]

@@ -297,6 +297,18 @@ fn a_denied_token_or_sign_in_is_refused_for_as_long_as_it_could_be_taken() {
     denied.restore_sign_in(SignInId::from_bytes([9; 16]), now());
     denied.handle_tick(at(NOW + 1));
     assert!(denied.denies_sign_in(SignInId::from_bytes([9; 16])), "the later end counts");
+    let mut denied_to = DenyList::default();
+    let claims = issue(Class::Mykube).claims;
+    denied_to.restore_token(claims.jti, at(NOW));
+    denied_to.handle_tick(UnixTime::from_millis(now().millis() - 1));
+    assert!(denied_to.denies(&claims));
+    denied_to.handle_tick(now());
+    assert!(!denied_to.denies(&claims), "forgotten at its end");
+    denied_to.restore_sign_in(claims.sid, at(NOW));
+    denied_to.handle_tick(UnixTime::from_millis(now().millis() - 1));
+    assert!(denied_to.denies_sign_in(claims.sid));
+    denied_to.handle_tick(now());
+    assert!(!denied_to.denies_sign_in(claims.sid), "forgotten at its end");
     let other = Subject { sign_in: SignInId::from_bytes([8; 16]), ..subject() };
     let other = jwts().issue(Class::Mykube, &other, JTI, now());
     jwts().verify(other.token.expose(), &[Class::Mykube], now(), &denied).unwrap();
@@ -377,4 +389,5 @@ fn debug_shows_no_token_and_no_key() {
     let issued = issue(Class::Mykube);
     let shown = format!("{issued:?} {:?}", jwts());
     assert!(!shown.contains(&issued.token.expose()[..40]) && shown.contains("token: Token"), "{shown}");
+    assert!(shown.ends_with(" Jwts"), "{shown}");
 }

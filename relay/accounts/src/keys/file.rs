@@ -63,8 +63,10 @@ impl Keys {
     #[must_use]
     pub fn serialise(&self) -> Zeroizing<String> {
         // The whole at once: a string that grows leaves copies behind.
-        let capacity = self.0.iter().map(|key| 64 + key.secret.len().div_ceil(3) * 4).sum::<usize>();
-        let mut text = Zeroizing::new(String::with_capacity(COMMENT.len() + HEADER.len() + 2 + capacity));
+        let mut text = Zeroizing::new(String::with_capacity(
+            COMMENT.len() + HEADER.len() + self.0.iter().map(|key| 64 + key.secret.len() * 2).sum::<usize>(),
+        ));
+        let room = text.capacity();
         let lines = &mut *text;
         writeln!(lines, "{COMMENT}\n{HEADER}").expect("a String takes all");
         for key in &self.0 {
@@ -72,6 +74,7 @@ impl Keys {
             BASE64_URL_SAFE_NO_PAD.encode_string(&*key.secret, lines);
             lines.push('\n');
         }
+        debug_assert_eq!(text.capacity(), room, "a copy was left behind");
         text
     }
 }
@@ -85,13 +88,10 @@ fn parse_line(at: usize, line: &str) -> Result<Key, KeysFileError> {
     };
     let kid: Kid = kid.parse().map_err(|_| malformed)?;
     let signs_from = signs_from.parse().map_err(|_| malformed)?;
-    if secret.len() > SECRET_MAX.div_ceil(3) * 4 {
-        return Err(malformed);
-    }
     let mut bytes = Zeroizing::new(vec![0; secret.len()]);
     let len = BASE64_URL_SAFE_NO_PAD.decode_slice(secret, &mut bytes).map_err(|_| malformed)?;
     bytes.truncate(len);
-    if bytes.len() < CONFIGURED_MIN {
+    if !(CONFIGURED_MIN..=SECRET_MAX).contains(&bytes.len()) {
         return Err(malformed);
     }
     let key = Key::new(bytes, UnixTime::from_secs(signs_from));
@@ -131,6 +131,20 @@ mod tests {
         let secret = BASE64_URL_SAFE_NO_PAD.encode([7; 32]);
         let text = format!("{COMMENT}\n{HEADER}\n170a71f89c9f0205 1000 {secret}\n");
         assert_eq!(*Keys::parse(&text).unwrap().serialise(), text);
+    }
+
+    #[test]
+    fn a_secret_has_thirty_two_bytes_to_a_kibibyte() {
+        let file = |len: usize| {
+            let begins = UnixTime::from_secs(1_800_000_000);
+            Keys(vec![Key::new(Zeroizing::new(vec![7; len]), begins)]).serialise()
+        };
+        for len in [CONFIGURED_MIN, SECRET_MAX] {
+            assert_eq!(*Keys::parse(&file(len)).unwrap().serialise(), *file(len));
+        }
+        for len in [CONFIGURED_MIN - 1, SECRET_MAX + 1] {
+            assert_eq!(Keys::parse(&file(len)).unwrap_err(), KeysFileError::Line(3), "{len}");
+        }
     }
 
     #[test]

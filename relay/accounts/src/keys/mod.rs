@@ -378,6 +378,6 @@ mod tests {
     fn debug_shows_no_secret() {
         let keys = Keys::from_configured(&[b'S'; 32]).unwrap();
         let kid = keys.signing(day(0)).kid();
-        assert_eq!(format!("{keys:?}"), format!("Keys([Key({kid})])"));
+        assert_eq!(format!("{keys:?} {kid:?}"), format!("Keys([Key({kid})]) {kid}"));
     }
 }

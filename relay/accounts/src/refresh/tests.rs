@@ -125,6 +125,8 @@ fn a_statement_of_another_time_is_refused_with_the_relays() {
     for time in [millis(now - CLOCK), millis(now + CLOCK)] {
         assert_eq!(take(&mut desk, time), Ok(()), "{time}");
     }
+    let last = millis(now + CLOCK);
+    assert_eq!(take(&mut desk, last), Err(Refusal::Time { now: millis(now), after: last }), "the last time, again");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 
 use crate::{
     adversary::at,
-    pair::{MS, SECOND, established, rng},
+    pair::{Line, MS, Pair, SECOND, established, rng},
 };
 
 const ROLES: [Role; 2] = [Role::Client, Role::Agent];
@@ -532,6 +532,38 @@ fn what_is_kept_through_an_outage_is_bounded() {
         }
     }
     assert!(two.client.streams() <= limits::STREAMS_MAX_ASKED);
+}
+
+#[test]
+fn what_is_sent_again_is_no_more_at_once_than_an_unknown_line_takes() {
+    let mut pair = Pair::new(Line::new(25 * MS, 0));
+    let id = pair.open(Role::Client);
+    let (mut written, mut got) = (0, 0);
+    while pair.client.session.audit().under_way < 200_000 {
+        assert!(written < 100_000_000, "{:?}", pair.client.session.audit());
+        while !pair.client.session.is_full(id) {
+            pair.write(Role::Client, id, &[7; 16_000]);
+            written += 16_000;
+        }
+        pair.run(5 * MS);
+        got += pair.read(Role::Agent, id).0.len();
+    }
+    // A quick line is lost with all that was under way on it, and nobody knows the next one.
+    let Pair { now, client, agent, .. } = pair;
+    let mut two = Two { now, rng: rng(5), client: client.session, agent: agent.session, tape: Default::default() };
+    two.lose();
+    two.meet();
+    while !two.client.is_attached() {
+        two.carry(Role::Client);
+        two.carry(Role::Agent);
+    }
+    two.carry(Role::Client);
+    let audit = two.client.audit();
+    assert!(audit.under_way <= audit.cap + limits::RECORD_PLAINTEXT_MAX as u64, "{audit:?}");
+    while got < written {
+        two.exchange();
+        got += two.read(Role::Agent, id).0.len();
+    }
 }
 
 #[test]
