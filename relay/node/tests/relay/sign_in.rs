@@ -130,6 +130,9 @@ impl Drop for Running {
     }
 }
 
+/// Makes an ID token for an address.
+type Signs<'a> = &'a dyn Fn(&str) -> String;
+
 /// A provider as the relay and its people know it.
 struct Provider<'a> {
     name: &'a str,
@@ -138,7 +141,7 @@ struct Provider<'a> {
     fields: &'a [(&'a str, &'a str)],
     user_id: &'a str,
     /// Where programs hand in its ID tokens: `userId` by what stands in those, and each client's secret.
-    id_tokens: Option<(&'a str, &'a dyn Fn(&str) -> String)>,
+    id_tokens: Option<(&'a str, Signs<'a>)>,
 }
 
 /// Tried one after the other: each has all that a sign-in has.
