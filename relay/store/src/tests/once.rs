@@ -95,26 +95,26 @@ async fn a_token_that_many_show_at_once_is_replaced_once() {
 /// Two read what the other changes: neither statement meets the other's row, so nothing but the database can see it.
 #[tokio::test]
 async fn what_was_read_is_still_so_when_something_else_is_kept() {
-    let place = Place::new();
+    // SQLite has one transaction at a time.
+    let Some(place) = Place::postgres() else { return };
     let store = place.open().await;
     let ids = [[1; 16], [2; 16]].map(SignInId::from_bytes);
     for id in ids {
         sign_in(&store, "alice", id).await;
     }
     // Each ends its own sign-in only while the other's lasts: one of them is to stay.
-    let tries = AtomicUsize::new(0);
-    let ended = join_all([(ids[0], ids[1]), (ids[1], ids[0])].map(|(mine, others)| {
-        let (store, tries) = (&store, &tries);
-        again(tries, async move || {
-            let mut transaction = store.begin().await?;
-            if transaction.sign_in(others).await?.is_none() {
-                return Ok(false);
-            }
-            transaction.end_sign_in(mine, NOW, NOW).await?;
-            transaction.commit().await.map(|()| true)
-        })
-    }));
-    assert_eq!(ended.await.into_iter().filter(|ended| *ended).count(), 1);
+    let mut both = [store.begin().await.unwrap(), store.begin().await.unwrap()];
+    for (transaction, others) in both.iter_mut().zip([ids[1], ids[0]]) {
+        assert!(transaction.sign_in(others).await.unwrap().is_some());
+    }
+    let mut ended = Vec::new();
+    for (mut transaction, mine) in both.into_iter().zip(ids) {
+        ended.push(match transaction.end_sign_in(mine, NOW, NOW).await {
+            Ok(()) => transaction.commit().await,
+            Err(error) => Err(error),
+        });
+    }
+    assert!(matches!(ended[..], [Ok(()), Err(StoreError::Changed)]), "{ended:?}");
 }
 
 #[tokio::test]
