@@ -16,7 +16,7 @@ use tokio::{
     sync::{Mutex, mpsc},
     time::{Instant, sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 mod settings;
@@ -135,19 +135,22 @@ async fn work(mail: Arc<Mail>, server: Arc<Server>, jobs: Arc<Mutex<mpsc::Receiv
     loop {
         let job = jobs.lock().await.recv().await;
         let Some(job) = job else { return };
-        deliver(&mail, &server, job).await;
+        // A fault in it ends this one letter, not the worker.
+        if tokio::spawn(deliver(mail.clone(), server.clone(), job)).await.is_err() {
+            error!("a fault in this program while a letter was sent");
+        }
     }
 }
 
-async fn deliver(mail: &Mail, server: &Server, job: Job) {
+async fn deliver(mail: Arc<Mail>, server: Arc<Server>, job: Job) {
     while Instant::now() < job.until {
-        let Some(mut connection) = server.reach(mail).await else {
+        let Some(mut connection) = server.reach(&mail).await else {
             sleep(RETRY).await;
             continue;
         };
         if let Some(letter) = &job.letter {
             // What the server has against this one letter is for the operator alone, and without whom it is for.
-            let sent = timeout(ATTEMPT, connection.send(mail, letter)).await.unwrap_or(Err(smtp::Fault::Slow));
+            let sent = timeout(ATTEMPT, connection.send(&mail, letter)).await.unwrap_or(Err(smtp::Fault::Slow));
             if let Err(fault) = sent {
                 warn!(%fault, "the mail server did not take a letter");
             }

@@ -5,6 +5,7 @@ mod fallback;
 mod forwarding;
 mod legacy;
 mod limits;
+mod mail;
 mod operations;
 mod pairing;
 mod program;

@@ -36,15 +36,15 @@ const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const PROGRAM: u16 = 4711;
 
 /// A relay in a process of its own, at an address that its configuration has.
-struct Relay {
-    dir: tempfile::TempDir,
-    port: u16,
+pub(crate) struct Relay {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) port: u16,
     child: Option<Child>,
 }
 
 impl Relay {
     /// One that has this `relay.toml` beside its `public_url`. What is said there may hang on the address.
-    fn start(mut configuration: impl FnMut(&str) -> String) -> Self {
+    pub(crate) fn start(mut configuration: impl FnMut(&str) -> String) -> Self {
         let mut relay = Self { dir: tempfile::tempdir().unwrap(), port: 0, child: None };
         // A port that was free may be somebody else's by now.
         while relay.child.is_none() {
@@ -57,11 +57,11 @@ impl Relay {
         relay
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
@@ -130,6 +130,9 @@ impl Drop for Running {
     }
 }
 
+/// The secret of each client of a provider.
+type Secrets<'a> = &'a dyn Fn(&str) -> String;
+
 /// A provider as the relay and its people know it.
 struct Provider<'a> {
     name: &'a str,
@@ -138,7 +141,7 @@ struct Provider<'a> {
     fields: &'a [(&'a str, &'a str)],
     user_id: &'a str,
     /// Where programs hand in its ID tokens: `userId` by what stands in those, and each client's secret.
-    id_tokens: Option<(&'a str, &'a dyn Fn(&str) -> String)>,
+    id_tokens: Option<(&'a str, Secrets<'a>)>,
 }
 
 /// Tried one after the other: each has all that a sign-in has.

@@ -147,10 +147,11 @@ fn letter(portal: &Shared, to: Email, code: &Code) -> Letter {
     let relay = portal.settings.public_url.as_str();
     let subject = "Your code to sign in".to_owned();
     let body = format!(
-        "{code} is your code to sign in at {relay}\r\n\r\n\
-         It is good for {minutes} minutes, and once. Type it where you asked for it, and nowhere else: nobody has a reason to \
-         ask\r\nyou for it.\r\n\r\n\
-         If you did not ask for it, somebody typed your address. Without the code they cannot sign in.\r\n",
+        "{code} is your code to sign in at\r\n{relay}\r\n\r\n\
+         It is good for {minutes} minutes, and once. Type it where you asked for it, and\r\n\
+         nowhere else: nobody has a reason to ask you for it.\r\n\r\n\
+         If you did not ask for it, somebody typed your address. Without the code\r\n\
+         they cannot sign in.\r\n",
         code = code.expose(),
         minutes = LIFE.as_secs() / 60,
     );

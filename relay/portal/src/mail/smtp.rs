@@ -7,7 +7,7 @@ use lettre::{
     address::Envelope,
     message::{
         Mailbox,
-        header::{ContentTransferEncoding, ContentType, Header, HeaderName, HeaderValue},
+        header::{ContentType, Header, HeaderName, HeaderValue},
     },
     transport::smtp::{
         Error,
@@ -120,7 +120,6 @@ fn write(mail: &Mail, letter: &Letter) -> Option<(Envelope, Zeroizing<Vec<u8>>)>
         .message_id(Some(id))
         .header(AutoSubmitted)
         .header(ContentType::TEXT_PLAIN)
-        .header(ContentTransferEncoding::SevenBit)
         .body(letter.body.to_string())
         .ok()?;
     Some((message.envelope().clone(), Zeroizing::new(message.formatted())))
@@ -141,5 +140,25 @@ impl Header for AutoSubmitted {
 
     fn display(&self) -> HeaderValue {
         HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_can_be_written_however_long_a_relays_address_is() {
+        let mail = Mail::new("smtp://127.0.0.1:25", "Die Br\u{fc}cke <relay@example.com>", None, None).unwrap();
+        for (url, encoding) in [("https://r.example".to_owned(), "7bit"), ("x".repeat(2000), "quoted-printable")] {
+            let body = Zeroizing::new(format!("012345 is your code to sign in at\r\n{url}\r\n"));
+            let letter = Letter { to: "ada@example.com".parse().unwrap(), subject: "Your code".to_owned(), body };
+            let (envelope, bytes) = write(&mail, &letter).unwrap();
+            assert_eq!(envelope.to().len(), 1);
+            let text = std::str::from_utf8(&bytes).unwrap();
+            assert!(text.contains(&format!("Content-Transfer-Encoding: {encoding}\r\n")), "{text}");
+            assert!(text.contains("\r\n\r\n012345 is your code") && text.is_ascii(), "{text}");
+            assert!(text.lines().all(|line| line.len() <= 78), "RFC 5322, section 2.1.1: {text}");
+        }
     }
 }
