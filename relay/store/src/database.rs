@@ -181,11 +181,6 @@ async fn prepare_postgres(options: AnyConnectOptions) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn install_drivers() {
-    static DRIVERS: Once = Once::new();
-    DRIVERS.call_once(sqlx::any::install_default_drivers);
-}
-
 /// Refuses tables that this program did not make.
 async fn check_version(pool: &AnyPool) -> Result<(), StoreError> {
     const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version DESC";
