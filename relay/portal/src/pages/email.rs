@@ -14,7 +14,12 @@ use mykube_relay_accounts::provider_state::Goal;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Frame, OwnForm, Page, see_other, sign_in::read_goal};
+use super::{
+    form::OwnForm,
+    page::{Frame, Page},
+    see_other::see_other,
+    sign_in::read_goal,
+};
 use crate::{
     arrival::Arrival,
     auth::{

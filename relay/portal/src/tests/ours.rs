@@ -202,7 +202,7 @@ async fn what_one_relay_on_a_server_has_ended_another_one_hears_of() {
     if !site.place.is_postgres() {
         return;
     }
-    let other = open(&site.place, &site.keys, settings()).await;
+    let (other, _letters) = open(&site.place, &site.keys, settings()).await;
     let (_, daemon) = site.daemon("alice@example.com").await;
     let accepts = || other.shared().verify(&daemon, &[Class::Daemon]).is_ok();
     other.shared().hear_denied().await.unwrap();
@@ -223,7 +223,7 @@ async fn who_was_signed_in_is_so_in_a_restored_copy_with_the_same_keys_alone() {
     let Database::Sqlite(file) = &restored.database else { panic!("it is a file") };
     mykube_relay_store::back_up(&site.place.database, file).await.unwrap();
     for (keys, status) in [(site.keys, 200), (Keys::generate(&mut rand::rng()), 401)] {
-        let portal = open(&restored, &keys, settings()).await;
+        let (portal, _letters) = open(&restored, &keys, settings()).await;
         let (_, portal_cookie) = cookies.split_once("; ").unwrap();
         let request = request(Method::GET, "/portal/sessions", &[("cookie", portal_cookie)], "");
         let arrival = Arrival { address: [192, 0, 2, 1].into(), is_private: true };
