@@ -195,7 +195,9 @@ async function program(context, page, said) {
   const asked = []
   const listener = createServer((request, answer) => {
     asked.push(new URL(request.url, 'http://127.0.0.1'))
-    answer.end('You can close this page.')
+    // Without an icon the browser asks for one, perhaps when nobody listens any more.
+    answer.setHeader('content-type', 'text/html')
+    answer.end('<link rel="icon" href="data:,">You can close this page.')
   })
   listener.listen(0, '127.0.0.1')
   await once(listener, 'listening')
