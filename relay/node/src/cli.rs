@@ -12,8 +12,8 @@ use tracing::warn;
 use crate::{
     accounts::{self, AccountsError},
     config::{self, ConfigError, Names},
-    keys,
     invite::{InviteArgs, InviteError, invite},
+    keys,
 };
 
 /// Heading of `--help`.
