@@ -111,7 +111,15 @@ impl Name {
         let keys = state.keys().map_err(wrong)?;
         let is_own = token_file.is_none();
         let token = match token_file {
-            Some(file) => token_from(&file).map_err(wrong)?,
+            Some(file) => {
+                let token = token_from(&file).map_err(wrong)?;
+                let rest = token.strip_prefix("rla_").and_then(|rest| rest.strip_prefix(&name.0)?.strip_prefix('_'));
+                if rest.is_none_or(|random| random.contains('_')) {
+                    let text = format!("{} holds the token of another agent than {}", file.display(), name.0);
+                    return Err(Failure::usage(text));
+                }
+                token
+            }
             None => own_token(&state, &name.0, dialer, output).await?,
         };
         let holder = Holder { name: name.0, url: dialer.url().clone(), state, keys, token, is_own };

@@ -262,8 +262,8 @@ fn a_configuration_that_cannot_be_is_2_with_its_lines() {
     };
     let (code, _, err) = check("public_url = \"http://127.0.0.1:8000\"\n[accounts]\n");
     assert!(code == 0 && err.contains("nothing is wrong with it, with --listen 127.0.0.1:8000"), "{err}");
-    let (code, _, err) = check("\n[mail]\nsmtp = \"x\"\n");
-    assert!(code == 2 && err.contains("other.toml:2: `mail` is not built yet"), "{err}");
+    let (code, _, err) = check("\n[hooks]\nopen = true\n");
+    assert!(code == 2 && err.contains("other.toml:2: `hooks` is not built yet"), "{err}");
 }
 
 #[test]

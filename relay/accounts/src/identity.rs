@@ -58,6 +58,8 @@ pub struct Profile {
     pub email_verified: bool,
     /// `preferred_username`, or GitHub's login.
     pub login: Option<String>,
+    /// Google's `hd`: the domain whose administrators have the account in their hands.
+    pub hosted_domain: Option<String>,
 }
 
 /// Who somebody is, and how they are shown.
@@ -99,7 +101,7 @@ impl Provider {
         }
         let claimed = profile.email.as_deref().and_then(|email| email.parse::<Email>().ok());
         let verified = claimed.clone().filter(|_| profile.email_verified && self.kind != Kind::Microsoft);
-        let proved = verified.as_ref().is_some_and(|email| self.proves(email));
+        let proved = verified.as_ref().is_some_and(|email| self.proves(email) && self.vouches(email, profile));
         let user_id = match (self.kind, &verified) {
             (Kind::Google, Some(email)) => email.to_string(),
             (Kind::Google, None) => return Err(ProfileError::NotVerified),
@@ -111,6 +113,16 @@ impl Provider {
         };
         let identity = Identity { issuer: issuer(self.kind, &self.issuer), subject: subject.clone() };
         Ok(Person { identity, email: verified, proved, user_id })
+    }
+
+    /// Google's `email_verified` says that somebody once read mail at that address: anybody has an account of theirs by an
+    /// address of another domain, and keeps it when the address is no longer theirs. It vouches for its own mail, and for
+    /// domains whose administrators have the account (`hd`; Google, "OpenID Connect", ID token payload).
+    fn vouches(&self, email: &Email, profile: &Profile) -> bool {
+        let hosted = profile.hosted_domain.as_deref();
+        self.kind != Kind::Google
+            || email.domain().eq_ignore_ascii_case("gmail.com")
+            || hosted.is_some_and(|domain| domain.eq_ignore_ascii_case(email.domain()))
     }
 
     /// Whether it can prove this address, of somebody who has it there.
@@ -173,7 +185,9 @@ mod tests {
     }
 
     fn profile(email: &str, email_verified: bool) -> Profile {
-        Profile { subject: "42".into(), email: Some(email.into()), email_verified, login: Some("ada".into()) }
+        let hosted_domain = email.split_once('@').map(|(_, domain)| domain.to_owned());
+        let (subject, email) = ("42".into(), Some(email.into()));
+        Profile { subject, email, email_verified, login: Some("ada".into()), hosted_domain }
     }
 
     fn person(kind: Kind, profile: &Profile) -> Result<Person, ProfileError> {
@@ -253,5 +267,18 @@ mod tests {
         }
         // No provider's person is shown as one of dev mode's: `dev` is reserved, and an address has no colon.
         assert!(Name::parse_unreserved("dev").is_err() && "dev:a@b.c".parse::<Email>().is_err());
+    }
+
+    #[test]
+    fn google_vouches_for_accounts_that_a_domains_administrators_have() {
+        let google = provider(Kind::Google, "https://accounts.google.com");
+        let proved = |email: &str, hosted: Option<&str>| {
+            let profile = Profile { hosted_domain: hosted.map(str::to_owned), ..profile(email, true) };
+            google.person(&profile).unwrap().proved
+        };
+        assert!(proved("ada@example.com", Some("Example.com")));
+        // Somebody's own account, made with an address that they have lost since.
+        assert!(!proved("ada@example.com", None));
+        assert!(!proved("ada@example.com", Some("example.org")));
     }
 }

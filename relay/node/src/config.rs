@@ -2,7 +2,7 @@
 //! what is not built yet by its name.
 
 use std::{
-    fmt, fs,
+    fs,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,11 +19,12 @@ use crate::config::{
     devices::DevicesTable,
     mail::MailTable,
     provider::ProviderTable,
-    secret::{SHORTEST, Secret},
+    secret::{DEV_SECRET, SHORTEST, Secret},
 };
 
 mod devices;
 mod env_file;
+mod error;
 mod mail;
 mod not_built;
 mod provider;
@@ -31,13 +32,13 @@ mod published;
 mod relay_yaml;
 mod secret;
 mod sign_up;
+mod value;
 
+pub use error::{ConfigError, Problem};
 pub(crate) use published::{Names, Published};
 
 /// Where the password of PostgreSQL's role may also stand.
 const DATABASE_PASSWORD: &str = "MYKUBE_DATABASE_PASSWORD";
-/// Where the dev secret may also stand.
-pub(crate) const DEV_SECRET: &str = "MYKUBE_DEV_SECRET";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,40 +116,6 @@ impl Accounts {
             "`public_url` is https, and nothing here says who serves it: nobody can sign in. Give --tls-cert, or name the proxy \
              in front with --trusted-proxy (one that speaks the PROXY protocol does not say what it took: it needs --tls-cert)",
         )
-    }
-}
-
-/// One mistake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where it is: a file, with the line if it is about one, or the name of an environment variable.
-    pub place: String,
-    /// What is wrong, and what to do.
-    pub text: String,
-}
-
-/// A configuration that cannot be used, with all that is wrong with it.
-#[derive(Debug)]
-pub struct ConfigError {
-    /// At least one.
-    pub problems: Vec<Problem>,
-}
-
-impl ConfigError {
-    fn unless_empty(problems: Vec<Problem>) -> Result<(), Self> {
-        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Problem { place, text }) in self.problems.iter().enumerate() {
-            let end = if number == 0 { "" } else { "\n" };
-            write!(f, "{end}{place}: {text}")?;
-        }
-        Ok(())
     }
 }
 
@@ -264,7 +231,8 @@ impl Reader<'_> {
         let providers = provider::understand(&file.provider, ca_file, directory, &mut |at, text| self.wrong(at, text));
         let database = self.database(file.database.as_ref(), relay);
         let dev = file.dev.as_ref().and_then(|dev| self.dev(dev, public_url.as_ref(), relay));
-        let mail = file.mail.as_ref().map(|mail| self.mail(mail));
+        let mail =
+            file.mail.as_ref().map(|mail| mail::understand(mail, directory, &mut |at, text| self.wrong(at, text)));
         let origins = file.browser.iter().flat_map(|browser| &browser.allow_origin);
         let allow_origins = origins.filter_map(|origin| self.origin(origin)).collect();
         let devices_life = devices::token_life(file.devices.as_ref());

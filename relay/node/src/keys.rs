@@ -88,31 +88,36 @@ type Version = (u64, i64, i64, u64);
 pub(crate) struct Watched {
     path: PathBuf,
     keys: Keys,
+    /// Of the file that was read last.
     version: Option<Version>,
+    /// Of the one that could not be read, which was said.
+    told: Option<Option<Version>>,
 }
 
 impl Watched {
     pub(crate) fn new(path: PathBuf, keys: Keys) -> Self {
         // What was written between reading it and now is read again, for nothing.
-        Self { path, keys, version: None }
+        Self { path, keys, version: None, told: None }
     }
 
     /// The keys, if the file is another one than when it was looked at last, or one of them is over since. One that cannot be
     /// read changes nothing: that it cannot is said once.
     pub(crate) fn look(&mut self, now: UnixTime) -> Option<&Keys> {
         let version = version(&self.path);
-        let is_new = version != self.version;
-        self.version = version;
-        if is_new {
+        let mut is_read = false;
+        if version != self.version {
+            let is_told = self.told.replace(version) == Some(version);
             match open(&self.path).and_then(|file| file.map(|file| read(&self.path, file)).transpose()) {
-                Ok(Some(keys)) => self.keys = keys,
+                Ok(Some(keys)) => (self.keys, self.version, self.told, is_read) = (keys, version, None, true),
+                // What is wrong may be mended without another version of the file: it is tried again.
+                _ if is_told => {}
                 Ok(None) => {
                     error!(file = %self.path.display(), "the keys file is gone; its keys count until the relay stops")
                 }
                 Err(error) => error!(%error, "the keys that were read before go on"),
             }
         }
-        (self.keys.forget_over(now) || is_new).then_some(&self.keys)
+        (self.keys.forget_over(now) || is_read).then_some(&self.keys)
     }
 }
 
@@ -241,9 +246,14 @@ mod tests {
 
         let good = fs::read(&path).unwrap();
         private_file::replace(&path, b"nonsense").unwrap();
-        assert_eq!(kids(watched.look(now).unwrap()), both);
+        assert!(watched.look(now).is_none());
+        assert_eq!(kids(&watched.keys), both);
         private_file::replace(&path, &good).unwrap();
-        watched.look(now);
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o644);
+        assert!(watched.look(now).is_none(), "others may read it");
+        mode(0o600);
+        assert!(watched.look(now).is_some(), "it is mended, and the same file");
         let over = now + TAKEN + mykube_relay_accounts::keys::OVERLAP;
         assert_eq!(kids(watched.look(over).unwrap()), both[..1], "what is over is forgotten without anybody's doing");
         assert!(rotate(&path, over, false).is_ok());

@@ -76,7 +76,8 @@ impl Portal {
         if path != "/health" {
             self.check_way(request, arrival)?;
         }
-        if !shared.origins.admits(request.method(), path, request.headers()) {
+        let (method, headers) = (request.method(), request.headers());
+        if !shared.origins.admits(method, path, headers) || shared.origins.is_drive_by(method, path, headers) {
             return Err(Failure::json(StatusCode::FORBIDDEN, "this origin is not allowed"));
         }
         let admitted = shared.limits.admit(request.method(), path, arrival.address, shared.now());

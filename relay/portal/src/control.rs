@@ -24,7 +24,6 @@ pub(crate) async fn accept(portal: &Arc<Shared>, headers: &HeaderMap, arrival: A
         return Err(Failure::json(StatusCode::FORBIDDEN, "this origin is not allowed").into());
     }
     let now = portal.now();
-    portal.limits.may_try_token(address, now).map_err(Failure::too_many)?;
     let shown = v1::bearer(headers).and_then(Token::parse).filter(|token| token.kind() == Kind::Agent);
     let found = match &shown {
         Some(token) => portal.tokens.find(&portal.store, token).await.map_err(Failure::from)?,
@@ -32,6 +31,8 @@ pub(crate) async fn accept(portal: &Arc<Shared>, headers: &HeaderMap, arrival: A
     };
     let found = found.filter(|(_, row)| row.judge(Kind::Agent, now).is_ok());
     let (Some(token), Some((agent, row))) = (shown, found) else {
+        // What others try from the same address keeps no good one out.
+        portal.limits.may_try_token(address, now).map_err(Failure::too_many)?;
         portal.limits.tried_token(address, now);
         debug!(%address, "a channel was refused: its token is none");
         return Err(Refused::Token);

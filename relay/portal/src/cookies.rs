@@ -18,8 +18,10 @@ const OWN_AGE: u64 = 30 * 24 * 3600;
 
 /// The values under a name that are not empty, each once.
 pub(crate) fn read_all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
-    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    // A neighbouring host's cookie may be no text: it takes nothing from those beside it.
+    let pairs =
+        headers.get_all(header::COOKIE).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let pairs = pairs.filter_map(|pair| str::from_utf8(pair).ok()?.trim().split_once('='));
     let mut values = Vec::new();
     for (_, value) in pairs.filter(|(key, value)| *key == name && !value.is_empty()) {
         if !values.contains(&value) {
@@ -89,6 +91,9 @@ mod tests {
         assert_eq!(read(&headers, PUBLISHED), Err(Ambiguous));
         assert_eq!(read_all(&headers, PUBLISHED), ["first", "second"]);
         assert!(!has_any(&HeaderMap::new()));
+        let line = HeaderValue::from_bytes(b"n=\xc3\xa9; m=\xff; lukan_token=first").unwrap();
+        let headers = HeaderMap::from_iter([(header::COOKIE, line)]);
+        assert_eq!(read(&headers, PUBLISHED), Ok(Some("first")));
     }
 
     #[test]

@@ -11,17 +11,17 @@ use std::{
     time::Duration,
 };
 
-use mykube_relay_accounts::email::Email;
 use tokio::{
     sync::{Mutex, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tracing::{error, info, warn};
-use zeroize::Zeroizing;
 
+mod letter;
 mod settings;
 mod smtp;
 
+pub(crate) use letter::Letter;
 pub use settings::{Mail, MailError};
 
 /// Letters that wait at most: what a server that is slow makes the relay keep (about 1 KiB each).
@@ -35,14 +35,6 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_mins(2);
 /// How often a server that is away is asked again.
 const RETRY: Duration = Duration::from_secs(10);
-
-/// Mail for one person.
-pub(crate) struct Letter {
-    pub(crate) to: Email,
-    pub(crate) subject: String,
-    /// Plain text; it has a code in it.
-    pub(crate) body: Zeroizing<String>,
-}
 
 /// What waits.
 pub(crate) struct Job {

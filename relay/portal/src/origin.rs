@@ -34,6 +34,18 @@ impl Origins {
         is_safe || is_named && headers.get_all(header::ORIGIN).iter().all(|origin| self.knows(path, origin))
     }
 
+    /// Whether a page elsewhere has a browser ask this without being left for it: an image, say. It would be counted against
+    /// everybody at that browser's address. Pages that may use published calls ask by scripts, which name their origin.
+    pub(crate) fn is_drive_by(&self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
+        let is = |name: &str, value: &str| headers.get(name).is_some_and(|given| given == value);
+        let is_visit = is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document");
+        let is_read = [Method::GET, Method::HEAD].contains(method);
+        is_read
+            && is_from_elsewhere(headers)
+            && !is_visit
+            && !of(headers).is_some_and(|origin| self.knows(path, origin))
+    }
+
     /// Whether it comes from a page of this relay.
     pub(crate) fn is_own(&self, headers: &HeaderMap) -> bool {
         of(headers).is_some_and(|origin| is_one_of(&self.own, origin))
@@ -54,6 +66,11 @@ impl Origins {
     fn knows(&self, path: &str, origin: &HeaderValue) -> bool {
         is_one_of(&self.own, origin) || !is_own(path) && is_one_of(&self.foreign, origin)
     }
+}
+
+/// Whether a page of another origin has led here (Fetch Metadata Request Headers, section 2.2).
+pub(crate) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site")
 }
 
 /// The origin of a page: there is one, or nobody knows which.

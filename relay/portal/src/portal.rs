@@ -112,8 +112,11 @@ async fn watch(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         shared.store.check().await;
         // What cannot be heard now is heard the next time: that the database is gone is said by then.
-        if shared.store.is_up() && round.next() == Some(0) {
-            let _ = shared.hear_denied().await;
+        if shared.store.is_up()
+            && round.next() == Some(0)
+            && let Err(error) = shared.hear_denied().await
+        {
+            warn!(%error, "what other relays have ended could not be heard: it counts here still");
         }
     }
 }

@@ -83,6 +83,7 @@ impl GitHub {
             email_verified: email.is_some(),
             email: email.map(|address| address.email),
             login: Some(user.login),
+            hosted_domain: None,
         })
     }
 

@@ -82,6 +82,8 @@ pub(crate) struct Standard {
     pub(crate) email: Option<String>,
     email_verified: Option<Value>,
     preferred_username: Option<String>,
+    /// Google's.
+    hd: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -211,6 +213,7 @@ impl Standard {
             // `"true"` is a text, and what some write for "nobody looked".
             email_verified: self.email_verified == Some(Value::Bool(true)),
             login: self.preferred_username,
+            hosted_domain: self.hd,
         }
     }
 }

@@ -2,14 +2,12 @@
 //! finds none; every statement says it too, so with SQLite, which has no such thing, nothing is different.
 //!
 //! A table holds an organisation's rows if `organisation` is in its primary key. Of each such table a transaction sees and
-//! writes the rows of the one organisation that it has named ([`Transaction::of`]), in a setting that ends with it. One row
-//! is seen without that: the one whose keyed hash is shown ([`Transaction::shown`]), as a token does not say whose it is.
+//! writes the rows of the one organisation that it has named ([`Transaction::of`](crate::transaction::Transaction::of)), in a setting that ends with it. One row
+//! is seen without that: the one whose keyed hash is shown ([`Transaction::shown`](crate::transaction::Transaction::shown)), as a token does not say whose it is.
 
-use data_encoding::HEXLOWER;
-use mykube_relay_accounts::{id::OrganisationId, keyed_hash::Digest};
-use sqlx::{AnyConnection, AnyPool, Row as _};
+use sqlx::{AnyPool, Row as _};
 
-use crate::{error::StoreError, transaction::Transaction};
+use crate::error::StoreError;
 
 /// For each table of an organisation's rows that is not locked so yet. `FORCE`: the relay's role owns the tables. One relay
 /// does it at a time, until its transaction ends.
@@ -53,26 +51,4 @@ pub(crate) async fn check_role(pool: &AnyPool) -> Result<(), StoreError> {
     let row = sqlx::query(ROLE).fetch_one(pool).await?;
     let sees_all: i32 = row.try_get("sees_all")?;
     if sees_all == 0 { Ok(()) } else { Err(StoreError::Role { name: row.try_get("name")? }) }
-}
-
-impl Transaction {
-    /// The connection, for rows of this organisation.
-    pub(crate) async fn of(&mut self, organisation: OrganisationId) -> Result<&mut AnyConnection, StoreError> {
-        const NAME: &str = "SELECT set_config('mykube.organisation', $1, TRUE)";
-        if self.is_postgres && self.organisation != Some(organisation) {
-            sqlx::query(NAME).bind(organisation.to_string()).execute(self.connection()).await?;
-            self.organisation = Some(organisation);
-        }
-        Ok(self.connection())
-    }
-
-    /// The connection, to find the row of a token that is shown.
-    pub(crate) async fn shown(&mut self, digest: Digest) -> Result<&mut AnyConnection, StoreError> {
-        const SHOW: &str = "SELECT set_config('mykube.shown', $1, TRUE)";
-        if self.is_postgres {
-            let hex = HEXLOWER.encode(&digest.to_bytes());
-            sqlx::query(SHOW).bind(hex).execute(self.connection()).await?;
-        }
-        Ok(self.connection())
-    }
 }

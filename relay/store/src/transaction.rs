@@ -1,6 +1,7 @@
 //! What is done wholly or not at all.
 
-use mykube_relay_accounts::id::OrganisationId;
+use data_encoding::HEXLOWER;
+use mykube_relay_accounts::{id::OrganisationId, keyed_hash::Digest};
 use sqlx::{Any, AnyConnection, SqlStr};
 
 use crate::{database::Store, error::StoreError};
@@ -61,5 +62,27 @@ impl Transaction {
 
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
         &mut self.inner
+    }
+}
+
+impl Transaction {
+    /// The connection, for rows of this organisation.
+    pub(crate) async fn of(&mut self, organisation: OrganisationId) -> Result<&mut AnyConnection, StoreError> {
+        const NAME: &str = "SELECT set_config('mykube.organisation', $1, TRUE)";
+        if self.is_postgres && self.organisation != Some(organisation) {
+            sqlx::query(NAME).bind(organisation.to_string()).execute(self.connection()).await?;
+            self.organisation = Some(organisation);
+        }
+        Ok(self.connection())
+    }
+
+    /// The connection, to find the row of a token that is shown.
+    pub(crate) async fn shown(&mut self, digest: Digest) -> Result<&mut AnyConnection, StoreError> {
+        const SHOW: &str = "SELECT set_config('mykube.shown', $1, TRUE)";
+        if self.is_postgres {
+            let hex = HEXLOWER.encode(&digest.to_bytes());
+            sqlx::query(SHOW).bind(hex).execute(self.connection()).await?;
+        }
+        Ok(self.connection())
     }
 }

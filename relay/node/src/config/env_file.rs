@@ -8,7 +8,11 @@ use std::{io::Read as _, path::Path};
 
 use zeroize::Zeroizing;
 
-use super::{ConfigError, Problem, published::Value, secret};
+use super::{
+    error::{ConfigError, Problem},
+    secret,
+    value::Value,
+};
 
 /// Longest file that is read.
 const LONGEST: usize = 64 * 1024;

@@ -1,15 +1,12 @@
 //! `[mail]`: by which server the relay sends codes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mykube_relay_portal::Mail;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{
-    Reader,
-    secret::{self, Secret},
-};
+use super::secret::{self, Secret};
 
 /// Where the server's password may also stand.
 const PASSWORD: &str = "MYKUBE_SMTP_PASSWORD";
@@ -26,30 +23,32 @@ pub(super) struct MailTable {
     otp_reset_unlocks: bool,
 }
 
-impl Reader<'_> {
-    pub(super) fn mail(&mut self, given: &Spanned<MailTable>) -> Option<Mail> {
-        let (at, table) = (given.span(), given.get_ref());
-        let file = table.password_file.as_ref().map(|path| self.directory.join(path));
-        // It is the server's: how long it is was decided there.
-        let password = secret::from_one_of("password", table.password.as_ref(), file.as_deref(), PASSWORD, 1);
-        let password = password.map_err(|why| self.wrong(Some(at.start), why)).ok()?;
-        let (Some(smtp), Some(from)) = (&table.smtp, &table.from) else {
-            let text =
-                "[mail] needs `smtp`, as \"smtps://user@smtp.example.com\", and `from`, as \"relay@example.com\"";
-            self.wrong(Some(at.start), text);
-            return None;
+/// The way to the server. What is wrong is told, each with where it stands.
+pub(super) fn understand(
+    given: &Spanned<MailTable>,
+    directory: &Path,
+    wrong: &mut dyn FnMut(Option<usize>, String),
+) -> Option<Mail> {
+    let (at, table) = (given.span(), given.get_ref());
+    let file = table.password_file.as_ref().map(|path| directory.join(path));
+    // It is the server's: how long it is was decided there.
+    let password = secret::from_one_of("password", table.password.as_ref(), file.as_deref(), PASSWORD, 1);
+    let password = password.map_err(|why| wrong(Some(at.start), why.to_string())).ok()?;
+    let (Some(smtp), Some(from)) = (&table.smtp, &table.from) else {
+        let text = "[mail] needs `smtp`, as \"smtps://user@smtp.example.com\", and `from`, as \"relay@example.com\"";
+        wrong(Some(at.start), text.to_string());
+        return None;
+    };
+    let ca_file = table.ca_file.as_ref().map(|path| directory.join(path.get_ref()));
+    let mail = Mail::new(smtp.get_ref(), from.get_ref(), password, ca_file.as_deref());
+    let mail = mail.map_err(|error| {
+        let at = match error.setting() {
+            "from" => from.span(),
+            "ca_file" => table.ca_file.as_ref().map_or(at, Spanned::span),
+            "password" => at,
+            _ => smtp.span(),
         };
-        let ca_file = table.ca_file.as_ref().map(|path| self.directory.join(path.get_ref()));
-        let mail = Mail::new(smtp.get_ref(), from.get_ref(), password, ca_file.as_deref());
-        let mail = mail.map_err(|error| {
-            let at = match error.setting() {
-                "from" => from.span(),
-                "ca_file" => table.ca_file.as_ref().map_or(at, Spanned::span),
-                "password" => at,
-                _ => smtp.span(),
-            };
-            self.wrong(Some(at.start), error.to_string());
-        });
-        mail.ok().map(|mail| mail.with_otp_reset_unlocks(table.otp_reset_unlocks))
-    }
+        wrong(Some(at.start), error.to_string());
+    });
+    mail.ok().map(|mail| mail.with_otp_reset_unlocks(table.otp_reset_unlocks))
 }

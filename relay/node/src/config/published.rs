@@ -18,13 +18,13 @@ use toml::{
 };
 use zeroize::Zeroizing;
 
-use super::{ConfigError, DEV_SECRET, Problem, env_file, relay_yaml};
-
-/// A value, and where it stands for a person: `relay.env:3: PORT`, `PORT`.
-pub(super) struct Value {
-    pub(super) text: Zeroizing<String>,
-    pub(super) place: String,
-}
+use super::{
+    env_file,
+    error::{ConfigError, Problem},
+    relay_yaml,
+    secret::DEV_SECRET,
+    value::Value,
+};
 
 /// Names with a meaning here. Those of OAuth applications ([`APPLICATIONS`]) and of what is not built ([`not_built`]) are others.
 const NAMES: [&str; 14] = [

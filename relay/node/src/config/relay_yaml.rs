@@ -6,7 +6,10 @@ use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
 use zeroize::Zeroizing;
 
-use super::{ConfigError, Problem, published::Value};
+use super::{
+    error::{ConfigError, Problem},
+    value::Value,
+};
 
 /// Longest file that is read.
 const LONGEST: u64 = 64 * 1024;

@@ -6,6 +6,9 @@ use mykube_relay::private_file::{self, NotPrivate};
 use serde::{Deserialize, Deserializer, de};
 use zeroize::Zeroizing;
 
+/// Where the dev secret may also stand.
+pub(crate) const DEV_SECRET: &str = "MYKUBE_DEV_SECRET";
+
 /// Fewest bytes of one that people make up: a word that somebody would try is none.
 pub(super) const SHORTEST: usize = 16;
 /// Longest file that is read.

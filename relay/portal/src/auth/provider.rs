@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use url::form_urlencoded;
 
 use super::{begin::BeginError, browser, goal, redirect::redirect};
-use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
+use crate::{arrival::Arrival, cookies, failure::Failure, origin::is_from_elsewhere, shared::Shared};
 
 /// What the broker's peers send. With one of these, `/auth/{provider}` is the broker's call.
 const BROKERS: [&str; 7] = ["relay_uuid", "session", "session_id", "sig", "challenge", "timestamp", "ts"];
@@ -44,6 +44,11 @@ pub(super) async fn begin(
     }
     let party = portal.settings.providers.get(&name);
     let party = party.ok_or_else(|| Failure::text(StatusCode::NOT_FOUND, "unknown provider"))?;
+    if is_from_elsewhere(&headers) {
+        // Another site's page would change who is signed in here, where the provider asks nobody: a click of theirs is wanted.
+        let page = format!("{}/portal/sign-in?{query}", portal.settings.public_url.as_str());
+        return redirect(StatusCode::SEE_OTHER, &page);
+    }
     let goal = goal::read(&portal, &query)?;
     let shown = cookies::read(&headers, cookies::STATE).ok().flatten().and_then(Secret::parse);
     let cookie = shown.unwrap_or_else(|| Secret::random(&mut rand::rng()));

@@ -128,6 +128,8 @@ async fn greet(
         key.map_err(|error| Over::Error(error.to_string(), None))
     };
     let key = tokio::time::timeout_at(deadline, welcomed).await.map_err(late)??;
+    // A token that is worth nothing any more must not take the place of the channel that is there.
+    still_opens(portal, admitted).await?;
     let (generation, ended) = register(portal, admitted)?;
     // It is in the bus: whatever goes wrong from here on takes it out again.
     let kept = async {

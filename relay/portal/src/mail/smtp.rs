@@ -19,7 +19,10 @@ use lettre::{
 use mykube_relay_accounts::secret::Secret;
 use zeroize::Zeroizing;
 
-use super::{Letter, Mail, settings::Way};
+use super::{
+    letter::Letter,
+    settings::{Mail, Way},
+};
 
 /// What went wrong, without whom a letter was for and without what a server says, as that repeats it.
 #[derive(Debug, thiserror::Error)]

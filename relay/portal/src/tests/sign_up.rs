@@ -21,7 +21,9 @@ fn people() -> [(&'static str, Method, Person); 6] {
         let issuer = format!("https://{name}.example");
         let provider = Provider { name: name.parse().unwrap(), kind, issuer, email_domains };
         let email = Some("ada@example.com".to_owned());
-        let profile = Profile { subject: "42".into(), email, email_verified: true, login: None };
+        let hosted_domain =
+            email.as_deref().and_then(|email: &str| email.split_once('@')).map(|(_, domain)| domain.to_owned());
+        let profile = Profile { subject: "42".into(), email, email_verified: true, login: None, hosted_domain };
         provider.person(&profile).unwrap()
     };
     [

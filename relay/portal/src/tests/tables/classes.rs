@@ -41,7 +41,9 @@ const COLUMNS: [(&str, Shown); 16] = [
 
 /// What each call answers, in the order of the columns. Where all cells are the same, nothing that is shown opens it.
 #[rustfmt::skip]
-pub(super) const ROWS: [(&str, [u16; 16]); 36] = [
+pub(super) const ROWS: [(&str, [u16; 16]); 42] = [
+    ("DELETE /v1/agents/{name}", [401, 404, 401, 401, 401, 401, 401, 401, 401, 401, 401, 403, 401, 401, 401, 401]),
+    ("DELETE /v1/agents/{name}/token", [401, 404, 401, 401, 401, 401, 401, 401, 401, 401, 401, 403, 401, 401, 401, 401]),
     ("GET /auth/callback", [404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404]),
     ("GET /auth/callback/{provider}", [404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404]),
     ("GET /auth/dev", [200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
@@ -55,6 +57,8 @@ pub(super) const ROWS: [(&str, [u16; 16]); 36] = [
     ("GET /portal/invitation", [200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET /portal/sessions", [303, 303, 303, 303, 303, 303, 303, 303, 303, 200, 200, 303, 303, 303, 303, 303]),
     ("GET /portal/sign-in", [200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET /v1/agents", [401, 200, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401]),
+    ("GET /v1/audit", [401, 200, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401]),
     ("GET /v1/whoami", [401, 200, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401]),
     ("POST /auth", [404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404]),
     ("POST /auth/dev", [401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401, 401]),
@@ -78,6 +82,8 @@ pub(super) const ROWS: [(&str, [u16; 16]); 36] = [
     ("POST /portal/sign-in/dev", [400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 403, 400, 400, 400, 400]),
     ("POST /portal/sign-in/email", [400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 403, 400, 400, 400, 400]),
     ("POST /portal/sign-out", [401, 401, 401, 401, 401, 401, 401, 401, 401, 403, 403, 403, 401, 401, 401, 401]),
+    ("POST /v1/agents", [401, 201, 401, 401, 401, 401, 401, 401, 401, 401, 401, 403, 422, 422, 422, 422]),
+    ("POST /v1/agents/{name}/token", [401, 404, 401, 401, 401, 401, 401, 401, 401, 401, 401, 403, 400, 400, 400, 400]),
 ];
 
 #[tokio::test]
@@ -119,6 +125,9 @@ async fn ask(site: &Site, route: &str, shown: Shown) -> u16 {
     if path == "/auth/device/verify" {
         let code = site.ask(request(Method::POST, "/auth/device", &[], ""), anywhere()).await;
         body["userCode"] = code.json()["userCode"].clone();
+    }
+    if path == "/v1/agents" {
+        body["name"] = "prod".into();
     }
     let mut origin = URL;
     let (name, value) = match shown {
