@@ -71,11 +71,18 @@ pub enum Forbidden {
     Method,
 }
 
-/// Whether a sign-in of this kind may do this. `browser_at` is when its person last signed in in a browser.
+/// Whether a sign-in of this kind, and of that time, may do this. `browser_at` is when its person last signed in in a browser: who
+/// was talked into confirming a code did that a moment before, so only what came after it counts.
 ///
 /// # Errors
 /// Why not.
-pub fn may(role: Role, method: Method, act: Act, browser_at: Option<UnixTime>, now: UnixTime) -> Result<(), Forbidden> {
+pub fn may(
+    role: Role,
+    (method, signed_in_at): (Method, UnixTime),
+    act: Act,
+    browser_at: Option<UnixTime>,
+    now: UnixTime,
+) -> Result<(), Forbidden> {
     if method == Method::IdToken {
         return Err(Forbidden::Method);
     }
@@ -83,7 +90,7 @@ pub fn may(role: Role, method: Method, act: Act, browser_at: Option<UnixTime>, n
         return Err(Forbidden::Role);
     }
     let changes_rights = matches!(act, Act::Tokens | Act::Members);
-    let fresh = browser_at.is_some_and(|at| now.since(at) < FRESH);
+    let fresh = browser_at.is_some_and(|at| at > signed_in_at && now.since(at) < FRESH);
     if changes_rights && method == Method::DeviceCode && !fresh { Err(Forbidden::NotFresh) } else { Ok(()) }
 }
 
@@ -92,6 +99,7 @@ mod tests {
     use super::*;
 
     const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
+    const BEGAN: UnixTime = UnixTime::from_millis(1_799_990_000_000);
     const METHODS: [Method; 5] = [Method::Browser, Method::Program, Method::DeviceCode, Method::IdToken, Method::Dev];
     const ACTS: [Act; 4] = [Act::Use, Act::Manage, Act::Tokens, Act::Members];
 
@@ -111,22 +119,33 @@ mod tests {
                     Method::DeviceCode if changes_rights => Err(Forbidden::NotFresh),
                     _ => Ok(()),
                 };
-                assert_eq!(may(Role::Owner, method, act, None, NOW), owner, "{method:?} {act:?}");
+                assert_eq!(may(Role::Owner, (method, BEGAN), act, None, NOW), owner, "{method:?} {act:?}");
                 let member = match (method, act) {
                     (Method::IdToken, _) => Err(Forbidden::Method),
                     (_, Act::Use) => Ok(()),
                     _ => Err(Forbidden::Role),
                 };
-                assert_eq!(may(Role::Member, method, act, Some(NOW), NOW), member, "{method:?} {act:?}");
+                assert_eq!(may(Role::Member, (method, BEGAN), act, Some(NOW), NOW), member, "{method:?} {act:?}");
             }
         }
     }
 
     #[test]
     fn a_device_codes_sign_in_changes_rights_only_just_after_one_in_a_browser() {
-        let at = |browser_at: UnixTime| may(Role::Owner, Method::DeviceCode, Act::Tokens, Some(browser_at), NOW);
+        let at =
+            |browser_at: UnixTime| may(Role::Owner, (Method::DeviceCode, BEGAN), Act::Tokens, Some(browser_at), NOW);
         assert_eq!(at(NOW - FRESH + Duration::from_millis(1)), Ok(()));
         assert_eq!(at(NOW - FRESH), Err(Forbidden::NotFresh));
         assert!(Forbidden::NotFresh.to_string().contains("within 10 minutes"));
+    }
+
+    #[test]
+    fn a_code_that_somebody_was_talked_into_confirming_is_not_fresh_by_the_sign_in_for_it() {
+        let just_before = NOW - std::time::Duration::from_secs(20);
+        let confirmed = (Method::DeviceCode, NOW - std::time::Duration::from_secs(10));
+        let judged = |browser_at| may(Role::Owner, confirmed, Act::Tokens, Some(browser_at), NOW);
+        assert_eq!(judged(just_before), Err(Forbidden::NotFresh));
+        assert_eq!(judged(confirmed.1), Err(Forbidden::NotFresh));
+        assert_eq!(judged(NOW), Ok(()));
     }
 }

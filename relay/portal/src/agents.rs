@@ -54,7 +54,8 @@ async fn allow(portal: &Shared, headers: &HeaderMap, arrival: Arrival, act: Act)
     let role = transaction.role(account.organisation, account.id).await?;
     let role = role.ok_or_else(|| forbidden("you are not a member of this organisation".to_owned()))?;
     let browser_at = transaction.signed_in_by_browser_at(account.id).await?;
-    may(role, sign_in.method, act, browser_at, now).map_err(|error| forbidden(error.to_string()))?;
+    may(role, (sign_in.method, sign_in.signed_in_at), act, browser_at, now)
+        .map_err(|error| forbidden(error.to_string()))?;
     let actor = Actor { account: account.id, sign_in: sign_in.id, address: arrival.address };
     Ok(Allowed { transaction, account, actor, now })
 }

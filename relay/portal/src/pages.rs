@@ -43,6 +43,7 @@ pub(crate) use problem::show;
 
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
+        .route("/", get(home::lead))
         .route("/portal", get(home::lead))
         .route("/portal/", get(home::home))
         .route(goal::CONFIRM, get(program::ask).post(program::click))

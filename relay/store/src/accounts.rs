@@ -102,8 +102,11 @@ impl Transaction {
         let Identity { issuer, subject, user_id, email } = identity;
         let found = sqlx::query(BY_IDENTITY).bind(issuer.as_str()).bind(subject.as_str());
         if let Some(row) = found.fetch_optional(self.connection()).await? {
-            let account = Account { identity: identity.clone(), ..account(&row)? };
-            let show = sqlx::query(SHOW).bind(user_id.as_str()).bind(email.as_str()).bind(account.id.to_string());
+            let known = account(&row)?;
+            // A token may not say the address, which has not gone for that.
+            let email = if email.is_empty() { known.identity.email.clone() } else { email.clone() };
+            let account = Account { identity: Identity { email: email.clone(), ..identity.clone() }, ..known };
+            let show = sqlx::query(SHOW).bind(user_id.as_str()).bind(email).bind(account.id.to_string());
             show.execute(self.connection()).await?;
             return Ok(account);
         }

@@ -60,6 +60,11 @@ async fn a_person_is_one_account_with_an_organisation() {
     transaction.commit().await.unwrap();
     assert_eq!((again.id, again.organisation), (alice.id, alice.organisation));
     assert_eq!(store.account(alice.id).await.unwrap().unwrap().identity, renamed, "an address decides nothing");
+    let mut transaction = store.begin().await.unwrap();
+    let silent = Identity { email: String::new(), ..renamed.clone() };
+    assert_eq!(transaction.account_of(&silent, NOW).await.unwrap().identity, renamed);
+    transaction.commit().await.unwrap();
+    assert_eq!(store.account(alice.id).await.unwrap().unwrap().identity, renamed);
 }
 
 #[tokio::test]

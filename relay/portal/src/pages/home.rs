@@ -30,7 +30,7 @@ struct Home<'a> {
     since: String,
 }
 
-/// `GET /portal`
+/// `GET /` and `GET /portal`: where a sign-in ends that leads nowhere else.
 pub(super) async fn lead(State(portal): State<Arc<Shared>>) -> Response {
     see_other(&portal, "/portal/")
 }

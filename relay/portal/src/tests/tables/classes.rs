@@ -41,9 +41,10 @@ const COLUMNS: [(&str, Shown); 16] = [
 
 /// What each call answers, in the order of the columns. Where all cells are the same, nothing that is shown opens it.
 #[rustfmt::skip]
-pub(super) const ROWS: [(&str, [u16; 16]); 42] = [
+pub(super) const ROWS: [(&str, [u16; 16]); 43] = [
     ("DELETE /v1/agents/{name}", [401, 404, 401, 401, 401, 401, 401, 401, 401, 401, 401, 403, 401, 401, 401, 401]),
     ("DELETE /v1/agents/{name}/token", [401, 404, 401, 401, 401, 401, 401, 401, 401, 401, 401, 403, 401, 401, 401, 401]),
+    ("GET /", [303, 303, 303, 303, 303, 303, 303, 303, 303, 303, 303, 303, 303, 303, 303, 303]),
     ("GET /auth/callback", [404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404]),
     ("GET /auth/callback/{provider}", [404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404, 404]),
     ("GET /auth/dev", [200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
