@@ -279,3 +279,37 @@ async fn an_address_begins_and_ends_thirty_sign_ins_a_minute() {
         assert_eq!((statuses.contains(&429), over.as_u16()), (shared, 429), "{path}");
     }
 }
+
+#[tokio::test]
+async fn another_sites_page_begins_no_sign_in_without_a_click_and_uses_up_nobodys_limits() {
+    let world = World::new(|settings| settings.allow_origins = vec!["https://console.example".to_owned()]).await;
+    let site = &world.site;
+    let arrival = Arrival { address: [192, 0, 2, 7].into(), is_private: true };
+    let ask = async |path: &str, from: &str, dest: &str, more: &[(&str, &str)]| {
+        let mode = if dest == "document" { "navigate" } else { "no-cors" };
+        let fetch = [("sec-fetch-site", from), ("sec-fetch-mode", mode), ("sec-fetch-dest", dest)];
+        let headers: Vec<_> = fetch.into_iter().chain(more.iter().copied()).collect();
+        site.ask(request(Method::GET, path, &headers, ""), arrival).await
+    };
+    // Images and frames are refused before they are counted.
+    for n in 0..100 {
+        let (from, dest) = [("cross-site", "image"), ("same-site", "iframe")][n % 2];
+        assert_eq!(ask("/auth/one", from, dest, &[]).await.status, StatusCode::FORBIDDEN);
+    }
+    // A link leads to this relay's page, which wants a click; nothing is begun.
+    for from in ["cross-site", "same-site"] {
+        let answer = ask("/auth/one?cli_port=4711&state=s", from, "document", &[]).await;
+        assert_eq!(answer.redirects_to(303), format!("{URL}/portal/sign-in?cli_port=4711&state=s"));
+        assert!(!answer.headers.contains_key(header::SET_COOKIE));
+    }
+    for from in ["none", "same-origin"] {
+        let answer = ask("/auth/one", from, "document", &[]).await;
+        assert!(answer.redirects_to(307).starts_with(&world.one.issuer), "{from}");
+    }
+    // Pages that may use published calls ask by scripts, and for those calls alone.
+    let console = [("origin", "https://console.example")];
+    assert_eq!(ask("/auth/status", "cross-site", "empty", &console).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask("/v1/whoami", "cross-site", "empty", &console).await.status, StatusCode::FORBIDDEN);
+    let stranger = [("origin", "https://evil.example")];
+    assert_eq!(ask("/auth/status", "cross-site", "empty", &stranger).await.status, StatusCode::FORBIDDEN);
+}
