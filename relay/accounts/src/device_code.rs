@@ -2,7 +2,7 @@
 //! are signed in, and confirms. `/auth/device`, `/auth/device/poll`, `/auth/device/verify` and the page `/device`.
 //!
 //! A code goes one way: pending, confirmed by one account, fetched. Whoever shows one that is over, unknown or fetched is
-//! told the same. Guesses are counted by address, account and in all ([`limits`](crate::limits)): of 32^8 codes at most
+//! told the same. Guesses are counted by address, account and in all ([`limits`](crate::limits::Call)): of 32^8 codes at most
 //! [`PENDING_MAX`] are live.
 
 use std::{fmt, net::IpAddr, time::Duration};
