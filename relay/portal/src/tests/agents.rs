@@ -231,6 +231,7 @@ async fn what_nobody_has_costs_no_slow_hash() {
         assert_eq!(owned.opens(token).await.err(), Some(401), "{n} {token}");
     }
     assert_eq!(owned.opens(&almost).await.err(), Some(429), "and only so often");
+    assert!(owned.opens(&made).await.is_ok(), "which keeps no good one out");
     assert_eq!(owned.slow_hashes(), before);
     wait(Duration::from_mins(1));
     assert!(owned.opens(&made).await.is_ok());

@@ -361,6 +361,20 @@ async fn a_token_that_ends_between_the_handshake_and_the_hello_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_token_that_has_ended_takes_no_channels_place() {
+    let owned = Owned::new().await;
+    let stolen = owned.make("prod").await;
+    let mut thief = owned.channel(&stolen).await;
+    let challenge = thief.challenge().await;
+    let token = owned.rotate("prod", r#"{"now": true}"#).await;
+    let _agent = owned.live(&token).await;
+    thief.say(Message::text(thief.hello(&challenge).to_string())).await;
+    assert_eq!(thief.end().await.1, Some(4001));
+    settle().await;
+    assert_eq!(owned.state().await, "live");
+}
+
+#[tokio::test]
 async fn the_newest_of_two_wins_and_is_left_alone_for_a_while() {
     let owned = Owned::new().await;
     let token = owned.make("prod").await;
