@@ -87,3 +87,25 @@ ensure_go_program() {
   fi
   export "$1=$dir/$program"
 }
+
+# ensure_npm VARIABLE MAIN SOURCE WHAT: installs what scripts/lib/SOURCE asks npm for, once, keeps it in the cache with the program MAIN, and
+# names that to the tests; 1 where there is no Node.js that it runs on.
+ensure_npm() {
+  local main=$2 name=$3 source=$ROOT/scripts/lib/$3 what=$4 dir major scratch
+  ensure_debian node=nodejs npm=npm
+  major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+  [ "$major" -ge 20 ] || return 1
+  dir=$TOOLS_ROOT/$name-$(cat "$source"/{package.json,package-lock.json} "$source/$main" | sha256sum | cut -c1-12)
+  if [ ! -d "$dir" ]; then
+    note "installing $what (once)"
+    mkdir -p "$TOOLS_ROOT"
+    scratch=$(mktemp -d "$TOOLS_ROOT/installing-$name.XXXXXX")
+    cp "$source"/{package.json,package-lock.json} "$source/$main" "$scratch"
+    if ! npm --prefix "$scratch" ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2; then
+      rm -rf "$scratch"
+      fail "$what could not be installed (see above)"
+    fi
+    mv -T "$scratch" "$dir"
+  fi
+  export "$1=$dir/$main"
+}
