@@ -16,6 +16,8 @@ use mykube_protocol::{
 };
 use rand::{Rng, RngExt as _};
 
+use crate::backoff::doubled;
+
 #[cfg(test)]
 mod tests;
 
@@ -286,10 +288,6 @@ impl Default for Machine {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
-    first.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX).max(1)).min(most)
 }
 
 /// Between half of it and all of it: many agents that lose one relay do not come back at once.

@@ -27,6 +27,7 @@ use super::{
     operator::OperatorHandle,
     ui::Event,
 };
+use crate::backoff::doubled;
 
 /// Wrong guesses at all codes of this server, and what follows from them. They are counted when they happen and shared by all
 /// codes: the count outlives a code that is withdrawn or killed, so a guesser gains nothing by waiting for the next one.
@@ -261,7 +262,7 @@ impl Pairing<'_> {
 
 /// The wait before the next code: doubles with every burned code.
 fn backoff(first: Duration, burned: u32) -> Duration {
-    first.saturating_mul(1 << burned.saturating_sub(1).min(16)).min(BURNED_BACKOFF_MAX)
+    doubled(first, burned.saturating_sub(1), BURNED_BACKOFF_MAX)
 }
 
 /// Closes in order, so that what was sent last arrives. Gives up on a relay that does not answer.
