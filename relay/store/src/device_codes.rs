@@ -11,45 +11,39 @@ use mykube_relay_accounts::{
 };
 use sqlx::{Row as _, any::AnyRow};
 
-use crate::{error::StoreError, sign_ins::bytes, transaction::Transaction};
+use crate::{error::StoreError, room::Waiting, sign_ins::bytes, transaction::Transaction};
 
 const BY_DEVICE: &str = "SELECT device_code, user_code, machine_key, program, asked_from, created_at, stage, account,
     confirmed_by, auth_time, confirmed_from, refused FROM device_codes WHERE device_code = $1";
 const BY_USER: &str = "SELECT device_code, user_code, machine_key, program, asked_from, created_at, stage, account,
     confirmed_by, auth_time, confirmed_from, refused FROM device_codes WHERE user_code = $1";
 
+/// What waits here.
+const CODES: Waiting = Waiting {
+    table: "device_codes",
+    life: LIFE,
+    forget: "DELETE FROM device_codes WHERE created_at <= $1",
+    count: "SELECT COUNT(*) AS count FROM device_codes",
+    count_of: "SELECT COUNT(*) AS count FROM device_codes WHERE network = $1",
+    evict: "DELETE FROM device_codes WHERE device_code = (SELECT device_code FROM device_codes
+        WHERE stage = 'pending' AND network = (SELECT network FROM device_codes WHERE stage = 'pending'
+            GROUP BY network ORDER BY COUNT(*) DESC, MIN(created_at) LIMIT 1)
+        ORDER BY created_at LIMIT 1)",
+};
+
 impl Transaction {
-    /// Whether one more of this network may be kept, where there are `most` in all and `most_of_network` of one: those that
-    /// are over are forgotten, and where there is no room, the oldest that waits in the network that has the most.
+    /// Whether one more of this network may be kept, where there are so many at most, in all and of one network: those that are
+    /// over are forgotten, and where there is no room, the oldest that waits in the network that has the most.
     ///
     /// # Errors
     /// The database gives no answer.
     pub async fn has_room_for_device_code(
         &mut self,
         network: &str,
-        (most, most_of_network): (usize, usize),
+        most: (usize, usize),
         now: UnixTime,
     ) -> Result<bool, StoreError> {
-        const FORGET: &str = "DELETE FROM device_codes WHERE created_at <= $1";
-        const COUNT: &str = "SELECT COUNT(*) AS count FROM device_codes";
-        const COUNT_OF: &str = "SELECT COUNT(*) AS count FROM device_codes WHERE network = $1";
-        const EVICT: &str = "DELETE FROM device_codes WHERE device_code = (SELECT device_code FROM device_codes
-            WHERE stage = 'pending' AND network = (SELECT network FROM device_codes WHERE stage = 'pending'
-                GROUP BY network ORDER BY COUNT(*) DESC, MIN(created_at) LIMIT 1)
-            ORDER BY created_at LIMIT 1)";
-        let reached = |row: AnyRow, most: usize| {
-            let count: i64 = row.try_get("count")?;
-            usize::try_from(count).map(|count| count >= most).map_err(|_| StoreError::Damaged("device_codes"))
-        };
-        sqlx::query(FORGET).bind((now - LIFE).millis()).execute(self.connection()).await?;
-        let of_network = sqlx::query(COUNT_OF).bind(network.to_owned()).fetch_one(self.connection()).await?;
-        if reached(of_network, most_of_network)? {
-            return Ok(false);
-        }
-        if !reached(sqlx::query(COUNT).fetch_one(self.connection()).await?, most)? {
-            return Ok(true);
-        }
-        Ok(sqlx::query(EVICT).execute(self.connection()).await?.rows_affected() > 0)
+        self.has_room(&CODES, network, most, now).await
     }
 
     /// The one whose device code is shown, by its hash.

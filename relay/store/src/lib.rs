@@ -17,6 +17,7 @@ mod file;
 mod invitations;
 mod isolation;
 mod organisation;
+mod room;
 mod sessions;
 mod sign_ins;
 mod sweep;

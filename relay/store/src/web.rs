@@ -13,43 +13,36 @@ use mykube_relay_accounts::{
 };
 use sqlx::{Row as _, any::AnyRow};
 
-use crate::{error::StoreError, sign_ins::bytes, transaction::Transaction};
+use crate::{error::StoreError, room::Waiting, sign_ins::bytes, transaction::Transaction};
 
 const DAMAGED: StoreError = StoreError::Damaged("provider_states");
 
+/// What waits here.
+const STATES: Waiting = Waiting {
+    table: "provider_states",
+    life: LIFE,
+    forget: "DELETE FROM provider_states WHERE created_at <= $1",
+    count: "SELECT COUNT(*) AS count FROM provider_states",
+    count_of: "SELECT COUNT(*) AS count FROM provider_states WHERE network = $1",
+    evict: "DELETE FROM provider_states WHERE state = (SELECT state FROM provider_states
+        WHERE network = (SELECT network FROM provider_states
+            GROUP BY network ORDER BY COUNT(*) DESC, MIN(created_at) LIMIT 1)
+        ORDER BY created_at LIMIT 1)",
+};
+
 impl Transaction {
-    /// Whether one more sign-in of this network may be sent to a provider, where there are `most` in all and
-    /// `most_of_network` of one: those that are over are forgotten, and where there is no room, the oldest of the network
-    /// that has the most.
+    /// Whether one more sign-in of this network may be sent to a provider, where there are so many at most, in all and of one
+    /// network: those that are over are forgotten, and where there is no room, the oldest of the network that has the most.
     ///
     /// # Errors
     /// The database gives no answer.
     pub async fn has_room_for_provider_state(
         &mut self,
         network: &str,
-        (most, most_of_network): (usize, usize),
+        most: (usize, usize),
         now: UnixTime,
     ) -> Result<bool, StoreError> {
-        const FORGET: &str = "DELETE FROM provider_states WHERE created_at <= $1";
-        const COUNT: &str = "SELECT COUNT(*) AS count FROM provider_states";
-        const COUNT_OF: &str = "SELECT COUNT(*) AS count FROM provider_states WHERE network = $1";
-        const EVICT: &str = "DELETE FROM provider_states WHERE state = (SELECT state FROM provider_states
-            WHERE network = (SELECT network FROM provider_states
-                GROUP BY network ORDER BY COUNT(*) DESC, MIN(created_at) LIMIT 1)
-            ORDER BY created_at LIMIT 1)";
-        let reached = |row: AnyRow, most: usize| {
-            let count: i64 = row.try_get("count")?;
-            usize::try_from(count).map(|count| count >= most).map_err(|_| DAMAGED)
-        };
-        sqlx::query(FORGET).bind((now - LIFE).millis()).execute(self.connection()).await?;
-        let of_network = sqlx::query(COUNT_OF).bind(network.to_owned()).fetch_one(self.connection()).await?;
-        if reached(of_network, most_of_network)? {
-            return Ok(false);
-        }
-        if !reached(sqlx::query(COUNT).fetch_one(self.connection()).await?, most)? {
-            return Ok(true);
-        }
-        Ok(sqlx::query(EVICT).execute(self.connection()).await?.rows_affected() > 0)
+        self.has_room(&STATES, network, most, now).await
     }
 
     /// Keeps a sign-in that goes to a provider, begun from this network.
