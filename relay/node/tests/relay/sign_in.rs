@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     net::TcpListener,
     process::{Child, Command, Stdio},
     time::{SystemTime, UNIX_EPOCH},
@@ -19,14 +19,17 @@ use mykube_relay_accounts::{
     pkce::Challenge,
     statement::{Act, Statement},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use url::{Url, form_urlencoded};
 
 use browser::Browser;
 use github::GitHub;
+use running::Running;
 
 mod browser;
 mod github;
+#[path = "../../../provider/tests/provider/support/running.rs"]
+mod running;
 
 /// The programs; `scripts/test` has them where there is Node.js and Go.
 const OIDC_PROVIDER: &str = "MYKUBE_OIDC_PROVIDER";
@@ -102,31 +105,6 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// A program that has said a line, and ends with this.
-struct Running {
-    said: String,
-    child: Child,
-}
-
-impl Running {
-    fn start(command: &mut Command, told: Option<&Value>) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        if let Some(told) = told {
-            writeln!(child.stdin.as_mut().unwrap(), "{told}").unwrap();
-        }
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        Self { said, child }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +19,7 @@ use url::{Url, form_urlencoded};
 use crate::support::{
     REDIRECT_URI,
     browser::{send, sign_in},
+    running::Running,
     sent, settings, web,
 };
 
@@ -194,31 +194,6 @@ impl Real<'_> {
         let answer = send(&endpoint, Some(form.finish()), authorization, &mut [].into()).await;
         let answer: Value = serde_json::from_slice(answer.body()).unwrap();
         answer["id_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
-    }
-}
-
-/// A program that has said a line, and ends with this.
-struct Running {
-    said: String,
-    child: Child,
-}
-
-impl Running {
-    fn start(command: &mut Command, told: Option<&Value>) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        if let Some(told) = told {
-            writeln!(child.stdin.as_mut().unwrap(), "{told}").unwrap();
-        }
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        Self { said, child }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
 

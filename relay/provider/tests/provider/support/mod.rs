@@ -1,6 +1,7 @@
 //! What the tests share: the way to providers, settings, and a sign-in's secrets.
 
 pub(crate) mod browser;
+pub(crate) mod running;
 pub(crate) mod server;
 pub(crate) mod signer;
 pub(crate) mod stand_in;
