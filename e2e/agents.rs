@@ -1,7 +1,6 @@
 //! `mykube server --name` and `mykube agents`: real programs, a relay in dev mode, and no cluster: a name needs none.
 
 use std::{
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Instant,
@@ -11,28 +10,22 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{LIMIT, Mykube, Running, certs::Authority, cluster::kubeconfig, net::closed_port};
+use crate::{
+    accounts::support::DevRelay,
+    support::{LIMIT, Mykube, certs::Authority, cluster::kubeconfig, net::closed_port},
+};
 
-/// A relay in dev mode, at one address for all its starts, and the machine of somebody who is signed in at it.
+/// A relay in dev mode, and the machine of somebody who is signed in at it.
 struct Scene {
     dir: TempDir,
-    port: u16,
-    relay: Option<Running>,
+    relay: DevRelay,
 }
 
 impl Scene {
     fn new() -> Self {
-        let mut scene = Self { dir: tempfile::Builder::new().prefix("e2e-").tempdir().unwrap(), port: 0, relay: None };
-        scene.file("dev-secret", "a-secret-of-a-dev-relay");
-        while scene.relay.is_none() {
-            // Its own address stands in its configuration; a port that was free may be somebody else's by now.
-            scene.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let config = format!("public_url = \"{}\"\n[accounts]\n[dev]\nsecret_file = \"dev-secret\"\n", scene.url());
-            scene.file("relay.toml", &config);
-            scene.try_start();
-        }
-        let login = scene.own("login").args(["--dev-email", "alice@example.com", "--relay-url"]).arg(scene.url());
-        login.arg("--dev-secret-file").arg(scene.path("dev-secret")).start().process.done().ok();
+        let scene = Self { dir: tempfile::Builder::new().prefix("e2e-").tempdir().unwrap(), relay: DevRelay::start() };
+        let login = scene.own("login").args(["--dev-email", "alice@example.com", "--relay-url", &scene.relay.url]);
+        login.arg("--dev-secret-file").arg(&scene.relay.secret).start().process.done().ok();
         scene
     }
 
@@ -46,33 +39,6 @@ impl Scene {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    fn try_start(&mut self) {
-        let relay = Mykube::new("relay").args(["--api-rate", "0", "--listen", &format!("127.0.0.1:{}", self.port)]);
-        let relay = relay.arg("--config").arg(self.path("relay.toml")).arg("--data-dir").arg(self.path("data")).start();
-        let listens = relay.process.follow(Instant::now() + LIMIT, |state| {
-            String::from_utf8_lossy(&state.stdout).contains(r#""event":"listening""#)
-        });
-        assert!(listens || relay.process.done().stderr.contains("in use"), "{}", relay.process.stderr());
-        self.relay = listens.then_some(relay);
-    }
-
-    fn start(&mut self) {
-        while self.relay.is_none() {
-            self.try_start();
-        }
-    }
-
-    fn stop(&mut self, signal: Signal) {
-        if let Some(relay) = self.relay.take() {
-            relay.process.signal(signal);
-            relay.process.done();
-        }
     }
 
     /// A command of whoever is signed in.
@@ -153,17 +119,17 @@ fn a_server_with_a_name_is_live_while_it_is_there_and_at_no_other_time() {
     assert_eq!(std::fs::read_to_string(scene.find("token")).unwrap(), token);
 
     // The relay is killed, and knows nothing of it until it is back by itself.
-    scene.stop(Signal::KILL);
+    scene.relay.end(Signal::KILL);
     server.event("agent_lost");
-    scene.start();
+    scene.relay.go_on();
     server.nth_event("agent_live", 1);
     assert_eq!(scene.states(), [("prod".to_owned(), "live".to_owned())]);
     server.stop(Signal::TERM);
     scene.until("away");
-    scene.stop(Signal::TERM);
-    scene.start();
+    scene.relay.end(Signal::TERM);
+    scene.relay.go_on();
     assert_eq!(scene.states(), [("prod".to_owned(), "unknown".to_owned())], "since the start");
-    let log = scene.relay.as_ref().unwrap().process.stderr();
+    let log = scene.relay.running.process.stderr();
     assert!(!log.contains(&token) && !server.process.stderr().contains(&token), "the token is told");
 }
 
@@ -178,6 +144,10 @@ fn a_token_that_is_revoked_ends_the_name_and_not_the_server() {
     assert_eq!(scene.server(&["--name", "123"]).start().process.done().code, 2, "no name looks like a code");
 
     let file = scene.file("token", token);
+    for other in ["staging", "pro", "prod_x"] {
+        let server = scene.server(&["--name", other, "--token-file", file.to_str().unwrap()]);
+        server.fails(2, &["holds the token of another agent"]);
+    }
     let with_token = |file: &Path| scene.server(&["--name", "prod", "--token-file", file.to_str().unwrap()]);
     let server = with_token(&file).start();
     server.event("agent_live");
@@ -231,7 +201,7 @@ fn of_two_with_one_token_the_newest_has_the_name_and_both_are_told() {
 fn where_no_name_can_be_had_it_is_said_what_to_do() {
     let scene = Scene::new();
     let nobody = |args: &[&str]| {
-        let server = scene.server(args).args(["--relay-url", &scene.url()]);
+        let server = scene.server(args).args(["--relay-url", &scene.relay.url]);
         server.env("XDG_CONFIG_HOME", scene.path("nobody"))
     };
     nobody(&["--name", "prod"]).fails(1, &["you are not signed in", "--token-file"]);
@@ -243,7 +213,7 @@ fn where_no_name_can_be_had_it_is_said_what_to_do() {
     let lost = server.event("agent_lost");
     assert!(lost["reason"].as_str().unwrap().contains("has no accounts"), "{lost}");
     assert!(!server.code().is_empty());
-    let server = scene.server(&args).args(["--relay-url", &scene.url()]).start();
+    let server = scene.server(&args).args(["--relay-url", &scene.relay.url]).start();
     server.event("agent_refused");
     scene.own("agents").args(["rotate", "staging"]).fails(1, &["this organisation has no agent staging"]);
     scene.own("agents").args(["remove", "staging"]).fails(1, &["this organisation has no agent staging"]);

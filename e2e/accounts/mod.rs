@@ -8,4 +8,4 @@ mod device;
 mod here;
 mod pages;
 mod refresh;
-mod support;
+pub(crate) mod support;

@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -106,7 +107,12 @@ impl DevRelay {
 
     /// Ends it; what it had on disk is there for [`Self::go_on`].
     pub(crate) fn stop(&self) {
-        self.running.process.signal(rustix::process::Signal::TERM);
+        self.end(Signal::TERM);
+    }
+
+    /// The same by a signal of one's choice.
+    pub(crate) fn end(&self, signal: Signal) {
+        self.running.process.signal(signal);
         self.running.process.done();
     }
 
