@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{Arc, Weak, mpsc},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,8 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use mykube_relay::{Accepted, Accepting, Answering, Arrival, Fallback, Transport};
-use mykube_relay_accounts::time::UnixTime;
-use mykube_relay_portal::{Portal, is_socket};
+use mykube_relay_portal::{Portal, is_socket, system_time};
 use mykube_relay_store::{Store, StoreError};
 use tokio::{
     runtime::{Builder, Handle},
@@ -105,19 +104,14 @@ pub(crate) async fn open(wanted: Wanted) -> Result<Accounts, AccountsError> {
 async fn watch_keys(mut watched: Watched, portal: Weak<Portal>) {
     loop {
         let Some(portal) = portal.upgrade() else { return };
-        if let Some(keys) = watched.look(now()) {
+        if let Some(keys) = watched.look(system_time()) {
             portal.replace_keys(keys);
             let kids: Vec<_> = keys.accepted().map(|key| key.kid().to_string()).collect();
-            info!(signs = %keys.signing(now()).kid(), ?kids, "keys read");
+            info!(signs = %keys.signing(system_time()).kid(), ?kids, "keys read");
         }
         drop(portal);
         sleep(keys::LOOK).await;
     }
-}
-
-pub(crate) fn now() -> UnixTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixTime::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 impl Accounts {

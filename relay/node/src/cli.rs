@@ -6,6 +6,7 @@ use std::{
 };
 
 use mykube_relay::{Event, Fallback, RelayArgs, RelayError};
+use mykube_relay_portal::system_time;
 use mykube_relay_store::{BackupError, back_up};
 use tracing::warn;
 
@@ -151,7 +152,7 @@ pub async fn run(
             if wanted.keys.is_some() {
                 return Err(NodeError::ConfiguredKeys);
             }
-            let told = keys::rotate(&wanted.keys_file, accounts::now(), leaked).map_err(AccountsError::Keys)?;
+            let told = keys::rotate(&wanted.keys_file, system_time(), leaked).map_err(AccountsError::Keys)?;
             return Ok(Some(told));
         }
         None | Some(NodeCommand::CheckConfig { .. } | NodeCommand::Invite(_)) => {}

@@ -3,14 +3,13 @@
 use std::{
     io::{self, Write as _},
     path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use mykube_relay_accounts::{
     email::Email,
     sign_up::{Invitation, LIFE},
-    time::UnixTime,
 };
+use mykube_relay_portal::system_time;
 use mykube_relay_store::{Store, StoreError};
 
 use crate::config::Accounts;
@@ -60,11 +59,9 @@ pub(crate) async fn invite(accounts: Accounts, email: Email, operator: bool) -> 
     if !accounts.settings.proves(&email) {
         return Err(InviteError::NothingProves { email });
     }
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = UnixTime::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
     let store = Store::open_beside(&accounts.database).await?;
     let mut transaction = store.begin().await?;
-    transaction.invite(&Invitation::new(email.clone(), operator, now)).await?;
+    transaction.invite(&Invitation::new(email.clone(), operator, system_time())).await?;
     transaction.commit().await?;
     store.close().await;
     let link = format!("{}/portal/invitation", accounts.settings.public_url.as_str());

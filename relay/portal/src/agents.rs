@@ -14,15 +14,22 @@ use mykube_relay_accounts::{
     id::AgentId,
     limits::Call,
     name::Name,
-    sign_in::{Act, may},
+    sign_in::Act,
     time::UnixTime,
     token::{Kind, Token, TokenRow},
 };
-use mykube_relay_store::{Account, Actor, Agent, Transaction};
+use mykube_relay_store::{Account, Agent, Transaction};
 use serde_json::{Value, json};
 use tracing::info;
 
-use crate::{arrival::Arrival, failure::Failure, shared::Shared, tokens::Busy, v1, when};
+use crate::{
+    arrival::Arrival,
+    failure::Failure,
+    shared::Shared,
+    tokens::Busy,
+    v1::{Allowed, allow},
+    when,
+};
 
 /// Agents of one organisation: a company's clusters, with room. Each may hold one channel, so that this bounds those too.
 const AGENTS_MAX: i64 = 1000;
@@ -32,32 +39,6 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/v1/agents", get(list).post(make))
         .route("/v1/agents/{name}", delete(remove))
         .route("/v1/agents/{name}/token", post(rotate).delete(revoke))
-}
-
-/// Somebody who may do what they ask for, in an organisation.
-struct Allowed {
-    transaction: Transaction,
-    account: Account,
-    actor: Actor,
-    now: UnixTime,
-}
-
-/// Whose token it is, if its sign-in may do this.
-async fn allow(portal: &Shared, headers: &HeaderMap, arrival: Arrival, act: Act) -> Result<Allowed, Failure> {
-    let claims = v1::authorised(portal, headers)?;
-    let now = portal.now();
-    let gone = || Failure::json(StatusCode::UNAUTHORIZED, "this sign-in is over");
-    let forbidden = |text: String| Failure::json(StatusCode::FORBIDDEN, text);
-    let mut transaction = portal.store.begin().await?;
-    let account = transaction.account(claims.sub).await?.ok_or_else(gone)?;
-    let sign_in = transaction.sign_in(claims.sid).await?.filter(|it| it.account == account.id).ok_or_else(gone)?;
-    let role = transaction.role(account.organisation, account.id).await?;
-    let role = role.ok_or_else(|| forbidden("you are not a member of this organisation".to_owned()))?;
-    let browser_at = transaction.signed_in_by_browser_at(account.id).await?;
-    may(role, (sign_in.method, sign_in.signed_in_at), act, browser_at, now)
-        .map_err(|error| forbidden(error.to_string()))?;
-    let actor = Actor { account: account.id, sign_in: sign_in.id, address: arrival.address };
-    Ok(Allowed { transaction, account, actor, now })
 }
 
 /// `GET /v1/agents[?after=NAME]`: by name, a page.

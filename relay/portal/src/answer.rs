@@ -1,7 +1,5 @@
 //! From a request to its answer: what is asked before any call is.
 
-use std::time::Duration;
-
 use axum::{
     BoxError,
     body::{Body, HttpBody},
@@ -10,11 +8,12 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tower_service::Service as _;
 
 use crate::{
     PublicUrl,
+    again::until_alone,
     arrival::Arrival,
     control,
     failure::{Changed, Failure},
@@ -22,12 +21,6 @@ use crate::{
     portal::Portal,
     socket::Serve,
 };
-
-/// How often a call is made again whose transaction met another's. Of those that meet one always goes on, and no more than
-/// the database's connections meet at once.
-const TRIES: u32 = 16;
-/// The longest pause before that: so many powers of two of a millisecond.
-const PAUSE_MAX: u32 = 6;
 
 impl Portal {
     /// The answer to one request. Nothing in it can panic this thread's other work, and none of it takes long but for the
@@ -122,19 +115,16 @@ impl Portal {
             Ok(Err(_)) => return error(StatusCode::BAD_REQUEST, "the body cannot be read").await,
             Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time").await,
         };
-        let mut tries = 0..TRIES;
-        loop {
+        let call = || {
             let mut request = Request::from_parts(head.clone(), Body::from(body.clone()));
             request.extensions_mut().insert(arrival);
-            let Ok(answer) = self.router().call(request).await;
-            match tries.next() {
-                Some(n) if answer.extensions().get::<Changed>().is_some() => {
-                    // Those who met are not to meet again.
-                    sleep(Duration::from_millis(rand::random_range(0..=1 << n.min(PAUSE_MAX)))).await;
-                }
-                _ => return whole(answer).await,
+            let mut router = self.router();
+            async move {
+                let Ok(answer) = router.call(request).await;
+                answer
             }
-        }
+        };
+        whole(until_alone(call, |answer| answer.extensions().get::<Changed>().is_some()).await).await
     }
 }
 

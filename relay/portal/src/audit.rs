@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Query, State, rejection::QueryRejection},
     routing::get,
 };
 use http::{HeaderMap, StatusCode};
-use mykube_relay_accounts::sign_in::Role;
+use mykube_relay_accounts::sign_in::Act;
 use mykube_relay_store::AuditLine;
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, shared::Shared, v1, when};
+use crate::{
+    arrival::Arrival,
+    failure::Failure,
+    shared::Shared,
+    v1::{Allowed, allow},
+    when,
+};
 
 /// Lines of a page at most, and where none are asked for: a line is under 1 KiB, and others wait for the database meanwhile.
 const MOST: u32 = 1000;
@@ -50,22 +56,17 @@ struct Line {
 
 async fn read(
     State(portal): State<Arc<Shared>>,
+    Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Log>, Failure> {
-    let claims = v1::authorised(&portal, &headers)?;
     let wrong = |text: &str| Failure::json(StatusCode::BAD_REQUEST, text);
     let Query(Page { after, limit }) = page.map_err(|_| wrong("this call takes `after` and `limit`, both numbers"))?;
     let limit = limit.unwrap_or(USUAL);
     if !(1..=MOST).contains(&limit) {
         return Err(wrong("`limit` is from 1 to 1000"));
     }
-    let mut transaction = portal.store.begin().await?;
-    let gone = || Failure::json(StatusCode::UNAUTHORIZED, "this account is gone");
-    let account = transaction.account(claims.sub).await?.ok_or_else(gone)?;
-    if transaction.role(account.organisation, account.id).await? != Some(Role::Owner) {
-        return Err(Failure::json(StatusCode::FORBIDDEN, "an audit log is for the owners of its organisation"));
-    }
+    let Allowed { mut transaction, account, .. } = allow(&portal, &headers, arrival, Act::Manage).await?;
     let mut lines = transaction.audit_after(account.organisation, after, limit + 1).await?;
     let more = lines.len() > limit as usize;
     lines.truncate(limit as usize);

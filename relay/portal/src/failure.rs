@@ -84,16 +84,13 @@ impl Failure {
         matches!(self.form, Form::Page)
     }
 
-    /// Its text for people: what a program is told has no capital letter and no full stop.
+    /// Its text for people.
     pub(crate) fn sentence(&self) -> String {
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             let seconds = self.retry_after.unwrap_or(60);
             return format!("This was tried too often of late. Try again in {seconds} seconds.");
         }
-        let mut signs = self.text.chars();
-        let first = signs.next().map(|sign| sign.to_uppercase().to_string()).unwrap_or_default();
-        let end = if self.text.ends_with(['.', '?', '!']) { "" } else { "." };
-        format!("{first}{}{end}", signs.as_str())
+        sentence(&self.text)
     }
 
     /// When it may be asked again, in seconds.
@@ -109,6 +106,14 @@ impl Failure {
     pub(crate) fn not_found() -> Self {
         Self::json(StatusCode::NOT_FOUND, "not found")
     }
+}
+
+/// What a program is told, as people read it: that has no capital letter and no full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut signs = text.chars();
+    let first = signs.next().map(|sign| sign.to_uppercase().to_string()).unwrap_or_default();
+    let end = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{}{end}", signs.as_str())
 }
 
 impl From<StoreError> for Failure {

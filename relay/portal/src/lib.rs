@@ -5,6 +5,7 @@
 //! browsers. A WebSocket comes to [`Portal::accept`]; `control` are those of agents. What a token is worth is decided in
 //! [`mykube_relay_accounts`], what is kept is kept by [`mykube_relay_store`].
 
+mod again;
 mod agents;
 mod answer;
 mod arrival;
@@ -33,7 +34,7 @@ mod tests;
 pub use arrival::Arrival;
 pub use mail::{Mail, MailError};
 pub use mykube_relay_accounts::sign_up::SignUp;
-pub use portal::Portal;
+pub use portal::{Portal, system_time};
 pub use settings::{BootScope, Dev, Settings};
 pub use socket::{Serve, Stream, is_socket};
 pub use url::{PublicUrl, PublicUrlError};

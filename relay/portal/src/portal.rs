@@ -130,7 +130,9 @@ async fn tick(shared: Weak<Shared>) {
     }
 }
 
-fn system_time() -> UnixTime {
+/// The time by the system's clock.
+#[must_use]
+pub fn system_time() -> UnixTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixTime::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -193,15 +193,17 @@ pub(crate) async fn verify(
     Ok(browser::sign_in(portal, headers, &person, address, Method::Browser, "a code by email").await?)
 }
 
+/// For whom a code is asked.
 #[derive(Deserialize)]
-pub(super) struct Asked {
-    email: String,
+pub(crate) struct Asked {
+    pub(crate) email: String,
 }
 
+/// The code that came to an address.
 #[derive(Deserialize)]
-pub(super) struct Shown {
-    email: String,
-    code: Zeroizing<String>,
+pub(crate) struct Shown {
+    pub(crate) email: String,
+    pub(crate) code: Zeroizing<String>,
 }
 
 /// `POST /auth/otp/request`.

@@ -11,8 +11,6 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode};
 use mykube_relay_accounts::provider_state::Goal;
-use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use super::{
     form::OwnForm,
@@ -24,9 +22,9 @@ use crate::{
     arrival::Arrival,
     auth::{
         goal,
-        otp::{self, OtpError},
+        otp::{self, Asked, OtpError, Shown},
     },
-    failure::Failure,
+    failure::{Failure, sentence},
     shared::Shared,
 };
 
@@ -45,17 +43,6 @@ struct EnterCode<'a> {
 #[template(path = "invitation.html")]
 struct Invited {
     frame: Frame,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Asked {
-    email: String,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Shown {
-    email: String,
-    code: Zeroizing<String>,
 }
 
 /// `GET /portal/invitation`: what an invitation's link shows, which is the same for everybody.
@@ -98,7 +85,7 @@ pub(super) async fn show(
 
 fn enter(portal: &Shared, goal: &Goal, email: &str, error: Option<OtpError>) -> Result<Page, Failure> {
     let status = error.as_ref().map_or(StatusCode::OK, OtpError::status);
-    let problem = error.map(sentence);
+    let problem = error.map(|error| sentence(&error.to_string()));
     let page = EnterCode { frame: Frame::new(portal, None), query: goal::query(goal), email, problem };
     Ok(Page::new(&page)?.status(status))
 }
@@ -106,14 +93,6 @@ fn enter(portal: &Shared, goal: &Goal, email: &str, error: Option<OtpError>) -> 
 fn refused(error: OtpError) -> Failure {
     match error {
         OtpError::Store(error) => error.into(),
-        error => Failure::page(error.status(), sentence(error)),
+        error => Failure::page(error.status(), error.to_string()),
     }
-}
-
-/// What goes wrong, as people read it.
-fn sentence(error: impl ToString) -> String {
-    let text = error.to_string();
-    let mut signs = text.chars();
-    let first = signs.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", signs.as_str())
 }
