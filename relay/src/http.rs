@@ -266,7 +266,7 @@ async fn accept(
     let timeout = hub.config.header_timeout;
     hub.tasks.spawn(async move {
         match switched(upgraded, &runtime, timeout).await {
-            Ok((stream, early)) => drop(runtime.spawn(serve(Socket::new(stream, &early, connection)))),
+            Ok((stream, early)) => drop(runtime.spawn(serve(Socket::new(stream, early, connection)))),
             Err(error) => debug!(address = %arrival.address, %error, "connection lost"),
         }
     });

@@ -21,9 +21,9 @@ pub struct Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(stream: Stream, early: &[u8], connection: Arc<Connection>) -> Self {
-        // Copied: a part of hyper's buffer would keep all of it.
-        Self { stream, early: Bytes::copy_from_slice(early), _connection: connection }
+    /// `early`: a buffer of its own.
+    pub(crate) fn new(stream: Stream, early: Bytes, connection: Arc<Connection>) -> Self {
+        Self { stream, early, _connection: connection }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::shared::Shared;
 
 pub(crate) mod begin;
 pub(crate) mod browser;
+mod daemon;
 pub(crate) mod dev;
 mod device;
 mod end;

@@ -8,14 +8,17 @@ use axum::{
     response::IntoResponse,
 };
 use http::{HeaderMap, StatusCode};
-use mykube_protocol::account::CLIENT;
-use mykube_relay_accounts::{email::Email, identity::Person, jwt::Class, sign_in::Method};
+use mykube_relay_accounts::{device_code::Client, email::Email, identity::Person, sign_in::Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{begin::begin, browser, family, program::program};
+use super::{
+    begin::begin,
+    browser, daemon, family,
+    program::{client, program},
+};
 use crate::{arrival::Arrival, failure::Failure, settings::Dev, shared::Shared};
 
 /// The published text.
@@ -27,7 +30,7 @@ const NOBODY: &str = "dev@localhost";
 pub(super) struct Body {
     email: Option<String>,
     secret: Option<Zeroizing<String>>,
-    /// Ours: [`CLIENT`].
+    /// Ours: [`CLIENT`](mykube_protocol::account::CLIENT).
     client: Option<String>,
     /// Ours: the machine's key.
     key: Option<String>,
@@ -62,26 +65,17 @@ pub(super) async fn sign_in_program(
     body: Result<Json<Body>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
     let (person, body) = prove(&portal, body, "Dev mode not enabled")?;
-    match (body.client.as_deref(), body.key) {
-        (None, None) => {}
-        (Some(CLIENT), Some(key)) => {
-            let key = family::key(&key)?;
-            let mut begun = begin(&portal, &person, address, Method::Dev, "dev mode, mykube").await?;
-            begun.transaction.set_program(begun.subject.sign_in, &program(&headers)).await?;
-            info!(account = %begun.account.id, %address, "signed in by dev mode");
-            return Ok(Json(family::begin(&portal, begun, key).await?));
-        }
-        (Some(CLIENT), None) => return Err(Failure::unprocessable("`client` wants a `key`")),
-        (Some(_), _) => return Err(Failure::unprocessable("no such `client`")),
-        (None, Some(_)) => return Err(Failure::unprocessable("`key` is for `client`")),
-    }
-    let mut begun = begin(&portal, &person, address, Method::Dev, "dev mode, a daemon").await?;
+    let client = client(body.client.as_deref(), body.key.as_deref())?;
+    let by = if client == Client::Daemon { "dev mode, a daemon" } else { "dev mode, mykube" };
+    let mut begun = begin(&portal, &person, address, Method::Dev, by).await?;
     begun.transaction.set_program(begun.subject.sign_in, &program(&headers)).await?;
-    begun.transaction.commit().await?;
-    info!(account = %begun.account.id, %address, "signed in by dev mode as a daemon");
-    let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
-    let user_id = begun.account.id.to_string();
-    Ok(Json(json!({"token": issued.token.expose(), "userId": user_id, "email": begun.account.identity.email})))
+    let account = begun.account.id;
+    let given = match client {
+        Client::Daemon => daemon::begin(&portal, begun).await?,
+        Client::Mykube(key) => family::begin(&portal, begun, key).await?,
+    };
+    info!(%account, %address, by, "signed in by dev mode");
+    Ok(Json(given))
 }
 
 /// Whom the secret makes whoever sent it.

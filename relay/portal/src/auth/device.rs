@@ -10,7 +10,6 @@ use axum::{
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderMap, StatusCode};
-use mykube_protocol::account::CLIENT;
 use mykube_relay_accounts::{
     device_code::{
         Client, ConfirmError, Confirmation, Credential, DeviceSignIn, INTERVAL, LIFE, NETWORK_MAX, PENDING_MAX, Poll,
@@ -30,8 +29,8 @@ use zeroize::Zeroizing;
 
 use super::{
     begin::{begin, begin_as},
-    dev, end, family,
-    program::program,
+    daemon, dev, end, family,
+    program::{client, program},
 };
 use crate::{arrival::Arrival, cookies, failure::Failure, shared::Shared};
 
@@ -64,7 +63,8 @@ pub(super) async fn begin_code(
     body: Bytes,
 ) -> Result<Json<Value>, Failure> {
     let body: Map<String, Value> = serde_json::from_slice(&body).unwrap_or_default();
-    let client = client(&body)?;
+    let text = |name: &str| body.get(name).map(|value| value.as_str().unwrap_or_default());
+    let client = client(text("client"), text("key"))?;
     let now = portal.now();
     let program = program(&headers);
     let (row, device_code, user_code) =
@@ -131,21 +131,13 @@ pub(super) async fn poll(
             let by = if row.client == Client::Daemon { "a code, a daemon" } else { "a code, mykube" };
             let mut begun = begin_as(&portal, transaction, account, address, how, by).await?;
             begun.transaction.set_program(begun.subject.sign_in, &row.program).await?;
-            if let Client::Mykube(key) = row.client {
-                let mut answer = family::begin(&portal, begun, key).await?;
-                answer["status"] = json!("authorized");
-                info!(account = %confirmation.account, %address, "signed in by a code");
-                return Ok(Json(answer));
-            }
-            begun.transaction.commit().await?;
-            info!(account = %begun.account.id, %address, "signed in by a code as a daemon");
-            let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
-            Ok(Json(json!({
-                "status": "authorized",
-                "token": issued.token.expose(),
-                "userId": begun.account.id.to_string(),
-                "email": begun.account.identity.email,
-            })))
+            let mut answer = match row.client {
+                Client::Daemon => daemon::begin(&portal, begun).await?,
+                Client::Mykube(key) => family::begin(&portal, begun, key).await?,
+            };
+            answer["status"] = json!("authorized");
+            info!(account = %confirmation.account, %address, by, "signed in by a code");
+            Ok(Json(answer))
         }
     }
 }
@@ -194,20 +186,6 @@ pub(crate) async fn find_typed(
     }
     portal.limits.guessed(address, account, now);
     Ok(None)
-}
-
-/// Whose program asks: one of ours brings its machine's key.
-fn client(body: &Map<String, Value>) -> Result<Client, Failure> {
-    let text = |name: &str| body.get(name).and_then(Value::as_str);
-    match (body.get("client"), body.get("key")) {
-        (None, None) => Ok(Client::Daemon),
-        (Some(_), None) if text("client") == Some(CLIENT) => Err(Failure::unprocessable("`client` wants a `key`")),
-        (Some(_), Some(_)) if text("client") == Some(CLIENT) => {
-            Ok(Client::Mykube(family::key(text("key").unwrap_or_default())?))
-        }
-        (Some(_), _) => Err(Failure::unprocessable("no such `client`")),
-        (None, Some(_)) => Err(Failure::unprocessable("`key` is for `client`")),
-    }
 }
 
 /// Whoever confirms, in a transaction that waits to be kept.

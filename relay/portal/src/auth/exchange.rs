@@ -2,7 +2,7 @@
 //! Ours shows the verifier of its challenge, and its machine's key; the published one shows the code alone, and gets a
 //! daemon's token, where the configuration has `published_exchange`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Extension, Json,
@@ -11,23 +11,16 @@ use axum::{
 use data_encoding::BASE64URL_NOPAD;
 use http::{HeaderMap, StatusCode};
 use mykube_relay_accounts::{
-    device_code::Confirmation,
-    jwt::Class,
     login_code::{Exchange, Granted, InvalidCode, LoginCode, Signed},
     sign_in::Method,
     statement::MachineKey,
 };
-use mykube_relay_store::Transaction;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::{
-    begin::{Begun, begin_as},
-    family,
-    program::program,
-};
+use super::{begin::begin_as, daemon, family, program::program};
 use crate::{arrival::Arrival, failure::Failure, shared::Shared};
 
 #[derive(Deserialize)]
@@ -68,68 +61,30 @@ pub(super) async fn exchange(
         transaction.commit().await?;
         return Err(invalid());
     };
-    let program = program(&headers);
-    match granted {
-        Granted::Mykube(key) => ours(&portal, transaction, by, key, (address, &program)).await,
-        Granted::Daemon => published(&portal, transaction, by, (address, &program)).await,
-    }
-}
-
-async fn ours(
-    portal: &Shared,
-    transaction: Transaction,
-    by: Confirmation,
-    key: MachineKey,
-    (address, program): (IpAddr, &str),
-) -> Result<Json<Value>, Failure> {
-    let mut begun = sign_in(portal, transaction, by, address, "a click in a browser, mykube").await?;
-    begun.transaction.set_program(begun.subject.sign_in, program).await?;
-    info!(account = %begun.account.id, %address, "signed in by a click in a browser");
-    Ok(Json(family::begin(portal, begun, key).await?))
-}
-
-async fn published(
-    portal: &Shared,
-    transaction: Transaction,
-    by: Confirmation,
-    (address, program): (IpAddr, &str),
-) -> Result<Json<Value>, Failure> {
-    let mut begun = sign_in(portal, transaction, by, address, "a click in a browser, a daemon").await?;
-    begun.transaction.set_program(begun.subject.sign_in, program).await?;
-    begun.transaction.commit().await?;
-    info!(account = %begun.account.id, %address, "signed in by a click in a browser as a daemon");
-    let issued = portal.issue(Class::Daemon, &begun.subject, begun.now);
-    Ok(Json(json!({
-        "token": issued.token.expose(),
-        "userId": begun.account.id.to_string(),
-        "email": begun.account.identity.email,
-    })))
-}
-
-async fn sign_in(
-    portal: &Shared,
-    mut transaction: Transaction,
-    by: Confirmation,
-    address: IpAddr,
-    how: &str,
-) -> Result<Begun, Failure> {
     let account = transaction.account(by.account).await?.ok_or_else(invalid)?;
-    Ok(begin_as(portal, transaction, account, address, (Method::Program, by.auth_time), how).await?)
+    let how =
+        if granted == Granted::Daemon { "a click in a browser, a daemon" } else { "a click in a browser, mykube" };
+    let mut begun = begin_as(&portal, transaction, account, address, (Method::Program, by.auth_time), how).await?;
+    begun.transaction.set_program(begun.subject.sign_in, &program(&headers)).await?;
+    let given = match granted {
+        Granted::Daemon => daemon::begin(&portal, begun).await?,
+        Granted::Mykube(key) => family::begin(&portal, begun, key).await?,
+    };
+    info!(account = %by.account, %address, by = how, "signed in by a click in a browser");
+    Ok(Json(given))
 }
 
 impl Body {
     /// Key, time and signature come together, or none of them does.
     fn signature(&self) -> Result<Option<(MachineKey, u64, Vec<u8>)>, Failure> {
-        let wrong = |text: &str| Failure::text(StatusCode::UNPROCESSABLE_ENTITY, text);
         let (key, time, sig) = match (&self.key, self.time, &self.sig) {
             (None, None, None) => return Ok(None),
             (Some(key), Some(time), Some(sig)) => (key, time, sig),
-            _ => return Err(wrong("`key`, `time` and `sig` come together")),
+            _ => return Err(Failure::unprocessable("`key`, `time` and `sig` come together")),
         };
-        let key = BASE64URL_NOPAD.decode(key.as_bytes()).ok().and_then(|key| MachineKey::from_bytes(&key).ok());
-        let key = key.ok_or_else(|| wrong("`key` is no uncompressed point of P-256 in base64url"))?;
-        let sig = BASE64URL_NOPAD.decode(sig.as_bytes()).map_err(|_| wrong("`sig` is not base64url"))?;
-        Ok(Some((key, time, sig)))
+        let sig = BASE64URL_NOPAD.decode(sig.as_bytes());
+        let sig = sig.map_err(|_| Failure::unprocessable("`sig` is not base64url"))?;
+        Ok(Some((family::key(key)?, time, sig)))
     }
 }
 
